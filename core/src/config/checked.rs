@@ -1,0 +1,142 @@
+//! What the program uses: every field checked, every default filled in.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::secret::Secret;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub enum Config {
+    /// `"mode": "relay"`.
+    Relay(RelayConfig),
+    /// `"mode": "agent"`.
+    Agent(AgentConfig),
+}
+
+/// A relay's configuration.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// `auth`: how people sign in.
+    pub login: Login,
+    /// `host`: the address to listen on (default `0.0.0.0`).
+    pub host: String,
+    /// `port` (default 3000; 0 lets the system choose).
+    pub port: u16,
+    /// `issuerUrl`: the public URL without trailing slash; `None` when unset (then `http://localhost:<port>`).
+    pub public_url: Option<String>,
+    /// `secret`: key material, any text.
+    pub secret: Option<Secret>,
+    /// `stateDir`: where keys and token families are kept.
+    pub state_dir: Option<String>,
+    /// `naming`: when tool names carry the device (default `auto`).
+    pub naming: Naming,
+    /// `legacy.tokenInQuery`: whether `/ws?token=` is taken (default no).
+    pub token_in_query: bool,
+    /// `allowedOrigins`: origins besides its own that may call `/mcp` from a browser.
+    pub allowed_origins: Vec<String>,
+    /// `trustedProxies`: addresses whose forwarded headers count.
+    pub trusted_proxies: Vec<String>,
+    /// `limits.maxBody`: the largest body on `/mcp`, in bytes (default 4 MiB).
+    pub max_body: usize,
+    /// `limits.callIdleTimeout`: how long a call may stay without any frame, in seconds (default 1 800).
+    pub call_idle_secs: u64,
+}
+
+/// How people sign in at a relay.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// At an OpenID provider.
+    Oidc(Oidc),
+    /// At the relay itself.
+    Local(Local),
+}
+
+/// An OpenID provider (`auth.issuer` and its fellows).
+#[derive(Debug, Clone)]
+pub struct Oidc {
+    /// `auth.issuer`, exactly as the provider's discovery document must have it.
+    pub issuer: String,
+    /// `auth.clientId` (default `mcp-local-tunnel`).
+    pub client_id: String,
+    /// `auth.clientSecret`; none for a public client.
+    pub client_secret: Option<Secret>,
+    /// `auth.scopes` (default `["openid"]`; `openid` is always among them).
+    pub scopes: Vec<String>,
+    /// `auth.userClaim` (default `sub`).
+    pub user_claim: String,
+    /// `auth.allow`: claim values (subject, verified e-mail, `@domain`) that may sign in; empty: everyone.
+    pub allow: Vec<String>,
+}
+
+/// The embedded login (`auth.local`).
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// `auth.local.users`.
+    pub users: Vec<LocalUser>,
+}
+
+/// One user of the embedded login.
+#[derive(Debug, Clone)]
+pub struct LocalUser {
+    /// `name`: 1 to 64 characters.
+    pub name: String,
+    /// `passwordHash`: an argon2 PHC string.
+    pub password_hash: String,
+}
+
+/// When listed tool names carry the device's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Naming {
+    /// When several devices are connected.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never, except for tools that two devices would share a name for.
+    Never,
+}
+
+/// An agent's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// `relay`, normalised to `https://host[:port]` or `http://…`, without trailing slash.
+    pub relay: String,
+    /// `name`: the device's name; `None`: the host name.
+    pub name: Option<String>,
+    /// `servers` (or `mcpServers`), disabled ones left out.
+    pub servers: BTreeMap<String, ServerConfig>,
+    /// `token`: where a minted token comes from (`env:NAME`, `file:PATH`), instead of a sign-in.
+    pub token: Option<String>,
+}
+
+/// One local server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// How it is reached.
+    pub transport: Transport,
+    /// `startTimeout`: how long it may take until it answers the first probe, in seconds (default 60).
+    pub start_timeout_secs: u64,
+}
+
+/// How a local server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// A process that speaks on stdin and stdout.
+    Stdio {
+        /// `command` and `args` together; never empty.
+        command: Vec<String>,
+        /// `env`.
+        env: BTreeMap<String, Secret>,
+        /// `cwd`.
+        cwd: Option<String>,
+    },
+    /// A Streamable HTTP endpoint.
+    Http {
+        /// `url`.
+        url: String,
+        /// `headers`.
+        headers: BTreeMap<String, Secret>,
+    },
+}

@@ -1,0 +1,77 @@
+//! An outgoing HTTP request as a value.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+/// An order to the adapter: make this request. Redirects are never followed.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// The method.
+    pub method: Method,
+    /// The absolute URL, `https` or `http`.
+    pub url: String,
+    /// Header fields, `Host` and framing excepted. Values that are secrets are marked sensitive.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// How long the head of the response may take, connecting included.
+    pub timeout: Duration,
+    /// How many bytes of body are accepted.
+    pub max_body: usize,
+}
+
+/// A whole response.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The status.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The whole body, at most the `max_body` asked for.
+    pub body: Bytes,
+}
+
+/// Why a fetch brought no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The URL is not one that can be fetched.
+    #[error("the URL cannot be used: {0}")]
+    Url(String),
+    /// No connection: name not found, refused, unreachable.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The TLS handshake failed.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The body is longer than accepted.
+    #[error("the answer is longer than {0} bytes")]
+    TooLarge(usize),
+    /// The connection broke or did not speak HTTP.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+/// What happens to a fetch whose body is read in pieces (local HTTP servers). `Head` comes first, then `Chunk`s, then
+/// `End` or `Failed`, after which nothing follows.
+#[derive(Debug, Clone)]
+pub enum FetchEvent {
+    /// The response's head.
+    Head {
+        /// The status.
+        status: StatusCode,
+        /// Header fields.
+        headers: HeaderMap,
+    },
+    /// A piece of the body.
+    Chunk(Bytes),
+    /// The body is complete.
+    End,
+    /// No more will come.
+    Failed(FetchError),
+}

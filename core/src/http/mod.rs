@@ -1,0 +1,96 @@
+//! HTTP as values: what came in, what goes out, and the pure rules between.
+//!
+//! The types are the `http` crate's, so that adapters pass heads through without copying. Sockets are the adapters'.
+
+pub mod fetch;
+
+use alloc::string::String;
+use core::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+/// The head of a request as the adapter read it.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The request target: path and query.
+    pub uri: Uri,
+    /// All header fields; a missing `Host` of HTTP/1.0 stays missing.
+    pub headers: HeaderMap,
+    /// The address the connection came from.
+    pub peer: IpAddr,
+}
+
+impl RequestHead {
+    /// A header's value, if it is present once and is visible ASCII.
+    #[must_use]
+    pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        let mut all = self.headers.get_all(name).iter();
+        let value = all.next()?.to_str().ok()?;
+        all.next().is_none().then_some(value)
+    }
+}
+
+/// The head of a reply whose body follows in pieces.
+#[derive(Debug, Clone)]
+pub struct ReplyHead {
+    /// The status.
+    pub status: StatusCode,
+    /// Header fields, without the ones that framing decides (`Content-Length`, `Transfer-Encoding`).
+    pub headers: HeaderMap,
+    /// The body's length in bytes when it is known beforehand; otherwise it is sent chunked.
+    pub length: Option<u64>,
+}
+
+/// A whole reply.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Header fields, without the ones that framing decides.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// A reply without a body.
+    #[must_use]
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// A JSON reply that no cache may keep.
+    #[must_use]
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self::empty(status)
+            .with(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+            .with_body(body)
+    }
+
+    /// A plain-text reply.
+    #[must_use]
+    pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        Self::empty(status)
+            .with(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))
+            .with_body(body.into())
+    }
+
+    /// The same reply with header `name` set to `value`.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same reply with `body`.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+}

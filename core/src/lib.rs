@@ -1,0 +1,48 @@
+//! The pure protocol machines of mcp-local-tunnel.
+//!
+//! Nothing here performs IO, reads a clock, draws randomness, starts a thread, takes a lock or reads the
+//! environment: every effect is a value that a driver carries out (an *action*), every completion is a value that a
+//! driver brings back (an *event*). The contract between the two is [`host::Machine`].
+//!
+//! A module may use those above it in this list, never beside or below:
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`time`], [`host`], [`timers`], [`entropy`], [`backoff`], [`limits`], [`id`], [`secret`], [`seal`], [`names`], [`sse`] | what every machine is made of |
+//! | [`rpc`] | the JSON-RPC 2.0 envelope over raw JSON |
+//! | [`mcp`] | the Model Context Protocol's own words: methods, versions, errors |
+//! | [`config`] | what the JSON says, and what the program uses |
+//! | [`http`] | request heads, replies, fetches, forms, CORS, host and origin rules |
+//! | [`tunnel`] | frames, the connection between relay and agent, dialect V1 |
+//! | [`oidc`] | the relying party: provider discovery, login, ID-token rules |
+//! | [`oauth`] | the authorization server |
+//! | [`relay`] | gate, shard, rooms, calls |
+//! | [`signin`] | the agent as an OAuth client |
+//! | [`agent`] | local servers, uplink, routing |
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod agent;
+pub mod backoff;
+pub mod config;
+pub mod entropy;
+pub mod host;
+pub mod http;
+pub mod id;
+pub mod limits;
+pub mod mcp;
+pub mod names;
+pub mod oauth;
+pub mod oidc;
+pub mod relay;
+pub mod rpc;
+pub mod seal;
+pub mod secret;
+pub mod signin;
+pub mod sse;
+pub mod time;
+pub mod timers;
+pub mod tunnel;

@@ -1,0 +1,76 @@
+//! Bounds: one constant each, with its reason (invariant A6). Settings that people may change have their default here.
+
+use core::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// A client's body on `/mcp`: requests are small; 4 MiB leaves room for a pasted file. Configurable.
+pub const MAX_BODY: usize = 4 * MIB;
+/// A body on an OAuth endpoint: forms and registrations are a few hundred bytes.
+pub const MAX_OAUTH_BODY: usize = 16 * KIB;
+/// All header fields of a request together: what common proxies allow.
+pub const MAX_HEADERS: usize = 32 * KIB;
+/// How long a request's head may take: slow heads tie up a connection.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request's body may take.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One message of a local server (a line of its stdout, a result): a 20 MB screenshot with room to spare.
+pub const MAX_MESSAGE: usize = 64 * MIB;
+/// One JSON message of dialect V1: what the predecessor's peers take.
+pub const MAX_V1_MESSAGE: usize = 32 * MIB;
+/// A catalog: 8 192 tools of two kilobytes.
+pub const MAX_CATALOG: usize = 16 * MIB;
+/// Tools of one agent: more would drown any model.
+pub const MAX_TOOLS: usize = 8_192;
+/// One tool's JSON.
+pub const MAX_TOOL: usize = 64 * KIB;
+/// Local servers of one agent.
+pub const MAX_SERVERS: usize = 256;
+/// Devices of one user connected at once.
+pub const MAX_DEVICES: usize = 64;
+
+/// Frame bodies on the tunnel: a small answer waits behind one of these at most.
+pub const CHUNK: usize = 16 * KIB;
+/// One WebSocket message on dialect V2: several frames, yet small enough to stay fair.
+pub const MAX_TRANSMIT: usize = 64 * KIB;
+/// A WebSocket message that is accepted on dialect V2: what `MAX_TRANSMIT` lets a peer send, with room for its growth.
+pub const MAX_RECEIVE: usize = MIB;
+/// What may be under way on one stream before the consumer takes it: the memory that one slow client costs.
+pub const STREAM_CREDIT: u32 = 256 * 1024;
+/// Calls open on one tunnel.
+pub const MAX_STREAMS: usize = 1_024;
+/// Answers that wait for credit on an agent, all calls together: beyond it the largest is reset.
+pub const MAX_BUFFERED: usize = 256 * MIB;
+/// How long an answer may wait without any credit.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between pings on a quiet tunnel: shorter than the shortest common idle time-out of proxies (60 s).
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Pings without any sign of life after which a tunnel is dead.
+pub const PINGS_MISSED: u32 = 3;
+/// How long a dead V1 peer is kept (the predecessor's rule).
+pub const V1_SILENCE: Duration = Duration::from_secs(90);
+/// How long a V1 call waits (the predecessor's rule).
+pub const V1_CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A call without any frame from its server: tools that work for half an hour in silence exist. Configurable.
+pub const CALL_IDLE: Duration = Duration::from_secs(30 * 60);
+/// Silence after which an answer turns from JSON to a stream with heartbeats: below every proxy's patience.
+pub const STREAM_AFTER: Duration = Duration::from_secs(3);
+/// Between comments on a quiet event stream.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Calls of one user under way.
+pub const MAX_CALLS: usize = 1_024;
+/// Notification streams of one user.
+pub const MAX_LISTENERS: usize = 256;
+
+/// The first reconnection attempt comes within this time.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between reconnection attempts.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long a tunnel must hold before its backoff starts over.
+pub const RECONNECT_STABLE: Duration = Duration::from_secs(60);
+/// How long a tunnel's connection and handshake may take.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);

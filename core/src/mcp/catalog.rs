@@ -1,0 +1,70 @@
+//! What an agent tells its relay about its local servers.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde_json::value::RawValue;
+
+/// A catalog, or what changed in it (frame `Catalog`, JSON).
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Update {
+    /// Whether `servers` is all there is; otherwise each of them replaces the server of its name.
+    pub whole: bool,
+    /// Servers, with everything about each.
+    pub servers: Vec<Server>,
+    /// Names of servers that are gone (only when not `whole`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+}
+
+/// One local server.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// Its name in the agent's configuration.
+    pub name: String,
+    /// How it is.
+    pub state: State,
+    /// Why it is not ready: for people, at most 1 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The raw `serverInfo` that it gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Box<RawValue>>,
+    /// The raw `capabilities` that it gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Box<RawValue>>,
+    /// The `instructions` that it gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Its tools, each the server's own JSON object.
+    #[serde(default)]
+    pub tools: Vec<Box<RawValue>>,
+    /// How many seconds ago it came into its state.
+    #[serde(default)]
+    pub since_secs: u64,
+    /// How often it was started again after an unexpected end.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+/// How a local server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its process is being started.
+    Starting,
+    /// It is asked what it can do.
+    Probing,
+    /// It takes calls.
+    Ready,
+    /// It ended and will be started again.
+    Restarting,
+    /// It cannot be started without somebody's help.
+    Failed,
+    /// A state that a newer agent knows.
+    #[serde(other)]
+    Unknown,
+}

@@ -1,0 +1,101 @@
+//! One timer table per top machine, keyed by that machine's own enum.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use crate::time::Instant;
+
+/// Pending timers: at most one per key, the earliest first. Setting and clearing cost O(log n).
+#[derive(Debug)]
+pub struct Timers<K> {
+    by_key: BTreeMap<K, Instant>,
+    by_time: BTreeSet<(Instant, K)>,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Timers<K> {
+    /// Arms `key` for `at`, replacing an earlier setting of the same key.
+    pub fn set(&mut self, key: K, at: Instant) {
+        if let Some(old) = self.by_key.insert(key.clone(), at) {
+            self.by_time.remove(&(old, key.clone()));
+        }
+        self.by_time.insert((at, key));
+    }
+
+    /// Disarms `key`; nothing happens when it was not armed.
+    pub fn clear(&mut self, key: &K) {
+        if let Some(old) = self.by_key.remove(key) {
+            self.by_time.remove(&(old, key.clone()));
+        }
+    }
+
+    /// When `key` is due, if armed.
+    pub fn get(&self, key: &K) -> Option<Instant> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Takes the earliest timer that is due at `now`.
+    pub fn pop_due(&mut self, now: Instant) -> Option<K> {
+        let (at, _) = self.by_time.first()?;
+        if *at > now {
+            return None;
+        }
+        let (_, key) = self.by_time.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
+    }
+
+    /// The earliest armed timer.
+    pub fn next(&self) -> Option<(Instant, &K)> {
+        self.by_time.first().map(|(at, key)| (*at, key))
+    }
+
+    /// How many timers are armed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether no timer is armed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_micros(micros)
+    }
+
+    #[test]
+    fn earliest_comes_first_and_resetting_moves_it() {
+        let mut timers = Timers::default();
+        timers.set("a", at(10));
+        timers.set("b", at(5));
+        timers.set("b", at(20));
+        assert_eq!(timers.next(), Some((at(10), &"a")));
+        assert_eq!(timers.pop_due(at(9)), None);
+        assert_eq!(timers.pop_due(at(20)), Some("a"));
+        assert_eq!(timers.pop_due(at(20)), Some("b"));
+        assert_eq!(timers.pop_due(at(20)), None);
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn cleared_timer_never_fires() {
+        let mut timers = Timers::default();
+        timers.set(1, at(1));
+        timers.clear(&1);
+        timers.clear(&2);
+        assert_eq!(timers.pop_due(at(100)), None);
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! The tunnel between relay and agent: what both sides may say, and the connection that says it.
+//!
+//! [`Connection`](connection::Connection) is the one pulled component of core: the task that owns the socket hands
+//! messages and commands in, takes events out, and asks [`poll_transmit`](connection::Connection::poll_transmit) for
+//! the next message only while the socket is writable. Two dialects share this interface: V2 (binary frames, streams
+//! with credit) and V1 (the JSON messages of the predecessor).
+
+pub mod connection;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::id::StreamId;
+
+/// Which side of the tunnel this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Accepts connections, opens streams.
+    Relay,
+    /// Dials, answers streams.
+    Agent,
+}
+
+/// What is spoken on a tunnel; decided by the upgrade's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// JSON text messages, one per call, no streams: the predecessor's.
+    V1,
+    /// Binary messages of frames: ours.
+    V2,
+}
+
+/// A WebSocket message, as the adapter reads and writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// A text message (V1). Valid UTF-8.
+    Text(Bytes),
+    /// A binary message (V2).
+    Binary(Bytes),
+    /// A WebSocket ping.
+    Ping(Bytes),
+    /// A WebSocket pong.
+    Pong(Bytes),
+    /// The closing handshake; nothing follows it.
+    Close(Close),
+}
+
+/// A close code and its text (RFC 6455 section 7.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The code.
+    pub code: CloseCode,
+    /// At most 123 bytes, for people.
+    pub reason: String,
+}
+
+/// Why a tunnel is closed, split into *retry* and *do not retry*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCode {
+    /// 1000: done, as asked.
+    Normal,
+    /// 1001: this side is stopping or restarting. Retry.
+    GoingAway,
+    /// 1002: the peer broke the tunnel's rules. Retry with backoff.
+    Protocol,
+    /// 1009: a message over the limit. Retry with backoff.
+    TooBig,
+    /// 1011: a fault on this side. Retry with backoff.
+    Internal,
+    /// 4000: no sign of life from the peer. Retry.
+    TimedOut,
+    /// 4001: the sign-in was revoked or ran out. Sign in again.
+    Revoked,
+    /// 4002: the same device connected anew. Do not retry.
+    Replaced,
+    /// 4003: another device holds this name. Do not retry until the name is changed.
+    NameTaken,
+    /// 4004: refused for good (too many devices, a bad name). Do not retry.
+    Refused,
+    /// Any other code that a peer sent. Retry with backoff.
+    Other(u16),
+}
+
+/// The head of a call, as the relay opens it (frame `Open`, JSON).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OpenHead {
+    /// The local server's name, as its catalog has it.
+    pub server: String,
+    /// The MCP method, `tools/call` for one.
+    pub method: String,
+    /// The protocol version that the client speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The client's identity, for policy and audit: its id and the name it gave itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// A stable, opaque key of the client's session; empty when there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub session: String,
+    /// How many bytes of params follow.
+    pub length: u64,
+}
+
+/// The two kinds of final answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The body is the raw `result`.
+    Result,
+    /// The body is the raw `error` object; the code is repeated beside it so that a status can be chosen first.
+    Error {
+        /// The JSON-RPC error code.
+        code: i64,
+    },
+}
+
+/// Why a stream ended without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ResetCode {
+    /// The caller does not want the answer any more.
+    Cancelled = 1,
+    /// The answer was larger than allowed.
+    TooLarge = 2,
+    /// No credit for too long: the consumer stopped reading.
+    Stalled = 3,
+    /// The server that worked on it went away.
+    ServerGone = 4,
+    /// A fault on the resetting side.
+    Internal = 5,
+    /// Too many calls at once.
+    Overloaded = 6,
+    /// No frame for longer than the idle limit.
+    TimedOut = 7,
+}
+
+/// What each side tells of itself first (frame `Hello`, JSON). Unknown members are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hello {
+    /// The program's version.
+    pub version: String,
+    /// The operating system (`linux`, `macos`), for `status`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub os: String,
+    /// The device's name as its owner wrote it (agent).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// The largest call body this side takes, in bytes.
+    pub max_message: u64,
+    /// How many streams this side takes at once.
+    pub max_streams: u32,
+    /// Named features beyond the first release of V2.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+}
+
+/// What a connection tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer's hello; the tunnel is usable. On V1 it comes at once, made up of what is known.
+    Up(Hello),
+    /// Relay: the agent's catalog, whole or changes of it: JSON of [`crate::mcp::catalog::Update`].
+    Catalog(Bytes),
+    /// Agent: a call with its whole params (an agent buffers them: a stdio server takes a line).
+    Call {
+        /// The stream to answer on.
+        stream: StreamId,
+        /// The head.
+        head: OpenHead,
+        /// The raw params; empty when there are none.
+        params: Bytes,
+    },
+    /// Relay: the first frame of an answer, before its body.
+    Answer {
+        /// The call.
+        stream: StreamId,
+        /// Result or error.
+        outcome: Outcome,
+        /// The body's length if known.
+        length: Option<u64>,
+    },
+    /// Relay: a piece of an answer's body. `Consumed` commands give its credit back.
+    Data {
+        /// The call.
+        stream: StreamId,
+        /// The piece; empty only when `end`.
+        bytes: Bytes,
+        /// Whether the answer is complete.
+        end: bool,
+    },
+    /// A notification or a server's request that belongs to a call: one raw JSON-RPC message.
+    Message {
+        /// The call.
+        stream: StreamId,
+        /// The message.
+        json: Bytes,
+    },
+    /// Relay: a notification that belongs to no call, from a local server: `{"server":…,"message":…}` is split already.
+    Notice {
+        /// The local server.
+        server: String,
+        /// The raw JSON-RPC notification.
+        json: Bytes,
+    },
+    /// The peer ended a stream without an answer (relay), or the caller gave up (agent).
+    Reset {
+        /// The call.
+        stream: StreamId,
+        /// Why.
+        code: ResetCode,
+        /// For people; may be empty.
+        reason: String,
+    },
+    /// Agent: restart one server, or all of them.
+    Restart {
+        /// The server, `None` for all.
+        server: Option<String>,
+    },
+    /// The peer will close soon: open nothing new.
+    GoAway,
+    /// A round trip was measured.
+    RoundTrip {
+        /// In microseconds.
+        micros: u64,
+    },
+    /// The connection is over: every stream on it is gone. Always the last event.
+    Closed(Close),
+}
+
+/// What a connection's owner orders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Relay: open a call. `stream` is the owner's next number; numbers rise.
+    Open {
+        /// The call's number.
+        stream: StreamId,
+        /// Its head.
+        head: OpenHead,
+        /// The raw params.
+        params: Bytes,
+        /// V1 only: the tool's name as that agent listed it.
+        v1_tool: Option<String>,
+    },
+    /// Relay: `bytes` of a stream's answer were consumed; credit may go back.
+    Consumed {
+        /// The call.
+        stream: StreamId,
+        /// How many bytes.
+        bytes: u32,
+    },
+    /// Agent: send the catalog (JSON of [`crate::mcp::catalog::Update`]).
+    Catalog(Bytes),
+    /// Agent: the final answer of a call, whole. The connection sends it in pieces, as credit allows.
+    Answer {
+        /// The call.
+        stream: StreamId,
+        /// Result or error.
+        outcome: Outcome,
+        /// The raw `result` or `error`.
+        body: Bytes,
+    },
+    /// A notification or a server's request that belongs to a call: one raw JSON-RPC message.
+    Message {
+        /// The call.
+        stream: StreamId,
+        /// The message.
+        json: Bytes,
+    },
+    /// Agent: a local server's notification that belongs to no call.
+    Notice {
+        /// The local server.
+        server: String,
+        /// The raw JSON-RPC notification.
+        json: Bytes,
+    },
+    /// End a stream without an answer.
+    Reset {
+        /// The call.
+        stream: StreamId,
+        /// Why.
+        code: ResetCode,
+        /// For people.
+        reason: String,
+    },
+    /// Relay: ask the agent to restart one server, or all.
+    Restart {
+        /// The server, `None` for all.
+        server: Option<String>,
+    },
+    /// Send a ping now: the machine may have been asleep.
+    Probe,
+    /// Announce the end, so that the peer opens nothing new.
+    GoAway,
+    /// Send what is queued as control, then the closing handshake.
+    Close(Close),
+}
