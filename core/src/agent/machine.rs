@@ -1,5 +1,6 @@
 //! The driven machine of the agent.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -7,17 +8,66 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::config::AgentConfig;
+use crate::entropy::Entropy;
+use crate::host::{Machine, Mailbox};
 use crate::http::fetch::{Fetch, FetchEvent};
-use crate::id::{ChildId, ConnId, FetchId, JobId};
+use crate::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
 use crate::secret::Secret;
 use crate::signin;
+use crate::time::{Deadline, Now};
 use crate::tunnel::{self, Dialect};
+
+/// An agent: local servers, the uplink to the relay, and the routing between them.
+pub struct Agent {
+    out: Mailbox<Action>,
+}
+
+/// Who this agent is; the same for all of its life.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The device's name: the configuration's, else the host name.
+    pub device: DeviceName,
+    /// What tells the device from another of that name.
+    pub device_id: DeviceId,
+    /// The program's version.
+    pub version: String,
+    /// The operating system (`linux`, `macos`), for `status`.
+    pub os: String,
+}
+
+impl Agent {
+    /// An agent that waits for [`Event::Start`]. `token` is a minted one; without it the agent signs in.
+    #[must_use]
+    pub fn new(_config: AgentConfig, _identity: Identity, _token: Option<Secret>, _entropy: Box<dyn Entropy>) -> Self {
+        Self { out: Mailbox::default() }
+    }
+}
+
+impl Machine for Agent {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, _event: Event, _now: Now) {}
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        None
+    }
+}
 
 /// What happened, as far as an agent is concerned.
 #[derive(Debug)]
 pub enum Event {
     /// Begin: sign in, start servers, dial.
-    Start,
+    Start {
+        /// Whether a person is there, so that a browser may be opened for the sign-in.
+        interactive: bool,
+    },
     /// Something of the sign-in.
     Signin(signin::machine::Event),
     /// The tunnel is connected: the WebSocket handshake is done.
@@ -79,7 +129,13 @@ pub enum Event {
         /// How many.
         bytes: usize,
     },
-    /// A server's process ended. Its last event.
+    /// A server's stdout ended; its process may go on.
+    OutputEnded {
+        /// Which.
+        child: ChildId,
+    },
+    /// A server's process ended, and every line of its stdout was brought before. Its last event. A stdout that a
+    /// descendant keeps open is given up 100 ms after the process ended.
     Exited {
         /// Which.
         child: ChildId,
@@ -161,6 +217,8 @@ pub enum Action {
         url: String,
         /// For the upgrade request; the token is marked sensitive.
         headers: http::HeaderMap,
+        /// What the connection tells the relay of this side.
+        hello: tunnel::Hello,
     },
     /// Give a command to the tunnel.
     Tunnel {
