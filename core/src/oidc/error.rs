@@ -1,0 +1,66 @@
+//! Why a login at the provider failed.
+
+use alloc::string::String;
+
+/// Why nobody was signed in. What it prints is for people, and carries no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The provider could not be reached or answered with a server error; the next login tries again.
+    #[error("the identity provider {issuer} cannot be reached: {cause}")]
+    Unreachable {
+        /// The provider.
+        issuer: String,
+        /// What the fetch said.
+        cause: String,
+    },
+    /// The provider, or what is configured about it, breaks a rule. The operator must mend it.
+    #[error("the identity provider {issuer} cannot be used: {cause}")]
+    Provider {
+        /// The provider.
+        issuer: String,
+        /// Which rule.
+        cause: String,
+    },
+    /// The person said no at the provider.
+    #[error("the sign-in was cancelled at the identity provider")]
+    Denied,
+    /// The provider answered with an error.
+    #[error("the identity provider refused the sign-in: {code}")]
+    Refused {
+        /// Its error code, printable ASCII, capped.
+        code: String,
+    },
+    /// The callback does not belong to a login of this browser, or is malformed.
+    #[error("this sign-in was not started here, or is too old: start again")]
+    Callback,
+    /// The ID token breaks a rule.
+    #[error("the identity provider's token cannot be trusted: {cause}")]
+    Token {
+        /// Which rule.
+        cause: &'static str,
+    },
+    /// The token does not have the configured user claim.
+    #[error("the identity provider did not say who this is: the claim `{claim}` is missing (see `auth.userClaim`)")]
+    MissingClaim {
+        /// The claim.
+        claim: String,
+    },
+    /// The person is known, but not on the list.
+    #[error("this account may not use the relay (see `auth.allow`)")]
+    NotAllowed,
+    /// Too many logins are under way.
+    #[error("too many people are signing in at once: try again in a minute")]
+    Busy,
+}
+
+impl LoginError {
+    /// The OAuth error code that the waiting client gets (RFC 6749 section 4.1.2.1).
+    #[must_use]
+    pub const fn oauth_code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } | Self::Busy => "temporarily_unavailable",
+            Self::Denied | Self::Refused { .. } | Self::Callback | Self::NotAllowed => "access_denied",
+            Self::Provider { .. } | Self::Token { .. } | Self::MissingClaim { .. } => "server_error",
+        }
+    }
+}
