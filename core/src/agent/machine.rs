@@ -112,13 +112,15 @@ pub enum Event {
         /// The line.
         line: Bytes,
     },
-    /// A line of a server's stdout was over the cap and thrown away. `prefix` is how it began (at most 4 KiB), so that
-    /// the call it answers may be found.
+    /// A line of a server's stdout was over the cap and thrown away, but for its ends: in one of them is the id of the
+    /// call that it answers (many servers write it last).
     LineTooLong {
         /// Which.
         child: ChildId,
-        /// How it began.
+        /// How it began, at most 4 KiB.
         prefix: Bytes,
+        /// How it ended, at most 256 bytes.
+        suffix: Bytes,
         /// How long it was, in bytes.
         length: u64,
     },
