@@ -5,7 +5,10 @@
 //! the next message only while the socket is writable. Two dialects share this interface: V2 (binary frames, streams
 //! with credit) and V1 (the JSON messages of the predecessor).
 
+mod close;
 pub mod connection;
+
+pub use close::{Close, CloseCode};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -45,42 +48,6 @@ pub enum Message {
     Pong(Bytes),
     /// The closing handshake; nothing follows it.
     Close(Close),
-}
-
-/// A close code and its text (RFC 6455 section 7.4).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Close {
-    /// The code.
-    pub code: CloseCode,
-    /// At most 123 bytes, for people.
-    pub reason: String,
-}
-
-/// Why a tunnel is closed, split into *retry* and *do not retry*.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseCode {
-    /// 1000: done, as asked.
-    Normal,
-    /// 1001: this side is stopping or restarting. Retry.
-    GoingAway,
-    /// 1002: the peer broke the tunnel's rules. Retry with backoff.
-    Protocol,
-    /// 1009: a message over the limit. Retry with backoff.
-    TooBig,
-    /// 1011: a fault on this side. Retry with backoff.
-    Internal,
-    /// 4000: no sign of life from the peer. Retry.
-    TimedOut,
-    /// 4001: the sign-in was revoked or ran out. Sign in again.
-    Revoked,
-    /// 4002: the same device connected anew. Do not retry.
-    Replaced,
-    /// 4003: another device holds this name. Do not retry until the name is changed.
-    NameTaken,
-    /// 4004: refused for good (too many devices, a bad name). Do not retry.
-    Refused,
-    /// Any other code that a peer sent. Retry with backoff.
-    Other(u16),
 }
 
 /// The head of a call, as the relay opens it (frame `Open`, JSON).
@@ -190,12 +157,16 @@ pub enum Event {
         /// Whether the answer is complete.
         end: bool,
     },
-    /// A notification or a server's request that belongs to a call: one raw JSON-RPC message.
+    /// One raw JSON-RPC message that belongs to a call. Relay: a server's notification or request; it came before the
+    /// answer. Agent: the client's response to such a request, or a notification of it.
     Message {
         /// The call.
         stream: StreamId,
         /// The message.
         json: Bytes,
+        /// Relay: how many bytes of the stream's credit it holds: give them back with [`Command::Consumed`] once the
+        /// client took the message (or it was dropped), as for the body. 0 on an agent and on V1.
+        credit: u32,
     },
     /// Relay: a notification that belongs to no call, from a local server: `{"server":…,"message":…}` is split already.
     Notice {
@@ -204,7 +175,8 @@ pub enum Event {
         /// The raw JSON-RPC notification.
         json: Bytes,
     },
-    /// The peer ended a stream without an answer (relay), or the caller gave up (agent).
+    /// A stream is gone without an answer: the peer ended it, or this connection did because a limit was hit (too large,
+    /// stalled, overloaded, timed out). Nothing more of the stream follows, and commands for it are ignored.
     Reset {
         /// The call.
         stream: StreamId,
@@ -243,7 +215,7 @@ pub enum Command {
         /// V1 only: the tool's name as that agent listed it.
         v1_tool: Option<String>,
     },
-    /// Relay: `bytes` of a stream's answer were consumed; credit may go back.
+    /// Relay: `bytes` of a stream's answer or messages were consumed; credit may go back.
     Consumed {
         /// The call.
         stream: StreamId,
@@ -261,12 +233,15 @@ pub enum Command {
         /// The raw `result` or `error`.
         body: Bytes,
     },
-    /// A notification or a server's request that belongs to a call: one raw JSON-RPC message.
+    /// One raw JSON-RPC message that belongs to a call, in either direction. Ignored once the call was answered.
     Message {
         /// The call.
         stream: StreamId,
         /// The message.
         json: Bytes,
+        /// Whether it may be dropped for newer ones of its call while it waits for credit: true of progress and log
+        /// notifications, never of requests and responses.
+        droppable: bool,
     },
     /// Agent: a local server's notification that belongs to no call.
     Notice {
@@ -293,6 +268,6 @@ pub enum Command {
     Probe,
     /// Announce the end, so that the peer opens nothing new.
     GoAway,
-    /// Send what is queued as control, then the closing handshake.
+    /// Send what is queued as control, then the closing handshake. [`Event::Closed`] with the same words comes at once.
     Close(Close),
 }

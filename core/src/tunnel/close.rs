@@ -1,0 +1,144 @@
+//! Close codes: what they are on the wire, and what an agent does about each.
+
+use alloc::string::String;
+
+/// A close code and its text (RFC 6455 section 7.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The code.
+    pub code: CloseCode,
+    /// At most 123 bytes, for people.
+    pub reason: String,
+}
+
+impl Close {
+    /// The close of `code`, with `reason` cut to what a close frame holds.
+    #[must_use]
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        if reason.len() > MAX_REASON {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        }
+        Self { code, reason }
+    }
+}
+
+/// Why a tunnel is closed, split into *retry* and *do not retry*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCode {
+    /// 1000: done, as asked.
+    Normal,
+    /// 1001: this side is stopping or restarting. Retry.
+    GoingAway,
+    /// 1002: the peer broke the tunnel's rules. Retry with backoff.
+    Protocol,
+    /// 1009: a message over the limit. Retry with backoff.
+    TooBig,
+    /// 1011: a fault on this side. Retry with backoff.
+    Internal,
+    /// 4000: no sign of life from the peer. Retry.
+    TimedOut,
+    /// 4001: the sign-in was revoked or ran out. Sign in again.
+    Revoked,
+    /// 4002: the same device connected anew. Do not retry.
+    Replaced,
+    /// 4003: another device holds this name. Do not retry until the name is changed.
+    NameTaken,
+    /// 4004: refused for good (too many devices, a bad name). Do not retry.
+    Refused,
+    /// Any other code that a peer sent. Retry with backoff.
+    Other(u16),
+}
+
+impl CloseCode {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn to_u16(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::GoingAway => 1001,
+            Self::Protocol => 1002,
+            Self::TooBig => 1009,
+            Self::Internal => 1011,
+            Self::TimedOut => 4000,
+            Self::Revoked => 4001,
+            Self::Replaced => 4002,
+            Self::NameTaken => 4003,
+            Self::Refused => 4004,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// The meaning of a number from the wire.
+    #[must_use]
+    pub const fn from_u16(code: u16) -> Self {
+        match code {
+            1000 => Self::Normal,
+            1001 => Self::GoingAway,
+            1002 => Self::Protocol,
+            1009 => Self::TooBig,
+            1011 => Self::Internal,
+            4000 => Self::TimedOut,
+            4001 => Self::Revoked,
+            4002 => Self::Replaced,
+            4003 => Self::NameTaken,
+            4004 => Self::Refused,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Whether an agent may dial again with the same name and the same sign-in. `Revoked` needs a new sign-in first;
+    /// the others that say no would only be refused again, or would fight with the connection that replaced this one.
+    #[must_use]
+    pub const fn may_retry(self) -> bool {
+        match self {
+            Self::Normal
+            | Self::GoingAway
+            | Self::Protocol
+            | Self::TooBig
+            | Self::Internal
+            | Self::TimedOut
+            | Self::Other(_) => true,
+            Self::Revoked | Self::Replaced | Self::NameTaken | Self::Refused => false,
+        }
+    }
+}
+
+/// A control frame's payload is 125 bytes, of which the code takes two (RFC 6455 section 5.5).
+const MAX_REASON: usize = 123;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn long_reason_is_cut_between_characters() {
+        let close = Close::new(CloseCode::Normal, "ä".repeat(100));
+        assert_eq!(close.reason.len(), 122);
+        assert_eq!(Close::new(CloseCode::Normal, "a".repeat(123)).reason.len(), 123);
+    }
+
+    #[test]
+    fn only_refusals_forbid_a_retry() {
+        for (code, retry) in [
+            (1000, true),
+            (1001, true),
+            (1006, true),
+            (4000, true),
+            (4001, false),
+            (4002, false),
+            (4003, false),
+            (4004, false),
+        ] {
+            assert_eq!(CloseCode::from_u16(code).may_retry(), retry, "{code}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_code_survives_the_wire(code: u16) {
+            prop_assert_eq!(CloseCode::from_u16(code).to_u16(), code);
+        }
+    }
+}
