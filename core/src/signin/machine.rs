@@ -1,13 +1,16 @@
 //! The driven machine of the agent's sign-in. It stands alone for `login` and `logout`; an agent has one as a child.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 
 use bytes::Bytes;
 
+use crate::entropy::Entropy;
+use crate::host::{Machine, Mailbox};
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::id::FetchId;
 use crate::secret::Secret;
-use crate::time::UnixTime;
+use crate::time::{Deadline, Now, UnixTime};
 
 /// What happened, as far as the agent's sign-in is concerned.
 #[derive(Debug)]
@@ -121,4 +124,52 @@ pub enum Failure {
         /// What failed and how to mend it.
         cause: String,
     },
+}
+
+/// What a sign-in is for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The relay: `https://host[:port]` or `http://…`, without trailing slash, as
+    /// [`AgentConfig::relay`](crate::config::AgentConfig::relay) has it.
+    pub relay: String,
+    /// Whether a relay that is neither `https` nor loopback may be used (`--allow-insecure`).
+    pub allow_insecure: bool,
+}
+
+/// The agent's sign-in at its relay.
+pub struct Signin {
+    #[expect(dead_code, reason = "its user follows")]
+    settings: Settings,
+    #[expect(dead_code, reason = "its user follows")]
+    entropy: Box<dyn Entropy>,
+    out: Mailbox<Action>,
+}
+
+impl Signin {
+    /// A sign-in that has done nothing yet; [`Event::Start`] begins.
+    #[must_use]
+    pub fn new(settings: Settings, entropy: Box<dyn Entropy>) -> Self {
+        Self { settings, entropy, out: Mailbox::default() }
+    }
+}
+
+impl Machine for Signin {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, event: Event, now: Now) {
+        let _ = (event, now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        let _ = now;
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        None
+    }
 }
