@@ -1,12 +1,16 @@
 //! The OAuth 2.1 authorization server: registration, consent, codes, token families, revocation.
 //!
-//! [`grants`] is the machine; [`snapshot`](Snapshot) is what the gate needs to check a token without it.
+//! [`grants`] is the machine; [`snapshot`](Snapshot) is what the gate needs to check a token without it, in
+//! [`token::open_access`]. What needs no state at all ([`metadata`]) the gate answers by itself.
 
 pub mod grants;
+pub mod metadata;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::String;
 
+use crate::config;
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::time::UnixTime;
 
@@ -49,4 +53,46 @@ pub struct Snapshot {
     pub revoked: BTreeMap<FamilyId, UnixTime>,
     /// Ended MCP sessions by key, until they would have expired.
     pub ended_sessions: BTreeMap<crate::relay::SessionKey, UnixTime>,
+}
+
+/// What the authorization server is built from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public URL without trailing slash: the issuer, byte for byte, and what every other URL derives from.
+    pub public_url: String,
+    /// How people sign in.
+    pub login: config::Login,
+}
+
+impl Settings {
+    /// The URL of `path` (with leading slash) on this relay.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url)
+    }
+}
+
+/// The scope of an MCP client's token.
+pub const CLIENT_SCOPE: &str = "mcp";
+/// The scope of an agent's token.
+pub const AGENT_SCOPE: &str = "agent";
+
+impl Role {
+    /// The one scope that this role's tokens carry.
+    #[must_use]
+    pub const fn scope(self) -> &'static str {
+        match self {
+            Self::Client => CLIENT_SCOPE,
+            Self::Agent => AGENT_SCOPE,
+        }
+    }
+
+    /// The path on the relay that this role's tokens are for, unless a client asks for a path under it.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Client => "/mcp",
+            Self::Agent => "/ws",
+        }
+    }
 }
