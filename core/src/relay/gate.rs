@@ -1,12 +1,15 @@
 //! The gate: the pure first step of every request. `&self`, shared by all connections, no lock.
 
+use alloc::sync::Arc;
+
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::entropy::Entropy;
 use crate::http::{Reply, RequestHead};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
-use crate::oauth;
-use crate::relay::shard;
+use crate::oauth::{self, Snapshot};
+use crate::relay::{Settings, shard};
 use crate::time::{Now, UnixTime};
 use crate::tunnel::Dialect;
 
@@ -61,3 +64,44 @@ pub enum Step {
 /// What the head of a request meant. Opaque to adapters.
 #[derive(Debug)]
 pub struct Route(());
+
+/// The gate. One per relay, shared by all connections.
+pub struct Gate {
+    _settings: Arc<Settings>,
+}
+
+impl Gate {
+    /// What to do with a request, judged by its head alone.
+    #[must_use]
+    pub fn admit(&self, _head: &RequestHead, _snapshot: &Snapshot, _now: Now) -> Admission {
+        Admission::Reply(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not written yet"))
+    }
+
+    /// What to do with an admitted request whose whole body was read.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a distinct input of a pure function")]
+    pub fn accept(
+        &self,
+        _exchange: ExchangeId,
+        _route: Route,
+        _head: RequestHead,
+        _body: Bytes,
+        _snapshot: &Snapshot,
+        _now: Now,
+        _entropy: &mut dyn Entropy,
+    ) -> Step {
+        Step::Reply(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not written yet"))
+    }
+
+    /// The answer to a body longer than its limit.
+    #[must_use]
+    pub fn too_large(&self) -> Reply {
+        Reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+    }
+
+    /// The answer to a body that did not come in time.
+    #[must_use]
+    pub fn too_slow(&self) -> Reply {
+        Reply::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")
+    }
+}

@@ -4,15 +4,34 @@
 //! lock; [`crate::oauth::grants`] owns sign-in; [`shard`] owns the rooms of a slice of the users.
 
 pub mod gate;
+pub mod settings;
 pub mod shard;
 
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
-use crate::id::ExchangeId;
+pub use settings::Settings;
+
+use crate::id::{ExchangeId, UserId};
 use crate::oauth::Principal;
+use crate::rpc::RawId;
+use crate::time::UnixTime;
+
+/// Which of `shards` shards has `user`'s room. `shards` is at least 1; the same user is always in the same shard.
+#[must_use]
+pub fn shard_of(user: &UserId, shards: usize) -> usize {
+    // FNV-1a: the same on every machine and run. Nobody gains by steering users into one shard but a slower relay.
+    let hash = user
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let shards = u64::try_from(shards.max(1)).unwrap_or(u64::MAX);
+    usize::try_from((hash >> 32 ^ hash) % shards).unwrap_or(0)
+}
 
 /// A legacy session's key: the nonce sealed in its `Mcp-Session-Id`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +57,32 @@ pub struct Session {
     pub version: crate::mcp::Version,
     /// The client's name and version from `initialize`, capped.
     pub client: String,
+    /// What the client declared that it can be asked for.
+    pub capabilities: Capabilities,
+    /// When it ends by itself.
+    pub expires: UnixTime,
+}
+
+/// What a client declared in `initialize` that a server may ask it for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// `sampling/createMessage`.
+    pub sampling: bool,
+    /// `elicitation/create`.
+    pub elicitation: bool,
+    /// `roots/list`.
+    pub roots: bool,
+}
+
+/// Which content types a client takes as an answer to a POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepts {
+    /// JSON or an event stream: what the specification asks of clients.
+    Either,
+    /// JSON alone: no progress, no heartbeats.
+    Json,
+    /// An event stream alone.
+    Stream,
 }
 
 /// A client's message, ready for its shard.
@@ -49,14 +94,40 @@ pub struct Post {
     pub principal: Arc<Principal>,
     /// On which endpoint.
     pub endpoint: Endpoint,
-    /// In which session; none for `initialize` (the gate answers that one) and sessionless eras.
-    pub session: Option<Session>,
-    /// Whether the client takes `text/event-stream` as an answer.
-    pub accepts_stream: bool,
-    /// The JSON-RPC request, response or notification: one message, checked to be well-formed.
-    pub message: crate::rpc::Message,
-    /// The whole body that `message` was read from.
-    pub body: Bytes,
+    /// In which session: for `initialize` the one that the gate just minted.
+    pub session: Session,
+    /// What the client takes as an answer.
+    pub accepts: Accepts,
+    /// Header fields that the reply must carry: CORS, and the minted `Mcp-Session-Id`.
+    pub headers: HeaderMap,
+    /// What was sent, checked to be well-formed.
+    pub content: Content,
+}
+
+/// The body of a POST.
+#[derive(Debug)]
+pub enum Content {
+    /// A request.
+    Request(Request),
+    /// `notifications/cancelled`; no other notification concerns a shard.
+    Cancelled {
+        /// The raw params.
+        params: Bytes,
+    },
+    /// A batch of 2025-03-26 with at least one request, in order. An `Err` is an element that could not be read: its
+    /// JSON-RPC error response.
+    Batch(Vec<Result<Request, Bytes>>),
+}
+
+/// A JSON-RPC request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The client's id.
+    pub id: RawId,
+    /// The method.
+    pub method: String,
+    /// The raw params; empty when absent.
+    pub params: Bytes,
 }
 
 /// A client's GET for notifications.
@@ -70,4 +141,6 @@ pub struct Listen {
     pub endpoint: Endpoint,
     /// In which session.
     pub session: Session,
+    /// Header fields that the reply must carry: CORS.
+    pub headers: HeaderMap,
 }

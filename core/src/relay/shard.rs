@@ -1,10 +1,16 @@
 //! The shard: the rooms of a slice of the users, driven behind one mutex. It decides only.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
 use bytes::Bytes;
 
+use super::Settings;
+use crate::entropy::Entropy;
+use crate::host::{Machine, Mailbox};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
-use crate::time::UnixTime;
+use crate::time::{Deadline, Now, UnixTime};
 use crate::tunnel::{self, Dialect};
 
 /// What happened, as far as a shard is concerned.
@@ -84,7 +90,8 @@ pub enum Action {
         exchange: ExchangeId,
         /// The piece.
         bytes: Bytes,
-        /// How many bytes of it are returned as `Consumed` to the exchange's source once the client took the piece.
+        /// How many bytes are returned as `Consumed` to the exchange's source once the piece has left the adapter:
+        /// taken by the client, or thrown away because the client went away.
         credit: u32,
     },
     /// A started answer is complete.
@@ -104,4 +111,36 @@ pub enum Action {
         /// The command.
         command: tunnel::Command,
     },
+}
+
+/// The rooms of a slice of the users.
+pub struct Shard {
+    _settings: Arc<Settings>,
+    _entropy: Box<dyn Entropy>,
+    out: Mailbox<Action>,
+}
+
+impl Shard {
+    /// A shard without rooms.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, entropy: Box<dyn Entropy>) -> Self {
+        Self { _settings: settings, _entropy: entropy, out: Mailbox::default() }
+    }
+}
+
+impl Machine for Shard {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, _event: Event, _now: Now) {}
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        None
+    }
 }

@@ -1,0 +1,42 @@
+//! What a relay's gate and shards are told by the configuration.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::config::{Naming, RelayConfig};
+
+/// Settings shared by the gate and all shards; immutable for the life of the process.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public URL without trailing slash; everything that names an endpoint derives from it.
+    pub public_url: String,
+    /// Whether `issuerUrl` was configured; otherwise loopback hosts pass on any port.
+    pub public_url_configured: bool,
+    /// `allowedOrigins`: origins besides its own that may call `/mcp` from a browser.
+    pub allowed_origins: Vec<String>,
+    /// `naming`: when listed tool names carry the device.
+    pub naming: Naming,
+    /// `legacy.tokenInQuery`: whether `/ws?token=` is taken.
+    pub token_in_query: bool,
+    /// The largest body on `/mcp`, in bytes.
+    pub max_body: usize,
+    /// How long a call may stay without any frame.
+    pub call_idle: Duration,
+}
+
+impl Settings {
+    /// The settings that `config` gives at `public_url`, the URL that the listener ended up with.
+    #[must_use]
+    pub fn from_config(config: &RelayConfig, public_url: &str) -> Self {
+        Self {
+            public_url: public_url.trim_end_matches('/').to_string(),
+            public_url_configured: config.public_url.is_some(),
+            allowed_origins: config.allowed_origins.clone(),
+            naming: config.naming,
+            token_in_query: config.token_in_query,
+            max_body: config.max_body,
+            call_idle: Duration::from_secs(config.call_idle_secs),
+        }
+    }
+}
