@@ -74,3 +74,10 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 pub const RECONNECT_STABLE: Duration = Duration::from_secs(60);
 /// How long a tunnel's connection and handshake may take.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The raw id of a JSON-RPC message: ids are numbers or UUIDs, and are kept as long as their call.
+pub const MAX_ID: usize = 512;
+/// Messages in one batch (revision 2025-03-26): each is a call of its own.
+pub const MAX_BATCH: usize = 64;
+/// Members of a JSON object whose members are looked at one by one: envelopes, params, tools and `_meta` have a dozen.
+pub const MAX_MEMBERS: usize = 4_096;

@@ -1,15 +1,71 @@
 //! JSON-RPC 2.0 over raw JSON: a message's id, method, params, result and error are found and cut out, never decoded
 //! and encoded again (invariant A12).
+//!
+//! [`parse`] takes a message apart, [`envelope`] puts one together, [`object`] edits single members of an object.
 
-use alloc::string::String;
+pub mod envelope;
+pub mod object;
+#[cfg(test)]
+mod tests;
+
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::limits;
+
+/// Invalid JSON was received (JSON-RPC 2.0 section 5.1).
+pub const PARSE_ERROR: i64 = -32700;
+/// The JSON is not a valid request object.
+pub const INVALID_REQUEST: i64 = -32600;
+/// The method does not exist or is not available.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The method's parameters are invalid.
+pub const INVALID_PARAMS: i64 = -32602;
+/// A fault on the answering side.
+pub const INTERNAL_ERROR: i64 = -32603;
 
 /// A message id as it stood in the JSON: `1` is not `"1"`. Always a raw JSON number or string.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RawId(pub Bytes);
 
-/// One JSON-RPC message, cut into its parts. Each part shares the buffer that it was read from.
+impl RawId {
+    /// The id `number`.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(Bytes::from(number.to_string()))
+    }
+
+    /// The id that `raw` is, if it is a JSON number or string of at most [`limits::MAX_ID`] bytes. It is copied: an id
+    /// is kept long, and must not keep the buffer of a whole message alive.
+    #[must_use]
+    pub fn from_raw(raw: &[u8]) -> Option<Self> {
+        let raw = serde_json::from_slice::<&RawValue>(raw).ok()?.get().as_bytes();
+        let scalar = matches!(raw.first()?, b'"' | b'-' | b'0'..=b'9');
+        (scalar && raw.len() <= limits::MAX_ID).then(|| Self(Bytes::copy_from_slice(raw)))
+    }
+
+    /// The raw JSON.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The number, if it is one that [`from_number`](Self::from_number) makes.
+    #[must_use]
+    pub fn as_number(&self) -> Option<u64> {
+        serde_json::from_slice(&self.0).ok()
+    }
+}
+
+/// One JSON-RPC message, cut into its parts. Each part but the id shares the buffer that it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Expects an answer.
@@ -30,9 +86,192 @@ pub enum Message {
     },
     /// Answers a request.
     Response {
-        /// The raw id; `null` where the peer could not read ours.
+        /// The raw id; `None` in an error whose sender could not read ours.
         id: Option<RawId>,
         /// `Ok`: the raw `result`; `Err`: the raw `error` object.
         outcome: Result<Bytes, Bytes>,
     },
+}
+
+/// Why a text is no JSON-RPC message. The sender is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
+    pub code: i64,
+    /// The message's id, when that much could be read.
+    pub id: Option<RawId>,
+    /// What is wrong; says nothing of the content.
+    pub message: &'static str,
+}
+
+impl ParseError {
+    /// The response that tells the sender.
+    #[must_use]
+    pub fn response(&self) -> Bytes {
+        envelope::error(self.id.as_ref(), self.code, self.message, None)
+    }
+
+    const fn syntax() -> Self {
+        Self { code: PARSE_ERROR, id: None, message: "the body is not valid JSON" }
+    }
+
+    const fn invalid(message: &'static str) -> Self {
+        Self { code: INVALID_REQUEST, id: None, message }
+    }
+}
+
+/// Takes one message apart. Batches are refused here: see [`is_batch`] and [`parse_batch`].
+///
+/// Unknown members are ignored. A member of the envelope that stands twice is refused, since the next reader might
+/// choose the other one. Nesting is not limited here: raw values are skipped without recursion.
+pub fn parse(body: &Bytes) -> Result<Message, ParseError> {
+    let text = core::str::from_utf8(body).map_err(|_| ParseError::syntax())?;
+    if !starts_with(text, '{') {
+        return Err(match serde_json::from_str::<&RawValue>(text) {
+            Err(_) => ParseError::syntax(),
+            Ok(_) if is_batch(body) => {
+                ParseError::invalid("batches are not supported here: send one message at a time")
+            }
+            Ok(_) => ParseError::invalid("a message must be a JSON object"),
+        });
+    }
+    let parts: Parts<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => ParseError::invalid("a member of the message stands twice"),
+        Category::Io | Category::Syntax | Category::Eof => ParseError::syntax(),
+    })?;
+    parts.message(body)
+}
+
+/// Whether the body is a JSON array, as a batch of messages is.
+#[must_use]
+pub fn is_batch(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
+/// Splits a batch (revision 2025-03-26 alone has them) into its messages, each to be [`parse`]d. At least one and at
+/// most [`limits::MAX_BATCH`] of them.
+pub fn parse_batch(body: &Bytes) -> Result<Vec<Bytes>, ParseError> {
+    let text = core::str::from_utf8(body).map_err(|_| ParseError::syntax())?;
+    let Batch(items) = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => ParseError::invalid("a batch must be an array of at most 64 messages"),
+        Category::Io | Category::Syntax | Category::Eof => ParseError::syntax(),
+    })?;
+    if items.is_empty() {
+        return Err(ParseError::invalid("a batch must not be empty"));
+    }
+    Ok(items.into_iter().map(|raw| body.slice_ref(raw.get().as_bytes())).collect())
+}
+
+/// The text of a raw JSON string; `None` for any other value, and for one that is not Unicode.
+#[must_use]
+pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_slice::<Text<'_>>(raw).ok().map(|Text(text)| text)
+}
+
+/// `text` as a JSON string, quotes included.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string can always be written as JSON")
+}
+
+/// The members of the envelope, each `None` when absent: an explicit `null` is a raw `null`.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+impl Parts<'_> {
+    fn message(&self, body: &Bytes) -> Result<Message, ParseError> {
+        let id = match self.id.map(|raw| raw.get().as_bytes()) {
+            None | Some(b"null") => None,
+            Some(raw) => {
+                Some(RawId::from_raw(raw).ok_or(ParseError::invalid("the id must be a short string or number"))?)
+            }
+        };
+        self.checked(body, id.clone()).map_err(|message| ParseError { code: INVALID_REQUEST, id, message })
+    }
+
+    fn checked(&self, body: &Bytes, id: Option<RawId>) -> Result<Message, &'static str> {
+        let cut = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
+        if self.jsonrpc.and_then(|raw| string(raw.get().as_bytes())).as_deref() != Some("2.0") {
+            return Err("jsonrpc must be \"2.0\"");
+        }
+        match (self.method, self.result, self.error) {
+            (Some(method), None, None) => {
+                let method = string(method.get().as_bytes()).ok_or("the method must be a string")?.into_owned();
+                let params = self.params.map(cut).unwrap_or_default();
+                if !matches!(params.first(), None | Some(b'{' | b'[' | b'n')) {
+                    return Err("params must be an object or an array");
+                }
+                match (id, self.id) {
+                    (Some(id), _) => Ok(Message::Request { id, method, params }),
+                    (None, None) => Ok(Message::Notification { method, params }),
+                    (None, Some(_)) => Err("the id of a request must not be null"),
+                }
+            }
+            (None, Some(result), None) => match id {
+                Some(id) => Ok(Message::Response { id: Some(id), outcome: Ok(cut(result)) }),
+                None => Err("a result must carry the id of its request"),
+            },
+            (None, None, Some(error)) if error.get().starts_with('{') => {
+                Ok(Message::Response { id, outcome: Err(cut(error)) })
+            }
+            (None, None, Some(_)) => Err("an error must be an object"),
+            (None, None, None) => Err("a message must have a method, a result or an error"),
+            (Some(_), _, _) | (None, Some(_), Some(_)) => {
+                Err("a message must have only one of method, result and error")
+            }
+        }
+    }
+}
+
+/// Tells a member that is there (`null` included) from one that is absent, which `Option` alone does not.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+fn starts_with(text: &str, first: char) -> bool {
+    text.trim_ascii_start().starts_with(first)
+}
+
+/// The items of an array, bounded while they are read: an array of a million nothings must not become a million items.
+struct Batch<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Batch<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = Batch<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of messages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if items.len() == limits::MAX_BATCH {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    items.push(item);
+                }
+                Ok(Batch(items))
+            }
+        }
+        deserializer.deserialize_seq(Items)
+    }
 }

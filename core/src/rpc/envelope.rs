@@ -1,0 +1,147 @@
+//! Puts JSON-RPC messages together from raw parts. Nothing is checked or encoded again: params, results and error
+//! objects are copied as they are, and must be JSON.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{RawId, quoted};
+
+/// A request; empty `params` are left out.
+#[must_use]
+pub fn request(id: &RawId, method: &str, params: &[u8]) -> Bytes {
+    let method = quoted(method);
+    join(&[HEAD, ID, id.as_bytes(), METHOD, method.as_bytes(), label(PARAMS, params), params, END])
+}
+
+/// A notification; empty `params` are left out.
+#[must_use]
+pub fn notification(method: &str, params: &[u8]) -> Bytes {
+    let method = quoted(method);
+    join(&[HEAD, METHOD, method.as_bytes(), label(PARAMS, params), params, END])
+}
+
+/// A response with a raw `result`.
+#[must_use]
+pub fn result(id: &RawId, result: &[u8]) -> Bytes {
+    join(&[HEAD, ID, id.as_bytes(), RESULT, result, END])
+}
+
+/// A response with an error made of its parts; without an id (`null`) when the request's could not be read.
+#[must_use]
+pub fn error(id: Option<&RawId>, code: i64, message: &str, data: Option<&[u8]>) -> Bytes {
+    raw_error(id, &error_object(code, message, data))
+}
+
+/// A response with a raw `error` object.
+#[must_use]
+pub fn raw_error(id: Option<&RawId>, object: &[u8]) -> Bytes {
+    join(&[HEAD, ID, id.map_or(b"null", RawId::as_bytes), ERROR, object, END])
+}
+
+/// An `error` object; `data` is raw JSON.
+#[must_use]
+pub fn error_object(code: i64, message: &str, data: Option<&[u8]>) -> Bytes {
+    let code = alloc::format!("{{\"code\":{code},\"message\":");
+    let message = quoted(message);
+    let data = data.unwrap_or_default();
+    join(&[code.as_bytes(), message.as_bytes(), label(b",\"data\":", data), data, END])
+}
+
+/// What goes before and after a raw `result` that is streamed.
+#[must_use]
+pub fn around_result(id: &RawId) -> (Bytes, Bytes) {
+    (join(&[HEAD, ID, id.as_bytes(), RESULT]), Bytes::from_static(END))
+}
+
+/// What goes before and after a raw `error` object that is streamed.
+#[must_use]
+pub fn around_error(id: &RawId) -> (Bytes, Bytes) {
+    (join(&[HEAD, ID, id.as_bytes(), ERROR]), Bytes::from_static(END))
+}
+
+/// A batch of whole messages (revision 2025-03-26).
+#[must_use]
+pub fn batch<'a>(messages: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+    let mut out = BytesMut::new();
+    for message in messages {
+        out.put_u8(if out.is_empty() { b'[' } else { b',' });
+        out.put_slice(message);
+    }
+    if out.is_empty() {
+        out.put_u8(b'[');
+    }
+    out.put_u8(b']');
+    out.freeze()
+}
+
+const HEAD: &[u8] = b"{\"jsonrpc\":\"2.0\"";
+const ID: &[u8] = b",\"id\":";
+const METHOD: &[u8] = b",\"method\":";
+const PARAMS: &[u8] = b",\"params\":";
+const RESULT: &[u8] = b",\"result\":";
+const ERROR: &[u8] = b",\"error\":";
+const END: &[u8] = b"}";
+
+/// The label of a member that is left out when its value is empty.
+fn label<'a>(label: &'a [u8], value: &[u8]) -> &'a [u8] {
+    if value.is_empty() { b"" } else { label }
+}
+
+fn join(parts: &[&[u8]]) -> Bytes {
+    let mut out = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        out.put_slice(part);
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::rpc::{Message, parse};
+
+    fn id() -> RawId {
+        RawId::from_raw(br#""a\"1""#).unwrap()
+    }
+
+    #[test]
+    fn requests_and_notifications_read_back() {
+        for params in ["", "{}", "[1]", "null", r#"{"n":1e400}"#] {
+            let method = "odd \"method\"\n".to_string();
+            let (params, id) = (Bytes::from(params), id());
+            let text = request(&id, &method, &params);
+            assert_eq!(parse(&text), Ok(Message::Request { id, method: method.clone(), params: params.clone() }));
+            let text = notification(&method, &params);
+            assert_eq!(parse(&text), Ok(Message::Notification { method, params }));
+        }
+    }
+
+    #[test]
+    fn responses_read_back() {
+        let ok = result(&id(), b" null");
+        assert_eq!(parse(&ok), Ok(Message::Response { id: Some(id()), outcome: Ok(Bytes::from_static(b"null")) }));
+        let object = error_object(-32001, "say \"why\"", Some(b"[1]"));
+        assert_eq!(object, Bytes::from_static(br#"{"code":-32001,"message":"say \"why\"","data":[1]}"#));
+        for asked in [None, Some(id())] {
+            let text = error(asked.as_ref(), -32001, "say \"why\"", Some(b"[1]"));
+            assert_eq!(parse(&text), Ok(Message::Response { id: asked, outcome: Err(object.clone()) }));
+        }
+        assert_eq!(error_object(1, "x", None), Bytes::from_static(br#"{"code":1,"message":"x"}"#));
+    }
+
+    #[test]
+    fn streamed_envelopes_equal_whole_ones() {
+        let (before, after) = around_result(&id());
+        assert_eq!(join(&[&before, b"{}", &after]), result(&id(), b"{}"));
+        let (before, after) = around_error(&id());
+        let object = error_object(1, "x", None);
+        assert_eq!(join(&[&before, &object, &after]), raw_error(Some(&id()), &object));
+    }
+
+    #[test]
+    fn batches_are_arrays() {
+        assert_eq!(batch([]), Bytes::from_static(b"[]"));
+        assert_eq!(batch([&b"1"[..], b"2"]), Bytes::from_static(b"[1,2]"));
+    }
+}
