@@ -1,1 +1,15 @@
-//! stub
+//! Sockets, processes, timers and files on tokio, for the machines of `tunnel_core`.
+//!
+//! An adapter translates: what happened becomes an event, what a machine orders is carried out. It decides nothing
+//! that depends on the content of a protocol message (invariant A10).
+
+pub mod clock;
+pub mod entropy;
+pub mod fetch;
+pub mod files;
+pub mod net;
+pub mod queue;
+pub mod signal;
+pub mod store;
+#[cfg(test)]
+mod testing;

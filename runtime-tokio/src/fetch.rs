@@ -1,0 +1,202 @@
+//! Outgoing HTTP requests: HTTP/1.1 over TCP or TLS, redirects never followed.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tunnel_core::http::fetch::{Fetch, FetchError, Fetched};
+
+use crate::net::{ConnectError, Connector, Target};
+
+/// Makes `request` and reads the whole answer. The request's time-out covers all of it.
+///
+/// # Errors
+/// Why there is no whole answer.
+pub async fn fetch(connector: &Connector, request: Fetch) -> Result<Fetched, FetchError> {
+    within(request.timeout, async {
+        let mut response = open_unbounded(connector, request).await?;
+        let mut body = BytesMut::new();
+        while let Some(piece) = response.next().await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(Fetched { status: response.status, headers: response.headers, body: body.freeze() })
+    })
+    .await
+}
+
+/// Makes `request` and returns once the answer's head is there; its body is read with [`Response::next`]. The request's
+/// time-out covers connecting and the head.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn open(connector: &Connector, request: Fetch) -> Result<Response, FetchError> {
+    within(request.timeout, open_unbounded(connector, request)).await
+}
+
+/// An answer whose body is still to be read. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    body: Incoming,
+    taken: usize,
+    max_body: usize,
+}
+
+impl Response {
+    /// The next piece of the body, `None` when it is complete.
+    ///
+    /// # Errors
+    /// The connection broke, or the body grew over its limit.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        while let Some(frame) = self.body.frame().await {
+            // Trailers carry nothing that is wanted here.
+            let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+            self.taken = self.taken.saturating_add(piece.len());
+            if self.taken > self.max_body {
+                return Err(FetchError::TooLarge(self.max_body));
+            }
+            return Ok(Some(piece));
+        }
+        Ok(None)
+    }
+}
+
+async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Response, FetchError> {
+    let uri: Uri = request.url.parse().map_err(|error: http::uri::InvalidUri| FetchError::Url(error.to_string()))?;
+    let target = Target::of(&uri).map_err(FetchError::Url)?;
+    let stream = connector.connect(&target).await.map_err(|error| match error {
+        ConnectError::Tcp(error) => FetchError::Connect(error.to_string()),
+        ConnectError::Tls(error) => FetchError::Tls(error),
+    })?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Ends by itself: when the answer is read to its end, or when it is dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "outgoing connection ended");
+        }
+    });
+    let max_body = request.max_body;
+    let answer = sender.send_request(http_request(&uri, request)?).await.map_err(broken)?;
+    let (head, body) = answer.into_parts();
+    if body.size_hint().lower() > max_body as u64 {
+        return Err(FetchError::TooLarge(max_body));
+    }
+    Ok(Response { status: head.status, headers: head.headers, body, taken: 0, max_body })
+}
+
+/// The request as it goes on the wire: origin form, `Host` from the URL, framing by hyper.
+fn http_request(uri: &Uri, fetch: Fetch) -> Result<Request<Full<Bytes>>, FetchError> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = HeaderValue::from_str(authority).map_err(|error| FetchError::Url(error.to_string()))?;
+    let mut request = Request::new(Full::new(fetch.body));
+    *request.method_mut() = fetch.method;
+    *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| FetchError::Url(error.to_string()))?;
+    *request.headers_mut() = fetch.headers;
+    request.headers_mut().remove(CONTENT_LENGTH);
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    request.headers_mut().insert(HOST, host);
+    Ok(request)
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+    timeout(limit, work).await.unwrap_or(Err(FetchError::TimedOut))
+}
+
+fn broken(error: hyper::Error) -> FetchError {
+    FetchError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A server that reads one request's head, answers with `answer` verbatim, and returns the head it read.
+    async fn serve_once(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://{}/path?query=1", listener.local_addr().expect("bound"));
+        let task = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("accepts");
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                if socket.read_buf(&mut head).await.expect("reads") == 0 {
+                    break;
+                }
+            }
+            socket.write_all(answer.as_bytes()).await.expect("writes");
+            String::from_utf8(head).expect("an ASCII head")
+        });
+        (url, task)
+    }
+
+    fn get(url: String) -> Fetch {
+        Fetch {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            timeout: Duration::from_secs(5),
+            max_body: 64,
+        }
+    }
+
+    #[tokio::test]
+    async fn whole_answer_arrives_and_the_request_is_in_origin_form() {
+        let (url, head) = serve_once("HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello").await;
+        let host = url.trim_start_matches("http://").trim_end_matches("/path?query=1").to_owned();
+        let answer = fetch(&Connector::new(), get(url)).await.expect("an answer");
+        assert_eq!((answer.status, &answer.body[..]), (StatusCode::CREATED, &b"hello"[..]));
+        assert_eq!(answer.headers["x-a"], "b");
+        let head = head.await.expect("served");
+        assert!(head.starts_with("GET /path?query=1 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: {host}\r\n")), "{head}");
+    }
+
+    #[tokio::test]
+    async fn redirect_is_an_answer_like_any_other() {
+        let (url, _) =
+            serve_once("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(fetch(&Connector::new(), get(url)).await.expect("an answer").status, StatusCode::FOUND);
+    }
+
+    #[tokio::test]
+    async fn body_over_the_limit_is_refused_announced_or_not() {
+        let (url, _) = serve_once("HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n").await;
+        assert_eq!(fetch(&Connector::new(), get(url)).await.expect_err("refused"), FetchError::TooLarge(64));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n0123456789012345678901234567890123456789\r\n28\r\n0123456789012345678901234567890123456789\r\n0\r\n\r\n";
+        let (url, _) = serve_once(chunked).await;
+        assert_eq!(fetch(&Connector::new(), get(url)).await.expect_err("refused"), FetchError::TooLarge(64));
+    }
+
+    #[tokio::test]
+    async fn pieces_come_one_by_one_and_a_cut_is_an_error() {
+        let (url, _) = serve_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        let mut response = open(&Connector::new(), get(url)).await.expect("a head");
+        assert_eq!(response.next().await, Ok(Some(Bytes::from_static(b"abc"))));
+        assert!(matches!(response.next().await, Err(FetchError::Broken(_))));
+    }
+
+    #[tokio::test]
+    async fn silence_times_out_and_a_closed_port_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let hurried = Fetch { timeout: Duration::from_millis(50), ..get(url.clone()) };
+        assert_eq!(fetch(&Connector::new(), hurried).await.expect_err("times out"), FetchError::TimedOut);
+        drop(listener);
+        assert!(matches!(fetch(&Connector::new(), get(url)).await, Err(FetchError::Connect(_))));
+        assert!(matches!(fetch(&Connector::new(), get("nonsense".into())).await, Err(FetchError::Url(_))));
+    }
+}

@@ -1,0 +1,243 @@
+//! Files that only their owner may read: written whole, replaced atomically.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::FlockOperation;
+use tunnel_core::secret::Secret;
+
+/// Makes `dir` and its parents, 0700 each where they are new; `dir` itself is narrowed to 0700 if it was wider.
+///
+/// # Errors
+/// What the system says.
+pub fn private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Replaces `path` by `content`, 0600, durably: a reader sees the old file or the new one, never a part.
+///
+/// # Errors
+/// What the system says; then the old file is untouched.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    private_dir(dir)?;
+    let temporary = temporary_beside(path);
+    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    // The rename is durable once the directory is.
+    File::open(dir)?.sync_all()
+}
+
+/// The content of `path`, `None` when there is no such file. A file longer than `max` is an error.
+///
+/// # Errors
+/// What the system says.
+pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Ok(found) if found.len() > max => {
+            Err(io::Error::other(format!("{} is longer than {max} bytes", path.display())))
+        }
+        Ok(_) => fs::read(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes `path`; that there is none is fine.
+///
+/// # Errors
+/// What the system says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `text` as one harmless part of a file name: what is not a letter, digit, `-`, `_` or inner `.` is replaced, and a
+/// hash then keeps two texts apart.
+#[must_use]
+pub fn file_name(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.len() <= 100 && text.chars().all(plain) && !text.starts_with('.') {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().map(|c| if plain(c) { c } else { '_' }).take(80).collect();
+    format!("{}-{}", kept.trim_start_matches('.'), short_hash(text.as_bytes()))
+}
+
+/// Sixteen hexadecimal digits of SHA-256: to name files after things, not to protect anything.
+#[must_use]
+pub fn short_hash(data: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, data);
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The cached tokens of one relay: a file of the configuration directory, changed only under its lock.
+#[derive(Debug, Clone)]
+pub struct TokenFile {
+    path: PathBuf,
+}
+
+impl TokenFile {
+    /// The file of `relay` (its URL) under `config_dir`.
+    #[must_use]
+    pub fn new(config_dir: &Path, relay: &str) -> Self {
+        let host = relay.split_once("://").map_or(relay, |(_, rest)| rest);
+        // The scheme is part of the identity: a token got over https never goes to http.
+        let name = if relay.starts_with("http://") { format!("{host}+http") } else { host.to_owned() };
+        Self { path: config_dir.join("tokens").join(format!("{}.json", file_name(&name))) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its content, `None` when there is none.
+    ///
+    /// # Errors
+    /// For people: what failed and where.
+    pub fn load(&self) -> Result<Option<Bytes>, String> {
+        let found = read(&self.path, MAX_TOKEN_FILE).map_err(|error| self.explain("read", &error))?;
+        Ok(found.map(Bytes::from))
+    }
+
+    /// Replaces it; `None` removes it.
+    ///
+    /// # Errors
+    /// For people: what failed and where.
+    pub fn save(&self, tokens: Option<&Secret>) -> Result<(), String> {
+        match tokens {
+            Some(tokens) => {
+                replace(&self.path, tokens.expose().as_bytes()).map_err(|error| self.explain("write", &error))
+            }
+            None => remove(&self.path).map_err(|error| self.explain("remove", &error)),
+        }
+    }
+
+    /// Waits for the lock that makes this process the only one that refreshes these tokens. Blocks: call it on a
+    /// thread for that.
+    ///
+    /// # Errors
+    /// For people: what failed and where.
+    pub fn lock(&self) -> Result<Lock, String> {
+        lock(&self.path.with_extension("lock")).map_err(|error| self.explain("lock", &error))
+    }
+
+    fn explain(&self, what: &str, error: &io::Error) -> String {
+        format!("cannot {what} {}: {error}", self.path.display())
+    }
+}
+
+/// A held lock file; dropping it, or the end of the process, releases it.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "its being open is the lock")] File);
+
+/// Takes the lock file `path`, waiting for whoever holds it.
+///
+/// # Errors
+/// What the system says.
+pub fn lock(path: &Path) -> io::Result<Lock> {
+    if let Some(dir) = path.parent() {
+        private_dir(dir)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    Ok(Lock(file))
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// A name beside `path` that no other writer of this or another process uses.
+fn temporary_beside(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{}.new", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    path.with_file_name(name)
+}
+
+/// Tokens and what belongs to them are a few kilobytes.
+const MAX_TOKEN_FILE: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn replaced_file_is_private_whole_and_alone() {
+        let dir = TempDir::new();
+        let path = dir.path().join("deep/er/file");
+        replace(&path, b"one").expect("writes");
+        replace(&path, b"two").expect("writes again");
+        assert_eq!(read(&path, 10).expect("reads").as_deref(), Some(&b"two"[..]));
+        assert_eq!(fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+        let parent = path.parent().expect("has one");
+        assert_eq!(fs::metadata(parent).expect("exists").permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(parent).expect("lists").count(), 1);
+        assert!(read(&path, 2).is_err());
+    }
+
+    #[test]
+    fn wide_directory_is_narrowed() {
+        let dir = TempDir::new();
+        let wide = dir.path().join("wide");
+        fs::create_dir(&wide).expect("made");
+        fs::set_permissions(&wide, fs::Permissions::from_mode(0o755)).expect("set");
+        private_dir(&wide).expect("narrows");
+        assert_eq!(fs::metadata(&wide).expect("exists").permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn file_names_stay_inside_their_directory_and_apart() {
+        assert_eq!(file_name("everything-1.x"), "everything-1.x");
+        for hostile in ["../../etc/passwd", "a/b", "", ".", "..", ".hidden", "a\0b", &"x".repeat(300)] {
+            let name = file_name(hostile);
+            assert!(!name.contains('/') && !name.starts_with('.') && !name.contains('\0'), "{name}");
+            assert!(!name.is_empty() && name.len() <= 120, "{name}");
+        }
+        assert_ne!(file_name("a/b"), file_name("a:b"));
+    }
+
+    #[test]
+    fn tokens_of_two_relays_are_kept_apart() {
+        let dir = TempDir::new();
+        let one = TokenFile::new(dir.path(), "https://relay.example");
+        let other = TokenFile::new(dir.path(), "http://relay.example");
+        one.save(Some(&Secret::new("tokens"))).expect("saves");
+        assert_eq!(other.load(), Ok(None));
+        assert_eq!(one.load(), Ok(Some(Bytes::from_static(b"tokens"))));
+        one.save(None).expect("removes");
+        one.save(None).expect("removes nothing");
+        assert_eq!(one.load(), Ok(None));
+    }
+
+    #[test]
+    fn lock_excludes_a_second_holder_until_released() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        let held = lock(&path).expect("locks");
+        let again = File::open(&path).expect("opens");
+        assert!(rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(held);
+        assert!(rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
+}
