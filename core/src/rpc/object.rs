@@ -357,7 +357,7 @@ mod tests {
             (object(text).remove(&["c"]), " { \"a\" : 1.50 ,\n\"b\":null } "),
             (object(text).remove(&["a", "b", "c"]), " {  } "),
             (object(text).set(&[("b", b"2"), ("d", b"4")]), " { \"a\" : 1.50 ,\n\"b\":2 , \"c\" : [ {} ],\"d\":4 } "),
-            (object("{ }").set(&[("d\"", b"4"), ("e", b"5")]), "{ \"d\\\"\":4,\"e\":5}"),
+            (object("{ }").set(&[("d\"", b"4"), ("e", b"5")]), "{\"d\\\"\":4,\"e\":5 }"),
             (object("{}").set(&[]), "{}"),
         ];
         for (edited, expected) in cases {
