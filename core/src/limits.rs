@@ -81,3 +81,5 @@ pub const MAX_ID: usize = 512;
 pub const MAX_BATCH: usize = 64;
 /// Members of a JSON object whose members are looked at one by one: envelopes, params, tools and `_meta` have a dozen.
 pub const MAX_MEMBERS: usize = 4_096;
+/// A sealed value as text: a registration of ten redirects of 512 bytes with room to spare, and no header is longer.
+pub const MAX_SEALED: usize = 16 * KIB;
