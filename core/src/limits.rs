@@ -5,6 +5,9 @@ use core::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// A configuration: hundreds of servers with all their settings are some hundred kilobytes.
+pub const MAX_CONFIG: usize = MIB;
+
 /// A client's body on `/mcp`: requests are small; 4 MiB leaves room for a pasted file. Configurable.
 pub const MAX_BODY: usize = 4 * MIB;
 /// A body on an OAuth endpoint: forms and registrations are a few hundred bytes.

@@ -1,8 +1,31 @@
-//! Configuration: what the JSON says ([`raw`]) and what the program uses ([`checked`]).
+//! Configuration: what the JSON says (`raw`), what it must say (`relay`, `agent`), what the program uses ([`checked`]).
+//!
+//! [`parse`] reports every problem at once, each with the path of the value and with what mends it. No problem's text
+//! repeats a value: a value may be a secret.
 
+mod address;
+mod agent;
 pub mod checked;
+mod json;
+mod nearest;
+mod network;
+mod problem;
+mod raw;
+mod relay;
+#[cfg(test)]
+mod tests;
 
+pub use address::is_loopback_host;
 pub use checked::{AgentConfig, Config, Local, LocalUser, Login, Naming, Oidc, RelayConfig, ServerConfig, Transport};
+pub use network::{InvalidNetwork, Network};
+pub use problem::{Problem, Severity};
+
+use alloc::vec::Vec;
+
+use crate::limits::MAX_CONFIG;
+use json::Json;
+use problem::Report;
+use raw::{Node, Object};
 
 /// Variables of its own environment that an agent passes to every child; nothing else of it is passed.
 pub const BASE_ENVIRONMENT: [&str; 12] = [
@@ -19,3 +42,83 @@ pub const BASE_ENVIRONMENT: [&str; 12] = [
     "TZ",
     "XDG_RUNTIME_DIR",
 ];
+
+/// What the person who starts the program allows beyond the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `--allow-insecure`: a relay may be reached over plain `http` or `ws` although it is not on this machine.
+    pub allow_insecure: bool,
+}
+
+/// A configuration that can be used.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// What the program uses.
+    pub config: Config,
+    /// What does not hinder, but is probably not meant: unknown keys, settings without effect.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a configuration with nothing allowed beyond it: see [`parse_with`].
+///
+/// # Errors
+///
+/// See [`parse_with`].
+pub fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
+    parse_with(text, Options::default())
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, warnings included, in the order of the checks; at least one is an error.
+pub fn parse_with(text: &str, options: Options) -> Result<Parsed, Vec<Problem>> {
+    let mut report = Report::default();
+    let config = document(text, &mut report).and_then(|json| mode(&Node::root(&json), options, &mut report));
+    report.finish(config)
+}
+
+/// The text as JSON.
+fn document(text: &str, report: &mut Report) -> Option<Json> {
+    if text.len() > MAX_CONFIG {
+        report.error("", alloc::format!("is longer than {MAX_CONFIG} bytes, which no configuration needs"));
+        return None;
+    }
+    // Editors on Windows put a byte order mark before UTF-8; RFC 8259 section 8.1 lets a parser ignore it.
+    match json::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        Ok(json) => Some(json),
+        Err(message) => {
+            report.error("", message);
+            None
+        }
+    }
+}
+
+/// The whole document, by its `mode`. Without one the likelier mode is checked all the same, so that its problems show.
+fn mode(root: &Node<'_>, options: Options, report: &mut Report) -> Option<Config> {
+    let top = root.object(report)?;
+    let named = top.get("mode");
+    match named.as_ref().map(|node| (node, node.value.as_str())) {
+        Some((_, Some("relay"))) => relay::check(&top, report).map(Config::Relay),
+        Some((_, Some("agent"))) => agent::check(&top, options, report).map(Config::Agent),
+        Some((node, _)) => {
+            report.error(&node.path, "must be \"relay\" or \"agent\"");
+            guess(&top, options, report)
+        }
+        None => {
+            report.error("mode", "is missing: add \"mode\": \"relay\" (the public side) or \"mode\": \"agent\" (the machine with the servers)");
+            guess(&top, options, report)
+        }
+    }
+}
+
+/// Checks what the document looks like; there is no configuration without a mode.
+fn guess(top: &Object<'_>, options: Options, report: &mut Report) -> Option<Config> {
+    if top.get("auth").is_some() {
+        relay::check(top, report);
+    } else if agent::KEYS.iter().any(|key| *key != "mode" && top.get(key).is_some()) {
+        agent::check(top, options, report);
+    }
+    None
+}

@@ -1,0 +1,338 @@
+//! A relay's settings.
+
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::str::FromStr;
+
+use super::address;
+use super::checked::{Local, LocalUser, Login, Naming, Oidc, RelayConfig};
+use super::network::Network;
+use super::problem::Report;
+use super::raw::{Node, Object};
+use crate::limits;
+use crate::secret::Secret;
+
+/// The settings of a relay.
+const KEYS: [&str; 13] = [
+    "mode",
+    "auth",
+    "port",
+    "host",
+    "issuerUrl",
+    "secret",
+    "stateDir",
+    "naming",
+    "legacy",
+    "allowedOrigins",
+    "trustedProxies",
+    "limits",
+    "$schema",
+];
+/// Settings that stand elsewhere, and what to say of them.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("issuer", "belongs into auth: write auth.issuer"),
+    ("clientId", "belongs into auth: write auth.clientId"),
+    ("clientSecret", "belongs into auth: write auth.clientSecret"),
+    ("scopes", "belongs into auth: write auth.scopes"),
+    ("userClaim", "belongs into auth: write auth.userClaim"),
+    ("allow", "belongs into auth: write auth.allow"),
+    ("local", "belongs into auth: write auth.local"),
+    ("users", "belongs into auth: write auth.local.users"),
+    ("tokenInQuery", "belongs into legacy: write legacy.tokenInQuery"),
+    ("maxBody", "belongs into limits: write limits.maxBody"),
+    ("callIdleTimeout", "belongs into limits: write limits.callIdleTimeout"),
+    ("servers", "is an agent's setting: servers run where the agent does (\"mode\": \"agent\")"),
+    ("mcpServers", "is an agent's setting: servers run where the agent does (\"mode\": \"agent\")"),
+    ("relay", "is an agent's setting (\"mode\": \"agent\")"),
+];
+const OIDC_KEYS: [&str; 6] = ["issuer", "clientId", "clientSecret", "scopes", "userClaim", "allow"];
+const AUTH_KEYS: [&str; 7] = ["issuer", "clientId", "clientSecret", "scopes", "userClaim", "allow", "local"];
+
+/// Reads a relay's settings; what is wrong goes to `report`.
+pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig> {
+    top.warn_unknown(&KEYS, &ELSEWHERE, report);
+    let login = match top.get("auth") {
+        Some(node) => auth(&node, report),
+        None => {
+            top.missing(
+                "auth",
+                "say how people sign in, with auth.issuer (an OpenID provider) or auth.local (users of this relay)",
+                report,
+            );
+            None
+        }
+    };
+    let port = top.get("port").and_then(|node| node.integer(0..=u16::MAX.into(), "a port", report));
+    let host = top.get("host").and_then(|node| host(&node, report));
+    let public_url = top.get("issuerUrl").and_then(|node| url(&node, address::public_url, report));
+    let secret = top.get("secret").and_then(|node| node.text(report)).map(Secret::new);
+    let state_dir = top.get("stateDir").and_then(|node| super::agent::place(&node, report));
+    let naming = top.get("naming").and_then(|node| naming(&node, report));
+    let token_in_query = top.get("legacy").and_then(|node| legacy(&node, report));
+    let allowed_origins = top.get("allowedOrigins").and_then(|node| origins(&node, report));
+    let trusted_proxies = top.get("trustedProxies").and_then(|node| proxies(&node, report));
+    let (max_body, call_idle_secs) = top.get("limits").map_or((None, None), |node| bounds(&node, report));
+    Some(RelayConfig {
+        login: login?,
+        host: host.unwrap_or_else(|| "0.0.0.0".into()),
+        port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(3000),
+        public_url,
+        secret,
+        state_dir,
+        naming: naming.unwrap_or_default(),
+        token_in_query: token_in_query.unwrap_or(false),
+        allowed_origins: allowed_origins.unwrap_or_default(),
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        max_body: max_body.unwrap_or(limits::MAX_BODY),
+        call_idle_secs: call_idle_secs.unwrap_or(limits::CALL_IDLE.as_secs()),
+    })
+}
+
+/// `auth`: at a provider, or here; never both.
+fn auth(node: &Node<'_>, report: &mut Report) -> Option<Login> {
+    let auth = node.object(report)?;
+    auth.warn_unknown(&AUTH_KEYS, &[("users", "belongs into auth.local: write auth.local.users")], report);
+    match (auth.get("issuer"), auth.get("local")) {
+        (Some(_), Some(local)) => {
+            report.error(&auth.path, "has both issuer and local: keep the one where people sign in");
+            oidc(&auth, report);
+            self::local(&local, report);
+            None
+        }
+        (None, Some(local)) => {
+            for (key, node) in auth.members().filter(|(key, _)| OIDC_KEYS.contains(key)) {
+                report.warn(&node.path, alloc::format!("has no effect with auth.local: remove {key}"));
+            }
+            self::local(&local, report).map(Login::Local)
+        }
+        (Some(_), None) => oidc(&auth, report).map(Login::Oidc),
+        (None, None) => {
+            auth.missing(
+                "issuer",
+                "give the URL of your OpenID provider, or users of this relay in auth.local",
+                report,
+            );
+            oidc(&auth, report);
+            None
+        }
+    }
+}
+
+/// `auth` with a provider.
+fn oidc(auth: &Object<'_>, report: &mut Report) -> Option<Oidc> {
+    let issuer = auth.get("issuer").and_then(|node| {
+        let text = node.text(report)?;
+        address::issuer(text).map_err(|problem| report.error(&node.path, problem)).ok()?;
+        Some(text.to_string())
+    });
+    let client_id = auth.get("clientId").map(|node| node.text(report).map(ToString::to_string));
+    let client_secret = auth.get("clientSecret").map(|node| node.text(report).map(Secret::new));
+    let scopes = auth.get("scopes").map(|node| scopes(&node, report));
+    let user_claim = auth.get("userClaim").map(|node| node.text(report).map(ToString::to_string));
+    let allow = auth.get("allow").map(|node| allow(&node, report));
+    Some(Oidc {
+        issuer: issuer?,
+        client_id: client_id.unwrap_or_else(|| Some("mcp-local-tunnel".into()))?,
+        client_secret: match client_secret {
+            Some(secret) => Some(secret?),
+            None => None,
+        },
+        scopes: scopes.unwrap_or_else(|| Some(vec!["openid".into()]))?,
+        user_claim: user_claim.unwrap_or_else(|| Some("sub".into()))?,
+        allow: allow.unwrap_or_else(|| Some(Vec::new()))?,
+    })
+}
+
+/// `auth.scopes`: scope tokens (RFC 6749 section 3.3); `openid` is put among them.
+fn scopes(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let mut scopes = node.texts(report)?;
+    let is_token =
+        |scope: &str| !scope.is_empty() && scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    for (at, _) in scopes.iter().enumerate().filter(|(_, scope)| !is_token(scope)) {
+        report.error(
+            &alloc::format!("{}[{at}]", node.path),
+            "must be one scope, without spaces or quotes: give each its own entry",
+        );
+    }
+    if !scopes.iter().any(|scope| scope == "openid") {
+        scopes.insert(0, "openid".into());
+    }
+    Some(scopes)
+}
+
+/// `auth.allow`: who may sign in.
+fn allow(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = node.array(report)?;
+    if items.is_empty() {
+        // Whoever writes this may mean "nobody"; taken as "everybody" it would open the relay.
+        report.error(
+            &node.path,
+            "names nobody: name who may sign in, or leave it out to let everyone of the provider in",
+        );
+    }
+    let allowed: Vec<_> = items.iter().map(|item| item.text(report).map(|text| text.trim().to_string())).collect();
+    allowed.into_iter().collect()
+}
+
+/// `auth.local`.
+fn local(node: &Node<'_>, report: &mut Report) -> Option<Local> {
+    let object = node.object(report)?;
+    object.warn_unknown(&["users"], &[], report);
+    let Some(list) = object.get("users") else {
+        object.missing(
+            "users",
+            "add [{\"name\": …, \"passwordHash\": …}], with a hash from `mcp-local-tunnel hash-password`",
+            report,
+        );
+        return None;
+    };
+    let items = list.array(report)?;
+    if items.is_empty() {
+        report.error(&list.path, "names nobody: add a user with name and passwordHash");
+    }
+    let mut users: Vec<LocalUser> = Vec::new();
+    for item in &items {
+        let Some(user) = local_user(item, report) else { continue };
+        if users.iter().any(|other| other.name == user.name) {
+            report.error(&alloc::format!("{}.name", item.path), "is another user's name: each name may stand once");
+        }
+        users.push(user);
+    }
+    Some(Local { users })
+}
+
+fn local_user(node: &Node<'_>, report: &mut Report) -> Option<LocalUser> {
+    let user = node.object(report)?;
+    user.warn_unknown(&["name", "passwordHash"], &[("password", HASH_ONLY)], report);
+    let name = match user.get("name") {
+        Some(node) => node.text(report).and_then(|name| {
+            let fits =
+                name.chars().count() <= MAX_USER_NAME && !name.chars().any(char::is_control) && name.trim() == name;
+            if !fits {
+                report.error(&node.path, "must be 1 to 64 characters, without spaces around it or control characters");
+            }
+            fits.then(|| name.to_string())
+        }),
+        None => {
+            user.missing("name", "give the name that the person signs in with", report);
+            None
+        }
+    };
+    let password_hash = match user.get("passwordHash") {
+        Some(node) => node.text(report).and_then(|hash| {
+            let fits = is_argon2(hash);
+            if !fits {
+                report.error(&node.path, "must be an argon2 hash as `mcp-local-tunnel hash-password` prints it");
+            }
+            fits.then(|| hash.to_string())
+        }),
+        None => {
+            user.missing("passwordHash", "make one with `mcp-local-tunnel hash-password`", report);
+            None
+        }
+    };
+    Some(LocalUser { name: name?, password_hash: password_hash? })
+}
+
+const HASH_ONLY: &str = "must not stand here: give passwordHash, made with `mcp-local-tunnel hash-password`";
+const MAX_USER_NAME: usize = 64;
+
+/// Whether `text` looks like an argon2 hash in PHC form: `$argon2id$v=19$m=19456,t=2,p=1$salt$hash`.
+fn is_argon2(text: &str) -> bool {
+    let mut parts = text.split('$');
+    let opens = parts.next() == Some("") && matches!(parts.next(), Some("argon2id" | "argon2i" | "argon2d"));
+    let version = parts.next().is_some_and(|part| matches!(part, "v=19" | "v=16"));
+    let costs = parts.next().is_some_and(|part| {
+        let cost = |name: &str, most: u32| {
+            let mut values = part.split(',').filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            // A cost without bound is a way to hang the relay on its own sign-in page.
+            values.next().and_then(|value| value.parse().ok()).is_some_and(|value: u32| (1..=most).contains(&value))
+        };
+        cost("m", MAX_ARGON2_MEMORY_KIB) && cost("t", MAX_ARGON2_PASSES) && cost("p", MAX_ARGON2_LANES)
+    });
+    let base64 = |part: Option<&str>, least: usize| {
+        part.is_some_and(|part| {
+            part.len() >= least && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        })
+    };
+    opens && version && costs && base64(parts.next(), 11) && base64(parts.next(), 22) && parts.next().is_none()
+}
+
+/// 1 GiB: far above what a sign-in should cost, far below what stops a machine.
+const MAX_ARGON2_MEMORY_KIB: u32 = 1024 * 1024;
+/// With the memory above, about a minute of work.
+const MAX_ARGON2_PASSES: u32 = 64;
+/// More lanes than a small machine has cores gain nothing.
+const MAX_ARGON2_LANES: u32 = 64;
+
+/// `host`: where to listen.
+fn host(node: &Node<'_>, report: &mut Report) -> Option<String> {
+    let text = node.text(report)?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let name = bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if core::net::IpAddr::from_str(bare).is_ok() || name {
+        return Some(bare.to_string());
+    }
+    report.error(&node.path, "must be the address to listen on, as in \"0.0.0.0\", \"::\" or \"127.0.0.1\"; the port stands in port, the public URL in issuerUrl");
+    None
+}
+
+/// `naming`.
+fn naming(node: &Node<'_>, report: &mut Report) -> Option<Naming> {
+    match node.value.as_str() {
+        Some("auto") => Some(Naming::Auto),
+        Some("always") => Some(Naming::Always),
+        Some("never") => Some(Naming::Never),
+        _ => {
+            report.error(&node.path, "must be \"auto\", \"always\" or \"never\"");
+            None
+        }
+    }
+}
+
+/// `legacy`: whether `/ws?token=` is taken.
+fn legacy(node: &Node<'_>, report: &mut Report) -> Option<bool> {
+    let legacy = node.object(report)?;
+    legacy.warn_unknown(&["tokenInQuery"], &[], report);
+    legacy.get("tokenInQuery")?.boolean(report)
+}
+
+/// `limits`: the largest body, and how long a call may stay silent.
+fn bounds(node: &Node<'_>, report: &mut Report) -> (Option<usize>, Option<u64>) {
+    let Some(bounds) = node.object(report) else { return (None, None) };
+    bounds.warn_unknown(&["maxBody", "callIdleTimeout"], &[], report);
+    let body = bounds.get("maxBody").and_then(|node| {
+        let most = u64::try_from(limits::MAX_MESSAGE).unwrap_or(u64::MAX);
+        node.integer(MIN_BODY..=most, "a size in bytes", report)
+    });
+    let idle = bounds
+        .get("callIdleTimeout")
+        .and_then(|node| node.integer(1..=MAX_CALL_IDLE_SECS, "a time in seconds", report));
+    (body.and_then(|body| usize::try_from(body).ok()), idle)
+}
+
+/// Below this not even an `initialize` passes.
+const MIN_BODY: u64 = 1024;
+/// A week: a call that is silent for longer will not answer.
+const MAX_CALL_IDLE_SECS: u64 = 7 * 24 * 3600;
+
+/// `allowedOrigins`, normalised.
+fn origins(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = node.array(report)?;
+    let origins: Vec<_> = items.iter().map(|item| url(item, address::origin, report)).collect();
+    origins.into_iter().collect()
+}
+
+/// `trustedProxies`: each reads as a [`Network`].
+fn proxies(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = node.array(report)?;
+    let proxies: Vec<_> =
+        items.iter().map(|item| url(item, |text| Network::from_str(text).map(|_| text.to_string()), report)).collect();
+    proxies.into_iter().collect()
+}
+
+/// A text that `read` takes.
+fn url<E: ToString>(node: &Node<'_>, read: impl Fn(&str) -> Result<String, E>, report: &mut Report) -> Option<String> {
+    read(node.text(report)?).map_err(|problem| report.error(&node.path, problem.to_string())).ok()
+}
