@@ -1,17 +1,21 @@
 //! The driven machine of the authorization server.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Role, Snapshot};
+use super::{Role, Settings, Snapshot};
+use crate::entropy::Entropy;
+use crate::host::{Machine, Mailbox};
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId, UserId};
+use crate::seal::Sealer;
 use crate::secret::Secret;
-use crate::time::UnixTime;
+use crate::time::{Deadline, Now, UnixTime};
 
 /// What happened, as far as sign-in is concerned.
 #[derive(Debug)]
@@ -162,4 +166,51 @@ pub enum Change {
         /// The key.
         key: String,
     },
+}
+
+/// The authorization server's machine. One per relay.
+pub struct Grants {
+    settings: Settings,
+    sealer: Sealer,
+    entropy: Box<dyn Entropy>,
+    out: Mailbox<Action>,
+}
+
+impl Grants {
+    /// A machine that knows what the store's `records` say. Its first actions, the snapshot among them, are there at
+    /// once: drain them before the first input.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        sealer: Sealer,
+        records: Vec<(String, Vec<u8>)>,
+        entropy: Box<dyn Entropy>,
+        now: Now,
+    ) -> Self {
+        let _ = (records, now);
+        let mut out = Mailbox::default();
+        out.push(Action::Publish(Arc::new(Snapshot::default())));
+        Self { settings, sealer, entropy, out }
+    }
+}
+
+impl Machine for Grants {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, event: Event, now: Now) {
+        let _ = (event, now, &self.settings, &self.sealer, &mut self.entropy);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        let _ = now;
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Deadline> {
+        None
+    }
 }

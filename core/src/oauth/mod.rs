@@ -5,6 +5,8 @@
 
 pub mod grants;
 pub mod metadata;
+mod redirect;
+pub mod token;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
