@@ -86,3 +86,5 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_MEMBERS: usize = 4_096;
 /// A sealed value as text: a registration of ten redirects of 512 bytes with room to spare, and no header is longer.
 pub const MAX_SEALED: usize = 16 * KIB;
+/// The id of an event in a stream: it comes back in a header. Longer ones are ignored, so such a stream cannot resume.
+pub const MAX_EVENT_ID: usize = KIB;
