@@ -7,9 +7,13 @@ pub mod clock;
 pub mod entropy;
 pub mod fetch;
 pub mod files;
+pub mod guard;
+mod lines;
 pub mod net;
+pub mod process;
 pub mod queue;
 pub mod signal;
+mod stderr;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,286 @@
+//! The guard: a process between the agent and one local server, which lets nothing of the server outlive the agent.
+//!
+//! The agent starts its own binary again as `__guard <agent's pid> -- command…`; the guard starts the command with the
+//! standard streams it was given and waits. It ends with the command, and with the agent, however that ended (also by
+//! `kill -9`, when the agent itself can do nothing any more). On Linux it is the *subreaper* of what it started: a
+//! process that detached itself with `setsid` becomes its child when orphaned, and is found and killed too.
+//!
+//! | signal to the guard | what it does |
+//! |---|---|
+//! | SIGTERM, SIGHUP | SIGTERM to the command's process group |
+//! | SIGINT | SIGKILL to everything that descends from the command |
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getppid, kill_process, kill_process_group};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+/// The hidden subcommand that the agent starts its own binary with.
+pub const SUBCOMMAND: &str = "__guard";
+
+/// What asks the guard to end the command at once.
+pub(crate) const KILL_SIGNAL: Signal = Signal::INT;
+
+/// Runs as a guard. `args` are those after [`SUBCOMMAND`]. Call it before anything else of the program starts: it
+/// wants to be small and without threads.
+pub fn main(args: impl Iterator<Item = OsString>) -> ! {
+    let code = match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            // The server's log gets this: the guard's stderr is the server's.
+            eprintln!("{error}");
+            NOT_STARTED
+        }
+    };
+    std::process::exit(code)
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> Result<i32, String> {
+    let (parent, command) = parse(args)?;
+    become_subreaper();
+    let watch = Watch::new(parent).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    if watch.parent_is_gone() {
+        return Ok(0);
+    }
+    let child = start(&command)?;
+    silence_own_streams();
+    Ok(attend(child, &watch))
+}
+
+/// `<agent's pid> -- command…`
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<(Pid, Vec<OsString>), String> {
+    let pid = args.next().and_then(|pid| pid.to_str()?.parse().ok()).filter(|pid| *pid > 0);
+    let parent = pid.and_then(Pid::from_raw);
+    let dashes = args.next().is_some_and(|arg| arg == "--");
+    let command: Vec<_> = args.collect();
+    match parent {
+        Some(parent) if dashes && !command.is_empty() => Ok((parent, command)),
+        _ => Err(format!("usage: {SUBCOMMAND} <pid> -- <command>…")),
+    }
+}
+
+fn start(command: &[OsString]) -> Result<Pid, String> {
+    let (program, args) = command.split_first().ok_or("no command")?;
+    let child = Command::new(program)
+        .args(args)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    // The guard reaps by itself (orphans too), never through `Child`.
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "the process has no id".into())
+}
+
+/// Lets go of the command's streams: who reads its stdout must see it end when the command ends.
+fn silence_own_streams() {
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+/// Waits until the command or the agent is gone; returns the exit code once nothing of the command is left.
+fn attend(child: Pid, watch: &Watch) -> i32 {
+    let mut killing_at: Option<Instant> = None;
+    loop {
+        if let Some(status) = reap(child) {
+            kill_descendants(child, watch);
+            return code_of(status);
+        }
+        if watch.asked_to_kill.load(Ordering::SeqCst) || killing_at.is_some_and(|at| at <= Instant::now()) {
+            return kill_descendants(child, watch).map_or(128 + Signal::KILL.as_raw(), code_of);
+        }
+        if watch.asked_to_end.swap(false, Ordering::SeqCst) {
+            let _ = kill_process_group(child, Signal::TERM);
+        }
+        if killing_at.is_none() && watch.parent_is_gone() {
+            let _ = kill_process_group(child, Signal::TERM);
+            killing_at = Some(Instant::now() + GRACE);
+        }
+        // Without a deadline of its own it wakes for signals and for the agent's end.
+        watch.wait(killing_at.map(|at| at.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// Reaps all children that ended; returns the command's status if it is among them.
+fn reap(child: Pid) -> Option<WaitStatus> {
+    let mut found = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid == child {
+            found = Some(status);
+        }
+    }
+    found
+}
+
+/// Kills whatever descends from the guard until nothing is left, or until it is clear that something cannot be killed.
+fn kill_descendants(child: Pid, watch: &Watch) -> Option<WaitStatus> {
+    let _ = kill_process_group(child, Signal::KILL);
+    let give_up = Instant::now() + HOPELESS;
+    let mut status = None;
+    loop {
+        status = reap(child).or(status);
+        let left = descendants();
+        if left.is_empty() || Instant::now() >= give_up {
+            return status;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        watch.wait(Some(Duration::from_millis(10)));
+    }
+}
+
+fn code_of(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(NOT_STARTED)
+}
+
+/// What wakes the guard: the agent's end and signals.
+struct Watch {
+    parent: Pid,
+    /// Readable once the agent ended; none where the system has no such thing, and then its id is looked at.
+    parent_end: Option<OwnedFd>,
+    signals: UnixStream,
+    asked_to_end: Arc<AtomicBool>,
+    asked_to_kill: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn new(parent: Pid) -> io::Result<Self> {
+        let (signals, writer) = UnixStream::pair()?;
+        signals.set_nonblocking(true)?;
+        let asked_to_end = Arc::new(AtomicBool::new(false));
+        let asked_to_kill = Arc::new(AtomicBool::new(false));
+        for (signal, flag) in [(SIGTERM, &asked_to_end), (SIGHUP, &asked_to_end), (SIGINT, &asked_to_kill)] {
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+        }
+        // After the flags: a byte in the pipe means that they are set.
+        for signal in [SIGTERM, SIGHUP, SIGINT, SIGCHLD] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self { parent, parent_end: open_pidfd(parent), signals, asked_to_end, asked_to_kill })
+    }
+
+    /// An orphan gets another parent.
+    fn parent_is_gone(&self) -> bool {
+        getppid() != Some(self.parent)
+    }
+
+    /// Sleeps until something may have happened, at most `limit`.
+    fn wait(&self, limit: Option<Duration>) {
+        let gone = self.parent_is_gone();
+        let limit = match limit {
+            None if self.parent_end.is_none() || gone => Some(LOOK_AGAIN),
+            other => other,
+        };
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let mut wakers = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        // The end of the agent stays readable for ever: not to be asked again once it is known.
+        wakers.extend(self.parent_end.iter().filter(|_| !gone).map(|end| PollFd::new(end, PollFlags::IN)));
+        let _ = poll(&mut wakers, limit.as_ref());
+        let mut drained = [0; 64];
+        while matches!((&self.signals).read(&mut drained), Ok(1..)) {}
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_pidfd(_pid: Pid) -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn become_subreaper() {
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn become_subreaper() {}
+
+/// The living processes that descend from this one. Where there is no `/proc`, none are known.
+fn descendants() -> Vec<Pid> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        if let Some(parent) = living_parent(&stat) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut of = vec![rustix::process::getpid().as_raw_nonzero().get()];
+    while let Some(pid) = of.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.extend(Pid::from_raw(child));
+            of.push(child);
+        }
+    }
+    found
+}
+
+/// The parent in a `/proc/<pid>/stat`: `pid (name) state parent …`, where the name may hold anything. `None` for the dead.
+fn living_parent(stat: &str) -> Option<i32> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.next()?.parse().ok(),
+    }
+}
+
+/// What a shell says of a command that it cannot find.
+const NOT_STARTED: i32 = 127;
+/// Between SIGTERM and SIGKILL once the agent is gone: nobody waits for the server's answers any more.
+const GRACE: Duration = Duration::from_millis(500);
+/// After this long something is beyond SIGKILL (another user's, or stuck in the kernel).
+const HOPELESS: Duration = Duration::from_secs(5);
+/// How often the agent is looked for where its end cannot be waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_a_pid_two_dashes_and_a_command() {
+        let parse = |line: &str| parse(line.split(' ').map(OsString::from));
+        let (pid, command) = parse("17 -- npx -y x").expect("parses");
+        assert_eq!((pid.as_raw_nonzero().get(), command.len()), (17, 3));
+        for bad in ["", "17", "17 --", "x -- npx", "17 npx", "-1 -- npx"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parent_is_read_past_any_name_and_the_dead_have_none() {
+        assert_eq!(living_parent("12 (cat) S 7 12 12 0"), Some(7));
+        assert_eq!(living_parent("12 (a) b (c) R 1) S 9 12"), Some(9));
+        assert_eq!(living_parent("12 (cat) Z 7 12"), None);
+        assert_eq!(living_parent("nonsense"), None);
+    }
+
+    #[test]
+    fn own_children_are_descendants() {
+        let mut child = Command::new("sleep").arg("30").spawn().expect("sleep runs");
+        let pid = Pid::from_child(&child);
+        assert!(descendants().contains(&pid));
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        assert!(!descendants().contains(&pid));
+    }
+}

@@ -1,0 +1,166 @@
+//! Cuts a stream of bytes into lines, with bounded memory whatever comes.
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+
+/// A line of a server's stdout, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// All of it.
+    Whole(Bytes),
+    /// It was over the cap: its two ends.
+    TooLong { prefix: Bytes, suffix: Bytes, length: u64 },
+}
+
+/// The cutter. Fill [`space`](Self::space), then take [`next`](Self::next) until `None`.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    max: usize,
+    buffer: BytesMut,
+    /// How much of `buffer` is known to hold no line end.
+    scanned: usize,
+    /// The line that is being thrown away.
+    skipped: Option<Skipped>,
+}
+
+#[derive(Debug)]
+struct Skipped {
+    prefix: Bytes,
+    suffix: Vec<u8>,
+    length: u64,
+}
+
+impl Lines {
+    /// A cutter that takes lines of at most `max` bytes.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, buffer: BytesMut::new(), scanned: 0, skipped: None }
+    }
+
+    /// Where to read into.
+    pub(crate) fn space(&mut self) -> &mut BytesMut {
+        self.buffer.reserve(READ);
+        &mut self.buffer
+    }
+
+    /// The next line that is complete.
+    pub(crate) fn next(&mut self) -> Option<Line> {
+        let fresh = self.buffer.get(self.scanned..)?;
+        let Some(found) = memchr(b'\n', fresh) else {
+            self.scanned = self.buffer.len();
+            if self.skipped.is_some() || self.buffer.len() > self.max {
+                self.skip_buffer();
+            }
+            return None;
+        };
+        let mut line = self.buffer.split_to(self.scanned + found);
+        self.buffer.advance(1);
+        self.scanned = 0;
+        if line.last() == Some(&b'\r') {
+            line.truncate(line.len() - 1);
+        }
+        Some(self.complete(line))
+    }
+
+    /// What is left when the stream ended without a line end.
+    pub(crate) fn finish(&mut self) -> Option<Line> {
+        let rest = self.buffer.split();
+        self.scanned = 0;
+        (self.skipped.is_some() || !rest.is_empty()).then(|| self.complete(rest))
+    }
+
+    fn complete(&mut self, line: BytesMut) -> Line {
+        if self.skipped.is_none() && line.len() <= self.max {
+            // A small line is copied, so that it does not pin the whole buffer, which can then be used again.
+            return Line::Whole(if line.len() <= SMALL { Bytes::copy_from_slice(&line) } else { line.freeze() });
+        }
+        let mut skipped = self.skipped.take().unwrap_or_else(|| Skipped::starting_with(&line));
+        skipped.add(&line);
+        Line::TooLong { prefix: skipped.prefix, suffix: skipped.suffix.into(), length: skipped.length }
+    }
+
+    fn skip_buffer(&mut self) {
+        let skipped = self.skipped.get_or_insert_with(|| Skipped::starting_with(&self.buffer));
+        skipped.add(&self.buffer);
+        // A buffer that grew to the cap is not kept.
+        self.buffer = BytesMut::new();
+        self.scanned = 0;
+    }
+}
+
+impl Skipped {
+    fn starting_with(begin: &[u8]) -> Self {
+        let prefix = begin.get(..PREFIX).unwrap_or(begin);
+        Self { prefix: Bytes::copy_from_slice(prefix), suffix: Vec::new(), length: 0 }
+    }
+
+    fn add(&mut self, piece: &[u8]) {
+        self.length = self.length.saturating_add(piece.len() as u64);
+        self.suffix.extend_from_slice(&piece[piece.len().saturating_sub(SUFFIX)..]);
+        self.suffix.drain(..self.suffix.len().saturating_sub(SUFFIX));
+    }
+}
+
+/// What is read at once: a pipe's usual capacity.
+const READ: usize = 64 * 1024;
+/// Lines up to this are copied out.
+const SMALL: usize = 4 * 1024;
+/// How much of a line that is thrown away is kept: enough to find the id of the call that it answers.
+const PREFIX: usize = 4 * 1024;
+const SUFFIX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All lines of `input`, fed in pieces of `step` bytes.
+    fn cut(input: &[u8], max: usize, step: usize) -> Vec<Line> {
+        let mut lines = Lines::new(max);
+        let mut found = Vec::new();
+        for piece in input.chunks(step) {
+            lines.space().extend_from_slice(piece);
+            while let Some(line) = lines.next() {
+                found.push(line);
+            }
+        }
+        found.extend(lines.finish());
+        found
+    }
+
+    fn whole(text: &str) -> Line {
+        Line::Whole(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_arrive() {
+        let input = b"one\r\n\ntwo\nlast";
+        for step in 1..=input.len() {
+            assert_eq!(cut(input, 10, step), [whole("one"), whole(""), whole("two"), whole("last")], "{step}");
+        }
+    }
+
+    #[test]
+    fn line_at_the_cap_passes_and_one_over_it_leaves_its_ends() {
+        for step in [1, 3, 100] {
+            let found = cut(b"1234567890\n1234567890x\nnext\n", 10, step);
+            let ends = Bytes::from_static(b"1234567890x");
+            assert_eq!(found[0], whole("1234567890"), "{step}");
+            assert!(matches!(&found[1], Line::TooLong { suffix, length: 11, .. } if *suffix == ends), "{found:?}");
+            assert_eq!(found[2..], [whole("next")], "{step}");
+        }
+    }
+
+    #[test]
+    fn endless_line_costs_no_more_than_the_cap() {
+        let mut lines = Lines::new(100_000);
+        for _ in 0..1000 {
+            lines.space().extend_from_slice(&[b'x'; 50_000]);
+            assert!(lines.next().is_none());
+            assert!(lines.buffer.capacity() < 400_000, "{}", lines.buffer.capacity());
+        }
+        lines.space().extend_from_slice(b"the end\nnext\n");
+        let Some(Line::TooLong { prefix, suffix, length }) = lines.next() else { panic!("a line that is too long") };
+        assert_eq!((prefix.len(), suffix.len(), length), (PREFIX, SUFFIX, 50_000_007));
+        assert!(suffix.ends_with(b"xthe end"));
+        assert_eq!(lines.next(), Some(whole("next")));
+    }
+}

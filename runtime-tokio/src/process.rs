@@ -1,0 +1,422 @@
+//! Local servers' processes: each in its own process group under a [guard](crate::guard), its streams as events.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tunnel_core::agent::machine::{Event, Spawn};
+use tunnel_core::config::BASE_ENVIRONMENT;
+use tunnel_core::id::ChildId;
+
+use crate::guard;
+use crate::lines::{Line, Lines};
+use crate::stderr::StderrLog;
+
+/// How processes are started.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The binary whose hidden subcommand is the guard; `None`: servers are started bare.
+    pub guard: Option<PathBuf>,
+    /// Where each server's stderr goes: `<logs>/<server>.stderr.log`.
+    pub logs: PathBuf,
+}
+
+impl Launcher {
+    /// Starts servers under this very binary as guard.
+    #[must_use]
+    pub fn new(logs: PathBuf) -> Self {
+        // Unlike the path that it once was started from, this names the running binary even after an upgrade.
+        let running = Path::new("/proc/self/exe");
+        let guard = if running.exists() { Some(running.to_owned()) } else { std::env::current_exe().ok() };
+        Self { guard, logs }
+    }
+
+    /// Starts a process; what it does comes as events of `child`, `Exited` being the last. Waits for room in `events`:
+    /// a server that talks faster than it is listened to is slowed down by its own pipe.
+    ///
+    /// # Errors
+    /// For people: why it cannot be started.
+    pub fn spawn(&self, child: ChildId, spawn: Spawn, events: mpsc::Sender<Event>) -> Result<Process, String> {
+        let mut process = self.command(&spawn)?.spawn().map_err(|error| error.to_string())?;
+        let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).ok_or("it ended at once")?;
+        let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = streams else { return Err("its streams are missing".into()) };
+        let (input, written) = mpsc::unbounded_channel();
+        let (killer, kills) = mpsc::unbounded_channel();
+        let (ended, has_ended) = watch::channel(false);
+        let writer = tokio::spawn(write_input(stdin, written, child, events.clone()));
+        let log = StderrLog::new(&self.logs, &spawn.server);
+        let run = Run {
+            stderr: tokio::spawn(keep_stderr(stderr, log, has_ended.clone())),
+            stdout: tokio::spawn(read_lines(stdout, Lines::new(spawn.max_line), child, events.clone(), has_ended)),
+            group: Group { pid, guarded: self.guard.is_some() },
+            process,
+            child,
+            events,
+        };
+        tokio::spawn(async move {
+            run.until_exited(kills, ended).await;
+            writer.abort();
+        });
+        Ok(Process { pid, input: Some(input), killer })
+    }
+
+    fn command(&self, spawn: &Spawn) -> Result<Command, String> {
+        let (program, args) = spawn.command.split_first().ok_or("no command is configured")?;
+        if let Some(cwd) = &spawn.cwd
+            && !Path::new(cwd).is_dir()
+        {
+            return Err(format!("its working directory {cwd} does not exist"));
+        }
+        let environment = environment(spawn);
+        let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        // Looked for here, since a guard could only tell in its exit code.
+        check_program(program, path, spawn.cwd.as_deref())?;
+        let mut command = match &self.guard {
+            Some(binary) => {
+                let mut command = Command::new(binary);
+                command.arg0("mcp-local-tunnel").arg(guard::SUBCOMMAND).arg(std::process::id().to_string()).arg("--");
+                command.arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command
+            .args(args)
+            .env_clear()
+            .envs(environment)
+            .process_group(0)
+            .kill_on_drop(true)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(cwd) = &spawn.cwd {
+            command.current_dir(cwd);
+        }
+        Ok(command)
+    }
+}
+
+/// A handle to a running process. Dropping it closes the process's stdin and kills it.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    input: Option<mpsc::UnboundedSender<Bytes>>,
+    killer: mpsc::UnboundedSender<Signal>,
+}
+
+impl Process {
+    /// The process's id (the guard's, where there is one: a signal to it reaches the server).
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Writes to stdin, after what was given before. The owner keeps the queue short: it hears `Wrote`.
+    pub fn write(&self, bytes: Bytes) {
+        if let Some(input) = &self.input {
+            // Fails once the process is gone; `Exited` is under way then.
+            let _ = input.send(bytes);
+        }
+    }
+
+    /// Closes stdin once everything is written.
+    pub fn close_stdin(&mut self) {
+        self.input = None;
+    }
+
+    /// Signals the whole process group: SIGTERM, or SIGKILL when `force`.
+    pub fn kill(&self, force: bool) {
+        let _ = self.killer.send(if force { Signal::KILL } else { Signal::TERM });
+    }
+}
+
+/// What a signal is sent to.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    pid: Pid,
+    guarded: bool,
+}
+
+impl Group {
+    fn signal(self, signal: Signal) {
+        // A failure means that it is gone, which is what was wanted.
+        let _ = match (self.guarded, signal) {
+            (true, Signal::KILL) => kill_process(self.pid, guard::KILL_SIGNAL),
+            (true, other) => kill_process(self.pid, other),
+            (false, any) => kill_process_group(self.pid, any),
+        };
+    }
+}
+
+/// A process under way.
+struct Run {
+    process: Child,
+    group: Group,
+    child: ChildId,
+    stdout: JoinHandle<()>,
+    stderr: JoinHandle<String>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Run {
+    async fn until_exited(mut self, mut kills: mpsc::UnboundedReceiver<Signal>, ended: watch::Sender<bool>) {
+        // Signals are sent from here alone, where the process is also reaped: its id cannot have been given away.
+        let status = loop {
+            tokio::select! {
+                status = self.process.wait() => break status,
+                signal = kills.recv() => match signal {
+                    Some(signal) => self.group.signal(signal),
+                    None => {
+                        self.group.signal(Signal::KILL);
+                        break self.process.wait().await;
+                    }
+                },
+            }
+        };
+        if !self.group.guarded {
+            self.group.signal(Signal::KILL);
+        }
+        let _ = ended.send(true);
+        let _ = self.stdout.await;
+        let stderr = self.stderr.await.unwrap_or_default();
+        let (code, signal) = outcome(status, self.group.guarded);
+        let _ = self.events.send(Event::Exited { child: self.child, code, signal, stderr }).await;
+    }
+}
+
+/// Exit code and signal. A guard tells a signal as a shell does, 128 above.
+fn outcome(status: io::Result<ExitStatus>, guarded: bool) -> (Option<i32>, Option<i32>) {
+    use std::os::unix::process::ExitStatusExt;
+    let Ok(status) = status else { return (None, None) };
+    match status.code() {
+        Some(code @ 129..=192) if guarded => (None, Some(code - 128)),
+        code => (code, status.signal()),
+    }
+}
+
+async fn read_lines(
+    mut stdout: impl AsyncRead + Unpin,
+    mut lines: Lines,
+    child: ChildId,
+    events: mpsc::Sender<Event>,
+    mut ended: watch::Receiver<bool>,
+) {
+    while read_some(&mut stdout, lines.space(), &mut ended).await {
+        while let Some(line) = lines.next() {
+            if events.send(line_event(child, line)).await.is_err() {
+                return;
+            }
+        }
+    }
+    if let Some(line) = lines.finish() {
+        let _ = events.send(line_event(child, line)).await;
+    }
+    let _ = events.send(Event::OutputEnded { child }).await;
+}
+
+fn line_event(child: ChildId, line: Line) -> Event {
+    match line {
+        Line::Whole(line) => Event::Line { child, line },
+        Line::TooLong { prefix, suffix, length } => Event::LineTooLong { child, prefix, suffix, length },
+    }
+}
+
+/// Keeps stderr in its file, and the last of it in memory, which is returned at the end.
+async fn keep_stderr(
+    mut stderr: impl AsyncRead + Unpin,
+    mut log: StderrLog,
+    mut ended: watch::Receiver<bool>,
+) -> String {
+    let mut buffer = bytes::BytesMut::with_capacity(STDERR_READ);
+    while read_some(&mut stderr, &mut buffer, &mut ended).await {
+        log.append(&buffer).await;
+        buffer.clear();
+    }
+    log.tail()
+}
+
+/// Reads a piece. `false` at the end, which a pipe that a descendant keeps open reaches when it stays quiet for
+/// [`QUIET`] after the process ended.
+async fn read_some(
+    pipe: &mut (impl AsyncRead + Unpin),
+    buffer: &mut bytes::BytesMut,
+    ended: &mut watch::Receiver<bool>,
+) -> bool {
+    let ended_and_quiet = async {
+        // An error says that the sender is gone, and so is the process.
+        let _ = ended.wait_for(|ended| *ended).await;
+        tokio::time::sleep(QUIET).await;
+    };
+    tokio::select! {
+        biased;
+        read = pipe.read_buf(buffer) => matches!(read, Ok(1..)),
+        () = ended_and_quiet => false,
+    }
+}
+
+async fn write_input(
+    mut stdin: ChildStdin,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    child: ChildId,
+    events: mpsc::Sender<Event>,
+) {
+    let mut broken = false;
+    while let Some(bytes) = queue.recv().await {
+        // What a closed stdin does not take any more is gone all the same, and must not be counted for ever.
+        broken = broken || stdin.write_all(&bytes).await.is_err();
+        if events.send(Event::Wrote { child, bytes: bytes.len() }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The small base of this process's own environment, then what the server's entry says.
+fn environment(spawn: &Spawn) -> Vec<(String, std::ffi::OsString)> {
+    let base = BASE_ENVIRONMENT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
+    let own = spawn.env.iter().map(|(name, value)| (name.clone(), value.expose().into()));
+    base.chain(own).collect()
+}
+
+/// Whether `program` can be found the way that starting it will look for it.
+fn check_program(program: &str, path: Option<&std::ffi::OsStr>, cwd: Option<&str>) -> Result<(), String> {
+    let here = Path::new(cwd.unwrap_or("."));
+    if program.contains('/') {
+        let file = here.join(program);
+        return match executable(&file) {
+            true => Ok(()),
+            false if file.is_file() => Err(format!("{program} is not executable: `chmod +x` it")),
+            false => Err(format!("{program} does not exist")),
+        };
+    }
+    let path = path.unwrap_or("/bin:/usr/bin".as_ref());
+    match std::env::split_paths(path).any(|dir| executable(&here.join(dir).join(program))) {
+        true => Ok(()),
+        false => Err(format!("`{program}` was not found in PATH: install it, or give its full path")),
+    }
+}
+
+fn executable(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// How long a pipe may stay open, saying nothing, after its process ended.
+const QUIET: Duration = Duration::from_millis(100);
+const STDERR_READ: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use tunnel_core::secret::Secret;
+
+    const CHILD: ChildId = ChildId(7);
+
+    fn shell(script: &str) -> Spawn {
+        Spawn {
+            server: "test server".into(),
+            command: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec![("GIVEN".into(), Secret::new("given"))],
+            cwd: None,
+            max_line: 100,
+        }
+    }
+
+    fn start(logs: &TempDir, spawn: Spawn) -> (Result<Process, String>, mpsc::Receiver<Event>) {
+        let (events, received) = mpsc::channel(4);
+        let launcher = Launcher { guard: None, logs: logs.path().to_owned() };
+        (launcher.spawn(CHILD, spawn, events), received)
+    }
+
+    /// Every event up to and with `Exited`, as text.
+    async fn all(mut events: mpsc::Receiver<Event>) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(event) = events.recv().await {
+            seen.push(match event {
+                Event::Line { line, .. } => String::from_utf8_lossy(&line).into_owned(),
+                Event::LineTooLong { length, .. } => format!("too long: {length}"),
+                Event::Wrote { bytes, .. } => format!("wrote {bytes}"),
+                Event::OutputEnded { .. } => "output ended".into(),
+                Event::Exited { code, signal, stderr, .. } => format!("exited {code:?} {signal:?} {stderr}"),
+                other => format!("{other:?}"),
+            });
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn lines_come_before_the_end_and_the_exit_code_after() {
+        let logs = TempDir::new();
+        let script = "printf 'one\\r\\n\\377\\n'; printf 'x%.0s' $(seq 200); echo; printf last; echo oops >&2; exit 3";
+        let (process, events) = start(&logs, shell(script));
+        let _process = process.expect("starts");
+        let expected = ["one", "\u{fffd}", "too long: 200", "last", "output ended", "exited Some(3) None oops\n"];
+        assert_eq!(all(events).await, expected);
+    }
+
+    #[tokio::test]
+    async fn input_is_written_in_order_and_its_end_is_seen() {
+        let logs = TempDir::new();
+        let (process, events) = start(&logs, shell("cat; echo done"));
+        let mut process = process.expect("starts");
+        process.write(Bytes::from_static(b"a\n"));
+        process.write(Bytes::from_static(b"bc\n"));
+        process.close_stdin();
+        let mut seen = all(events).await;
+        seen.retain(|event| !event.starts_with("wrote"));
+        assert_eq!(seen, ["a", "bc", "done", "output ended", "exited Some(0) None "]);
+    }
+
+    #[tokio::test]
+    async fn kill_reaches_the_whole_group() {
+        let logs = TempDir::new();
+        let (process, mut events) = start(&logs, shell("sleep 60 & echo $!; trap '' TERM; wait; sleep 60"));
+        let process = process.expect("starts");
+        let Some(Event::Line { line, .. }) = events.recv().await else { panic!("a line with the grandchild's id") };
+        let grandchild: i32 = std::str::from_utf8(&line).expect("digits").parse().expect("a number");
+        process.kill(true);
+        assert_eq!(all(events).await.last().map(String::as_str), Some("exited None Some(9) "));
+        let status = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        assert!(status.is_empty() || status.contains(") Z "), "{status}");
+    }
+
+    #[tokio::test]
+    async fn environment_is_the_base_and_the_entry_alone() {
+        let logs = TempDir::new();
+        let (process, events) = start(&logs, shell("env"));
+        let _process = process.expect("starts");
+        let seen = all(events).await;
+        assert!(seen.contains(&"GIVEN=given".to_owned()), "{seen:?}");
+        assert!(!seen.iter().any(|line| line.starts_with("CARGO")), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_start_says_why() {
+        let logs = TempDir::new();
+        let with = |command: &str, cwd: Option<&str>| {
+            let spawn = Spawn { command: vec![command.into()], cwd: cwd.map(Into::into), ..shell("") };
+            start(&logs, spawn).0.expect_err("cannot start")
+        };
+        assert!(with("no-such-program-anywhere", None).contains("not found in PATH"));
+        assert!(with("./no-such-file", None).contains("does not exist"));
+        assert!(with("/etc/passwd", None).contains("not executable"));
+        assert!(with("sh", Some("/no/such/dir")).contains("/no/such/dir"));
+    }
+
+    #[tokio::test]
+    async fn output_that_a_descendant_keeps_open_is_given_up() {
+        let logs = TempDir::new();
+        let (process, events) = start(&logs, shell("setsid sleep 5 & echo started; exit 0"));
+        let _process = process.expect("starts");
+        let begin = std::time::Instant::now();
+        assert_eq!(all(events).await, ["started", "output ended", "exited Some(0) None "]);
+        assert!(begin.elapsed() < Duration::from_secs(4));
+    }
+}

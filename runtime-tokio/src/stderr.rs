@@ -1,0 +1,139 @@
+//! A server's stderr: appended to a file that is rotated, its end kept for people.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use tokio::fs::{File, OpenOptions};
+use tokio::io::AsyncWriteExt;
+
+use crate::files;
+
+/// The log of one server.
+#[derive(Debug)]
+pub(crate) struct StderrLog {
+    path: PathBuf,
+    /// Opened at the first byte; none again after a failure, which is told once.
+    file: Option<File>,
+    written: u64,
+    failed: bool,
+    tail: VecDeque<u8>,
+}
+
+impl StderrLog {
+    /// The log of `server` under `logs`.
+    pub(crate) fn new(logs: &Path, server: &str) -> Self {
+        let path = logs.join(format!("{}.stderr.log", files::file_name(server)));
+        Self { path, file: None, written: 0, failed: false, tail: VecDeque::new() }
+    }
+
+    /// Adds what the server said. A log that cannot be written costs the log, not the server.
+    pub(crate) async fn append(&mut self, bytes: &[u8]) {
+        self.tail.extend(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.write(bytes).await {
+            tracing::warn!(path = %self.path.display(), %error, "cannot write a server's log");
+            self.failed = true;
+            self.file = None;
+        }
+    }
+
+    /// The last of it, at most 2 KiB, beginning with a whole line where there is one.
+    pub(crate) fn tail(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        if self.tail.len() == TAIL
+            && let Some(end) = text.find('\n').filter(|end| end + 1 < text.len())
+        {
+            text.drain(..=end);
+        }
+        // Replacement characters are longer than what they replace.
+        text.truncate(text.floor_char_boundary(TAIL));
+        text
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.file.is_some() && self.written >= ROTATE {
+            self.file = None;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let (file, length) = open(&self.path).await?;
+                self.written = length;
+                self.file.insert(file)
+            }
+        };
+        file.write_all(bytes).await?;
+        // Without it the last lines could sit in tokio's buffer when somebody looks at the file.
+        file.flush().await?;
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+}
+
+/// Opens the file to append, and how long it is; one that is over the size first makes room for a new one.
+async fn open(path: &Path) -> std::io::Result<(File, u64)> {
+    if let Some(dir) = path.parent() {
+        files::private_dir(dir)?;
+    }
+    let length = tokio::fs::metadata(path).await.map_or(0, |found| found.len());
+    if length >= ROTATE {
+        tokio::fs::rename(path, path.with_extension("log.1")).await?;
+    }
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).await?;
+    Ok((file, if length >= ROTATE { 0 } else { length }))
+}
+
+/// A file and its predecessor: at most twice this per server.
+const ROTATE: u64 = 10 * 1024 * 1024;
+/// What is kept in memory for `status`.
+const TAIL: usize = 2 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[tokio::test]
+    async fn tail_is_the_last_whole_lines() {
+        let dir = TempDir::new();
+        let mut log = StderrLog::new(dir.path(), "server");
+        log.append(b"short\n").await;
+        assert_eq!(log.tail(), "short\n");
+        for n in 0..1000 {
+            log.append(format!("line {n}\n").as_bytes()).await;
+        }
+        let tail = log.tail();
+        assert!(tail.len() <= TAIL && tail.starts_with("line ") && tail.ends_with("line 999\n"), "{tail}");
+        assert!(StderrLog::new(dir.path(), "x").tail().is_empty());
+    }
+
+    #[tokio::test]
+    async fn full_log_is_rotated_and_appended_to_across_starts() {
+        let dir = TempDir::new();
+        let mut log = StderrLog::new(dir.path(), "a/b");
+        let mebibyte = vec![b'x'; 1024 * 1024];
+        for _ in 0..11 {
+            log.append(&mebibyte).await;
+        }
+        drop(log);
+        StderrLog::new(dir.path(), "a/b").append(b"again\n").await;
+        let mut sizes: Vec<_> = std::fs::read_dir(dir.path())
+            .expect("lists")
+            .map(|f| f.expect("a file").metadata().expect("has").len())
+            .collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1024 * 1024 + 6, ROTATE]);
+    }
+
+    #[tokio::test]
+    async fn log_that_cannot_be_written_keeps_the_tail() {
+        let mut log = StderrLog::new(Path::new("/dev/null"), "server");
+        log.append(b"still here\n").await;
+        log.append(b"and here\n").await;
+        assert_eq!(log.tail(), "still here\nand here\n");
+    }
+}
