@@ -1,2 +1,27 @@
-//! stub
-fn main() {}
+//! The program `mcp-local-tunnel`: command line, logging and wiring around the machines of `tunnel-core`.
+
+mod cli;
+mod commands;
+mod config_source;
+mod directories;
+mod failure;
+mod host;
+mod logging;
+mod output;
+mod trust;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let outcome = logging::start(&cli.global).and_then(|()| commands::run(&cli));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(cli.global.log_format);
+            failure.code()
+        }
+    }
+}

@@ -8,6 +8,7 @@ use crate::secret::Secret;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Config {
     /// `"mode": "relay"`.
     Relay(RelayConfig),

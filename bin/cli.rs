@@ -1,0 +1,318 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Use the MCP servers on your own machines from any MCP client, without opening a port.
+///
+/// A relay with a public URL and an agent on each machine: the agent connects out to the relay and owns the local MCP
+/// servers; clients such as Claude, ChatGPT, Cursor or VS Code connect to the relay with OAuth. Without a command the
+/// configuration's "mode" decides which of the two this is.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-local-tunnel", version, styles = STYLES, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What applies to every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration: JSON text that begins with {, or the path of a file
+    ///
+    /// Without it: mcp-local-tunnel.config.json in the current directory.
+    #[arg(long, global = true, value_name = "JSON|PATH", env = "MCP_LOCAL_TUNNEL_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<String>,
+
+    /// How log lines look; they go to stderr
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+
+    /// How much is logged: error, warn, info, debug, trace, or directives such as tunnel_core::relay=trace
+    #[arg(long, global = true, value_name = "LEVEL", env = "MCP_LOCAL_TUNNEL_LOG", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// Allow a relay over http:// or ws:// that is not on this machine: tokens travel in clear
+    #[arg(long, global = true)]
+    pub(crate) allow_insecure: bool,
+
+    /// Print JSON instead of text where a command prints a result
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One readable line each, coloured on a terminal
+    #[default]
+    Human,
+    /// One JSON object each
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the relay: the public side that MCP clients and agents connect to
+    #[command(after_help = RELAY_HELP)]
+    Relay,
+    /// Run the agent: connect this machine's MCP servers to the relay
+    #[command(after_help = AGENT_HELP)]
+    Agent,
+    /// Try everything on this machine: a relay, an agent and a server, used as a client would
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Sign this machine in to its relay, in the browser
+    #[command(after_help = LOGIN_HELP)]
+    Login(RelayArg),
+    /// Forget this machine's tokens, and revoke them at the relay
+    Logout(RelayArg),
+    /// Show what this machine's agent is doing: the tunnel, each server, its tools
+    Status,
+    /// Check or trust a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a new secret for the relay's "secret" setting
+    GenSecret,
+    /// Print the argon2 hash of a password, for "auth.local.users"
+    #[command(after_help = HASH_HELP)]
+    HashPassword,
+    /// Make, list and revoke tokens for scripts and machines without a browser
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// The demo's MCP server, on stdin and stdout
+    #[command(hide = true)]
+    DemoServer,
+}
+
+/// What the demo runs.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Stop after the walk: exit code 0, or 1 and the step that failed
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// An MCP server of yours instead of the built-in one, after --
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) server: Vec<String>,
+}
+
+/// Which relay, when it is not the configuration's.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArg {
+    /// The relay's host name or URL; without it, the configuration's
+    pub(crate) relay: Option<String>,
+}
+
+/// What to do with a configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say everything that is wrong with the configuration
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Take warnings, such as unknown settings, as errors
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Trust an agent's configuration that lies in the current directory to run its commands
+    #[command(after_help = TRUST_HELP)]
+    Trust {
+        /// The file
+        #[arg(default_value = crate::config_source::DEFAULT_FILE)]
+        path: PathBuf,
+    },
+}
+
+/// What to do with minted tokens. Runs beside the relay, with the relay's configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token for a user
+    #[command(after_help = TOKEN_HELP)]
+    Create {
+        /// The user: a name of auth.local.users, or the value of the provider's userClaim
+        user: String,
+        /// What the token opens: /mcp for a client, /ws for an agent
+        #[arg(long, value_enum)]
+        role: Role,
+        /// A note for the list
+        #[arg(long, default_value = "")]
+        label: String,
+        /// How long it lives: 90d, 12h, 30m
+        #[arg(long, default_value = "90d", value_parser = lifetime)]
+        expires: u64,
+    },
+    /// List minted tokens
+    List,
+    /// Revoke a token by its id
+    Revoke {
+        /// The id that the list shows
+        id: String,
+    },
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// An MCP client: /mcp
+    Client,
+    /// A device: /ws
+    Agent,
+}
+
+/// `90d`, `12h`, `30m`, `45s` in seconds.
+fn lifetime(text: &str) -> Result<u64, String> {
+    const FORM: &str = "give a number and d, h, m or s, as in 90d";
+    let (at, unit) = text.char_indices().next_back().ok_or(FORM)?;
+    let seconds = match unit {
+        'd' => 86_400,
+        'h' => 3_600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(FORM.into()),
+    };
+    let number =
+        text.get(..at).and_then(|digits| digits.parse::<u64>().ok()).filter(|number| *number > 0).ok_or(FORM)?;
+    number.checked_mul(seconds).filter(|all| *all <= MAX_LIFETIME_SECS).ok_or_else(|| "is longer than ten years".into())
+}
+
+/// Ten years: a token that lives longer is one that nobody remembers.
+const MAX_LIFETIME_SECS: u64 = 3_650 * 86_400;
+
+const AFTER_HELP: &str = "\
+Examples:
+  mcp-local-tunnel demo                      try it: nothing else is needed
+  mcp-local-tunnel --config relay.json       run what the file's \"mode\" says
+  mcp-local-tunnel config check              say what is wrong with a configuration
+
+Smallest configurations:
+  {\"mode\": \"relay\", \"auth\": {\"issuer\": \"https://accounts.example.com\"}}
+  {\"mode\": \"agent\", \"relay\": \"tunnel.example.com\",
+   \"servers\": {\"files\": {\"command\": [\"npx\", \"-y\", \"@modelcontextprotocol/server-filesystem\", \"/home/me\"]}}}
+
+Exit codes:
+  0  all went well, or ended as asked
+  1  something failed
+  2  the command line or the configuration is wrong
+  3  sign-in is needed: mcp-local-tunnel login
+  4  the relay cannot be reached
+
+Files: ~/.config/mcp-local-tunnel/ holds an agent's tokens, logs and what it trusts. A relay keeps its keys in
+stateDir, else $STATE_DIRECTORY, else ~/.local/state/mcp-local-tunnel/.";
+
+const RELAY_HELP: &str = "\
+Example, with a provider:
+  mcp-local-tunnel relay --config '{\"mode\": \"relay\", \"issuerUrl\": \"https://tunnel.example.com\",
+                                    \"auth\": {\"issuer\": \"https://accounts.google.com\", \"clientId\": \"…\"}}'
+
+The relay speaks HTTP: put a proxy with TLS in front of it and set issuerUrl to the URL that people use. Register
+<issuerUrl>/callback as redirect URI at the provider.";
+
+const AGENT_HELP: &str = "\
+Example:
+  mcp-local-tunnel agent --config '{\"mode\": \"agent\", \"relay\": \"tunnel.example.com\",
+                                    \"servers\": {\"time\": {\"command\": [\"uvx\", \"mcp-server-time\"]}}}'
+
+The first run opens the browser to sign in. A block \"mcpServers\" as Claude Desktop, Cursor and VS Code have it may be
+pasted as it is. Signals: SIGHUP connects at once, SIGINT and SIGTERM end the agent and every server it started.";
+
+const DEMO_HELP: &str = "\
+Examples:
+  mcp-local-tunnel demo
+  mcp-local-tunnel demo -- npx -y @modelcontextprotocol/server-filesystem .
+  mcp-local-tunnel demo --check        for scripts: walk, then stop
+
+Everything stays on this machine and is gone when it ends.";
+
+const LOGIN_HELP: &str = "\
+Examples:
+  mcp-local-tunnel login                         the relay of the configuration
+  mcp-local-tunnel login tunnel.example.com
+
+Without a browser: run mcp-local-tunnel token create on the relay's machine, and give the agent
+\"token\": \"env:NAME\" or \"token\": \"file:PATH\".";
+
+const HASH_HELP: &str = "\
+Examples:
+  mcp-local-tunnel hash-password                 asks, without showing what you type
+  mcp-local-tunnel hash-password < password.txt  takes the first line
+
+The password is never an argument: arguments are visible to every process on the machine.";
+
+const TOKEN_HELP: &str = "\
+Examples:
+  mcp-local-tunnel token create ada --role client --label ci
+  mcp-local-tunnel token create ada --role agent --expires 30d --label nas > token.txt
+
+The token is printed once and kept nowhere. It opens tools on the user's machines: treat it like a key to them.";
+
+const CHECK_HELP: &str = "\
+Examples:
+  mcp-local-tunnel config check
+  mcp-local-tunnel --config agent.json config check --strict
+
+Exit code 0: it can be used. 2: it cannot.";
+
+const TRUST_HELP: &str = "\
+An agent's configuration runs commands. One that merely lies in the current directory is run only after it was trusted
+once; any change to it asks anew. A configuration that you name with --config or MCP_LOCAL_TUNNEL_CONFIG needs no trust.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  mcp-local-tunnel completions bash > ~/.local/share/bash-completion/completions/mcp-local-tunnel
+  mcp-local-tunnel completions zsh > ~/.zfunc/_mcp-local-tunnel
+  mcp-local-tunnel completions fish > ~/.config/fish/completions/mcp-local-tunnel.fish";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetimes_are_read() {
+        for (text, seconds) in [("90d", 7_776_000), ("12h", 43_200), ("30m", 1_800), ("45s", 45)] {
+            assert_eq!(lifetime(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "d", "0d", "90", "-1d", "9 d", "3651d", "99999999999999999999d", "1é"] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_are_taken_before_and_after_the_command() {
+        for line in [["x", "--json", "status"], ["x", "status", "--json"]] {
+            assert!(Cli::try_parse_from(line).expect("parses").global.json);
+        }
+    }
+
+    #[test]
+    fn own_server_follows_the_dashes() {
+        let cli = Cli::try_parse_from(["x", "demo", "--check", "--", "npx", "-y", "server"]).expect("parses");
+        let Some(Command::Demo(demo)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(demo.server, ["npx", "-y", "server"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! `config check` and `config trust`.
+
+use std::path::Path;
+
+use serde_json::json;
+use tunnel_core::config::{self, Config, Problem, Severity};
+
+use crate::cli::{ConfigCommand, Global};
+use crate::config_source::{self, Source};
+use crate::failure::Failure;
+use crate::{output, trust};
+
+/// Runs it.
+pub(crate) fn run(command: &ConfigCommand, global: &Global) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Check { strict } => check(*strict, global),
+        ConfigCommand::Trust { path } => trust(path, global),
+    }
+}
+
+/// Prints every problem; fails if the configuration cannot be used.
+fn check(strict: bool, global: &Global) -> Result<(), Failure> {
+    let source = Source::new(global);
+    let text = source.read()?;
+    let (mode, problems) = match config_source::parse(global, &text) {
+        Ok(config::Parsed { config: Config::Relay(_), warnings }) => (Some("relay"), warnings),
+        Ok(config::Parsed { config: Config::Agent(_), warnings }) => (Some("agent"), warnings),
+        Err(problems) => (None, problems),
+    };
+    let usable = mode.is_some() && !(strict && !problems.is_empty());
+    if global.json {
+        output::json(&json!({ "ok": usable, "source": source.name(), "mode": mode, "problems": problems }))?;
+    } else {
+        for problem in &problems {
+            output::line(line(problem, strict))?;
+        }
+        if let (true, Some(mode)) = (usable, mode) {
+            output::line(format!("{} can be used (mode {mode})", source.name()))?;
+        }
+    }
+    if usable { Ok(()) } else { Err(Failure::Usage(format!("{} cannot be used", source.name()))) }
+}
+
+fn line(problem: &Problem, strict: bool) -> String {
+    let error = strict || problem.severity == Severity::Error;
+    let (word, colour) =
+        if error { ("error", anstyle::AnsiColor::Red) } else { ("warning", anstyle::AnsiColor::Yellow) };
+    let style = colour.on_default().bold();
+    format!("{style}{word}:{style:#} {}", output::visible(&problem.to_string()))
+}
+
+/// Shows what the file would run, and trusts it from now on.
+fn trust(path: &Path, global: &Global) -> Result<(), Failure> {
+    let source = Source::Named(path.to_owned());
+    let text = source.read()?;
+    let parsed = config_source::parse(global, &text).map_err(|problems| config_source::unusable(&source, &problems))?;
+    let Config::Agent(config) = parsed.config else {
+        return output::line(format!(
+            "{} is a relay's configuration: it runs no commands and needs no trust",
+            source.name()
+        ));
+    };
+    output::line(trust::describe(&config))?;
+    trust::remember(path, &text)?;
+    output::line(format!("{} is trusted until it changes", source.name()))
+}

@@ -1,0 +1,47 @@
+//! Why the program ends otherwise than well, and the exit code that says so.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::LogFormat;
+
+/// Why a command failed. The text is for people: what failed, why, and what mends it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Something failed (exit code 1).
+    #[error("{0}")]
+    Failed(String),
+    /// The command line or the configuration is wrong (exit code 2).
+    #[error("{0}")]
+    Usage(String),
+    /// A person must sign in (exit code 3).
+    #[error("{0}")]
+    SignIn(String),
+    /// The relay cannot be reached (exit code 4).
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Failure {
+    /// The exit code, as `--help` documents it.
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::SignIn(_) => 3,
+            Self::Unreachable(_) => 4,
+        })
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn report(&self, format: LogFormat) {
+        match format {
+            LogFormat::Json => tracing::error!(reason = %self, "stopped"),
+            LogFormat::Human => {
+                let style = anstyle::AnsiColor::Red.on_default().bold();
+                // There is nobody left to tell when stderr is gone.
+                let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {self}");
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Logs: to stderr, for people or as JSON, through `tracing`.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Global, LogFormat};
+use crate::failure::Failure;
+
+/// Starts logging for the rest of the process.
+pub(crate) fn start(global: &Global) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(directives(&global.log_level)).map_err(|_| {
+        Failure::Usage("--log-level (or MCP_LOCAL_TUNNEL_LOG) must be error, warn, info, debug or trace".into())
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match global.log_format {
+        LogFormat::Human => builder.with_ansi(colour()).with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
+    Ok(())
+}
+
+/// A bare level counts for our own crates; libraries then speak only to warn.
+fn directives(level: &str) -> String {
+    let level = level.trim();
+    if level.contains(['=', ',']) || level.is_empty() {
+        return level.to_owned();
+    }
+    let ours = ["mcp_local_tunnel", "tunnel_core", "tunnel_runtime_tokio", "tunnel_runtime_async_std"];
+    let ours: Vec<_> = ours.iter().map(|name| format!("{name}={level}")).collect();
+    format!("warn,{}", ours.join(","))
+}
+
+/// Colours on a terminal only, and not against <https://no-color.org>.
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_directives_are_taken_and_nonsense_is_not() {
+        for level in ["error", "info", "TRACE", "off", "tunnel_core::relay=trace", "warn,tunnel_core=debug"] {
+            assert!(EnvFilter::try_new(directives(level)).is_ok(), "{level}");
+        }
+        for level in ["loud", "tunnel_core=loud"] {
+            assert!(EnvFilter::try_new(directives(level)).is_err(), "{level}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What commands print on stdout: their results, and nothing else. Logs and questions go to stderr.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints a line.
+pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
+    print(format_args!("{}\n", text.as_ref()))
+}
+
+/// Prints a value as one JSON document.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Failed(format!("cannot print the result: {error}")))?;
+    line(text)
+}
+
+/// Prints bytes as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    forgive(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+fn print(text: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    // `anstream` leaves colours out when stdout is no terminal or NO_COLOR is set.
+    let mut stdout = anstream::stdout().lock();
+    forgive(stdout.write_fmt(text).and_then(|()| stdout.flush()))
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn forgive(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `text` with control characters made visible, so that what a file or a peer says cannot move a terminal's cursor.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Bidirectional overrides reorder what a person reads.
+        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_the_cursor_or_the_eye_is_made_visible() {
+        assert_eq!(visible("rm\u{1b}[2K ls\u{202e}"), "rm\\u{1b}[2K ls\\u{202e}");
+        assert_eq!(visible("grüße 日本"), "grüße 日本");
+    }
+}
