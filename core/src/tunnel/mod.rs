@@ -7,6 +7,7 @@
 
 mod close;
 pub mod connection;
+pub mod upgrade;
 
 pub use close::{Close, CloseCode};
 

@@ -1,0 +1,35 @@
+//! What the headers of an upgrade say about the tunnel.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Dialect;
+
+/// The header by which both sides of an upgrade say that they speak V2. A subprotocol would not do: the predecessor's
+/// relay echoes any that is offered.
+pub const HEADER: HeaderName = HeaderName::from_static("mcp-tunnel");
+
+/// The value of [`HEADER`] that means V2.
+pub const V2: HeaderValue = HeaderValue::from_static("2");
+
+impl Dialect {
+    /// What is spoken, by the headers of the peer: those of the request on a relay, those of the 101 on an agent.
+    #[must_use]
+    pub fn of_upgrade(headers: &HeaderMap) -> Self {
+        if headers.get(HEADER) == Some(&V2) { Self::V2 } else { Self::V1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_header_with_its_value_means_v2() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Dialect::of_upgrade(&headers), Dialect::V1);
+        headers.insert(HEADER, HeaderValue::from_static("3"));
+        assert_eq!(Dialect::of_upgrade(&headers), Dialect::V1);
+        headers.insert(HEADER, V2);
+        assert_eq!(Dialect::of_upgrade(&headers), Dialect::V2);
+    }
+}
