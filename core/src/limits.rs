@@ -88,3 +88,23 @@ pub const MAX_MEMBERS: usize = 4_096;
 pub const MAX_SEALED: usize = 16 * KIB;
 /// The id of an event in a stream: it comes back in a header. Longer ones are ignored, so such a stream cannot resume.
 pub const MAX_EVENT_ID: usize = KIB;
+/// How long a request to the login provider, or an agent's to its relay, may take.
+pub const OAUTH_FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer to such a request: discovery documents and key sets are a few kilobytes.
+pub const MAX_OAUTH_ANSWER: usize = 256 * KIB;
+/// Steps of logins at the provider that are under way at once: each waits at most for a few fetches.
+pub const MAX_LOGINS: usize = 1_024;
+/// The shortest time for which a provider's documents are kept, whatever their headers say: spares the provider.
+pub const PROVIDER_CACHE_MIN: Duration = Duration::from_secs(5 * 60);
+/// How long a provider's documents are kept when their headers say nothing.
+pub const PROVIDER_CACHE_DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// The longest time for which a provider's documents are kept: a withdrawn key counts for no longer.
+pub const PROVIDER_CACHE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between fetches of the provider's keys because a token named an unknown one: anyone can make such a token.
+pub const PROVIDER_KEYS_RETRY: Duration = Duration::from_secs(60);
+/// How far the provider's clock may be from ours.
+pub const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
+/// The longest value of a claim that names a person (OpenID Connect Core section 2: `sub` has at most 255 characters).
+pub const MAX_CLAIM: usize = 255;
+/// The longest authorization code that is taken.
+pub const MAX_CODE: usize = 4 * KIB;

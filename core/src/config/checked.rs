@@ -67,7 +67,8 @@ pub struct Oidc {
     pub scopes: Vec<String>,
     /// `auth.userClaim` (default `sub`).
     pub user_claim: String,
-    /// `auth.allow`: claim values (subject, verified e-mail, `@domain`) that may sign in; empty: everyone.
+    /// `auth.allow`: who may sign in: subjects, values of the user claim, verified e-mails, `@domain`, `group:name`;
+    /// empty: everyone.
     pub allow: Vec<String>,
 }
 

@@ -45,6 +45,9 @@ pub enum LoginError {
         /// The claim.
         claim: String,
     },
+    /// The person is to be known by an e-mail address that the provider has not verified.
+    #[error("the identity provider has not verified this account's e-mail address")]
+    UnverifiedEmail,
     /// The person is known, but not on the list.
     #[error("this account may not use the relay (see `auth.allow`)")]
     NotAllowed,
@@ -59,7 +62,9 @@ impl LoginError {
     pub const fn oauth_code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } | Self::Busy => "temporarily_unavailable",
-            Self::Denied | Self::Refused { .. } | Self::Callback | Self::NotAllowed => "access_denied",
+            Self::Denied | Self::Refused { .. } | Self::Callback | Self::NotAllowed | Self::UnverifiedEmail => {
+                "access_denied"
+            }
             Self::Provider { .. } | Self::Token { .. } | Self::MissingClaim { .. } => "server_error",
         }
     }

@@ -6,7 +6,12 @@
 //! a page is, it does not. It is the only user of the `openidconnect` crate.
 
 mod error;
+mod identity;
+mod keys;
 mod party;
+mod provider;
+mod replay;
+mod token;
 
 use alloc::string::String;
 
@@ -106,3 +111,8 @@ pub fn state_of(query: &str) -> Option<String> {
     let (_, state) = all.next()?;
     all.next().is_none().then(|| state.into_owned())
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
