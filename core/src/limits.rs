@@ -108,3 +108,5 @@ pub const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 pub const MAX_CLAIM: usize = 255;
 /// The longest authorization code that is taken.
 pub const MAX_CODE: usize = 4 * KIB;
+/// Fields of a form or a query: OAuth requests have a dozen.
+pub const MAX_FORM_FIELDS: usize = 64;

@@ -4,6 +4,10 @@
 
 pub mod endpoint;
 pub mod fetch;
+pub mod fields;
+pub mod form;
+pub mod page;
+pub mod rules;
 
 use alloc::string::String;
 use core::net::IpAddr;

@@ -1,0 +1,220 @@
+//! Header fields of requests, read strictly: who is asking, what they sent, what they take as an answer.
+
+use alloc::string::String;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+
+use super::form;
+use crate::secret::Secret;
+
+/// A request's credentials cannot be used: several of them, or not of the form of their scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the Authorization header is malformed")]
+pub struct BadCredentials;
+
+/// The bearer token (RFC 6750 section 2.1); `None` when there are no credentials or they are of another scheme.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, BadCredentials> {
+    let Some((scheme, token)) = credentials(headers)? else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    let body = token.trim_end_matches('=');
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    if body.is_empty() || !body.bytes().all(fits) { Err(BadCredentials) } else { Ok(Some(token)) }
+}
+
+/// A client's id and secret by HTTP Basic, decoded as RFC 6749 section 2.3.1 has it; `None` when there are no
+/// credentials or they are of another scheme.
+pub fn basic(headers: &HeaderMap) -> Result<Option<(String, Secret)>, BadCredentials> {
+    let Some((scheme, encoded)) = credentials(headers)? else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(None);
+    }
+    let decoded = STANDARD.decode(encoded).map_err(|_| BadCredentials)?;
+    let mut parts = decoded.splitn(2, |byte| *byte == b':');
+    let id = form::decode(parts.next().unwrap_or_default()).map_err(|_| BadCredentials)?;
+    let secret = form::decode(parts.next().ok_or(BadCredentials)?).map_err(|_| BadCredentials)?;
+    Ok(Some((id, Secret::new(secret))))
+}
+
+/// Whether the body is JSON: that type, and no character set but UTF-8.
+#[must_use]
+pub fn is_json(headers: &HeaderMap) -> bool {
+    has_type(headers, "application/json")
+}
+
+/// Whether the body is a form.
+#[must_use]
+pub fn is_form(headers: &HeaderMap) -> bool {
+    has_type(headers, "application/x-www-form-urlencoded")
+}
+
+/// Whether the client takes JSON as an answer.
+#[must_use]
+pub fn accepts_json(headers: &HeaderMap) -> bool {
+    accepts(headers, "application/json")
+}
+
+/// Whether the client takes an event stream as an answer.
+#[must_use]
+pub fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    accepts(headers, "text/event-stream")
+}
+
+/// Whether the client takes `kind` (`type/subtype`, lower case). The most specific range decides, and a weight of zero
+/// refuses; without the header anything is taken (RFC 9110 section 12.5.1).
+#[must_use]
+pub fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let family = kind.split('/').next().unwrap_or_default();
+    let mut best = None;
+    let mut any = false;
+    for range in headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','))
+    {
+        any |= !range.trim().is_empty();
+        let mut parts = range.split(';').map(str::trim);
+        let specific = match parts.next().unwrap_or_default().split_once('/') {
+            Some(("*", "*")) => 0,
+            Some((group, "*")) if group.eq_ignore_ascii_case(family) => 1,
+            Some(_) if range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind) => 2,
+            _ => continue,
+        };
+        let wanted = !parts.any(is_zero_weight);
+        best = best.max(Some((specific, wanted)));
+    }
+    best.map_or(!any, |(_, wanted)| wanted)
+}
+
+/// The one `Authorization` field, taken apart.
+fn credentials(headers: &HeaderMap) -> Result<Option<(&str, &str)>, BadCredentials> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(BadCredentials);
+    }
+    let text = field.to_str().map_err(|_| BadCredentials)?;
+    let (scheme, rest) = text.trim().split_once(' ').ok_or(BadCredentials)?;
+    Ok(Some((scheme, rest.trim_start())))
+}
+
+fn has_type(headers: &HeaderMap, kind: &str) -> bool {
+    let mut fields = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+    let mut parts = field.to_str().unwrap_or_default().split(';').map(str::trim);
+    parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(kind))
+        && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+            !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+}
+
+/// Whether a parameter of a range is `q=0`, `q=0.000` and the like.
+fn is_zero_weight(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return false };
+    name.trim().eq_ignore_ascii_case("q")
+        && value.trim().starts_with('0')
+        && value.trim().bytes().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use http::HeaderValue;
+    use http::header::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
+    }
+
+    #[test]
+    fn bearer_token_is_read_strictly() {
+        let cases: [(&[&str], Result<Option<&str>, BadCredentials>); 12] = [
+            (&[], Ok(None)),
+            (&["Bearer abc"], Ok(Some("abc"))),
+            (&["bEARER  a-._~+/9=="], Ok(Some("a-._~+/9=="))),
+            (&["Basic abc"], Ok(None)),
+            (&["Bearer"], Err(BadCredentials)),
+            (&["Bearer "], Err(BadCredentials)),
+            (&["Bearer =="], Err(BadCredentials)),
+            (&["Bearer a b"], Err(BadCredentials)),
+            (&["Bearer a,b"], Err(BadCredentials)),
+            (&["Bearer a=b"], Err(BadCredentials)),
+            (&["Bearer \u{e9}"], Err(BadCredentials)),
+            (&["Bearer a", "Bearer a"], Err(BadCredentials)),
+        ];
+        for (values, expected) in cases {
+            assert_eq!(bearer(&headers(&AUTHORIZATION, values)), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn basic_credentials_are_form_decoded() {
+        let read = |value: &str| basic(&headers(&AUTHORIZATION, &[value]));
+        // `https%3A%2F%2Fa:s+%25:x`
+        let good = read("basic aHR0cHMlM0ElMkYlMkZhOnMrJTI1Ong=");
+        assert_eq!(good, Ok(Some(("https://a".into(), Secret::new("s %:x")))));
+        assert_eq!(read("Bearer abc"), Ok(None));
+        // No colon; not base64; not UTF-8.
+        for bad in ["Basic YWJj", "Basic ?", "Basic /zp4"] {
+            assert_eq!(read(bad), Err(BadCredentials), "{bad}");
+        }
+    }
+
+    #[test]
+    fn content_type_is_json_in_utf_8_only() {
+        for (values, expected) in [
+            (&["application/json"][..], true),
+            (&["Application/JSON ; charset=\"UTF-8\""], true),
+            (&["application/json;x;y=z"], true),
+            (&["application/json; charset=utf-16"], false),
+            (&["application/json-rpc"], false),
+            (&["text/plain"], false),
+            (&["text/plain, application/json"], false),
+            (&[""], false),
+            (&[], false),
+            (&["application/json", "application/json"], false),
+        ] {
+            assert_eq!(is_json(&headers(&CONTENT_TYPE, values)), expected, "{values:?}");
+        }
+        assert!(is_form(&headers(&CONTENT_TYPE, &["application/x-www-form-urlencoded;charset=utf-8"])));
+    }
+
+    #[test]
+    fn most_specific_range_decides() {
+        for (values, json, stream) in [
+            (&[][..], true, true),
+            (&[""], true, true),
+            (&["application/json, text/event-stream"], true, true),
+            (&["application/json", "text/event-stream"], true, true),
+            (&["Application/JSON;q=0.5"], true, false),
+            (&["text/*"], false, true),
+            (&["*/*"], true, true),
+            (&["*/*, text/event-stream;q=0"], true, false),
+            (&["*/*;q=0.000, text/event-stream;q=0.001"], false, true),
+            (&["text/*;q=0, text/event-stream"], false, true),
+            (&["text/html"], false, false),
+            (&["application/json ; version=1 ; Q = 0.0"], false, false),
+            (&["*"], false, false),
+            (&[";;,/,q=0"], false, false),
+        ] {
+            let headers = headers(&ACCEPT, values);
+            assert_eq!((accepts_json(&headers), accepts_event_stream(&headers)), (json, stream), "{values:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(values in prop::collection::vec("[ -~\u{80}-\u{ff}]{0,40}", 0..4)) {
+            for name in [&ACCEPT, &AUTHORIZATION, &CONTENT_TYPE] {
+                let values: Vec<&str> = values.iter().map(alloc::string::String::as_str).collect();
+                let headers = headers(name, &values);
+                let _ = (bearer(&headers), basic(&headers), is_json(&headers), accepts_json(&headers));
+            }
+        }
+    }
+}

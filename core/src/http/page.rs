@@ -1,0 +1,105 @@
+//! Pages for people: one look, one set of protections.
+
+use alloc::format;
+use alloc::string::String;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderValue, StatusCode};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use ring::digest;
+
+use super::Reply;
+
+/// A page of `title` with `body` inside its `main` element. It runs no script, loads nothing, cannot be framed, and is
+/// neither cached nor named to the sites that it leads to.
+#[must_use]
+pub fn page(status: StatusCode, title: &str, body: &Markup) -> Reply {
+    let text = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="robots" content="noindex";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    };
+    Reply::empty(status)
+        .with(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
+        .with(CONTENT_SECURITY_POLICY, content_security_policy())
+        .with(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))
+        .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+        .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
+        .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        .with_body(text.into_string())
+}
+
+/// Nothing but our own style sheet, which is named by its hash. There is no `form-action`: Chromium applies it to the
+/// whole chain of redirects after a form, which ends at the client's address.
+fn content_security_policy() -> HeaderValue {
+    let hash: String = STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()));
+    let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'");
+    HeaderValue::try_from(policy).expect("base64 is visible ASCII")
+}
+
+/// The one style sheet: readable in light and dark, on a telephone and without any font of ours.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1c1e21;--soft:#5c6370;--line:#d6d9de;--paper:#fff;--ground:#f3f4f6;--act:#1a56db;--warn:#9a3412}\
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a5abb5;--line:#3b4048;--paper:#1f2227;--ground:#14161a;--act:#7aa7ff;--warn:#fdba74}}\
+*{box-sizing:border-box}\
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\
+main{max-width:34rem;margin:6vh auto;padding:1.5rem 2rem;background:var(--paper);border:1px solid var(--line);border-radius:12px}\
+h1{font-size:1.35rem;line-height:1.25;margin:.25rem 0 1rem}h2{font-size:1.05rem;margin:1.5rem 0 .5rem}\
+a{color:var(--act)}small,.soft{color:var(--soft)}.warn{color:var(--warn);border-left:3px solid;padding-left:.75rem}\
+code,pre{font:.9em/1.45 ui-monospace,monospace}pre{overflow-x:auto;padding:.75rem;border:1px solid var(--line);border-radius:8px}\
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{color:var(--soft)}dd{margin:0}\
+label{display:block;margin:.75rem 0}\
+input:not([type=checkbox]):not([type=hidden]){display:block;width:100%;font:inherit;color:inherit;background:transparent;padding:.55rem .7rem;border:1px solid var(--line);border-radius:8px}\
+button{font:inherit;padding:.55rem 1.2rem;margin:.75rem .5rem 0 0;border:1px solid var(--line);border-radius:8px;background:transparent;color:inherit;cursor:pointer}\
+button.primary{background:var(--act);border-color:var(--act);color:var(--paper)}\
+:focus-visible{outline:2px solid var(--act);outline-offset:2px}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(reply: &Reply, name: http::HeaderName) -> &str {
+        reply.headers.get(name).unwrap().to_str().unwrap()
+    }
+
+    #[test]
+    fn page_is_protected() {
+        let reply = page(StatusCode::OK, "x", &html! {});
+        let policy = header(&reply, CONTENT_SECURITY_POLICY);
+        assert!(policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("form-action"), "{policy}");
+        assert_eq!(header(&reply, REFERRER_POLICY), "no-referrer");
+        assert_eq!(header(&reply, X_CONTENT_TYPE_OPTIONS), "nosniff");
+        assert_eq!(header(&reply, CACHE_CONTROL), "no-store");
+    }
+
+    #[test]
+    fn style_is_the_one_that_the_policy_names() {
+        let reply = page(StatusCode::OK, "x", &html! {});
+        let text = core::str::from_utf8(&reply.body).unwrap();
+        let (_, rest) = text.split_once("<style>").unwrap();
+        let (style, rest) = rest.split_once("</style>").unwrap();
+        let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
+        assert!(header(&reply, CONTENT_SECURITY_POLICY).contains(&hash));
+        assert!(!rest.contains("<style"));
+    }
+
+    #[test]
+    fn hostile_text_is_escaped() {
+        let reply = page(StatusCode::OK, "</title><script>", &html! { p { ("<img src=x onerror=y>") } });
+        let text = core::str::from_utf8(&reply.body).unwrap();
+        assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
+    }
+}
