@@ -48,11 +48,32 @@ pub const MAX_STREAMS: usize = 1_024;
 pub const MAX_BUFFERED: usize = 256 * MIB;
 /// How long an answer may wait without any credit.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// One message that belongs to a call but is not its answer: a question for the client, or its reply, with a picture.
+pub const MAX_CALL_MESSAGE: usize = 8 * MIB;
+/// Messages of one call that wait to be sent: a server that asks more than this at once is broken.
+pub const MAX_CALL_QUEUE: usize = 256;
+/// Notifications of one call that wait for a slow client: only the newest progress is worth reading.
+pub const MAX_UNREAD: usize = 16;
+/// One notification that belongs to no call: list changes and log lines.
+pub const MAX_NOTICE: usize = 256 * KIB;
+/// Notifications without a call that wait to be sent: beyond it the oldest goes, clients list anew anyway.
+pub const MAX_NOTICES: usize = 64;
+/// What is put together from pieces on one tunnel, all calls together: one params of the largest size.
+pub const MAX_ASSEMBLY: usize = MAX_MESSAGE;
+/// Control frames that wait on one tunnel: a reset and a refusal for each stream, with room; more is a peer that
+/// orders and does not read.
+pub const MAX_CONTROL: usize = 4 * MAX_STREAMS;
+/// How long the closing handshake may wait for the socket.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a probe waits for a sign of life: a machine that slept wants to know soon, a slow link needs a little.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between pings on a quiet tunnel: shorter than the shortest common idle time-out of proxies (60 s).
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Pings without any sign of life after which a tunnel is dead.
 pub const PINGS_MISSED: u32 = 3;
+/// Between pings of a V1 agent, whatever else it sends (the predecessor's rule).
+pub const V1_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a dead V1 peer is kept (the predecessor's rule).
 pub const V1_SILENCE: Duration = Duration::from_secs(90);
 /// How long a V1 call waits (the predecessor's rule).

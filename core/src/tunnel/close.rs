@@ -16,10 +16,44 @@ impl Close {
     #[must_use]
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
-        if reason.len() > MAX_REASON {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        }
+        cut(&mut reason, MAX_REASON);
         Self { code, reason }
+    }
+}
+
+/// Cuts `text` to at most `max` bytes, between characters.
+pub(super) fn cut(text: &mut String, max: usize) {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+/// What a peer did wrong, or what this side cannot go on with: the connection closes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct Fault {
+    /// What the peer is told.
+    pub(super) code: CloseCode,
+    /// For people, on both sides.
+    pub(super) reason: &'static str,
+}
+
+impl Fault {
+    /// The peer broke the tunnel's rules.
+    pub(super) const fn protocol(reason: &'static str) -> Self {
+        Self { code: CloseCode::Protocol, reason }
+    }
+
+    /// The peer sent more than was agreed.
+    pub(super) const fn too_big(reason: &'static str) -> Self {
+        Self { code: CloseCode::TooBig, reason }
+    }
+
+    /// This side cannot keep up; a new tunnel starts afresh.
+    pub(super) const fn internal(reason: &'static str) -> Self {
+        Self { code: CloseCode::Internal, reason }
     }
 }
 

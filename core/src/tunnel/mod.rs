@@ -7,7 +7,15 @@
 
 mod close;
 pub mod connection;
+mod credit;
+mod frame;
+mod keepalive;
+mod schedule;
+mod streams;
+#[cfg(test)]
+mod tests;
 pub mod upgrade;
+mod v2;
 
 pub use close::{Close, CloseCode};
 

@@ -1,0 +1,59 @@
+//! Whose turn it is: the streams that have something to send, served one chunk each in rotation.
+
+use alloc::collections::{BTreeSet, VecDeque};
+
+/// Streams that are ready to send, longest waiting first; each at most once.
+#[derive(Debug, Default)]
+pub(super) struct Rotation {
+    order: VecDeque<u32>,
+    members: BTreeSet<u32>,
+}
+
+impl Rotation {
+    /// Puts `stream` at the end, unless it waits already.
+    pub(super) fn join(&mut self, stream: u32) {
+        if self.members.insert(stream) {
+            self.order.push_back(stream);
+        }
+    }
+
+    /// Takes `stream` out: it has nothing to send any more.
+    pub(super) fn leave(&mut self, stream: u32) {
+        if self.members.remove(&stream) {
+            self.order.retain(|member| *member != stream);
+        }
+    }
+
+    /// Takes the stream whose turn it is.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        let stream = self.order.pop_front()?;
+        self.members.remove(&stream);
+        Some(stream)
+    }
+
+    /// Whether no stream waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_take_turns() {
+        let mut rotation = Rotation::default();
+        for stream in [3, 1, 2, 3] {
+            rotation.join(stream);
+        }
+        rotation.leave(1);
+        rotation.leave(9);
+        assert_eq!(rotation.next(), Some(3));
+        rotation.join(3);
+        assert_eq!(rotation.next(), Some(2));
+        assert_eq!(rotation.next(), Some(3));
+        assert_eq!(rotation.next(), None);
+        assert!(rotation.is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! What an agent tells beside calls: its catalog, and notifications of its servers that belong to no call.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::{Buf, Bytes};
+
+use crate::limits::{MAX_CATALOG, MAX_NOTICE, MAX_NOTICES};
+use crate::tunnel::close::Fault;
+use crate::tunnel::frame::{Frame, Piece};
+
+/// What waits to be sent on stream 0, in order.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    queue: VecDeque<Announcement>,
+}
+
+#[derive(Debug)]
+struct Announcement {
+    kind: Kind,
+    rest: Bytes,
+    started: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Catalog,
+    Notice,
+}
+
+impl Announcements {
+    /// Queues a catalog, or a change of it: none of them can be left out.
+    pub(super) fn push_catalog(&mut self, json: Bytes) -> Result<(), Fault> {
+        if json.len() > MAX_CATALOG || json.is_empty() {
+            tracing::warn!(bytes = json.len(), "catalog not sent: over the limit");
+            return Ok(());
+        }
+        let waiting: usize = self.of(Kind::Catalog).map(|catalog| catalog.rest.len()).sum();
+        if waiting.saturating_add(json.len()) > 2 * MAX_CATALOG {
+            return Err(Fault::internal("catalog changes faster than the tunnel carries it"));
+        }
+        self.push(Kind::Catalog, json);
+        Ok(())
+    }
+
+    /// Queues a notification; the oldest makes room.
+    pub(super) fn push_notice(&mut self, server: &str, json: &[u8]) {
+        let Ok(length) = u16::try_from(server.len()) else { return };
+        if json.len() > MAX_NOTICE {
+            tracing::debug!(bytes = json.len(), "notification dropped: over the limit");
+            return;
+        }
+        if self.of(Kind::Notice).count() >= MAX_NOTICES {
+            let oldest = self.queue.iter().position(|waiting| waiting.kind == Kind::Notice && !waiting.started);
+            oldest.and_then(|at| self.queue.remove(at));
+        }
+        let mut body = Vec::with_capacity(2 + server.len() + json.len());
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(server.as_bytes());
+        body.extend_from_slice(json);
+        self.push(Kind::Notice, body.into());
+    }
+
+    /// The next frame, with at most `room` bytes of body.
+    pub(super) fn next(&mut self, room: usize) -> Option<Frame> {
+        let first = self.queue.front_mut()?;
+        first.started = true;
+        let kind = first.kind;
+        let piece = Piece::cut_from(&mut first.rest, room);
+        if piece.last {
+            self.queue.pop_front();
+        }
+        Some(match kind {
+            Kind::Catalog => Frame::Catalog(piece),
+            Kind::Notice => Frame::Notice(piece),
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn push(&mut self, kind: Kind, rest: Bytes) {
+        self.queue.push_back(Announcement { kind, rest, started: false });
+    }
+
+    fn of(&self, kind: Kind) -> impl Iterator<Item = &Announcement> {
+        self.queue.iter().filter(move |waiting| waiting.kind == kind)
+    }
+}
+
+/// The server's name and the message of a whole notice.
+pub(super) fn split_notice(mut body: Bytes) -> Result<(alloc::string::String, Bytes), Fault> {
+    const MALFORMED: Fault = Fault::protocol("malformed notice");
+    let length = usize::from(body.try_get_u16().map_err(|_| MALFORMED)?);
+    if length > body.len() {
+        return Err(MALFORMED);
+    }
+    let server = body.split_to(length);
+    let server = core::str::from_utf8(&server).map_err(|_| MALFORMED)?;
+    Ok((server.into(), body))
+}
+
+/// What [`split_notice`] takes at most: the message, and the longest name with its length.
+pub(super) const MAX_NOTICE_BODY: usize = MAX_NOTICE + 2 + u16::MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn drain(announcements: &mut Announcements) -> Vec<Frame> {
+        core::iter::from_fn(|| announcements.next(usize::MAX)).collect()
+    }
+
+    #[test]
+    fn oldest_notices_make_room_but_never_a_begun_one_or_a_catalog() {
+        let mut announcements = Announcements::default();
+        announcements.push_notice("s", b"first");
+        announcements.next(3);
+        announcements.push_catalog(Bytes::from_static(b"{}")).unwrap();
+        for _ in 0..MAX_NOTICES {
+            announcements.push_notice("s", b"later");
+        }
+        let frames = drain(&mut announcements);
+        assert_eq!(frames.len(), MAX_NOTICES + 1);
+        assert_eq!(frames[0], Frame::Notice(Piece { last: true, bytes: Bytes::from_static(b"first") }));
+        assert_eq!(frames[1], Frame::Catalog(Piece { last: true, bytes: Bytes::from_static(b"{}") }));
+    }
+
+    #[test]
+    fn catalogs_beyond_the_bound_end_the_tunnel() {
+        let mut announcements = Announcements::default();
+        let large = Bytes::from(alloc::vec![b' '; MAX_CATALOG]);
+        assert!(announcements.push_catalog(large.clone()).is_ok());
+        assert!(announcements.push_catalog(large).is_ok());
+        assert!(announcements.push_catalog(Bytes::from_static(b"{}")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn notices_survive(server in "\\PC{0,20}", json in prop::collection::vec(any::<u8>(), 0..50)) {
+            let mut announcements = Announcements::default();
+            announcements.push_notice(&server, &json);
+            let Some(Frame::Notice(piece)) = announcements.next(usize::MAX) else { panic!("a notice") };
+            prop_assert_eq!(split_notice(piece.bytes), Ok((server, Bytes::from(json))));
+        }
+
+        #[test]
+        fn any_notice_is_split_or_refused(body in prop::collection::vec(any::<u8>(), 0..50)) {
+            let _ = split_notice(Bytes::from(body));
+        }
+    }
+}
