@@ -23,9 +23,10 @@ pub(crate) fn start(global: &Global) -> Result<(), Failure> {
 /// A bare level counts for our own crates; libraries then speak only to warn.
 fn directives(level: &str) -> String {
     let level = level.trim();
-    if level.contains(['=', ',']) || level.is_empty() {
+    if level.contains(['=', ',']) {
         return level.to_owned();
     }
+    let level = if level.is_empty() { "info" } else { level };
     let ours = ["mcp_local_tunnel", "tunnel_core", "tunnel_runtime_tokio", "tunnel_runtime_async_std"];
     let ours: Vec<_> = ours.iter().map(|name| format!("{name}={level}")).collect();
     format!("warn,{}", ours.join(","))

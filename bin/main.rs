@@ -15,6 +15,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == host::guard::SUBCOMMAND) {
+        host::guard::main(args);
+    }
     let cli = cli::Cli::parse();
     let outcome = logging::start(&cli.global).and_then(|()| commands::run(&cli));
     match outcome {

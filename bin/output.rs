@@ -18,6 +18,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text)
 }
 
+/// Prints a value as JSON on one line, for a reader that takes results as they come.
+pub(crate) fn compact(value: &serde_json::Value) -> Result<(), Failure> {
+    line(value.to_string())
+}
+
 /// Prints bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

@@ -1,6 +1,7 @@
 //! One file for each family of commands.
 
 mod config;
+mod demo;
 mod secrets;
 
 use clap::CommandFactory;
@@ -17,6 +18,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Some(Command::GenSecret) => secrets::gen_secret(),
         Some(Command::HashPassword) => secrets::hash_password(),
         Some(Command::Completions { shell }) => completions(*shell),
+        Some(Command::DemoServer) => demo::server::run(),
         _ => Err(Failure::Failed("not wired yet".into())),
     }
 }
