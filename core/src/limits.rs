@@ -131,3 +131,27 @@ pub const MAX_CLAIM: usize = 255;
 pub const MAX_CODE: usize = 4 * KIB;
 /// Fields of a form or a query: OAuth requests have a dozen.
 pub const MAX_FORM_FIELDS: usize = 64;
+
+/// How long a session of an MCP client lives: longer than anybody keeps a conversation open, and as long as a session
+/// that was ended has to be remembered.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A sealed `Mcp-Session-Id`: it comes with every request, and proxies bound a header line at 4 to 8 KiB.
+pub const MAX_SESSION_ID: usize = KIB;
+/// The name and version that a client gives itself, in bytes: part of its session id, shown in `status` and logs.
+pub const MAX_CLIENT_NAME: usize = 96;
+/// The name of a server or tool as an agent lists it, in characters: twice what any client takes.
+pub const MAX_LISTED_NAME: usize = 128;
+/// A device's name, in bytes: the longest host name.
+pub const MAX_DEVICE_NAME: usize = 255;
+/// Why a server is not ready, in bytes.
+pub const MAX_REASON: usize = KIB;
+/// The instructions of all servers together: they become part of a model's prompt.
+pub const MAX_INSTRUCTIONS: usize = 16 * KIB;
+/// Changes within this time make one `list_changed`: servers come up side by side.
+pub const ANNOUNCE_DELAY: Duration = Duration::from_millis(100);
+/// A client that begins to listen this soon after a change is told of it: it may have read its list before.
+pub const ANNOUNCE_LATE: Duration = Duration::from_secs(300);
+/// All answers of a batch together: they are held until the last one is there.
+pub const MAX_BATCH_ANSWER: usize = 8 * MIB;
+/// Up to here an answer that is complete is sent in one piece.
+pub const WHOLE_ANSWER: usize = 64 * KIB;

@@ -3,7 +3,19 @@
 //! Three parts by who changes what: [`gate`] reads requests and checks tokens against an immutable snapshot, without a
 //! lock; [`crate::oauth::grants`] owns sign-in; [`shard`] owns the rooms of a slice of the users.
 
+mod calls;
+mod catalog;
+mod device;
+mod failure;
 pub mod gate;
+mod initialize;
+mod listeners;
+mod listing;
+mod meta;
+mod outlet;
+mod room;
+mod route;
+mod session;
 pub mod settings;
 pub mod shard;
 

@@ -1,17 +1,25 @@
 //! The shard: the rooms of a slice of the users, driven behind one mutex. It decides only.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderValue, RETRY_AFTER};
 
 use super::Settings;
+use super::device::Device;
+use super::room::Room;
 use crate::entropy::Entropy;
-use crate::host::{Machine, Mailbox};
+use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
 use crate::time::{Deadline, Now, UnixTime};
-use crate::tunnel::{self, Dialect};
+use crate::timers::Timers;
+use crate::tunnel::{self, Close, CloseCode, Dialect};
 
 /// What happened, as far as a shard is concerned.
 #[derive(Debug)]
@@ -115,16 +123,124 @@ pub enum Action {
 
 /// The rooms of a slice of the users.
 pub struct Shard {
-    _settings: Arc<Settings>,
-    _entropy: Box<dyn Entropy>,
+    settings: Arc<Settings>,
+    rooms: BTreeMap<UserId, Room>,
+    /// In whose room a tunnel is.
+    tunnels: BTreeMap<ConnId, UserId>,
+    /// In whose room an exchange awaits its reply.
+    exchanges: BTreeMap<ExchangeId, UserId>,
+    timers: Timers<Timer>,
     out: Mailbox<Action>,
+    clamp: MonotonicClamp,
+    stopping: bool,
+}
+
+/// What a shard waits for. At most one timer per key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Nothing was sent on a reply: it becomes an event stream.
+    Silence(ExchangeId),
+    /// An event stream is quiet: it gets a comment.
+    Heartbeat(ExchangeId),
+    /// Nothing was heard of a call: it is given up.
+    Idle(ConnId, StreamId),
+    /// A tunnel's or a listener's grant may have run out.
+    Expiry(Lease),
+    /// Changes in a room are collected: then its listeners are told.
+    Announce(UserId),
+}
+
+/// What lasts as long as its grant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lease {
+    /// A device's tunnel.
+    Tunnel(ConnId),
+    /// A client's stream of notifications.
+    Exchange(ExchangeId),
+}
+
+/// What a room works with besides itself.
+pub(super) struct Cx<'a> {
+    pub(super) now: Now,
+    /// Whose room it is.
+    pub(super) user: &'a UserId,
+    pub(super) settings: &'a Settings,
+    pub(super) out: &'a mut Mailbox<Action>,
+    pub(super) timers: &'a mut Timers<Timer>,
+    pub(super) exchanges: &'a mut BTreeMap<ExchangeId, UserId>,
 }
 
 impl Shard {
-    /// A shard without rooms.
+    /// A shard without rooms. Nothing in a room is random; `_entropy` is there for what rooms may come to draw.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, entropy: Box<dyn Entropy>) -> Self {
-        Self { _settings: settings, _entropy: entropy, out: Mailbox::default() }
+    pub fn new(settings: Arc<Settings>, _entropy: Box<dyn Entropy>) -> Self {
+        Self {
+            settings,
+            rooms: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            timers: Timers::default(),
+            out: Mailbox::default(),
+            clamp: MonotonicClamp::default(),
+            stopping: false,
+        }
+    }
+
+    /// Runs `step` in `user`'s room, which is made if need be and goes when nothing is in it.
+    fn in_room(&mut self, user: &UserId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
+        let mut cx = Cx {
+            now,
+            user,
+            settings: &self.settings,
+            out: &mut self.out,
+            timers: &mut self.timers,
+            exchanges: &mut self.exchanges,
+        };
+        let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now.instant));
+        step(room, &mut cx);
+        if room.is_empty() {
+            self.rooms.remove(user);
+            self.timers.clear(&Timer::Announce(user.clone()));
+        }
+    }
+
+    /// Runs `step` in the room where `exchange` awaits its reply; nothing happens when it does not.
+    fn at_exchange(&mut self, exchange: ExchangeId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
+        if let Some(user) = self.exchanges.get(&exchange).cloned() {
+            self.in_room(&user, now, step);
+        }
+    }
+
+    /// Runs `step` in the room where the tunnel `conn` is; nothing happens when it is in none.
+    fn at_tunnel(&mut self, conn: ConnId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
+        if let Some(user) = self.tunnels.get(&conn).cloned() {
+            self.in_room(&user, now, step);
+        }
+    }
+
+    fn in_every_room(&mut self, now: Now, mut step: impl FnMut(&mut Room, &mut Cx<'_>)) {
+        for user in self.rooms.keys().cloned().collect::<Vec<_>>() {
+            self.in_room(&user, now, &mut step);
+        }
+    }
+
+    fn refuse(&mut self, exchange: ExchangeId) {
+        let text = "the relay is restarting: try again shortly";
+        let reply = Reply::text(StatusCode::SERVICE_UNAVAILABLE, text).with(RETRY_AFTER, HeaderValue::from_static("1"));
+        self.out.push(Action::Reply { exchange, reply });
+    }
+
+    fn fire(&mut self, timer: Timer, now: Now) {
+        match timer {
+            Timer::Silence(exchange) => self.at_exchange(exchange, now, |room, cx| room.silence(exchange, cx)),
+            Timer::Heartbeat(exchange) => self.at_exchange(exchange, now, |room, cx| room.heartbeat(exchange, cx)),
+            Timer::Idle(conn, stream) => self.at_tunnel(conn, now, |room, cx| room.idle((conn, stream), cx)),
+            Timer::Expiry(lease) => match lease {
+                Lease::Tunnel(conn) => self.at_tunnel(conn, now, |room, cx| room.expired(&lease, cx)),
+                Lease::Exchange(exchange) => self.at_exchange(exchange, now, |room, cx| room.expired(&lease, cx)),
+            },
+            Timer::Announce(user) => self.in_room(&user, now, Room::announce),
+        }
     }
 }
 
@@ -132,15 +248,81 @@ impl Machine for Shard {
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, _event: Event, _now: Now) {}
+    fn handle_event(&mut self, event: Event, now: Now) {
+        let now = self.clamp.clamp(now);
+        match event {
+            Event::Post(post) if self.stopping => self.refuse(post.exchange),
+            Event::Listen(listen) if self.stopping => self.refuse(listen.exchange),
+            Event::Post(post) => {
+                let user = post.principal.user.clone();
+                self.in_room(&user, now, |room, cx| room.post(post, cx));
+            }
+            Event::Listen(listen) => {
+                let user = listen.principal.user.clone();
+                self.in_room(&user, now, |room, cx| room.listen(listen, cx));
+            }
+            Event::Gone { exchange } => self.at_exchange(exchange, now, |room, cx| room.gone(exchange, cx)),
+            Event::TunnelUp { conn, .. } if self.stopping => {
+                let close = Close::new(CloseCode::GoingAway, "the relay is stopping");
+                self.out.push(Action::Tunnel { conn, command: tunnel::Command::Close(close) });
+            }
+            Event::TunnelUp { conn, user, device: name, device_id: id, family, expires, dialect } => {
+                self.tunnels.insert(conn, user.clone());
+                let since = now.instant;
+                let device = Device::new(conn, name, id, (family, expires), dialect, since);
+                self.in_room(&user, now, |room, cx| room.tunnel_up(device, cx));
+            }
+            Event::Tunnel { conn, event } => {
+                let is_last = matches!(event, tunnel::Event::Closed(_));
+                self.at_tunnel(conn, now, |room, cx| room.tunnel(conn, event, cx));
+                if is_last {
+                    self.tunnels.remove(&conn);
+                }
+            }
+            Event::Revoked { family } => self.in_every_room(now, |room, cx| room.revoked(&family, cx)),
+            Event::SessionEnded { user, session } => {
+                self.in_room(&user, now, |room, cx| room.session_ended(&session, cx));
+            }
+            Event::Stop => {
+                self.stopping = true;
+                self.in_every_room(now, Room::stop);
+            }
+        }
+    }
 
-    fn handle_timeout(&mut self, _now: Now) {}
+    fn handle_timeout(&mut self, now: Now) {
+        let now = self.clamp.clamp(now);
+        while let Some(timer) = self.timers.pop_due(now.instant) {
+            self.fire(timer, now);
+        }
+    }
 
     fn poll_action(&mut self) -> Option<Action> {
         self.out.pop()
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        let (at, timer) = self.timers.next()?;
+        let reason = match timer {
+            Timer::Silence(_) => "a reply becomes a stream",
+            Timer::Heartbeat(_) => "a stream gets a heartbeat",
+            Timer::Idle(..) => "a call is given up",
+            Timer::Expiry(_) => "a grant runs out",
+            Timer::Announce(_) => "listeners are told of changes",
+        };
+        Some(Deadline { at, reason })
     }
 }
+
+impl Cx<'_> {
+    /// Wakes the room when `expires` is due. Expiry is wall time, which may jump; so the wait is never long.
+    pub(super) fn lease(&mut self, lease: Lease, expires: UnixTime) {
+        let wait = expires.saturating_since(self.now.unix).clamp(MIN_LEASE_CHECK, MAX_LEASE_CHECK);
+        self.timers.set(Timer::Expiry(lease), self.now.instant + wait);
+    }
+}
+
+/// Between looks at the wall clock, for a grant that runs out later than that.
+const MAX_LEASE_CHECK: Duration = Duration::from_secs(600);
+/// A wall clock that stands still must not make a busy loop.
+const MIN_LEASE_CHECK: Duration = Duration::from_millis(1);

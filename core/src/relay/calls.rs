@@ -1,0 +1,172 @@
+//! Calls under way: from the agent's stream to the client's reply.
+//!
+//! ```text
+//!   Waiting ──Answer──► Answered ──first piece──► Body ──last piece──► (gone)
+//!      └───────────────────┴── failure, cancel, tunnel closed ──┴────► (gone)
+//! ```
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+
+use super::SessionKey;
+use super::failure::{Failure, Place};
+use super::outlet::Outlet;
+use super::shard::{Action, Cx};
+use crate::id::{ConnId, ExchangeId, FamilyId, StreamId};
+use crate::limits;
+use crate::rpc::{RawId, envelope};
+use crate::time::Instant;
+use crate::tunnel::{Command, Outcome};
+
+/// A call belongs to a connection and a stream: an answer from any other connection cannot name it.
+pub(super) type CallKey = (ConnId, StreamId);
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The client's id, which the answer carries.
+    pub(super) id: RawId,
+    pub(super) session: SessionKey,
+    /// The grant of the client that called.
+    pub(super) family: FamilyId,
+    pub(super) place: Place,
+    pub(super) opened: Instant,
+    /// The exchange that awaited it, unless it is part of a batch.
+    pub(super) exchange: Option<ExchangeId>,
+    pub(super) sink: Sink,
+    pub(super) phase: Phase,
+}
+
+/// Where a response goes.
+#[derive(Debug)]
+pub(super) enum Sink {
+    /// To a client, as it comes.
+    Reply(Outlet),
+    /// Into a batch, whole.
+    Slot {
+        exchange: ExchangeId,
+        index: usize,
+        /// What came so far.
+        held: BytesMut,
+    },
+    /// Nowhere: the client went away. Up to 2025-11-25 that is not a cancel (Transports, Disconnection), so the call
+    /// goes on.
+    Nobody,
+}
+
+/// How far an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing came.
+    Waiting,
+    /// Its kind is known.
+    Answered { outcome: Outcome, length: Option<u64> },
+    /// Its body is coming.
+    Body {
+        outcome: Outcome,
+        /// How many bytes are still to come, if known.
+        remaining: Option<u64>,
+    },
+}
+
+/// What a piece of an answer did to its call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More is to come.
+    More,
+    /// It was the last one; a batch gets this response.
+    Done(Option<Bytes>),
+    /// It does not fit what was said before.
+    Fault,
+    /// It does not fit into its batch.
+    TooLarge,
+}
+
+impl Call {
+    /// The agent says what kind of answer comes. A second answer is dropped.
+    pub(super) fn answer(&mut self, outcome: Outcome, length: Option<u64>) -> bool {
+        match self.phase {
+            Phase::Waiting => {
+                self.phase = Phase::Answered { outcome, length };
+                true
+            }
+            Phase::Answered { .. } | Phase::Body { .. } => false,
+        }
+    }
+
+    /// A piece of the answer's body came.
+    pub(super) fn data(&mut self, key: CallKey, bytes: Bytes, end: bool, cx: &mut Cx<'_>) -> Progress {
+        let (outcome, length, is_first) = match self.phase {
+            Phase::Waiting => return Progress::Fault,
+            Phase::Answered { outcome, length } => (outcome, length, true),
+            Phase::Body { outcome, remaining } => (outcome, remaining, false),
+        };
+        let Some(remaining) = rest(length, bytes.len(), end) else { return Progress::Fault };
+        if is_first && end && bytes.is_empty() {
+            return Progress::Fault;
+        }
+        self.phase = Phase::Body { outcome, remaining };
+        let around = match outcome {
+            Outcome::Result => envelope::around_result(&self.id),
+            Outcome::Error { .. } => envelope::around_error(&self.id),
+        };
+        let credit = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        match core::mem::replace(&mut self.sink, Sink::Nobody) {
+            Sink::Reply(mut outlet) => {
+                if is_first && end && bytes.len() <= limits::WHOLE_ANSWER {
+                    let whole = [&around.0[..], &bytes, &around.1].concat();
+                    outlet.whole(StatusCode::OK, whole.into(), cx);
+                    return Progress::Done(None);
+                }
+                if is_first {
+                    let after = u64::try_from(around.1.len()).unwrap_or_default();
+                    outlet.begin_answer(around.0, length, after, Some(key), cx);
+                }
+                if !bytes.is_empty() {
+                    outlet.piece(bytes, credit, cx);
+                }
+                if end {
+                    outlet.end_answer(around.1, cx);
+                    return Progress::Done(None);
+                }
+                self.sink = Sink::Reply(outlet);
+            }
+            Sink::Slot { exchange, index, mut held } => {
+                if held.len().saturating_add(bytes.len()) > limits::MAX_BATCH_ANSWER {
+                    self.sink = Sink::Slot { exchange, index, held: BytesMut::new() };
+                    return Progress::TooLarge;
+                }
+                held.put_slice(&bytes);
+                if end {
+                    let response = [&around.0[..], &held, &around.1].concat();
+                    self.sink = Sink::Slot { exchange, index, held: BytesMut::new() };
+                    return Progress::Done(Some(response.into()));
+                }
+                self.sink = Sink::Slot { exchange, index, held };
+                consume(key, credit, cx);
+            }
+            Sink::Nobody if end => return Progress::Done(None),
+            Sink::Nobody => consume(key, credit, cx),
+        }
+        Progress::More
+    }
+
+    /// The response that tells of `failure`.
+    pub(super) fn failed(&self, failure: &Failure) -> Bytes {
+        failure.response(&self.id)
+    }
+}
+
+/// What is left of a body of `length` after `bytes` more; `None` when that does not fit.
+fn rest(length: Option<u64>, bytes: usize, end: bool) -> Option<Option<u64>> {
+    let Some(length) = length else { return Some(None) };
+    let rest = length.checked_sub(u64::try_from(bytes).ok()?)?;
+    (!end || rest == 0).then_some(Some(rest))
+}
+
+/// Gives a piece's credit back at once: nobody will take it.
+pub(super) fn consume((conn, stream): CallKey, bytes: u32, cx: &mut Cx<'_>) {
+    if bytes > 0 {
+        cx.out.push(Action::Tunnel { conn, command: Command::Consumed { stream, bytes } });
+    }
+}

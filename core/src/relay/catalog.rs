@@ -1,0 +1,267 @@
+//! One device's catalog: what its agent says of the local servers, checked.
+//!
+//! An agent may be hostile or broken. Nothing it lists can hide another server's tools or break `tools/list`: what does
+//! not pass is left out, and named in `status` and the log.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::value::RawValue;
+
+use crate::limits;
+use crate::mcp::catalog::{self, State};
+use crate::rpc::{self, object::Object};
+use crate::sse::one_line;
+use crate::time::Instant;
+
+/// The servers of one device, by name.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    servers: BTreeMap<Arc<str>, Server>,
+    /// What was wrong with the last update as a whole.
+    fault: Option<String>,
+}
+
+/// One local server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) state: State,
+    /// Why it is not ready; printable, capped.
+    pub(super) reason: Option<String>,
+    /// The raw `serverInfo` object.
+    pub(super) info: Option<Bytes>,
+    pub(super) instructions: Option<String>,
+    /// In the server's own order.
+    pub(super) tools: Vec<Tool>,
+    /// What was left out, and why.
+    pub(super) dropped: Vec<Dropped>,
+    /// When it came into its state.
+    pub(super) since: Instant,
+    pub(super) restarts: u32,
+    /// The raw result of `tools/list` under the tools' own names.
+    pub(super) list: Bytes,
+}
+
+/// One tool, as its server lists it.
+#[derive(Debug, Clone)]
+pub(super) struct Tool {
+    pub(super) name: Arc<str>,
+    /// The server's own object, on one line.
+    pub(super) json: Object,
+}
+
+/// A tool or server that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// Its name, printable and capped, or its place in the list.
+    pub(super) name: String,
+    pub(super) why: &'static str,
+}
+
+impl Catalog {
+    /// Takes in an update: JSON of [`catalog::Update`]. One that cannot be read at all changes nothing but the fault.
+    pub(super) fn apply(&mut self, update: &Bytes, now: Instant) {
+        let update = match serde_json::from_slice::<Update<'_>>(update) {
+            Ok(update) if update.servers.len() <= limits::MAX_SERVERS => update,
+            Ok(_) => return self.refuse("it lists too many servers"),
+            Err(_) => return self.refuse("it is not a catalog"),
+        };
+        self.fault = None;
+        if update.whole {
+            self.servers.clear();
+        }
+        for name in update.removed {
+            self.servers.remove(name.as_str());
+        }
+        for raw in update.servers {
+            if let Err(why) = self.put(raw, now) {
+                tracing::warn!(reason = why, "server left out of a catalog");
+                self.fault = Some(format!("a server was left out: {why}"));
+            }
+        }
+    }
+
+    /// The servers, by name.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&Arc<str>, &Server)> {
+        self.servers.iter()
+    }
+
+    /// The server of that name, or the only one whose label it is.
+    pub(super) fn server(&self, name: &str) -> Option<(&Arc<str>, &Server)> {
+        self.servers
+            .get_key_value(name)
+            .or_else(|| self.servers.iter().find(|(own, _)| crate::names::label(own) == name))
+    }
+
+    /// What was wrong with the last update as a whole.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    fn refuse(&mut self, why: &'static str) {
+        tracing::warn!(reason = why, "catalog refused");
+        self.fault = Some(format!("the last catalog was refused: {why}"));
+    }
+
+    fn put(&mut self, raw: &RawValue, now: Instant) -> Result<(), &'static str> {
+        let server: catalog::Server = serde_json::from_str(raw.get()).map_err(|_| "it is not a server")?;
+        let name: Arc<str> = Arc::from(server.name.as_str());
+        if !is_name(&name) {
+            return Err("its name is empty, too long or not printable");
+        }
+        self.servers.remove(&name);
+        if self.servers.len() >= limits::MAX_SERVERS {
+            return Err("there are too many servers");
+        }
+        let room = Room {
+            tools: limits::MAX_TOOLS.saturating_sub(self.servers.values().map(|server| server.tools.len()).sum()),
+            bytes: limits::MAX_CATALOG.saturating_sub(self.servers.values().map(|server| server.list.len()).sum()),
+        };
+        let server = Server::checked(server, room, now);
+        for dropped in &server.dropped {
+            tracing::warn!(server = %name, tool = %dropped.name, reason = dropped.why, "tool left out of a catalog");
+        }
+        self.servers.insert(name, server);
+        Ok(())
+    }
+}
+
+/// What a device may still list.
+struct Room {
+    tools: usize,
+    bytes: usize,
+}
+
+impl Server {
+    fn checked(server: catalog::Server, room: Room, now: Instant) -> Self {
+        let (tools, dropped) = check_tools(server.tools, room);
+        Self {
+            state: server.state,
+            reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
+            info: server.info.and_then(|raw| check_info(raw)),
+            instructions: server.instructions.filter(|text| text.len() <= limits::MAX_INSTRUCTIONS),
+            list: list_result(tools.iter().map(|tool| tool.json.text().clone())),
+            tools,
+            dropped,
+            since: now - core::time::Duration::from_secs(server.since_secs),
+            restarts: server.restarts,
+        }
+    }
+
+    /// Whether it takes calls.
+    pub(super) fn is_ready(&self) -> bool {
+        match self.state {
+            State::Ready => true,
+            State::Starting | State::Probing | State::Restarting | State::Failed | State::Unknown => false,
+        }
+    }
+}
+
+/// The raw result of `tools/list`: one page with these objects.
+pub(super) fn list_result(tools: impl IntoIterator<Item = Bytes>) -> Bytes {
+    let mut out = BytesMut::from(&b"{\"tools\":["[..]);
+    for (index, tool) in tools.into_iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        out.put_slice(&tool);
+    }
+    out.put_slice(b"]}");
+    out.freeze()
+}
+
+/// `text` without control characters and direction marks, cut at `max` bytes.
+pub(super) fn printable(text: &str, max: usize) -> String {
+    let mut out: String = text.chars().map(|c| if is_printable(c) { c } else { ' ' }).collect();
+    out.truncate(out.floor_char_boundary(max));
+    out
+}
+
+/// Whether a character may stand in a name that people and models are shown: no control character, no mark that turns
+/// the direction of text or hides itself.
+pub(super) fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        && !matches!(c, '\u{e0000}'..='\u{e007f}')
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(is_printable) && name.chars().nth(limits::MAX_LISTED_NAME).is_none()
+}
+
+fn check_tools(raw: Vec<Box<RawValue>>, room: Room) -> (Vec<Tool>, Vec<Dropped>) {
+    let (mut tools, mut dropped, mut seen, mut bytes) = (Vec::new(), Vec::new(), BTreeSet::new(), 0_usize);
+    for (index, raw) in raw.into_iter().enumerate() {
+        let length = raw.get().len();
+        let full = tools.len() >= room.tools || bytes.saturating_add(length) > room.bytes;
+        let checked = match check_tool(raw) {
+            Ok(_) if full => Err((None, "the device lists too much")),
+            Ok(tool) if !seen.insert(tool.name.clone()) => {
+                Err((Some(tool.name.to_string()), "the name is there twice"))
+            }
+            checked => checked,
+        };
+        match checked {
+            Ok(tool) => {
+                bytes = bytes.saturating_add(length + 1);
+                tools.push(tool);
+            }
+            Err((name, why)) if dropped.len() < MAX_DROPPED => {
+                let name = name
+                    .map_or_else(|| format!("#{}", index + 1), |name| printable(&name, 2 * limits::MAX_LISTED_NAME));
+                dropped.push(Dropped { name, why });
+            }
+            Err(_) => {}
+        }
+    }
+    (tools, dropped)
+}
+
+fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)> {
+    if raw.get().len() > limits::MAX_TOOL {
+        return Err((None, "it is larger than 64 KiB"));
+    }
+    let text: Box<str> = raw.into();
+    let json = one_line(Bytes::from(String::from(text)));
+    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
+    let name = json.get("name").and_then(|raw| rpc::string(&raw).map(|name| name.into_owned()));
+    let name = name.ok_or((None, "its name is missing or not a string"))?;
+    if !is_name(&name) {
+        return Err((Some(name), "its name is empty, too long or not printable"));
+    }
+    match json.get("inputSchema") {
+        Some(schema) if schema.starts_with(b"{") => Ok(Tool { name: Arc::from(name), json }),
+        Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
+    }
+}
+
+/// A raw `serverInfo` that a client can read: an object with a name and a version.
+fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
+    if raw.get().len() > limits::MAX_TOOL {
+        return None;
+    }
+    let text: Box<str> = raw.into();
+    let info = one_line(Bytes::from(String::from(text)));
+    let object = Object::parse(&info).ok()?;
+    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
+    (text("name") && text("version")).then_some(info)
+}
+
+/// What an agent sends, each server still raw, so that one that cannot be read does not hide the others.
+#[derive(serde::Deserialize)]
+struct Update<'a> {
+    #[serde(default)]
+    whole: bool,
+    #[serde(borrow, default)]
+    servers: Vec<&'a RawValue>,
+    #[serde(default)]
+    removed: Vec<String>,
+}
+
+/// Left-out tools that are remembered of one server; the log has them all.
+pub(super) const MAX_DROPPED: usize = 32;

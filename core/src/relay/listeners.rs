@@ -1,0 +1,112 @@
+//! Clients that listen for changes (GET on `/mcp`).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::outlet::Outlet;
+use super::shard::{Cx, Lease};
+use super::{Accepts, Endpoint, Listen, SessionKey};
+use crate::id::{ExchangeId, FamilyId};
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::envelope;
+use crate::time::UnixTime;
+
+/// The listeners of one user.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(BTreeMap<ExchangeId, Listener>);
+
+/// A client that listens.
+#[derive(Debug)]
+pub(super) struct Listener {
+    outlet: Outlet,
+    pub(super) session: SessionKey,
+    pub(super) family: FamilyId,
+    endpoint: Endpoint,
+    expires: UnixTime,
+    /// The list that the client knows, as far as is known here.
+    seen: Bytes,
+}
+
+impl Listeners {
+    /// Whether nobody listens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Opens a stream. A session has one: a second takes the place of the first, whose client may not know that it is
+    /// gone. `stale`: the client may have read its list before the last change, so it is told at once.
+    pub(super) fn add(&mut self, listen: Listen, seen: Bytes, stale: bool, cx: &mut Cx<'_>) {
+        let Listen { exchange, principal, endpoint, session, headers } = listen;
+        let mut outlet = Outlet::new(exchange, Accepts::Stream, headers);
+        self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
+        if self.0.len() >= limits::MAX_LISTENERS {
+            let message = "too many clients of this user listen for changes";
+            let response = envelope::error(None, code::OVERLOADED, message, None);
+            return outlet.whole(StatusCode::SERVICE_UNAVAILABLE, response, cx);
+        }
+        outlet.hold(cx);
+        outlet.begin_events(None, cx);
+        // A first byte, so that proxies pass the head on.
+        outlet.heartbeat(cx);
+        if stale {
+            outlet.message(tools_changed(), None, 0, cx);
+        }
+        cx.lease(Lease::Exchange(exchange), principal.family_expires);
+        let (session, family, expires) = (session.key, principal.family.clone(), principal.family_expires);
+        self.0.insert(exchange, Listener { outlet, session, family, endpoint, expires, seen });
+    }
+
+    /// Its client went away.
+    pub(super) fn gone(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
+        if let Some(listener) = self.0.remove(&exchange) {
+            listener.outlet.forget(cx);
+        }
+    }
+
+    /// Ends the streams of those who are `meant`.
+    pub(super) fn end(&mut self, meant: impl Fn(&Listener) -> bool, cx: &mut Cx<'_>) {
+        let ended: Vec<_> = self.0.extract_if(.., |_, listener| meant(listener)).collect();
+        for (_, listener) in ended {
+            listener.outlet.finish(cx);
+        }
+    }
+
+    /// A listener's grant may have run out.
+    pub(super) fn expired(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
+        match self.0.get(&exchange).map(|listener| listener.expires) {
+            Some(expires) if cx.now.unix < expires => cx.lease(Lease::Exchange(exchange), expires),
+            Some(_) => self.0.remove(&exchange).into_iter().for_each(|listener| listener.outlet.finish(cx)),
+            None => {}
+        }
+    }
+
+    /// A stream has been quiet.
+    pub(super) fn heartbeat(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
+        if let Some(listener) = self.0.get_mut(&exchange) {
+            listener.outlet.heartbeat(cx);
+        }
+    }
+
+    /// Who listens where.
+    pub(super) fn endpoints(&self) -> Vec<(ExchangeId, Endpoint)> {
+        self.0.iter().map(|(exchange, listener)| (*exchange, listener.endpoint.clone())).collect()
+    }
+
+    /// `list` is what a listener's endpoint lists now: says so if that is news.
+    pub(super) fn tell(&mut self, exchange: ExchangeId, list: Bytes, cx: &mut Cx<'_>) {
+        if let Some(listener) = self.0.get_mut(&exchange)
+            && listener.seen != list
+        {
+            listener.seen = list;
+            listener.outlet.message(tools_changed(), None, 0, cx);
+        }
+    }
+}
+
+fn tools_changed() -> Bytes {
+    envelope::notification(method::TOOLS_CHANGED, b"")
+}

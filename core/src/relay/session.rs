@@ -1,0 +1,197 @@
+//! The sealed `Mcp-Session-Id`: all that the relay would have to remember of a session, kept by the client.
+//!
+//! A session outlives the relay's process, and needs no memory until it is ended. It opens only for the user and the
+//! client that it was made for: both are the context of its seal. Ids are visible ASCII, as 2025-11-25 (Transports,
+//! Session Management) asks.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, sync::Arc};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::catalog::printable;
+use super::{Capabilities, Session, SessionKey};
+use crate::entropy::{self, Entropy};
+use crate::limits;
+use crate::mcp::Version;
+use crate::oauth::{Principal, Snapshot};
+use crate::rpc::{self, object};
+use crate::seal::{Purpose, Sealer};
+use crate::time::{Now, UnixTime};
+
+/// Begins a session as the params of `initialize` ask, for `principal`.
+pub(super) fn begin(params: &Bytes, now: Now, entropy: &mut dyn Entropy) -> Session {
+    let nonce: [u8; 16] = entropy::bytes(entropy);
+    let text = |path: &[&str]| {
+        let raw = object::get_path(params, path).unwrap_or_default();
+        rpc::string(&raw).map(|text| text.into_owned()).unwrap_or_default()
+    };
+    let client = format!("{} {}", text(&["clientInfo", "name"]), text(&["clientInfo", "version"]));
+    let declared = |name| object::get_path(params, &["capabilities", name]).is_some_and(|raw| raw.starts_with(b"{"));
+    Session {
+        key: SessionKey(Arc::from(URL_SAFE_NO_PAD.encode(nonce))),
+        version: negotiate(&text(&["protocolVersion"])),
+        client: printable(client.trim(), limits::MAX_CLIENT_NAME),
+        capabilities: Capabilities {
+            sampling: declared("sampling"),
+            elicitation: declared("elicitation"),
+            roots: declared("roots"),
+        },
+        expires: now.unix + limits::SESSION_LIFETIME,
+    }
+}
+
+/// Seals a session into an id of at most [`limits::MAX_SESSION_ID`] bytes.
+pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, entropy: &mut dyn Entropy) -> String {
+    let plain = serde_json::to_vec(&Sealed {
+        key: session.key.0.to_string(),
+        version: session.version.as_str().to_string(),
+        client: session.client.clone(),
+        sampling: session.capabilities.sampling,
+        elicitation: session.capabilities.elicitation,
+        roots: session.capabilities.roots,
+        expires: session.expires.as_millis(),
+    })
+    .expect("strings and numbers always serialise");
+    sealer.seal(Purpose::Session, &context(principal), &plain, entropy)
+}
+
+/// The session of that id; `None` when it is nobody's, another's, ended, or has run out: a client begins a new one then.
+pub(super) fn open(sealer: &Sealer, id: &str, principal: &Principal, snapshot: &Snapshot, now: Now) -> Option<Session> {
+    if id.len() > limits::MAX_SESSION_ID {
+        return None;
+    }
+    let plain = sealer.open(Purpose::Session, &context(principal), id).ok()?;
+    let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
+    let session = Session {
+        key: SessionKey(Arc::from(sealed.key)),
+        version: Version::parse(&sealed.version)?,
+        client: sealed.client,
+        capabilities: Capabilities { sampling: sealed.sampling, elicitation: sealed.elicitation, roots: sealed.roots },
+        expires: UnixTime::from_millis(sealed.expires),
+    };
+    (now.unix < session.expires && !snapshot.ended_sessions.contains_key(&session.key)).then_some(session)
+}
+
+/// The version that answers the one that a client asks for: the same if it has a handshake, else the latest that has
+/// (2025-11-25, Lifecycle, Version Negotiation).
+fn negotiate(asked: &str) -> Version {
+    Version::parse(asked).filter(|version| version.is_legacy()).unwrap_or(Version::LATEST_LEGACY)
+}
+
+/// What binds a session to its user and client, told apart by the first's length.
+fn context(principal: &Principal) -> Vec<u8> {
+    let (user, client) = (principal.user.as_str(), principal.client.as_str());
+    format!("{}:{user}{client}", user.len()).into_bytes()
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    #[serde(rename = "k")]
+    key: String,
+    #[serde(rename = "v")]
+    version: String,
+    #[serde(rename = "c", default)]
+    client: String,
+    #[serde(rename = "s", default)]
+    sampling: bool,
+    #[serde(rename = "l", default)]
+    elicitation: bool,
+    #[serde(rename = "r", default)]
+    roots: bool,
+    #[serde(rename = "e")]
+    expires: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entropy::Seeded;
+    use crate::id::{ClientId, FamilyId, UserId};
+    use crate::oauth::Role;
+    use crate::time::Instant;
+
+    fn principal(user: &str, client: &str) -> Principal {
+        Principal {
+            user: UserId::new(user),
+            client: ClientId::new(client),
+            role: Role::Client,
+            audience: "https://relay.example/mcp".into(),
+            scopes: BTreeSet::new(),
+            family: FamilyId::new("f"),
+            expires: UnixTime::from_secs(100),
+            family_expires: UnixTime::from_secs(1000),
+        }
+    }
+
+    fn at(secs: u64) -> Now {
+        Now { instant: Instant::default(), unix: UnixTime::from_secs(secs) }
+    }
+
+    fn sealer() -> Sealer {
+        Sealer::new(std::vec![Sealer::generate(&mut Seeded::new(1))])
+    }
+
+    const PARAMS: &[u8] = br#"{"protocolVersion":"2025-06-18","clientInfo":{"name":"Cursor","version":"1.2"},
+        "capabilities":{"sampling":{},"roots":null}}"#;
+
+    #[test]
+    fn session_reads_back_for_its_own_client_alone() {
+        let mut entropy = Seeded::new(2);
+        let session = begin(&Bytes::from_static(PARAMS), at(10), &mut entropy);
+        assert_eq!(session.version, Version::V2025_06_18);
+        assert_eq!(session.client, "Cursor 1.2");
+        assert_eq!(session.capabilities, Capabilities { sampling: true, elicitation: false, roots: false });
+        let own = principal("ann", "client");
+        let id = seal(&sealer(), &session, &own, &mut entropy);
+        let read =
+            |principal: &Principal, snapshot: &Snapshot, secs| open(&sealer(), &id, principal, snapshot, at(secs));
+        let none = Snapshot::default();
+        let end = session.expires.as_secs();
+        assert_eq!(read(&own, &none, end - 1), Some(session.clone()));
+        assert_eq!(read(&own, &none, end), None, "it has run out");
+        assert_eq!(read(&principal("bob", "client"), &none, 10), None);
+        assert_eq!(read(&principal("ann", "other"), &none, 10), None);
+        assert_eq!(read(&principal("annc", "lient"), &none, 10), None);
+        let mut ended = Snapshot::default();
+        ended.ended_sessions.insert(session.key.clone(), session.expires);
+        assert_eq!(read(&own, &ended, 10), None);
+    }
+
+    #[test]
+    fn unknown_versions_are_answered_with_the_latest_that_has_a_handshake() {
+        for (asked, version) in [
+            ("2024-11-05", Version::V2024_11_05),
+            ("2025-03-26", Version::V2025_03_26),
+            ("2025-11-25", Version::V2025_11_25),
+            ("2026-07-28", Version::V2025_11_25),
+            ("1999-01-01", Version::V2025_11_25),
+            ("", Version::V2025_11_25),
+        ] {
+            assert_eq!(negotiate(asked), version, "{asked}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_id_is_refused_and_any_client_fits(id in any::<String>(), name in any::<String>(), version in ".{0,200}") {
+            let own = principal("ann", "client");
+            prop_assert_eq!(open(&sealer(), &id, &own, &Snapshot::default(), at(10)), None);
+            let info = rpc::quoted(&name);
+            let params = format!("{{\"clientInfo\":{{\"name\":{info},\"version\":{}}}}}", rpc::quoted(&version));
+            let mut entropy = Seeded::new(3);
+            let session = begin(&Bytes::from(params), at(10), &mut entropy);
+            let id = seal(&sealer(), &session, &own, &mut entropy);
+            prop_assert!(id.len() <= limits::MAX_SESSION_ID);
+            prop_assert_eq!(open(&sealer(), &id, &own, &Snapshot::default(), at(10)), Some(session));
+        }
+    }
+}
