@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn bearer_token_is_read_strictly() {
-        let cases: [(&[&str], Result<Option<&str>, BadCredentials>); 12] = [
-            (&[], Ok(None)),
+        for (values, expected) in [
+            (&[][..], Ok(None)),
             (&["Bearer abc"], Ok(Some("abc"))),
             (&["bEARER  a-._~+/9=="], Ok(Some("a-._~+/9=="))),
             (&["Basic abc"], Ok(None)),
@@ -146,8 +146,7 @@ mod tests {
             (&["Bearer a=b"], Err(BadCredentials)),
             (&["Bearer \u{e9}"], Err(BadCredentials)),
             (&["Bearer a", "Bearer a"], Err(BadCredentials)),
-        ];
-        for (values, expected) in cases {
+        ] {
             assert_eq!(bearer(&headers(&AUTHORIZATION, values)), expected, "{values:?}");
         }
     }
