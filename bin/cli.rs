@@ -39,9 +39,9 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
 
-    /// How much is logged: error, warn, info, debug, trace, or directives such as tunnel_core::relay=trace
-    #[arg(long, global = true, value_name = "LEVEL", env = "MCP_LOCAL_TUNNEL_LOG", default_value = "info")]
-    pub(crate) log_level: String,
+    /// How much is logged: error, warn, info, debug, trace, or directives such as tunnel_core::relay=trace [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", env = "MCP_LOCAL_TUNNEL_LOG", hide_env_values = true)]
+    pub(crate) log_level: Option<String>,
 
     /// Allow a relay over http:// or ws:// that is not on this machine: tokens travel in clear
     #[arg(long, global = true)]

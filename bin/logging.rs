@@ -4,12 +4,16 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Global, LogFormat};
+use crate::cli::{Cli, Command, LogFormat};
 use crate::failure::Failure;
 
 /// Starts logging for the rest of the process.
-pub(crate) fn start(global: &Global) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(directives(&global.log_level)).map_err(|_| {
+pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
+    let global = &cli.global;
+    // The demo tells a story of its own on stdout.
+    let default = if matches!(cli.command, Some(Command::Demo(_))) { "warn" } else { "info" };
+    let level = global.log_level.as_deref().map(str::trim).filter(|level| !level.is_empty()).unwrap_or(default);
+    let filter = EnvFilter::try_new(directives(level)).map_err(|_| {
         Failure::Usage("--log-level (or MCP_LOCAL_TUNNEL_LOG) must be error, warn, info, debug or trace".into())
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -22,11 +26,9 @@ pub(crate) fn start(global: &Global) -> Result<(), Failure> {
 
 /// A bare level counts for our own crates; libraries then speak only to warn.
 fn directives(level: &str) -> String {
-    let level = level.trim();
     if level.contains(['=', ',']) {
         return level.to_owned();
     }
-    let level = if level.is_empty() { "info" } else { level };
     let ours = ["mcp_local_tunnel", "tunnel_core", "tunnel_runtime_tokio", "tunnel_runtime_async_std"];
     let ours: Vec<_> = ours.iter().map(|name| format!("{name}={level}")).collect();
     format!("warn,{}", ours.join(","))

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         host::guard::main(args);
     }
     let cli = cli::Cli::parse();
-    let outcome = logging::start(&cli.global).and_then(|()| commands::run(&cli));
+    let outcome = logging::start(&cli).and_then(|()| commands::run(&cli));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

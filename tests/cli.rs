@@ -1,0 +1,258 @@
+//! The program from outside: what it prints, what it exits with, what it refuses.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A home directory of its own, removed at the end.
+struct Home(PathBuf);
+
+impl Home {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mcp-local-tunnel-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new directory");
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).expect("writes");
+    }
+
+    /// The program, in this directory and with nothing of the caller's environment.
+    fn command(&self, args: &[&str]) -> Command {
+        let program = std::env::var_os("TUNNEL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_mcp-local-tunnel").into());
+        let mut command = Command::new(program);
+        command.args(args).current_dir(&self.0).env_clear().env("HOME", &self.0).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().expect("starts"))
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &str) -> Ran {
+        let mut command = self.command(args);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        child.stdin.take().expect("is piped").write_all(input.as_bytes()).expect("writes");
+        Ran::from(child.wait_with_output().expect("ends"))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("is UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+const RELAY: &str = r#"{"mode":"relay","auth":{"issuer":"https://id.example.com"}}"#;
+const AGENT: &str = r#"{"mode":"agent","relay":"tunnel.example.com","servers":{"a":{"command":["touch","ran"],"env":{"KEY":"hunter2"}}}}"#;
+
+#[test]
+fn help_and_version_go_to_stdout_and_teach() {
+    let home = Home::new();
+    let help = home.run(&["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    for word in ["Exit codes:", "Examples:", "3  sign-in is needed", "\"mode\": \"relay\""] {
+        assert!(help.stdout.contains(word), "{word}\n{}", help.stdout);
+    }
+    assert!(!help.stdout.contains("__guard") && !help.stdout.contains("demo-server"));
+    assert!(home.run(&["--version"]).stdout.starts_with("mcp-local-tunnel 2."));
+    for command in ["relay", "agent", "demo", "login", "config", "token", "completions", "hash-password"] {
+        assert_eq!(home.run(&[command, "--help"]).code, Some(0), "{command}");
+    }
+}
+
+#[test]
+fn help_does_not_show_the_configuration_of_the_environment() {
+    let home = Home::new();
+    let config = r#"{"secret":"hunter2"}"#;
+    let help = Ran::from(home.command(&["--help"]).env("MCP_LOCAL_TUNNEL_CONFIG", config).output().expect("starts"));
+    assert!(help.code == Some(0) && !help.stdout.contains("hunter2"), "{help:?}");
+}
+
+#[test]
+fn wrong_command_lines_exit_with_2() {
+    let home = Home::new();
+    for args in [
+        &["frobnicate"][..],
+        &["--frobnicate"],
+        &["demo", "--port", "65536"],
+        &["token", "create", "ada"],
+        &["token", "create", "ada", "--role", "client", "--expires", "soon"],
+        &["--log-level", "loud", "gen-secret"],
+        &["--log-format", "xml", "gen-secret"],
+        &[],
+        &["relay"],
+        &["agent"],
+        &["--config", "missing.json"],
+        &["--config", "{"],
+        &["--config", RELAY, "agent"],
+        &["--config", AGENT, "relay"],
+        &["--config", AGENT, "token", "list"],
+    ] {
+        let ran = home.run(args);
+        assert!(ran.code == Some(2) && ran.stdout.is_empty() && ran.stderr.starts_with("error:"), "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn configuration_is_checked_from_text_path_environment_and_directory() {
+    let home = Home::new();
+    home.write("named.json", RELAY);
+    home.write("mcp-local-tunnel.config.json", AGENT);
+    for (args, variable, mode) in [
+        (&["--config", RELAY, "config", "check"][..], AGENT, "relay"),
+        (&["--config", "named.json", "config", "check"], AGENT, "relay"),
+        (&["config", "check"], RELAY, "relay"),
+        (&["config", "check"], "named.json", "relay"),
+        (&["config", "check"], "", "agent"),
+    ] {
+        let ran = Ran::from(home.command(args).env("MCP_LOCAL_TUNNEL_CONFIG", variable).output().expect("starts"));
+        assert!(ran.code == Some(0) && ran.stdout.contains(&format!("mode {mode}")), "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn check_names_every_problem_and_strict_takes_warnings_as_errors() {
+    let home = Home::new();
+    let ran = home.run(&["config", "check", "--config", r#"{"mode":"relay","auth":{"isuer":"x"},"prt":1}"#]);
+    assert_eq!(ran.code, Some(2));
+    for line in
+        ["warning: prt is not a setting: did you mean port?", "warning: auth.isuer", "error: auth.issuer is missing"]
+    {
+        assert!(ran.stdout.contains(line), "{line}\n{}", ran.stdout);
+    }
+    let unknown = r#"{"mode":"relay","auth":{"issuer":"https://id.example.com"},"prt":1}"#;
+    assert_eq!(home.run(&["config", "check", "--config", unknown]).code, Some(0));
+    let strict = home.run(&["config", "check", "--strict", "--json", "--config", unknown]);
+    assert_eq!(strict.code, Some(2));
+    assert!(
+        strict.stdout.contains(r#""path": "prt""#) && strict.stdout.contains(r#""ok": false"#),
+        "{}",
+        strict.stdout
+    );
+}
+
+#[test]
+fn insecure_relay_needs_the_flag() {
+    let home = Home::new();
+    let config = AGENT.replace("tunnel.example.com", "http://tunnel.example.com");
+    let refused = home.run(&["config", "check", "--config", &config]);
+    assert!(refused.code == Some(2) && refused.stdout.contains("--allow-insecure"), "{refused:?}");
+    assert_eq!(home.run(&["config", "check", "--allow-insecure", "--config", &config]).code, Some(0));
+}
+
+#[test]
+fn found_agent_configuration_is_refused_without_a_terminal_and_the_remedy_is_named() {
+    let home = Home::new();
+    home.write("mcp-local-tunnel.config.json", AGENT);
+    for args in [&[][..], &["agent"]] {
+        let ran = home.run(args);
+        assert!(ran.code == Some(2) && ran.stderr.contains("mcp-local-tunnel config trust"), "{args:?}: {ran:?}");
+    }
+    assert!(!home.path().join("ran").exists());
+}
+
+#[test]
+fn trust_is_remembered_shows_no_value_and_ends_with_a_change() {
+    let home = Home::new();
+    home.write("mcp-local-tunnel.config.json", AGENT);
+    let trusted = home.run(&["config", "trust"]);
+    assert!(
+        trusted.code == Some(0) && trusted.stdout.contains("a: touch ran") && !trusted.stdout.contains("hunter2"),
+        "{trusted:?}"
+    );
+    let register = home.path().join(".config/mcp-local-tunnel/trusted.json");
+    let text = fs::read_to_string(&register).expect("is written");
+    assert!(text.contains("sha256") && !text.contains("hunter2"), "{text}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&register).expect("exists").permissions().mode() & 0o777, 0o600);
+    }
+    home.write("mcp-local-tunnel.config.json", &AGENT.replace("ran", "ran2"));
+    let ran = home.run(&["agent"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("config trust"), "{ran:?}");
+}
+
+#[test]
+fn secrets_are_new_each_time() {
+    let home = Home::new();
+    let (one, other) = (home.run(&["gen-secret"]), home.run(&["gen-secret"]));
+    assert!(one.code == Some(0) && one.stdout.starts_with("mlts_") && one.stdout != other.stdout, "{one:?}");
+}
+
+#[test]
+fn password_is_read_from_stdin_and_its_hash_fits_the_configuration() {
+    let home = Home::new();
+    let hashed = home.run_with_input(&["hash-password"], "correct horse\nsecond line\n");
+    assert!(hashed.code == Some(0) && hashed.stdout.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hashed:?}");
+    let config = format!(
+        r#"{{"mode":"relay","auth":{{"local":{{"users":[{{"name":"ada","passwordHash":"{}"}}]}}}}}}"#,
+        hashed.stdout.trim()
+    );
+    assert_eq!(home.run(&["config", "check", "--config", &config]).code, Some(0));
+    assert_eq!(home.run_with_input(&["hash-password"], "\n").code, Some(2));
+}
+
+#[test]
+fn failures_are_json_when_logs_are() {
+    let home = Home::new();
+    let ran = home.run(&["--log-format", "json", "--config", "missing.json"]);
+    let line = ran.stderr.lines().last().unwrap_or_default();
+    assert!(
+        ran.code == Some(2)
+            && line.starts_with('{')
+            && line.contains("\"level\":\"ERROR\"")
+            && line.contains("missing.json"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = home.run(&["completions", shell]);
+        assert!(ran.code == Some(0) && ran.stdout.contains("hash-password"), "{shell}");
+    }
+}
+
+#[test]
+fn demo_server_speaks_mcp() {
+    let home = Home::new();
+    let ran = home.run_with_input(
+        &["demo-server"],
+        "{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\"}}\n\n{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}\n",
+    );
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert!(ran.code == Some(0) && lines.len() == 2, "{ran:?}");
+    assert!(
+        lines[0].contains(r#""id":"a""#) && lines[0].contains("2025-11-25") && lines[1].contains("countdown"),
+        "{ran:?}"
+    );
+}
