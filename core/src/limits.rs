@@ -155,3 +155,54 @@ pub const ANNOUNCE_LATE: Duration = Duration::from_secs(300);
 pub const MAX_BATCH_ANSWER: usize = 8 * MIB;
 /// Up to here an answer that is complete is sent in one piece.
 pub const WHOLE_ANSWER: usize = 64 * KIB;
+
+/// Calls under way at one local server, held ones included: more is a client out of control.
+pub const MAX_SERVER_CALLS: usize = 256;
+/// What waits for a server that does not read its stdin: a few of the largest requests.
+pub const MAX_STDIN_BACKLOG: usize = 16 * MIB;
+/// Pages of one list: a server whose cursors never end is cut off.
+pub const MAX_PAGES: usize = 1_024;
+/// Something quoted within a reason.
+pub const MAX_QUOTE: usize = 160;
+/// The beginning of an HTTP server's error page: enough for a JSON-RPC error or a sentence.
+pub const MAX_PROBLEM: usize = 64 * KIB;
+/// Event streams of an HTTP server that stay open after their answer, so that their connections can be used again.
+pub const MAX_LINGERING: usize = 16;
+/// Resumptions in a row of one event stream that brought nothing.
+pub const MAX_RESUMPTIONS: u32 = 5;
+/// How long an HTTP server may take for an answer's head: no cap in effect, since calls end by their idle limit.
+pub const HTTP_ANSWER_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an HTTP server may take for the head of what needs no thinking.
+pub const HTTP_NOTE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first restart of a server comes within this time.
+pub const RESTART_FIRST: Duration = Duration::from_millis(500);
+/// The longest wait between restarts of a server that may recover.
+pub const RESTART_MAX: Duration = Duration::from_secs(30);
+/// How long a server must run before its backoff starts over.
+pub const RESTART_STABLE: Duration = Duration::from_secs(60);
+/// Quick ends in a row after which a server counts as failed.
+pub const MAX_QUICK_FAILURES: u32 = 5;
+/// Between attempts to start a failed server: somebody may have mended it.
+pub const FAILED_RETRY: Duration = Duration::from_secs(60);
+/// How long a process whose stdout ended may take to end itself.
+pub const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
+/// Changes of a server's tools within this time cost one list.
+pub const RELIST_DELAY: Duration = Duration::from_millis(200);
+/// How long a running server may take for a new list of its tools.
+pub const RELIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between the steps of a stop: closed stdin, SIGTERM, SIGKILL.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How long a whole stop may take: both steps, and a moment for the system to bury the dead.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// Restarts that were asked for while the configuration is being read.
+pub const MAX_PENDING_RESTARTS: usize = 64;
+
+/// How far the wall clock must run ahead of the monotonic one to count as sleep.
+pub const SUSPEND_GAP: Duration = Duration::from_secs(5);
+/// Between two looks at both clocks.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest `Retry-After` that is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
+/// Between attempts at a relay that does not take the sign-in for an agent's.
+pub const RECONNECT_REFUSED: Duration = Duration::from_secs(60);

@@ -1,45 +1,240 @@
-//! The driven machine of the agent.
+//! The driven machine of the agent: it takes events in, hands them to the part that they concern, and passes on what
+//! the parts have to say to each other.
+
+mod entries;
+mod tunnel;
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 
-use bytes::Bytes;
-
+pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn};
+use super::cx::{Cx, Slot, Timer};
+use super::routing::Routes;
+use super::server::{Server, people};
+use super::status;
+use super::uplink::{Uplink, Watch, Wish};
 use crate::config::AgentConfig;
-use crate::entropy::Entropy;
-use crate::host::{Machine, Mailbox};
-use crate::http::fetch::{Fetch, FetchEvent};
-use crate::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
+use crate::entropy::{self, Entropy, Seeded};
+use crate::host::{Machine, MonotonicClamp};
+use crate::id::JobId;
+use crate::limits;
 use crate::secret::Secret;
-use crate::signin;
-use crate::time::{Deadline, Now};
-use crate::tunnel::{self, Dialect};
+use crate::signin::machine::{self as signin, Failure, Signin};
+use crate::time::{Deadline, Instant, Now};
 
 /// An agent: local servers, the uplink to the relay, and the routing between them.
+///
+/// Servers live independently of the tunnel: what happens to it cancels calls, and touches no server.
 pub struct Agent {
-    out: Mailbox<Action>,
+    cx: Cx,
+    clamp: MonotonicClamp,
+    config: AgentConfig,
+    identity: Identity,
+    phase: Phase,
+    started: Instant,
+    interactive: bool,
+    /// `None` with a minted token.
+    signin: Option<Signin>,
+    /// Whether there was a token already.
+    signed_in: bool,
+    uplink: Uplink,
+    watch: Watch,
+    servers: BTreeMap<Slot, Server>,
+    /// The servers that have an entry; the others are on their way out.
+    names: BTreeMap<String, Slot>,
+    last_slot: u32,
+    servers_started: bool,
+    routes: Routes,
+    catalog: Catalog,
+    /// Restarts that wait for the configuration to be read.
+    restarts: Vec<Restart>,
 }
 
-/// Who this agent is; the same for all of its life.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The device's name: the configuration's, else the host name.
-    pub device: DeviceName,
-    /// What tells the device from another of that name.
-    pub device_id: DeviceId,
-    /// The program's version.
-    pub version: String,
-    /// The operating system (`linux`, `macos`), for `status`.
-    pub os: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// Before [`Event::Start`].
+    New,
+    Running,
+    /// Servers and tunnel are being ended, for this reason. `closing`: the tunnel's end is still to come.
+    Stopping {
+        exit: Exit,
+        closing: bool,
+    },
+    Done,
+}
+
+/// What the relay has yet to hear of the catalog.
+#[derive(Debug, Default)]
+struct Catalog {
+    whole: bool,
+    changed: BTreeSet<Slot>,
+    removed: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Restart {
+    server: Option<String>,
+    job: Option<JobId>,
 }
 
 impl Agent {
     /// An agent that waits for [`Event::Start`]. `token` is a minted one; without it the agent signs in.
     #[must_use]
-    pub fn new(_config: AgentConfig, _identity: Identity, _token: Option<Secret>, _entropy: Box<dyn Entropy>) -> Self {
-        Self { out: Mailbox::default() }
+    pub fn new(config: AgentConfig, identity: Identity, token: Option<Secret>, mut entropy: Box<dyn Entropy>) -> Self {
+        // Jitter is no secret, and the sign-in needs the real source for its own.
+        let jitter = Seeded::new(u64::from_le_bytes(entropy::bytes(&mut entropy)));
+        let settings = signin::Settings {
+            relay: config.relay.clone(),
+            // Whether such a relay may be used was decided when the configuration was checked.
+            allow_insecure: config.relay.starts_with("http://"),
+        };
+        let signin = token.is_none().then(|| Signin::new(settings, entropy));
+        let mut agent = Self {
+            cx: Cx::new(jitter, identity.version.clone()),
+            clamp: MonotonicClamp::default(),
+            uplink: Uplink::new(config.relay.clone(), &identity, token),
+            config,
+            identity,
+            phase: Phase::New,
+            started: Instant::default(),
+            interactive: false,
+            signin,
+            signed_in: false,
+            watch: Watch::default(),
+            servers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            last_slot: 0,
+            servers_started: false,
+            routes: Routes::default(),
+            catalog: Catalog::default(),
+            restarts: Vec::new(),
+        };
+        for name in agent.config.servers.keys().cloned().collect::<Vec<_>>() {
+            agent.add_server(name);
+        }
+        agent
+    }
+
+    fn begin(&mut self, now: Now) {
+        self.cx.now = self.clamp.clamp(now);
+        if self.watch.woke(self.cx.now) && self.phase == Phase::Running {
+            tracing::info!("the machine was asleep");
+            let wish = self.uplink.woke(&mut self.cx);
+            self.grant(wish);
+        }
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Start { interactive } => self.start(interactive),
+            Event::Signin(event) => self.signin_event(event),
+            Event::Dialed { conn, dialect } => self.uplink.dialed(conn, dialect, &mut self.cx),
+            Event::DialFailed { conn, error } if self.uplink.is_current(conn) => {
+                let wish = self.uplink.dial_failed(&error, &mut self.cx);
+                self.grant(wish);
+            }
+            Event::DialFailed { .. } => {}
+            Event::Tunnel { conn, event } => self.tunnel_event(conn, event),
+            Event::Nudge if self.phase == Phase::Running => {
+                let wish = self.uplink.nudge(&mut self.cx);
+                self.grant(wish);
+            }
+            Event::Nudge => {}
+            Event::ConfigRead(result) => self.config_read(result),
+            Event::Control { job, command } => self.control(job, command),
+            Event::Stop => self.stop(Exit::Stopped),
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::Line { .. }
+            | Event::LineTooLong { .. }
+            | Event::Wrote { .. }
+            | Event::OutputEnded { .. }
+            | Event::Exited { .. }
+            | Event::Fetch { .. } => self.server_event(event),
+        }
+    }
+
+    /// Something of a server's process or fetch. One of a server that is gone finds nobody.
+    fn server_event(&mut self, event: Event) {
+        let slot = match &event {
+            Event::Spawned { child, .. }
+            | Event::SpawnFailed { child, .. }
+            | Event::Line { child, .. }
+            | Event::LineTooLong { child, .. }
+            | Event::Wrote { child, .. }
+            | Event::OutputEnded { child }
+            | Event::Exited { child, .. } => self.cx.child_slot(*child),
+            Event::Fetch { fetch, .. } => self.cx.fetch_slot(*fetch),
+            _ => None,
+        };
+        let Some(server) = slot.and_then(|slot| self.servers.get_mut(&slot)) else { return };
+        let cx = &mut self.cx;
+        match event {
+            Event::Spawned { child, pid } => server.spawned(child, pid, cx),
+            Event::SpawnFailed { child, error } => {
+                cx.forget_child(child);
+                server.spawn_failed(child, &error, cx);
+            }
+            Event::Line { child, line } => server.line(child, &line, cx),
+            Event::LineTooLong { child, prefix, suffix, length } => {
+                server.line_too_long(child, &prefix, &suffix, length, cx);
+            }
+            Event::Wrote { child, bytes } => server.wrote(child, bytes),
+            Event::OutputEnded { child } => server.output_ended(child, cx),
+            Event::Exited { child, code, signal, stderr } => {
+                cx.forget_child(child);
+                server.exited(child, code, signal, &stderr, cx);
+            }
+            Event::Fetch { fetch, event } => {
+                if event.is_last() {
+                    cx.forget_fetch(fetch);
+                }
+                server.fetched(fetch, event, cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Redial => {
+                let wish = self.uplink.redial(&mut self.cx);
+                self.grant(wish);
+            }
+            Timer::Watch => self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL),
+            Timer::SigninAgain => self.signin_event(signin::Event::Start { interactive: self.interactive }),
+            Timer::StopDeadline => {
+                if let Phase::Stopping { exit, .. } = &self.phase {
+                    tracing::warn!("not everything ended in time");
+                    let exit = exit.clone();
+                    self.exit(exit);
+                }
+            }
+            Timer::Server(slot, timer) => {
+                if let Some(server) = self.servers.get_mut(&slot) {
+                    server.handle_timeout(timer, &mut self.cx);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the parts have to say to each other, until all is said.
+    fn settle(&mut self) {
+        loop {
+            self.drain_signin();
+            let Some(report) = self.cx.reports.pop_front() else { break };
+            self.hear(report);
+        }
+        self.servers.retain(|slot, server| self.names.get(server.name()) == Some(slot) || !server.is_gone());
+        self.send_catalog();
+        self.finish();
+    }
+
+    fn exit(&mut self, exit: Exit) {
+        self.phase = Phase::Done;
+        self.cx.out.push(Action::Exit(exit));
     }
 }
 
@@ -47,262 +242,150 @@ impl Machine for Agent {
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, _event: Event, _now: Now) {}
+    fn handle_event(&mut self, event: Event, now: Now) {
+        if self.phase == Phase::Done {
+            return;
+        }
+        self.begin(now);
+        self.dispatch(event);
+        self.settle();
+    }
 
-    fn handle_timeout(&mut self, _now: Now) {}
+    fn handle_timeout(&mut self, now: Now) {
+        if self.phase == Phase::Done {
+            return;
+        }
+        self.begin(now);
+        while let Some(timer) = self.cx.timers.pop_due(self.cx.now.instant) {
+            self.fire(timer);
+        }
+        if let Some(signin) = &mut self.signin {
+            signin.handle_timeout(self.cx.now);
+        }
+        self.settle();
+    }
 
     fn poll_action(&mut self) -> Option<Action> {
-        self.out.pop()
+        self.cx.out.pop()
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        if self.phase == Phase::Done {
+            return None;
+        }
+        let own = self.cx.timers.next().map(|(at, timer)| Deadline { at, reason: timer.reason() });
+        let signin = self.signin.as_ref().and_then(Machine::poll_timeout);
+        own.into_iter().chain(signin).min_by_key(|deadline| deadline.at)
     }
 }
 
-/// What happened, as far as an agent is concerned.
-#[derive(Debug)]
-pub enum Event {
-    /// Begin: sign in, start servers, dial.
-    Start {
-        /// Whether a person is there, so that a browser may be opened for the sign-in.
-        interactive: bool,
-    },
+impl Agent {
+    fn start(&mut self, interactive: bool) {
+        if self.phase != Phase::New {
+            return;
+        }
+        self.phase = Phase::Running;
+        self.started = self.cx.now.instant;
+        self.interactive = interactive;
+        self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL);
+        if self.uplink.has_token() {
+            self.start_servers();
+            let wish = self.uplink.dial(&mut self.cx);
+            self.grant(wish);
+        } else {
+            self.signin_event(signin::Event::Start { interactive });
+        }
+    }
+
     /// Something of the sign-in.
-    Signin(signin::machine::Event),
-    /// The tunnel is connected: the WebSocket handshake is done.
-    Dialed {
-        /// The connection that [`Action::Dial`] named.
-        conn: ConnId,
-        /// What the relay's 101 said.
-        dialect: Dialect,
-    },
-    /// The tunnel could not be connected.
-    DialFailed {
-        /// The connection that [`Action::Dial`] named.
-        conn: ConnId,
-        /// Why.
-        error: DialError,
-    },
-    /// The tunnel said something; `Closed` is its last word.
-    Tunnel {
-        /// The connection.
-        conn: ConnId,
-        /// What it said.
-        event: tunnel::Event,
-    },
-    /// A server's process runs.
-    Spawned {
-        /// Which.
-        child: ChildId,
-        /// The process's id, for `status`.
-        pid: u32,
-    },
-    /// A server's process could not be started.
-    SpawnFailed {
-        /// Which.
-        child: ChildId,
-        /// What the system said.
-        error: String,
-    },
-    /// A line of a server's stdout, without its end; never longer than the cap.
-    Line {
-        /// Which.
-        child: ChildId,
-        /// The line.
-        line: Bytes,
-    },
-    /// A line of a server's stdout was over the cap and thrown away, but for its ends: in one of them is the id of the
-    /// call that it answers (many servers write it last).
-    LineTooLong {
-        /// Which.
-        child: ChildId,
-        /// How it began, at most 4 KiB.
-        prefix: Bytes,
-        /// How it ended, at most 256 bytes.
-        suffix: Bytes,
-        /// How long it was, in bytes.
-        length: u64,
-    },
-    /// Bytes went into a server's stdin.
-    Wrote {
-        /// Which.
-        child: ChildId,
-        /// How many.
-        bytes: usize,
-    },
-    /// A server's stdout ended; its process may go on.
-    OutputEnded {
-        /// Which.
-        child: ChildId,
-    },
-    /// A server's process ended, and every line of its stdout was brought before. Its last event. A stdout that a
-    /// descendant keeps open is given up 100 ms after the process ended.
-    Exited {
-        /// Which.
-        child: ChildId,
-        /// The exit code, or `None` when a signal ended it.
-        code: Option<i32>,
-        /// The signal that ended it.
-        signal: Option<i32>,
-        /// The last lines of its stderr, at most 2 KiB, for people.
-        stderr: String,
-    },
-    /// Something of a request to a local HTTP server.
-    Fetch {
-        /// Which.
-        fetch: FetchId,
-        /// What.
-        event: FetchEvent,
-    },
-    /// The configuration was read again, or why not.
-    ConfigRead(Result<AgentConfig, String>),
-    /// SIGHUP, or the network changed: try to connect at once.
-    Nudge,
-    /// Somebody asks on the control socket.
-    Control {
-        /// To answer with [`Action::ControlReply`].
-        job: JobId,
-        /// What.
-        command: ControlCommand,
-    },
-    /// End: stop servers, close the tunnel, then order [`Action::Exit`].
-    Stop,
-}
+    fn signin_event(&mut self, event: signin::Event) {
+        // Tokens of an earlier run: signed in, also while the relay cannot be reached.
+        let cached = matches!(&event, signin::Event::Loaded(Some(tokens)) if !tokens.is_empty());
+        if let Some(signin) = &mut self.signin {
+            signin.handle_event(event, self.cx.now);
+        }
+        if cached && self.phase == Phase::Running {
+            self.start_servers();
+        }
+    }
 
-/// Why the tunnel could not be connected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialError {
-    /// No connection, or it broke: name not found, refused, TLS.
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    /// The relay answered with another status than 101.
-    #[error("the relay answered {status}: {message}")]
-    Status {
-        /// The HTTP status.
-        status: u16,
-        /// `Retry-After`, if given in seconds.
-        retry_after: Option<Duration>,
-        /// The beginning of the body, at most 512 bytes, control characters removed.
-        message: String,
-    },
-    /// No answer in time.
-    #[error("no answer in time")]
-    TimedOut,
-}
+    fn drain_signin(&mut self) {
+        while let Some(action) = self.signin.as_mut().and_then(Machine::poll_action) {
+            match action {
+                signin::Action::Ready { access, expires } if self.phase == Phase::Running => {
+                    self.signed_in = true;
+                    self.start_servers();
+                    let wish = self.uplink.token(access, expires, &mut self.cx);
+                    self.grant(wish);
+                }
+                signin::Action::Failed(failure) if self.phase == Phase::Running => self.signin_failed(failure),
+                signin::Action::Ready { .. } | signin::Action::Failed(_) => {}
+                action => self.cx.out.push(Action::Signin(action)),
+            }
+        }
+    }
 
-/// What may be asked on an agent's control socket.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case")]
-pub enum ControlCommand {
-    /// What is up and what is not: a JSON document.
-    Status,
-    /// Restart one server, or all.
-    Restart {
-        /// Which.
-        #[serde(default)]
-        server: Option<String>,
-    },
-}
+    fn signin_failed(&mut self, failure: Failure) {
+        tracing::warn!(reason = failure.to_string().as_str(), "no token");
+        self.uplink.note(people(&failure.to_string(), limits::MAX_REASON));
+        match failure {
+            // It is tried again by itself.
+            Failure::Unreachable { .. } => {}
+            // It was a relay before: a captive portal, a maintenance page.
+            Failure::NotARelay { .. } if self.signed_in => {
+                self.cx.timers.set(Timer::SigninAgain, self.cx.now.instant + limits::RECONNECT_REFUSED);
+            }
+            Failure::NotARelay { .. }
+            | Failure::NeedsLogin { .. }
+            | Failure::Refused { .. }
+            | Failure::Local { .. } => self.stop(Exit::NeedsLogin(failure)),
+        }
+    }
 
-/// What an agent orders.
-#[derive(Debug)]
-pub enum Action {
-    /// Something of the sign-in (never `Ready` or `Failed`: those stay inside).
-    Signin(signin::machine::Action),
-    /// Connect a tunnel. The adapter makes the WebSocket handshake with these headers, then a
-    /// [`tunnel::connection::Connection`], and brings `Dialed` or `DialFailed`.
-    Dial {
-        /// Its number.
-        conn: ConnId,
-        /// `ws` or `wss` URL.
-        url: String,
-        /// For the upgrade request; the token is marked sensitive.
-        headers: http::HeaderMap,
-        /// What the connection tells the relay of this side.
-        hello: tunnel::Hello,
-    },
-    /// Give a command to the tunnel.
-    Tunnel {
-        /// The connection.
-        conn: ConnId,
-        /// The command.
-        command: tunnel::Command,
-    },
-    /// Start a server's process in its own process group.
-    Spawn {
-        /// Its number.
-        child: ChildId,
-        /// What to run.
-        spawn: Spawn,
-    },
-    /// Write a line (its end included) to a server's stdin, in order; then bring `Wrote`.
-    Write {
-        /// Which.
-        child: ChildId,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// Close a server's stdin.
-    CloseStdin {
-        /// Which.
-        child: ChildId,
-    },
-    /// Signal a server's whole process group.
-    Kill {
-        /// Which.
-        child: ChildId,
-        /// SIGKILL rather than SIGTERM.
-        force: bool,
-    },
-    /// Make a request to a local HTTP server; its body is read in pieces.
-    Fetch {
-        /// Its number.
-        fetch: FetchId,
-        /// The request.
-        request: Fetch,
-    },
-    /// Stop a fetch; no event of it follows.
-    AbortFetch {
-        /// Which.
-        fetch: FetchId,
-    },
-    /// Read the configuration again, then bring `ConfigRead`.
-    ReadConfig,
-    /// Answer on the control socket: one JSON document.
-    ControlReply {
-        /// The question's number.
-        job: JobId,
-        /// The answer.
-        json: Bytes,
-    },
-    /// The process may end, for this reason.
-    Exit(Exit),
-}
+    /// Does what the uplink wants.
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Nothing => {}
+            Wish::Signin => self.signin_event(signin::Event::Refused),
+            Wish::Exit(exit) => self.stop(exit),
+        }
+    }
 
-/// A process to run.
-#[derive(Debug, Clone)]
-pub struct Spawn {
-    /// The server's name, for its stderr file.
-    pub server: String,
-    /// The program and its arguments; never empty.
-    pub command: Vec<String>,
-    /// Its whole environment besides the small base that the adapter takes from its own
-    /// ([`crate::config::BASE_ENVIRONMENT`]).
-    pub env: Vec<(String, Secret)>,
-    /// Its working directory.
-    pub cwd: Option<String>,
-    /// The longest line of stdout that is taken, in bytes.
-    pub max_line: usize,
-}
+    /// Ends everything; asked a second time, at once.
+    fn stop(&mut self, exit: Exit) {
+        match self.phase {
+            Phase::Done => {}
+            Phase::Stopping { .. } => {
+                tracing::info!("stopping at once");
+                for server in self.servers.values_mut() {
+                    server.kill(&mut self.cx);
+                }
+            }
+            Phase::New | Phase::Running => {
+                tracing::info!("stopping");
+                for server in self.servers.values_mut() {
+                    server.stop(&mut self.cx);
+                }
+                let closing = self.uplink.close(&mut self.cx);
+                self.cx.timers.clear(&Timer::SigninAgain);
+                self.cx.timers.set(Timer::StopDeadline, self.cx.now.instant + limits::STOP_TIMEOUT);
+                for job in self.restarts.drain(..).filter_map(|restart| restart.job) {
+                    let error = Some("the agent stops".to_string());
+                    let json = status::json(&status::Restarted { servers: Vec::new(), error });
+                    self.cx.out.push(Action::ControlReply { job, json });
+                }
+                self.phase = Phase::Stopping { exit, closing };
+            }
+        }
+    }
 
-/// Why an agent ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// As asked.
-    Stopped,
-    /// Sign-in is needed and cannot be had here.
-    NeedsLogin(signin::machine::Failure),
-    /// The relay refused this device for good.
-    Refused(String),
+    /// Ends the agent once nothing of it is left.
+    fn finish(&mut self) {
+        if let Phase::Stopping { exit, closing: false } = &self.phase
+            && self.servers.values().all(Server::is_gone)
+        {
+            let exit = exit.clone();
+            self.exit(exit);
+        }
+    }
 }

@@ -75,3 +75,11 @@ pub enum FetchEvent {
     /// No more will come.
     Failed(FetchError),
 }
+
+impl FetchEvent {
+    /// Whether nothing follows.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        matches!(self, Self::End | Self::Failed(_))
+    }
+}

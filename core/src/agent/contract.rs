@@ -1,0 +1,275 @@
+//! What an agent is told and what it orders: the values between [`Agent`](super::Agent) and its adapter.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::AgentConfig;
+use crate::http::fetch::{Fetch, FetchEvent};
+use crate::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
+use crate::secret::Secret;
+use crate::signin;
+use crate::tunnel::{self, Dialect};
+
+/// Who this agent is; the same for all of its life.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The device's name: the configuration's, else the host name.
+    pub device: DeviceName,
+    /// What tells the device from another of that name.
+    pub device_id: DeviceId,
+    /// The program's version.
+    pub version: String,
+    /// The operating system (`linux`, `macos`), for `status`.
+    pub os: String,
+}
+
+/// What happened, as far as an agent is concerned.
+#[derive(Debug)]
+pub enum Event {
+    /// Begin: sign in, start servers, dial.
+    Start {
+        /// Whether a person is there, so that a browser may be opened for the sign-in.
+        interactive: bool,
+    },
+    /// Something of the sign-in.
+    Signin(signin::machine::Event),
+    /// The tunnel is connected: the WebSocket handshake is done.
+    Dialed {
+        /// The connection that [`Action::Dial`] named.
+        conn: ConnId,
+        /// What the relay's 101 said.
+        dialect: Dialect,
+    },
+    /// The tunnel could not be connected.
+    DialFailed {
+        /// The connection that [`Action::Dial`] named.
+        conn: ConnId,
+        /// Why.
+        error: DialError,
+    },
+    /// The tunnel said something; `Closed` is its last word.
+    Tunnel {
+        /// The connection.
+        conn: ConnId,
+        /// What it said.
+        event: tunnel::Event,
+    },
+    /// A server's process runs.
+    Spawned {
+        /// Which.
+        child: ChildId,
+        /// The process's id, for `status`.
+        pid: u32,
+    },
+    /// A server's process could not be started.
+    SpawnFailed {
+        /// Which.
+        child: ChildId,
+        /// What the system said.
+        error: String,
+    },
+    /// A line of a server's stdout, without its end; never longer than the cap.
+    Line {
+        /// Which.
+        child: ChildId,
+        /// The line.
+        line: Bytes,
+    },
+    /// A line of a server's stdout was over the cap and thrown away, but for its ends: in one of them is the id of the
+    /// call that it answers (many servers write it last).
+    LineTooLong {
+        /// Which.
+        child: ChildId,
+        /// How it began, at most 4 KiB.
+        prefix: Bytes,
+        /// How it ended, at most 256 bytes.
+        suffix: Bytes,
+        /// How long it was, in bytes.
+        length: u64,
+    },
+    /// Bytes went into a server's stdin.
+    Wrote {
+        /// Which.
+        child: ChildId,
+        /// How many.
+        bytes: usize,
+    },
+    /// A server's stdout ended; its process may go on.
+    OutputEnded {
+        /// Which.
+        child: ChildId,
+    },
+    /// A server's process ended, and every line of its stdout was brought before. Its last event. A stdout that a
+    /// descendant keeps open is given up 100 ms after the process ended.
+    Exited {
+        /// Which.
+        child: ChildId,
+        /// The exit code, or `None` when a signal ended it.
+        code: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+        /// The last lines of its stderr, at most 2 KiB, for people.
+        stderr: String,
+    },
+    /// Something of a request to a local HTTP server.
+    Fetch {
+        /// Which.
+        fetch: FetchId,
+        /// What.
+        event: FetchEvent,
+    },
+    /// The configuration was read again, or why not.
+    ConfigRead(Result<AgentConfig, String>),
+    /// SIGHUP, or the network changed: try to connect at once.
+    Nudge,
+    /// Somebody asks on the control socket.
+    Control {
+        /// To answer with [`Action::ControlReply`].
+        job: JobId,
+        /// What.
+        command: ControlCommand,
+    },
+    /// End: stop servers, close the tunnel, then order [`Action::Exit`].
+    Stop,
+}
+
+/// Why the tunnel could not be connected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// No connection, or it broke: name not found, refused, TLS.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The relay answered with another status than 101.
+    #[error("the relay answered {status}: {message}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// `Retry-After`, if given in seconds.
+        retry_after: Option<Duration>,
+        /// The beginning of the body, at most 512 bytes, control characters removed.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// What may be asked on an agent's control socket.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum ControlCommand {
+    /// What is up and what is not: a JSON document.
+    Status,
+    /// Restart one server, or all.
+    Restart {
+        /// Which.
+        #[serde(default)]
+        server: Option<String>,
+    },
+}
+
+/// What an agent orders.
+#[derive(Debug)]
+pub enum Action {
+    /// Something of the sign-in (never `Ready` or `Failed`: those stay inside).
+    Signin(signin::machine::Action),
+    /// Connect a tunnel. The adapter makes the WebSocket handshake with these headers, then a
+    /// [`tunnel::connection::Connection`], and brings `Dialed` or `DialFailed`.
+    Dial {
+        /// Its number.
+        conn: ConnId,
+        /// `ws` or `wss` URL.
+        url: String,
+        /// For the upgrade request; the token is marked sensitive.
+        headers: http::HeaderMap,
+        /// What the connection tells the relay of this side.
+        hello: tunnel::Hello,
+    },
+    /// Give a command to the tunnel.
+    Tunnel {
+        /// The connection.
+        conn: ConnId,
+        /// The command.
+        command: tunnel::Command,
+    },
+    /// Start a server's process in its own process group.
+    Spawn {
+        /// Its number.
+        child: ChildId,
+        /// What to run.
+        spawn: Spawn,
+    },
+    /// Write a line (its end included) to a server's stdin, in order; then bring `Wrote`.
+    Write {
+        /// Which.
+        child: ChildId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Close a server's stdin.
+    CloseStdin {
+        /// Which.
+        child: ChildId,
+    },
+    /// Signal a server's whole process group. `Exited` (or `SpawnFailed`) follows as it always does.
+    Kill {
+        /// Which.
+        child: ChildId,
+        /// SIGKILL rather than SIGTERM.
+        force: bool,
+    },
+    /// Make a request to a local HTTP server; its body is read in pieces.
+    Fetch {
+        /// Its number.
+        fetch: FetchId,
+        /// The request.
+        request: Fetch,
+    },
+    /// Stop a fetch. Events of it that are under way are ignored.
+    AbortFetch {
+        /// Which.
+        fetch: FetchId,
+    },
+    /// Read the configuration again, then bring `ConfigRead`.
+    ReadConfig,
+    /// Answer on the control socket: one JSON document, a [`status::Document`](super::status::Document) or a
+    /// [`status::Restarted`](super::status::Restarted).
+    ControlReply {
+        /// The question's number.
+        job: JobId,
+        /// The answer.
+        json: Bytes,
+    },
+    /// The process may end, for this reason.
+    Exit(Exit),
+}
+
+/// A process to run.
+#[derive(Debug, Clone)]
+pub struct Spawn {
+    /// The server's name, for its stderr file.
+    pub server: String,
+    /// The program and its arguments; never empty.
+    pub command: Vec<String>,
+    /// Its whole environment besides the small base that the adapter takes from its own
+    /// ([`crate::config::BASE_ENVIRONMENT`]).
+    pub env: Vec<(String, Secret)>,
+    /// Its working directory.
+    pub cwd: Option<String>,
+    /// The longest line of stdout that is taken, in bytes.
+    pub max_line: usize,
+}
+
+/// Why an agent ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// As asked.
+    Stopped,
+    /// Sign-in is needed and cannot be had here.
+    NeedsLogin(signin::machine::Failure),
+    /// The relay refused this device for good.
+    Refused(String),
+}

@@ -1,0 +1,207 @@
+//! What goes over the tunnel: calls, their answers, the catalog.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Action, Agent, Phase};
+use crate::agent::cx::{Report, RequestId, Slot};
+use crate::agent::routing::{self, Route};
+use crate::agent::server::{Server, people};
+use crate::agent::status;
+use crate::id::{ConnId, StreamId};
+use crate::limits;
+use crate::mcp::{catalog, code, method};
+use crate::names;
+use crate::rpc::envelope;
+use crate::time::Instant;
+use crate::tunnel::{self, Command, Dialect, OpenHead, Outcome};
+
+impl Agent {
+    pub(super) fn tunnel_event(&mut self, conn: ConnId, event: tunnel::Event) {
+        if let (tunnel::Event::Closed(_), Phase::Stopping { closing, .. }) = (&event, &mut self.phase) {
+            *closing = false;
+            return;
+        }
+        if !self.uplink.is_current(conn) {
+            return tracing::debug!(conn = conn.0, "word of an older tunnel dropped");
+        }
+        match event {
+            tunnel::Event::Up(hello) => {
+                self.uplink.hello(&hello, &mut self.cx);
+                self.catalog.whole = true;
+            }
+            tunnel::Event::Call { stream, head, params } => self.call(conn, stream, head, params),
+            tunnel::Event::Reset { stream, reason, .. } => {
+                if let Some((request, route)) = self.routes.take_stream(conn, stream) {
+                    self.cancel(request, route, &reason);
+                }
+            }
+            tunnel::Event::Restart { server } => self.restart(server, None),
+            tunnel::Event::RoundTrip { micros } => self.uplink.round_trip(micros),
+            tunnel::Event::GoAway => tracing::info!("the relay is about to close the tunnel"),
+            tunnel::Event::Closed(close) => {
+                for (request, route) in self.routes.take_all(conn) {
+                    self.cancel(request, route, "the tunnel to the relay is gone");
+                }
+                let wish = self.uplink.closed(&close, &mut self.cx);
+                self.grant(wish);
+            }
+            // A client's answer to a server's request: none is passed on, so that there is nothing to answer.
+            tunnel::Event::Message { .. } => {}
+            tunnel::Event::Catalog(_)
+            | tunnel::Event::Answer { .. }
+            | tunnel::Event::Data { .. }
+            | tunnel::Event::Notice { .. } => tracing::debug!("word that only an agent says dropped"),
+        }
+    }
+
+    fn call(&mut self, conn: ConnId, stream: StreamId, head: OpenHead, params: Bytes) {
+        let server = people(&head.server, limits::MAX_QUOTE);
+        tracing::debug!(call = stream.0, server, method = people(&head.method, limits::MAX_QUOTE), "call");
+        match self.destination(&head, params) {
+            Ok((slot, params)) => {
+                let request = self.cx.request_id();
+                if !self.routes.add(request, Route { conn, stream, slot }) {
+                    return tracing::debug!(call = stream.0, "second call on one stream dropped");
+                }
+                if let Some(server) = self.servers.get_mut(&slot) {
+                    server.call(request, head.method, params, &mut self.cx);
+                }
+            }
+            Err((code, message)) => {
+                let body = envelope::error_object(code, &message, None);
+                let command = Command::Answer { stream, outcome: Outcome::Error { code }, body };
+                self.cx.out.push(Action::Tunnel { conn, command });
+            }
+        }
+    }
+
+    /// Where a call goes, and its params there; or the error that answers it.
+    fn destination(&mut self, head: &OpenHead, params: Bytes) -> Result<(Slot, Bytes), (i64, String)> {
+        if self.routes.len() >= limits::MAX_STREAMS {
+            return Err((code::OVERLOADED, "too many calls at once".to_string()));
+        }
+        // The agent's own handshake with its servers is not the client's to repeat.
+        if head.method == method::INITIALIZE || method::is_notification(&head.method) {
+            return Err((code::METHOD_NOT_FOUND, "this method cannot be called".to_string()));
+        }
+        if !head.server.is_empty() {
+            return match self.names.get(&head.server) {
+                Some(slot) => Ok((*slot, params)),
+                None => {
+                    let name = people(&head.server, limits::MAX_QUOTE);
+                    Err((code::SERVER_UNAVAILABLE, format!("no server is named \"{name}\" on this device")))
+                }
+            };
+        }
+        // Dialect V1 knows tools by their listed names alone.
+        let listed = routing::tool_name(&params).unwrap_or_default();
+        let Some((slot, tool)) = self.find_listed(&listed) else {
+            return Err((code::INVALID_PARAMS, format!("unknown tool: {}", people(&listed, limits::MAX_QUOTE))));
+        };
+        let params = routing::renamed(&params, &tool)
+            .map_err(|error| (code::INVALID_PARAMS, format!("invalid params: {error}")))?;
+        Ok((slot, params))
+    }
+
+    /// The server and tool that are listed as `listed` in dialect V1.
+    fn find_listed(&self, listed: &str) -> Option<(Slot, String)> {
+        let (label, _) = names::split(listed)?;
+        let mut named = self.names.iter().filter(|(name, _)| names::label(name) == label);
+        named.find_map(|(name, slot)| {
+            let mut tools = self.servers.get(slot)?.tools().iter();
+            let tool = tools.find(|tool| names::listed(None, name, &tool.name) == listed)?;
+            Some((*slot, tool.name.clone()))
+        })
+    }
+
+    fn cancel(&mut self, request: RequestId, route: Route, reason: &str) {
+        if let Some(server) = self.servers.get_mut(&route.slot) {
+            server.cancel(request, reason, &mut self.cx);
+        }
+    }
+
+    /// What a server has to say.
+    pub(super) fn hear(&mut self, report: Report) {
+        match report {
+            Report::Changed(slot) => drop(self.catalog.changed.insert(slot)),
+            Report::Answer { request, outcome, body } => {
+                if let Some(Route { conn, stream, .. }) = self.routes.take(request) {
+                    let command = Command::Answer { stream, outcome, body };
+                    self.cx.out.push(Action::Tunnel { conn, command });
+                }
+            }
+            Report::Message { request, json, droppable } => {
+                if let Some(Route { conn, stream, .. }) = self.routes.get(request) {
+                    let command = Command::Message { stream, json, droppable };
+                    self.cx.out.push(Action::Tunnel { conn, command });
+                }
+            }
+            Report::Notice { server, json } => {
+                if let Some((conn, Dialect::V2)) = self.uplink.up() {
+                    let command = Command::Notice { server, json };
+                    self.cx.out.push(Action::Tunnel { conn, command });
+                }
+            }
+        }
+    }
+
+    /// Tells the relay what changed; everything, when it has heard nothing yet.
+    pub(super) fn send_catalog(&mut self) {
+        let pending = core::mem::take(&mut self.catalog);
+        // A relay that is dialled later hears everything.
+        let Some((conn, dialect)) = self.uplink.up() else { return };
+        let changed: Vec<Slot> = pending.changed.iter().copied().filter(|slot| self.is_current(*slot)).collect();
+        if !pending.whole && changed.is_empty() && pending.removed.is_empty() {
+            return;
+        }
+        // V1 has no changes, only lists. A catalog that does not fit is cut as a whole, so that it is cut fairly.
+        let whole = pending.whole || dialect == Dialect::V1 || !self.fits();
+        let now = self.cx.now.instant;
+        let update = if whole {
+            catalog::Update { whole: true, servers: self.whole_catalog(now), removed: Vec::new() }
+        } else {
+            let servers = changed.iter().filter_map(|slot| self.servers.get(slot));
+            let servers = servers.map(|server| server.catalog(usize::MAX, now)).collect();
+            let removed = pending.removed.into_iter().filter(|name| !self.names.contains_key(name)).collect();
+            catalog::Update { whole: false, servers, removed }
+        };
+        let command = Command::Catalog(status::json(&update));
+        self.cx.out.push(Action::Tunnel { conn, command });
+    }
+
+    fn is_current(&self, slot: Slot) -> bool {
+        self.servers.get(&slot).is_some_and(|server| self.names.get(server.name()) == Some(&slot))
+    }
+
+    fn current(&self) -> impl Iterator<Item = &Server> {
+        self.names.values().filter_map(|slot| self.servers.get(slot))
+    }
+
+    /// Whether all tools of all servers fit into a catalog.
+    fn fits(&self) -> bool {
+        let tools: usize = self.current().map(|server| server.tools().len()).sum();
+        let bytes: usize = self.current().map(Server::weight).sum();
+        tools <= limits::MAX_TOOLS && bytes <= limits::MAX_CATALOG
+    }
+
+    /// All servers, with as many of their tools as a catalog takes: the first servers by name come first.
+    fn whole_catalog(&self, now: Instant) -> Vec<catalog::Server> {
+        let mut tools_left = limits::MAX_TOOLS;
+        let mut bytes_left = limits::MAX_CATALOG;
+        let mut servers = Vec::new();
+        for server in self.current() {
+            let (count, bytes) = server.prefix(tools_left, bytes_left);
+            if count < server.tools().len() {
+                tracing::warn!(server = server.name(), tools = count, "catalog full: the other tools are left out");
+            }
+            tools_left -= count;
+            bytes_left = bytes_left.saturating_sub(bytes);
+            servers.push(server.catalog(count, now));
+        }
+        servers
+    }
+}

@@ -1,0 +1,83 @@
+//! The calls of a server: sent, held while it starts, cancelled, refused.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use bytes::Bytes;
+
+use super::stdio::Full;
+use super::{Call, Held, Server, State, Then, people};
+use crate::agent::cx::{Cx, Report, RequestId};
+use crate::agent::routing;
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::{self, envelope};
+use crate::tunnel::Outcome;
+
+impl Server {
+    /// A call. It gets one [`Report::Answer`], unless it is cancelled first.
+    pub(in crate::agent) fn call(&mut self, request: RequestId, method: String, params: Bytes, cx: &mut Cx) {
+        let held = Held { request, method, params };
+        if self.calls.len() + self.held.len() >= limits::MAX_SERVER_CALLS {
+            return self.refuse(request, code::OVERLOADED, "it has too many calls under way", cx);
+        }
+        match self.state {
+            State::Ready => self.send_call(held, cx),
+            State::Idle | State::Starting | State::Probing | State::Stopping(_, Then::Start) => {
+                self.held.push_back(held);
+            }
+            State::Restarting | State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => {
+                let reason = self.reason.clone().unwrap_or_else(|| "it is stopped".to_string());
+                self.refuse(request, code::SERVER_UNAVAILABLE, &reason, cx);
+            }
+        }
+    }
+
+    /// The caller gave up. No answer follows; the server is told, and may work on.
+    pub(in crate::agent) fn cancel(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
+        self.held.retain(|held| held.request != request);
+        if self.calls.remove(&request).is_none() {
+            return;
+        }
+        let reason = rpc::quoted(&people(reason, limits::MAX_QUOTE));
+        let params = format!("{{\"requestId\":{},\"reason\":{reason}}}", request.0);
+        if let Some(link) = &mut self.link {
+            link.abandon(request, cx);
+            link.note(envelope::notification(method::CANCELLED, params.as_bytes()), cx);
+        }
+    }
+
+    pub(super) fn send_call(&mut self, held: Held, cx: &mut Cx) {
+        let Held { request, method, params } = held;
+        let Ok((params, progress)) = routing::own_progress_token(&params, request) else {
+            return self.refuse(request, code::INVALID_PARAMS, "params must be a JSON object", cx);
+        };
+        let sent = self.link.as_mut().map(|link| link.ask(request, &method, &params, cx));
+        match sent {
+            Some(Ok(())) => drop(self.calls.insert(request, Call { progress })),
+            Some(Err(Full)) => self.refuse(request, code::OVERLOADED, "it does not read what it is sent", cx),
+            None => self.refuse(request, code::SERVER_UNAVAILABLE, "it is not running", cx),
+        }
+    }
+
+    /// Answers every call, also those that wait for its start.
+    pub(super) fn fail_calls(&mut self, reason: &str, cx: &mut Cx) {
+        self.fail_open(reason, cx);
+        for held in core::mem::take(&mut self.held) {
+            self.refuse(held.request, code::SERVER_UNAVAILABLE, reason, cx);
+        }
+    }
+
+    /// Answers every call that the server works on.
+    pub(super) fn fail_open(&mut self, reason: &str, cx: &mut Cx) {
+        for request in core::mem::take(&mut self.calls).into_keys() {
+            self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);
+        }
+    }
+
+    pub(super) fn refuse(&self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+        let message = format!("server \"{}\": {reason}", people(&self.name, limits::MAX_QUOTE));
+        let body = envelope::error_object(code, &message, None);
+        cx.report(Report::Answer { request, outcome: Outcome::Error { code }, body });
+    }
+}

@@ -1,0 +1,178 @@
+//! What a server says: answers, requests, notifications, and what is none of them.
+
+use alloc::format;
+
+use bytes::Bytes;
+
+use super::handshake::Asked;
+use super::http::Heard;
+use super::link::Link;
+use super::{Fault, Server, State, people, stdio};
+use crate::agent::cx::{Cx, Report, RequestId};
+use crate::agent::routing;
+use crate::http::fetch::FetchEvent;
+use crate::id::{ChildId, FetchId};
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::{Message, RawId, envelope};
+use crate::tunnel::Outcome;
+
+impl Server {
+    /// A line of its stdout.
+    pub(in crate::agent) fn line(&mut self, child: ChildId, line: &Bytes, cx: &mut Cx) {
+        if !matches!(self.state, State::Probing | State::Ready) {
+            return;
+        }
+        let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
+        let before = stdio.noise_text().is_none();
+        let messages = stdio.read(line);
+        if let Some(noise) = stdio.noise_text().filter(|_| before) {
+            tracing::warn!(server = self.name.as_str(), reason = noise, "server prints to its stdout");
+        }
+        for (message, json) in messages {
+            self.hear(message, json, None, cx);
+        }
+    }
+
+    /// A line of its stdout was too long, and is lost. The call that it answered is answered with that.
+    pub(in crate::agent) fn line_too_long(
+        &mut self,
+        child: ChildId,
+        prefix: &[u8],
+        suffix: &[u8],
+        length: u64,
+        cx: &mut Cx,
+    ) {
+        if !matches!(self.state, State::Probing | State::Ready) {
+            return;
+        }
+        let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
+        let only = || self.calls.keys().next().filter(|_| self.calls.len() == 1 && self.asked.is_none()).copied();
+        let request = stdio::answered_by(prefix, suffix).or_else(only);
+        tracing::warn!(server = self.name.as_str(), bytes = length, "line of a server's stdout too long");
+        stdio.noise(prefix);
+        if let Some(request) = request {
+            let reason = format!("its answer is larger than {} bytes", limits::MAX_MESSAGE);
+            self.unanswered(request, code::TOO_LARGE, &reason, cx);
+        }
+    }
+
+    /// Bytes went into its stdin.
+    pub(in crate::agent) fn wrote(&mut self, child: ChildId, bytes: usize) {
+        if let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) {
+            stdio.wrote(bytes);
+        }
+    }
+
+    /// Something of a fetch.
+    pub(in crate::agent) fn fetched(&mut self, fetch: FetchId, event: FetchEvent, cx: &mut Cx) {
+        let Some(Link::Http(http)) = &mut self.link else { return };
+        for heard in http.handle(fetch, event, cx) {
+            match heard {
+                Heard::Message { message, json, on } => self.hear(message, json, on, cx),
+                Heard::Unanswered { request, code, reason } => self.unanswered(request, code, &reason, cx),
+                Heard::SessionEnded => self.fail_http("its session ended: call again", cx),
+                Heard::Lost(reason) => self.fail_http(&reason, cx),
+                Heard::Denied(reason) if self.state == State::Probing => self.fail(Fault::NeedsHelp, reason, cx),
+                Heard::Denied(_) => {}
+                Heard::Gone => {
+                    if let State::Stopping(_, then) = self.state {
+                        self.ended_as_told(then, cx);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail_http(&mut self, reason: &str, cx: &mut Cx) {
+        match self.state {
+            State::Starting | State::Probing | State::Ready => {
+                self.fail(Fault::Transient, people(reason, limits::MAX_REASON), cx);
+            }
+            State::Stopping(_, then) => self.ended_as_told(then, cx),
+            State::Idle | State::Restarting | State::Failed | State::Stopped => {}
+        }
+    }
+
+    /// One message of the server. `on`: the request on whose stream it came (HTTP only).
+    fn hear(&mut self, message: Message, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
+        match message {
+            Message::Response { id, outcome } => self.hear_answer(id.as_ref(), outcome, cx),
+            Message::Request { id, method, .. } => self.hear_request(&id, &method, cx),
+            Message::Notification { method, params } => self.hear_notification(&method, &params, json, on, cx),
+        }
+    }
+
+    fn hear_answer(&mut self, id: Option<&RawId>, outcome: Result<Bytes, Bytes>, cx: &mut Cx) {
+        let Some(request) = id.and_then(RawId::as_number).map(RequestId) else {
+            return tracing::debug!(server = self.name.as_str(), "answer without one of our ids dropped");
+        };
+        if self.asked.as_ref().and_then(Asked::request) == Some(request) {
+            return self.hear_about(outcome, cx);
+        }
+        if self.calls.remove(&request).is_none() {
+            return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
+        }
+        let (outcome, body) = match outcome {
+            Ok(result) => (Outcome::Result, result),
+            Err(error) => (Outcome::Error { code: routing::error_code(&error) }, error),
+        };
+        cx.report(Report::Answer { request, outcome, body });
+    }
+
+    /// A request of the server. What a client would have to be asked is declined: no such capability was declared.
+    fn hear_request(&mut self, id: &RawId, method: &str, cx: &mut Cx) {
+        let answer = match method {
+            method::PING => envelope::result(id, b"{}"),
+            _ => envelope::error(Some(id), code::METHOD_NOT_FOUND, "not supported by this client", None),
+        };
+        self.note(answer, cx);
+    }
+
+    fn hear_notification(&mut self, method: &str, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
+        match method {
+            method::PROGRESS => self.hear_progress(params, &json, cx),
+            method::TOOLS_CHANGED => self.tools_changed(cx),
+            // Of a request of the server: they are answered at once, so that there is nothing to cancel.
+            method::CANCELLED => {}
+            _ => match on.filter(|request| self.calls.contains_key(request)) {
+                Some(request) => {
+                    cx.report(Report::Message { request, json, droppable: method == method::LOG_MESSAGE });
+                }
+                None => cx.report(Report::Notice { server: self.name.clone(), json }),
+            },
+        }
+    }
+
+    fn hear_progress(&mut self, params: &Bytes, json: &Bytes, cx: &mut Cx) {
+        let Some((request, params)) = routing::progress_of(params) else { return };
+        let Some(progress) = self.calls.get(&request).and_then(|call| call.progress.as_ref()) else { return };
+        if let Some(json) = progress.restore(json, &params) {
+            cx.report(Report::Message { request, json, droppable: true });
+        }
+    }
+
+    fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+        if self.asked.as_ref().and_then(Asked::request) == Some(request) {
+            let error = envelope::error_object(code, reason, None);
+            self.hear_about(Err(error), cx);
+        } else if self.calls.remove(&request).is_some() {
+            self.refuse(request, code, reason, cx);
+        }
+    }
+
+    /// Sends something that has no answer.
+    pub(super) fn note(&mut self, json: Bytes, cx: &mut Cx) {
+        if let Some(link) = &mut self.link {
+            link.note(json, cx);
+        }
+    }
+
+    /// Asks something of our own. Should it not get there, the patience with its answer ends.
+    pub(super) fn ask(&mut self, request: RequestId, method: &str, params: &[u8], cx: &mut Cx) {
+        let sent = self.link.as_mut().map(|link| link.ask(request, method, params, cx));
+        if sent != Some(Ok(())) {
+            tracing::debug!(server = self.name.as_str(), "question dropped: the server does not read");
+        }
+    }
+}

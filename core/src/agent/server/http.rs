@@ -1,0 +1,481 @@
+//! The link to an HTTP server: Streamable HTTP as a client (2025-03-26 to 2025-11-25).
+//!
+//! Each message is a POST. Its answer is JSON or an event stream; a stream that breaks is resumed where the server gave
+//! its events ids. A GET keeps a stream open for what belongs to no request, if the server has one.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::stdio::messages;
+use super::{Timer, people};
+use crate::agent::cx::{Cx, RequestId, Slot};
+use crate::backoff::Backoff;
+use crate::http::fetch::{Fetch, FetchError, FetchEvent};
+use crate::id::FetchId;
+use crate::limits;
+use crate::mcp::{Version, code, header};
+use crate::rpc::Message;
+use crate::secret::Secret;
+use crate::sse;
+
+/// An HTTP server, with the session that it gave.
+#[derive(Debug)]
+pub(super) struct Http {
+    slot: Slot,
+    url: String,
+    /// The entry's own header fields.
+    headers: HeaderMap,
+    session: Option<HeaderValue>,
+    version: Option<Version>,
+    exchanges: BTreeMap<FetchId, Exchange>,
+    /// Requests whose event stream broke and will be taken up again.
+    resuming: BTreeMap<RequestId, Resume>,
+    listening: Listening,
+    listen_backoff: Backoff,
+}
+
+/// What the link makes of something that came in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A message, and the request on whose stream it came.
+    Message { message: Message, json: Bytes, on: Option<RequestId> },
+    /// A request will get no answer.
+    Unanswered { request: RequestId, code: i64, reason: String },
+    /// The server does not know the session any more (404): begin a new one.
+    SessionEnded,
+    /// The server cannot be reached.
+    Lost(String),
+    /// The server wants other credentials.
+    Denied(String),
+    /// The farewell is said, as far as it can be.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    purpose: Purpose,
+    reading: Reading,
+    resume: Resume,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A request whose answer is awaited.
+    Request { request: RequestId, opens_session: bool },
+    /// A notification, or an answer of ours.
+    Note,
+    /// The stream of what belongs to no request.
+    Listen,
+    /// The end of the session.
+    Farewell,
+    /// The answer came; the stream may end in its own time, so that its connection can be used again.
+    Answered,
+}
+
+#[derive(Debug)]
+enum Reading {
+    Head,
+    Json(BytesMut),
+    Events(sse::Parser),
+    Problem { status: StatusCode, body: BytesMut },
+    Nothing,
+}
+
+/// Where a broken event stream goes on.
+#[derive(Debug, Clone, Default)]
+struct Resume {
+    last_event: Option<String>,
+    retry: Option<Duration>,
+    /// Resumptions in a row that brought no event.
+    attempts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listening {
+    /// Not yet, or between two attempts.
+    No,
+    Open(FetchId),
+    /// The server has no such stream (2025-03-26, Transports: GET may be answered with 405).
+    Never,
+}
+
+impl Http {
+    pub(super) fn new(slot: Slot, url: &str, headers: &BTreeMap<String, Secret>) -> Self {
+        Self {
+            slot,
+            url: url.to_string(),
+            headers: entry_headers(headers),
+            session: None,
+            version: None,
+            exchanges: BTreeMap::new(),
+            resuming: BTreeMap::new(),
+            listening: Listening::No,
+            listen_backoff: Backoff::new(LISTEN_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
+        }
+    }
+
+    /// What the handshake agreed on; every later request carries it (2025-06-18, Protocol Version Header: MUST).
+    pub(super) fn set_version(&mut self, version: Version) {
+        self.version = Some(version);
+    }
+
+    /// Sends a request. `opens_session`: it is `initialize`.
+    pub(super) fn request(&mut self, request: RequestId, json: Bytes, opens_session: bool, cx: &mut Cx) {
+        let purpose = Purpose::Request { request, opens_session };
+        self.post(purpose, json, limits::HTTP_ANSWER_TIMEOUT, cx);
+    }
+
+    /// Sends a notification, or the answer to a request of the server.
+    pub(super) fn note(&mut self, json: Bytes, cx: &mut Cx) {
+        self.post(Purpose::Note, json, limits::HTTP_NOTE_TIMEOUT, cx);
+    }
+
+    /// Stops waiting for an answer.
+    pub(super) fn abandon(&mut self, request: RequestId, cx: &mut Cx) {
+        if self.resuming.remove(&request).is_some() {
+            cx.disarm(self.slot, Timer::Resume(request));
+        }
+        let asks =
+            |exchange: &Exchange| matches!(exchange.purpose, Purpose::Request { request: r, .. } if r == request);
+        if let Some(fetch) = self.exchanges.iter().find(|(_, exchange)| asks(exchange)).map(|(fetch, _)| *fetch) {
+            self.drop_exchange(fetch, cx);
+        }
+    }
+
+    /// Opens the stream of what belongs to no request, unless the server has none.
+    pub(super) fn listen(&mut self, cx: &mut Cx) {
+        if self.listening == Listening::No {
+            let fetch = self.get(Purpose::Listen, Resume::default(), cx);
+            self.listening = Listening::Open(fetch);
+        }
+    }
+
+    /// Takes up a request whose stream broke (2025-11-25, Transports, Resumability).
+    pub(super) fn resume(&mut self, request: RequestId, cx: &mut Cx) {
+        if let Some(resume) = self.resuming.remove(&request) {
+            self.get(Purpose::Request { request, opens_session: false }, resume, cx);
+        }
+    }
+
+    /// Drops everything under way.
+    pub(super) fn abandon_all(&mut self, cx: &mut Cx) {
+        for fetch in self.exchanges.keys().copied().collect::<Vec<_>>() {
+            self.drop_exchange(fetch, cx);
+        }
+        for request in core::mem::take(&mut self.resuming).into_keys() {
+            cx.disarm(self.slot, Timer::Resume(request));
+        }
+        cx.disarm(self.slot, Timer::Listen);
+        self.listening = Listening::Never;
+    }
+
+    /// Drops everything under way. Ends the session, if there is one: then `true`, and [`Heard::Gone`] follows.
+    pub(super) fn close(&mut self, cx: &mut Cx) -> bool {
+        self.abandon_all(cx);
+        if self.session.is_none() {
+            return false;
+        }
+        self.send(Purpose::Farewell, Method::DELETE, Bytes::new(), limits::STOP_GRACE, Resume::default(), cx);
+        true
+    }
+
+    /// Something of a fetch.
+    pub(super) fn handle(&mut self, fetch: FetchId, event: FetchEvent, cx: &mut Cx) -> Vec<Heard> {
+        if !self.exchanges.contains_key(&fetch) {
+            return Vec::new();
+        }
+        match event {
+            FetchEvent::Head { status, headers } => self.head(fetch, status, &headers, cx),
+            FetchEvent::Chunk(bytes) => self.chunk(fetch, &bytes, cx),
+            FetchEvent::End => self.ended(fetch, None, cx),
+            FetchEvent::Failed(error) => self.ended(fetch, Some(error), cx),
+        }
+    }
+
+    fn head(&mut self, fetch: FetchId, status: StatusCode, headers: &HeaderMap, cx: &mut Cx) -> Vec<Heard> {
+        let in_session = self.session.is_some();
+        let Some(exchange) = self.exchanges.get_mut(&fetch) else { return Vec::new() };
+        // 2025-03-26, Transports, Session Management: 404 to a request with a session id means a new session.
+        let ended = status == StatusCode::NOT_FOUND && in_session && exchange.purpose != Purpose::Farewell;
+        match exchange.purpose {
+            Purpose::Request { opens_session: true, .. } if status.is_success() => {
+                self.session = headers.get(header::SESSION_ID).cloned();
+            }
+            Purpose::Listen if status.is_success() => self.listen_backoff.connected(cx.now.instant),
+            Purpose::Request { .. } | Purpose::Note | Purpose::Listen if ended => {
+                self.drop_exchange(fetch, cx);
+                return Vec::from([Heard::SessionEnded]);
+            }
+            Purpose::Listen => {
+                tracing::debug!(status = status.as_u16(), "server has no stream for notifications");
+                self.listening = Listening::Never;
+                self.drop_exchange(fetch, cx);
+                return Vec::new();
+            }
+            Purpose::Note if !status.is_success() => {
+                tracing::debug!(status = status.as_u16(), "server refused a notification");
+            }
+            Purpose::Request { .. } | Purpose::Note | Purpose::Farewell | Purpose::Answered => {}
+        }
+        exchange.reading = match exchange.purpose {
+            Purpose::Request { .. } | Purpose::Listen if status.is_success() => body_of(headers),
+            Purpose::Request { .. } => Reading::Problem { status, body: BytesMut::new() },
+            Purpose::Listen | Purpose::Note | Purpose::Farewell | Purpose::Answered => Reading::Nothing,
+        };
+        Vec::new()
+    }
+
+    fn chunk(&mut self, fetch: FetchId, bytes: &Bytes, cx: &mut Cx) -> Vec<Heard> {
+        let Some(exchange) = self.exchanges.get_mut(&fetch) else { return Vec::new() };
+        match &mut exchange.reading {
+            Reading::Head | Reading::Nothing => return Vec::new(),
+            Reading::Json(body) => {
+                if body.len().saturating_add(bytes.len()) <= limits::MAX_MESSAGE {
+                    body.extend_from_slice(bytes);
+                    return Vec::new();
+                }
+            }
+            Reading::Problem { body, .. } => {
+                let room = limits::MAX_PROBLEM.saturating_sub(body.len());
+                body.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+                return Vec::new();
+            }
+            Reading::Events(parser) => {
+                if parser.push(bytes).is_ok() {
+                    return self.events(fetch);
+                }
+            }
+        }
+        let purpose = exchange.purpose;
+        self.drop_exchange(fetch, cx);
+        match purpose {
+            Purpose::Request { request, .. } => Vec::from([unanswered(request, code::TOO_LARGE, too_large())]),
+            Purpose::Listen => self.listen_later(cx),
+            Purpose::Note | Purpose::Farewell | Purpose::Answered => Vec::new(),
+        }
+    }
+
+    /// The events that are complete.
+    fn events(&mut self, fetch: FetchId) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        let Some(exchange) = self.exchanges.get_mut(&fetch) else { return heard };
+        let Reading::Events(parser) = &mut exchange.reading else { return heard };
+        while let Some(event) = parser.next() {
+            exchange.resume.attempts = 0;
+            exchange.resume.retry = event.retry.or(exchange.resume.retry);
+            exchange.resume.last_event = event.id.or(exchange.resume.last_event.take());
+            // The first event of a resumable stream has an id and no data (2025-11-25).
+            if !event.data.is_empty() {
+                hear(&event.data, &mut exchange.purpose, &mut heard);
+            }
+        }
+        heard
+    }
+
+    fn ended(&mut self, fetch: FetchId, error: Option<FetchError>, cx: &mut Cx) -> Vec<Heard> {
+        let Some(mut exchange) = self.exchanges.remove(&fetch) else { return Vec::new() };
+        let unreachable = matches!(error, Some(FetchError::Connect(_) | FetchError::Tls(_) | FetchError::Url(_)));
+        match (exchange.purpose, error) {
+            (Purpose::Farewell, _) => Vec::from([Heard::Gone]),
+            (Purpose::Answered, _) => Vec::new(),
+            (_, Some(error)) if unreachable => Vec::from([Heard::Lost(error.to_string())]),
+            (Purpose::Note, _) => Vec::new(),
+            (Purpose::Listen, _) => self.listen_later(cx),
+            (Purpose::Request { request, .. }, error) => match exchange.reading {
+                Reading::Events(_) => self.resume_later(request, exchange.resume, error, cx),
+                Reading::Json(body) if error.is_none() => {
+                    let mut heard = Vec::new();
+                    hear(&body.freeze(), &mut exchange.purpose, &mut heard);
+                    if exchange.purpose != Purpose::Answered {
+                        heard.push(unanswered(request, code::INTERNAL_ERROR, "its answer is no JSON-RPC message"));
+                    }
+                    heard
+                }
+                Reading::Problem { status, body } => problem(request, status, body.freeze()),
+                Reading::Nothing if error.is_none() => {
+                    Vec::from([unanswered(request, code::INTERNAL_ERROR, "it answered without an answer's body")])
+                }
+                Reading::Head | Reading::Json(_) | Reading::Nothing => {
+                    let reason = error.map_or_else(|| "its answer is missing".to_string(), |error| error.to_string());
+                    Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, reason)])
+                }
+            },
+        }
+    }
+
+    /// Waits, then asks for the rest of a broken stream, if the server said where it stands.
+    fn resume_later(
+        &mut self,
+        request: RequestId,
+        mut resume: Resume,
+        error: Option<FetchError>,
+        cx: &mut Cx,
+    ) -> Vec<Heard> {
+        if resume.last_event.is_none() || resume.attempts >= limits::MAX_RESUMPTIONS {
+            let why = error.map_or_else(|| "its stream ended".to_string(), |error| error.to_string());
+            let reason = format!("no answer came before {why}");
+            return Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, reason)]);
+        }
+        resume.attempts += 1;
+        let wait = resume.retry.unwrap_or(LISTEN_FIRST).min(limits::RECONNECT_MAX);
+        cx.arm(self.slot, Timer::Resume(request), wait);
+        self.resuming.insert(request, resume);
+        Vec::new()
+    }
+
+    fn listen_later(&mut self, cx: &mut Cx) -> Vec<Heard> {
+        self.listening = Listening::No;
+        self.listen_backoff.lost(cx.now.instant);
+        let wait = self.listen_backoff.next(&mut cx.jitter);
+        cx.arm(self.slot, Timer::Listen, wait);
+        Vec::new()
+    }
+
+    fn post(&mut self, purpose: Purpose, json: Bytes, timeout: Duration, cx: &mut Cx) -> FetchId {
+        self.send(purpose, Method::POST, json, timeout, Resume::default(), cx)
+    }
+
+    fn get(&mut self, purpose: Purpose, resume: Resume, cx: &mut Cx) -> FetchId {
+        self.send(purpose, Method::GET, Bytes::new(), limits::HTTP_NOTE_TIMEOUT, resume, cx)
+    }
+
+    fn send(
+        &mut self,
+        purpose: Purpose,
+        method: Method,
+        body: Bytes,
+        timeout: Duration,
+        resume: Resume,
+        cx: &mut Cx,
+    ) -> FetchId {
+        self.bound_answered(cx);
+        let headers = self.request_headers(&method, resume.last_event.as_deref());
+        // Event streams may be as long as they like: each event is bounded when it is read.
+        let request = Fetch { method, url: self.url.clone(), headers, body, timeout, max_body: usize::MAX };
+        let fetch = cx.fetch(self.slot, request);
+        self.exchanges.insert(fetch, Exchange { purpose, reading: Reading::Head, resume });
+        fetch
+    }
+
+    fn request_headers(&self, method: &Method, last_event: Option<&str>) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        let mut set = |name: &'static str, value| drop(headers.insert(HeaderName::from_static(name), value));
+        match *method {
+            Method::POST => {
+                set(ACCEPT.as_str(), HeaderValue::from_static("application/json, text/event-stream"));
+                set(CONTENT_TYPE.as_str(), HeaderValue::from_static("application/json"));
+            }
+            Method::GET => set(ACCEPT.as_str(), HeaderValue::from_static("text/event-stream")),
+            _ => {}
+        }
+        if let Some(session) = &self.session {
+            set(header::SESSION_ID, session.clone());
+        }
+        if let Some(version) = self.version {
+            set(header::PROTOCOL_VERSION, HeaderValue::from_static(version.as_str()));
+        }
+        if let Some(id) = last_event.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
+            set(header::LAST_EVENT_ID, id);
+        }
+        headers
+    }
+
+    /// Streams that stay open after their answer are not kept without bound.
+    fn bound_answered(&mut self, cx: &mut Cx) {
+        let answered =
+            |(fetch, exchange): (&FetchId, &Exchange)| (exchange.purpose == Purpose::Answered).then_some(*fetch);
+        let open: Vec<FetchId> = self.exchanges.iter().filter_map(answered).collect();
+        for fetch in open.iter().take(open.len().saturating_sub(limits::MAX_LINGERING)) {
+            self.drop_exchange(*fetch, cx);
+        }
+    }
+
+    fn drop_exchange(&mut self, fetch: FetchId, cx: &mut Cx) {
+        self.exchanges.remove(&fetch);
+        cx.abort(fetch);
+    }
+}
+
+/// Between two attempts to open a stream, unless the server says how long.
+const LISTEN_FIRST: Duration = Duration::from_secs(1);
+
+/// The entry's header fields as the HTTP library has them. The configuration was checked; what is not a header is left
+/// out and said.
+fn entry_headers(entry: &BTreeMap<String, Secret>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in entry {
+        let field = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value.expose()).ok());
+        match field {
+            Some((name, mut value)) => {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+            None => tracing::warn!(header = name.as_str(), "not an HTTP header: left out"),
+        }
+    }
+    headers
+}
+
+/// How the body of a successful answer is read.
+fn body_of(headers: &HeaderMap) -> Reading {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
+        "application/json" => Reading::Json(BytesMut::new()),
+        "text/event-stream" => Reading::Events(sse::Parser::new(limits::MAX_MESSAGE)),
+        _ => Reading::Nothing,
+    }
+}
+
+/// The messages of one JSON text. Once the request has its answer, the exchange awaits nothing more.
+fn hear(text: &Bytes, purpose: &mut Purpose, heard: &mut Vec<Heard>) {
+    let on = match *purpose {
+        Purpose::Request { request, .. } => Some(request),
+        Purpose::Note | Purpose::Listen | Purpose::Farewell | Purpose::Answered => None,
+    };
+    for (message, json) in messages(text) {
+        let answers = matches!(&message, Message::Response { id, .. }
+            if id.as_ref().is_none_or(|id| id.as_number().map(RequestId) == on));
+        match (answers, on, message) {
+            // An error whose sender could not read the id answers the request of its own exchange.
+            (true, Some(request), Message::Response { outcome, .. }) => {
+                *purpose = Purpose::Answered;
+                let id = Some(crate::rpc::RawId::from_number(request.0));
+                heard.push(Heard::Message { message: Message::Response { id, outcome }, json, on });
+            }
+            (_, _, message) => heard.push(Heard::Message { message, json, on }),
+        }
+    }
+}
+
+/// A request was answered with an error status: the body's JSON-RPC error if it has one, else the status.
+fn problem(request: RequestId, status: StatusCode, body: Bytes) -> Vec<Heard> {
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let reason = format!("it answered {status}: set what it wants under `headers` of its entry");
+        return Vec::from([Heard::Denied(reason.clone()), unanswered(request, code::SERVER_UNAVAILABLE, reason)]);
+    }
+    let mut purpose = Purpose::Request { request, opens_session: false };
+    let mut heard = Vec::new();
+    hear(&body, &mut purpose, &mut heard);
+    if purpose == Purpose::Answered {
+        return heard;
+    }
+    let text = people(&String::from_utf8_lossy(&body), limits::MAX_QUOTE);
+    let colon = if text.is_empty() { "" } else { ": " };
+    Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, format!("it answered {status}{colon}{text}"))])
+}
+
+fn unanswered(request: RequestId, code: i64, reason: impl Into<String>) -> Heard {
+    Heard::Unanswered { request, code, reason: reason.into() }
+}
+
+fn too_large() -> String {
+    format!("its answer is larger than {} bytes", limits::MAX_MESSAGE)
+}

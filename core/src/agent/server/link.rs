@@ -1,0 +1,56 @@
+//! The link to a server, whichever kind it is.
+
+use bytes::Bytes;
+
+use super::http::Http;
+use super::stdio::{Full, Stdio};
+use crate::agent::cx::{Cx, RequestId};
+use crate::id::ChildId;
+use crate::mcp::method;
+use crate::rpc::{RawId, envelope};
+
+#[derive(Debug)]
+pub(super) enum Link {
+    Stdio(Stdio),
+    Http(Http),
+}
+
+impl Link {
+    /// Whether it is to that process.
+    pub(super) fn is_child(&self, child: ChildId) -> bool {
+        match self {
+            Self::Stdio(stdio) => stdio.child == child,
+            Self::Http(_) => false,
+        }
+    }
+
+    /// Sends a request.
+    pub(super) fn ask(&mut self, request: RequestId, method: &str, params: &[u8], cx: &mut Cx) -> Result<(), Full> {
+        let json = envelope::request(&RawId::from_number(request.0), method, params);
+        match self {
+            Self::Stdio(stdio) => stdio.send(json, cx)?,
+            Self::Http(http) => http.request(request, json, method == method::INITIALIZE, cx),
+        }
+        Ok(())
+    }
+
+    /// Sends what has no answer. A server that does not read misses it.
+    pub(super) fn note(&mut self, json: Bytes, cx: &mut Cx) {
+        match self {
+            Self::Stdio(stdio) => {
+                if stdio.send(json, cx).is_err() {
+                    tracing::debug!(child = stdio.child.0, "message dropped: the server does not read");
+                }
+            }
+            Self::Http(http) => http.note(json, cx),
+        }
+    }
+
+    /// Stops waiting for an answer.
+    pub(super) fn abandon(&mut self, request: RequestId, cx: &mut Cx) {
+        match self {
+            Self::Stdio(_) => {}
+            Self::Http(http) => http.abandon(request, cx),
+        }
+    }
+}

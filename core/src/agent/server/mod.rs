@@ -1,0 +1,539 @@
+//! One local server: its life, and the MCP client that talks to it.
+//!
+//! This file keeps it alive; [`handshake`] is what it is asked before it takes calls, [`calls`] are what it is asked
+//! then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
+//!
+//! ```text
+//!            start            runs             lists tools
+//!   Idle ──────────► Starting ─────► Probing ─────────────► Ready
+//!                      ▲  │             │                     │
+//!       backoff is over│  └─────────────┴──────────┬──────────┘
+//!                      │                           │ it ends, hangs, breaks a rule
+//!                      ├────── Restarting ◄────────┤
+//!                      └────── Failed ◄────────────┘ too often, or only a person can mend it (tried again, slowly)
+//!
+//!   any of them ── restart or stop ──► Stopping ──► Starting | Stopped
+//! ```
+//!
+//! Whatever state it is in, no other server waits for it, and a call to it is answered: by the server, or with a typed
+//! error that names it and says why.
+
+mod calls;
+mod handshake;
+mod hearing;
+mod http;
+mod link;
+mod shown;
+mod stdio;
+mod text;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use self::handshake::Asked;
+use self::http::Http;
+use self::link::Link;
+use self::stdio::Stdio;
+pub(super) use self::text::people;
+use self::text::{exit_text, spawn_remedy};
+use super::contract::{Action, Spawn};
+use super::cx::{Cx, Report, RequestId, Slot};
+use super::routing::Progress;
+use crate::backoff::Backoff;
+use crate::config::{ServerConfig, Transport};
+use crate::id::ChildId;
+use crate::limits;
+use crate::time::Instant;
+
+/// What a server waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The end of the patience with a start.
+    Start,
+    /// The next start.
+    Restart,
+    /// The next step of a stop: SIGTERM, then SIGKILL.
+    Stop,
+    /// Tools changed: list them again; or: the list that was asked for does not come.
+    Relist,
+    /// The next attempt to open an HTTP server's stream of notifications.
+    Listen,
+    /// A broken event stream is taken up again.
+    Resume(RequestId),
+}
+
+impl Timer {
+    /// For people and traces.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Start => "give a start up",
+            Self::Restart => "start a server again",
+            Self::Stop => "stop a server harder",
+            Self::Relist => "list tools again",
+            Self::Listen => "open a server's stream",
+            Self::Resume(_) => "resume a stream",
+        }
+    }
+}
+
+/// One local server.
+pub(super) struct Server {
+    slot: Slot,
+    name: String,
+    config: ServerConfig,
+    state: State,
+    since: Instant,
+    /// Why it is not ready.
+    reason: Option<String>,
+    /// Starts after an unexpected end.
+    restarts: u32,
+    backoff: Backoff,
+    link: Option<Link>,
+    /// What it is being asked: the handshake, or a list.
+    asked: Option<Asked>,
+    about: About,
+    calls: BTreeMap<RequestId, Call>,
+    /// Calls that came while it was starting: sent once it is ready.
+    held: VecDeque<Held>,
+    /// Processes that were killed and whose end was not told yet.
+    dying: BTreeSet<ChildId>,
+}
+
+/// How a server is. Private: changed by `move_to_*` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before its first start.
+    Idle,
+    /// Its process was ordered.
+    Starting,
+    /// It is asked what it can do.
+    Probing,
+    /// It takes calls.
+    Ready,
+    /// It ended and will be started again.
+    Restarting,
+    /// As `Restarting`, but somebody must probably help, so that it is tried rarely.
+    Failed,
+    /// It was told to end.
+    Stopping(Step, Then),
+    /// It ended, as told.
+    Stopped,
+}
+
+/// How hard a server was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Its stdin is closed (or its session ended).
+    Asked,
+    /// SIGTERM.
+    Terminated,
+    /// SIGKILL.
+    Killed,
+}
+
+/// What comes after a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Start,
+    Nothing,
+}
+
+/// What a server told of itself. Kept over a restart, so that a short one hides no tool; forgotten when it failed.
+#[derive(Debug, Default)]
+struct About {
+    info: Option<Box<RawValue>>,
+    capabilities: Option<Box<RawValue>>,
+    instructions: Option<String>,
+    tools: Vec<Tool>,
+}
+
+/// A tool: its name, decoded, and all of its JSON.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) name: String,
+    pub(super) json: Box<RawValue>,
+}
+
+impl Tool {
+    /// Its bytes in the catalog, with the comma.
+    fn weight(&self) -> usize {
+        self.json.get().len() + 1
+    }
+}
+
+/// A call that the server works on.
+#[derive(Debug)]
+struct Call {
+    /// The caller's own progress token, if it wants to hear.
+    progress: Option<Progress>,
+}
+
+#[derive(Debug)]
+struct Held {
+    request: RequestId,
+    method: String,
+    params: Bytes,
+}
+
+/// Why a server is not running any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It may well work the next time.
+    Transient,
+    /// It will not work before somebody changes something.
+    NeedsHelp,
+}
+
+impl Server {
+    pub(super) fn new(slot: Slot, name: String, config: ServerConfig, now: Instant) -> Self {
+        Self {
+            slot,
+            name,
+            config,
+            state: State::Idle,
+            since: now,
+            reason: None,
+            restarts: 0,
+            backoff: Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE),
+            link: None,
+            asked: None,
+            about: About::default(),
+            calls: BTreeMap::new(),
+            held: VecDeque::new(),
+            dying: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    /// What its tools are; empty while nothing is known of them.
+    pub(super) fn tools(&self) -> &[Tool] {
+        &self.about.tools
+    }
+
+    /// Whether it was stopped and nothing of it is left.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.state, State::Idle | State::Stopped) && self.dying.is_empty()
+    }
+
+    /// Starts it for the first time.
+    pub(super) fn start(&mut self, cx: &mut Cx) {
+        if self.state == State::Idle {
+            self.move_to_starting(cx);
+        }
+    }
+
+    /// Ends it and starts it again, with its entry as it now is.
+    pub(super) fn restart(&mut self, config: Option<ServerConfig>, cx: &mut Cx) {
+        if let Some(config) = config {
+            self.config = config;
+        }
+        self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);
+        match self.state {
+            State::Starting | State::Probing | State::Ready => self.move_to_stopping(Then::Start, cx),
+            State::Restarting | State::Failed => self.move_to_starting(cx),
+            State::Stopping(step, _) => self.state = State::Stopping(step, Then::Start),
+            State::Idle | State::Stopped => {}
+        }
+    }
+
+    /// Ends it for good.
+    pub(super) fn stop(&mut self, cx: &mut Cx) {
+        match self.state {
+            State::Starting | State::Probing | State::Ready => self.move_to_stopping(Then::Nothing, cx),
+            State::Stopping(step, _) => {
+                self.state = State::Stopping(step, Then::Nothing);
+                self.fail_calls("it is being stopped", cx);
+            }
+            State::Idle | State::Restarting | State::Failed | State::Stopped => self.move_to_stopped(cx),
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self, cx: &mut Cx) {
+        self.stop(cx);
+        if let (State::Stopping(Step::Asked | Step::Terminated, then), Some(child)) = (self.state, self.child()) {
+            self.state = State::Stopping(Step::Killed, then);
+            cx.disarm(self.slot, Timer::Stop);
+            cx.out.push(Action::Kill { child, force: true });
+        }
+    }
+
+    /// The process runs.
+    pub(super) fn spawned(&mut self, child: ChildId, pid: u32, cx: &mut Cx) {
+        if self.dying.contains(&child) {
+            cx.out.push(Action::Kill { child, force: true });
+            return;
+        }
+        let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
+        stdio.pid = Some(pid);
+        match self.state {
+            State::Starting => self.move_to_probing(cx),
+            // It was told to end before it ran: told again, now that there is somebody to hear it.
+            State::Stopping(Step::Asked, _) => cx.out.push(Action::CloseStdin { child }),
+            State::Stopping(Step::Terminated, _) => cx.out.push(Action::Kill { child, force: false }),
+            State::Stopping(Step::Killed, _) => cx.out.push(Action::Kill { child, force: true }),
+            State::Idle | State::Probing | State::Ready | State::Restarting | State::Failed | State::Stopped => {}
+        }
+    }
+
+    /// The process could not be started.
+    pub(super) fn spawn_failed(&mut self, child: ChildId, error: &str, cx: &mut Cx) {
+        if self.buried(child) {
+            return;
+        }
+        match self.state {
+            State::Starting => {
+                self.link = None;
+                let reason = people(&spawn_remedy(&self.config, error), limits::MAX_REASON);
+                self.fail(Fault::NeedsHelp, reason, cx);
+            }
+            State::Stopping(_, then) => self.ended_as_told(then, cx),
+            State::Idle | State::Probing | State::Ready | State::Restarting | State::Failed | State::Stopped => {}
+        }
+    }
+
+    /// The process ended.
+    pub(super) fn exited(&mut self, child: ChildId, code: Option<i32>, signal: Option<i32>, stderr: &str, cx: &mut Cx) {
+        if self.buried(child) {
+            return;
+        }
+        match self.state {
+            State::Starting | State::Probing | State::Ready => {
+                let reason = self.with_noise(exit_text(code, signal, stderr));
+                self.link = None;
+                self.fail(Fault::Transient, reason, cx);
+            }
+            State::Stopping(_, then) => self.ended_as_told(then, cx),
+            State::Idle | State::Restarting | State::Failed | State::Stopped => {}
+        }
+    }
+
+    /// Its stdout ended: nothing can come any more, even if its process goes on.
+    pub(super) fn output_ended(&mut self, child: ChildId, cx: &mut Cx) {
+        match self.state {
+            // An exit, which says more, usually follows at once. Only a process that goes on is killed for it.
+            State::Starting | State::Probing | State::Ready if self.child() == Some(child) => {
+                cx.arm(self.slot, Timer::Start, limits::EXIT_AFTER_OUTPUT);
+                self.asked = Some(Asked::Nothing);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, timer: Timer, cx: &mut Cx) {
+        match (timer, self.state) {
+            (Timer::Start, State::Starting | State::Probing | State::Ready) => {
+                let why = match self.asked {
+                    Some(Asked::Nothing) => "it closed its stdout".to_string(),
+                    _ => format!("it was not ready within {} s", self.config.start_timeout_secs),
+                };
+                let reason = self.with_noise(why);
+                self.fail(Fault::Transient, reason, cx);
+            }
+            (Timer::Restart, State::Restarting | State::Failed) => {
+                self.restarts = self.restarts.saturating_add(1);
+                self.move_to_starting(cx);
+            }
+            (Timer::Stop, State::Stopping(step, then)) => self.stop_harder(step, then, cx),
+            (Timer::Relist, State::Ready) => self.list_again(cx),
+            (Timer::Listen, State::Ready) => {
+                if let Some(Link::Http(http)) = &mut self.link {
+                    http.listen(cx);
+                }
+            }
+            (Timer::Resume(request), State::Probing | State::Ready) => {
+                if let Some(Link::Http(http)) = &mut self.link {
+                    http.resume(request, cx);
+                }
+            }
+            // A timer of a state that is over.
+            (Timer::Start | Timer::Restart | Timer::Stop | Timer::Relist | Timer::Listen | Timer::Resume(_), _) => {}
+        }
+    }
+
+    fn move_to_starting(&mut self, cx: &mut Cx) {
+        assert!(self.link.is_none(), "a server is started once its last run is over");
+        self.enter(State::Starting, None, cx);
+        cx.disarm(self.slot, Timer::Restart);
+        cx.arm(self.slot, Timer::Start, Duration::from_secs(self.config.start_timeout_secs));
+        match &self.config.transport {
+            Transport::Stdio { command, env, cwd } => {
+                let spawn = Spawn {
+                    server: self.name.clone(),
+                    command: command.clone(),
+                    env: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+                    cwd: cwd.clone(),
+                    max_line: limits::MAX_MESSAGE,
+                };
+                let child = cx.spawn(self.slot, spawn);
+                self.link = Some(Link::Stdio(Stdio::new(child)));
+            }
+            Transport::Http { url, headers } => {
+                self.link = Some(Link::Http(Http::new(self.slot, url, headers)));
+                self.move_to_probing(cx);
+            }
+        }
+    }
+
+    fn move_to_probing(&mut self, cx: &mut Cx) {
+        assert_eq!(self.state, State::Starting, "only a started server is asked what it can do");
+        self.enter(State::Probing, None, cx);
+        self.initialize(cx);
+    }
+
+    fn move_to_ready(&mut self, cx: &mut Cx) {
+        assert_eq!(self.state, State::Probing, "only a server that was asked is ready");
+        self.enter(State::Ready, None, cx);
+        cx.disarm(self.slot, Timer::Start);
+        self.backoff.connected(cx.now.instant);
+        tracing::info!(server = self.name.as_str(), tools = self.about.tools.len(), "server ready");
+        for held in core::mem::take(&mut self.held) {
+            self.send_call(held, cx);
+        }
+        if let Some(Link::Http(http)) = &mut self.link {
+            http.listen(cx);
+        }
+    }
+
+    fn move_to_stopping(&mut self, then: Then, cx: &mut Cx) {
+        self.forget_run(cx);
+        self.fail_open("it is being restarted or stopped", cx);
+        if then == Then::Nothing {
+            self.fail_calls("it is being stopped", cx);
+        }
+        let waits = match &mut self.link {
+            Some(Link::Stdio(stdio)) => {
+                cx.out.push(Action::CloseStdin { child: stdio.child });
+                true
+            }
+            Some(Link::Http(http)) => http.close(cx),
+            None => false,
+        };
+        self.enter(State::Stopping(Step::Asked, then), None, cx);
+        if waits {
+            cx.arm(self.slot, Timer::Stop, limits::STOP_GRACE);
+        } else {
+            self.ended_as_told(then, cx);
+        }
+    }
+
+    fn move_to_stopped(&mut self, cx: &mut Cx) {
+        self.forget_run(cx);
+        cx.disarm(self.slot, Timer::Restart);
+        self.fail_calls("it is stopped", cx);
+        self.enter(State::Stopped, None, cx);
+    }
+
+    /// The patience with a server that was told to end is over.
+    fn stop_harder(&mut self, step: Step, then: Then, cx: &mut Cx) {
+        let Some(child) = self.child() else {
+            // An HTTP server did not take the farewell.
+            if let Some(Link::Http(http)) = &mut self.link {
+                http.abandon_all(cx);
+            }
+            return self.ended_as_told(then, cx);
+        };
+        match step {
+            Step::Asked => {
+                self.state = State::Stopping(Step::Terminated, then);
+                cx.out.push(Action::Kill { child, force: false });
+                cx.arm(self.slot, Timer::Stop, limits::STOP_GRACE);
+            }
+            Step::Terminated => {
+                self.state = State::Stopping(Step::Killed, then);
+                cx.out.push(Action::Kill { child, force: true });
+            }
+            Step::Killed => {}
+        }
+    }
+
+    fn ended_as_told(&mut self, then: Then, cx: &mut Cx) {
+        self.link = None;
+        cx.disarm(self.slot, Timer::Stop);
+        match then {
+            Then::Start => self.move_to_starting(cx),
+            Then::Nothing => self.move_to_stopped(cx),
+        }
+    }
+
+    /// It is not running any more, or must not: ends what is left of it, answers its calls, and plans the next start.
+    fn fail(&mut self, fault: Fault, reason: String, cx: &mut Cx) {
+        self.forget_run(cx);
+        match self.link.take() {
+            Some(Link::Stdio(stdio)) => {
+                cx.out.push(Action::Kill { child: stdio.child, force: true });
+                self.dying.insert(stdio.child);
+            }
+            Some(Link::Http(mut http)) => http.abandon_all(cx),
+            None => {}
+        }
+        self.fail_calls(&reason, cx);
+        self.backoff.lost(cx.now.instant);
+        let delay = self.backoff.next(&mut cx.jitter);
+        let often = self.backoff.attempt() > limits::MAX_QUICK_FAILURES;
+        let (state, delay) = match fault {
+            Fault::Transient if !often => (State::Restarting, delay),
+            Fault::Transient | Fault::NeedsHelp => (State::Failed, limits::FAILED_RETRY),
+        };
+        if state == State::Failed {
+            self.about = About::default();
+        }
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(server = self.name.as_str(), reason = reason.as_str(), delay_ms, "server not running");
+        cx.arm(self.slot, Timer::Restart, delay);
+        self.enter(state, Some(reason), cx);
+    }
+
+    fn enter(&mut self, state: State, reason: Option<String>, cx: &mut Cx) {
+        tracing::debug!(server = self.name.as_str(), ?state, "server state");
+        self.state = state;
+        self.since = cx.now.instant;
+        // While it starts again, why it had to is worth knowing.
+        if !matches!(state, State::Starting | State::Probing) {
+            self.reason = reason;
+        }
+        cx.report(Report::Changed(self.slot));
+    }
+
+    /// Drops what belongs to one run.
+    fn forget_run(&mut self, cx: &mut Cx) {
+        self.asked = None;
+        for timer in [Timer::Start, Timer::Relist, Timer::Listen] {
+            cx.disarm(self.slot, timer);
+        }
+    }
+
+    fn child(&self) -> Option<ChildId> {
+        match &self.link {
+            Some(Link::Stdio(stdio)) => Some(stdio.child),
+            Some(Link::Http(_)) | None => None,
+        }
+    }
+
+    /// Whether the end of `child` is that of an earlier run (or of nobody), which is now complete.
+    fn buried(&mut self, child: ChildId) -> bool {
+        self.dying.remove(&child) || self.child() != Some(child)
+    }
+
+    fn with_noise(&self, reason: String) -> String {
+        let noise = match &self.link {
+            Some(Link::Stdio(stdio)) => stdio.noise_text(),
+            Some(Link::Http(_)) | None => None,
+        };
+        people(&noise.map_or(reason.clone(), |noise| format!("{reason}; {noise}")), limits::MAX_REASON)
+    }
+}

@@ -1,0 +1,83 @@
+//! How a server is shown: in the catalog, and in the status document.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use serde_json::value::RawValue;
+
+use super::link::Link;
+use super::{Server, State, Then, Tool};
+use crate::agent::status;
+use crate::limits;
+use crate::mcp::catalog;
+use crate::time::Instant;
+
+impl Server {
+    /// Its part of the catalog, with the first `tools` of its tools.
+    pub(in crate::agent) fn catalog(&self, tools: usize, now: Instant) -> catalog::Server {
+        catalog::Server {
+            name: self.name.clone(),
+            state: self.public_state(),
+            reason: self.reason.clone(),
+            info: self.about.info.clone(),
+            capabilities: self.about.capabilities.clone(),
+            instructions: self.about.instructions.clone(),
+            tools: self.about.tools.iter().take(tools).map(|tool| tool.json.clone()).collect(),
+            since_secs: now.saturating_since(self.since).as_secs(),
+            restarts: self.restarts,
+        }
+    }
+
+    /// About how many bytes it takes in the catalog.
+    pub(in crate::agent) fn weight(&self) -> usize {
+        self.weight_without_tools() + self.about.tools.iter().map(Tool::weight).sum::<usize>()
+    }
+
+    /// How many of its tools fit into the room of a catalog, and how many bytes it takes with those.
+    pub(in crate::agent) fn prefix(&self, tools: usize, bytes: usize) -> (usize, usize) {
+        let (mut count, mut sum) = (0, self.weight_without_tools());
+        for tool in self.about.tools.iter().take(tools) {
+            if sum + tool.weight() > bytes {
+                break;
+            }
+            sum += tool.weight();
+            count += 1;
+        }
+        (count, sum)
+    }
+
+    fn weight_without_tools(&self) -> usize {
+        let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |raw| raw.get().len());
+        // Names, labels and escapes: `MAX_REASON` is more than they are.
+        let text = self.about.instructions.as_ref().map_or(0, String::len) * 2 + self.name.len() * 2;
+        raw(&self.about.info) + raw(&self.about.capabilities) + text + 3 * limits::MAX_REASON
+    }
+
+    /// Its part of the status document.
+    pub(in crate::agent) fn status(&self, now: Instant) -> status::Server {
+        let pid = match &self.link {
+            Some(Link::Stdio(stdio)) => stdio.pid,
+            Some(Link::Http(_)) | None => None,
+        };
+        status::Server {
+            name: self.name.clone(),
+            state: self.public_state(),
+            since_secs: now.saturating_since(self.since).as_secs(),
+            pid,
+            tools: self.about.tools.len(),
+            calls: self.calls.len(),
+            restarts: self.restarts,
+            reason: self.reason.clone(),
+        }
+    }
+
+    fn public_state(&self) -> catalog::State {
+        match self.state {
+            State::Idle | State::Starting | State::Stopping(_, Then::Start) => catalog::State::Starting,
+            State::Probing => catalog::State::Probing,
+            State::Ready => catalog::State::Ready,
+            State::Restarting => catalog::State::Restarting,
+            State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => catalog::State::Failed,
+        }
+    }
+}

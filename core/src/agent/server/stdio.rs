@@ -1,0 +1,263 @@
+//! The link to a server's process: one JSON-RPC message per line on its stdin and stdout.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::people;
+use crate::agent::contract::Action;
+use crate::agent::cx::{Cx, RequestId};
+use crate::id::ChildId;
+use crate::limits;
+use crate::rpc::{self, Message};
+use crate::sse;
+
+/// A process that was ordered, and may run.
+#[derive(Debug)]
+pub(super) struct Stdio {
+    pub(super) child: ChildId,
+    /// Known once it runs.
+    pub(super) pid: Option<u32>,
+    /// Bytes ordered for its stdin that did not go in yet.
+    backlog: usize,
+    noise: Noise,
+}
+
+/// A server that does not read its stdin has more waiting than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Stdio {
+    pub(super) fn new(child: ChildId) -> Self {
+        Self { child, pid: None, backlog: 0, noise: Noise::default() }
+    }
+
+    /// Sends one message.
+    pub(super) fn send(&mut self, message: Bytes, cx: &mut Cx) -> Result<(), Full> {
+        let line = line(message);
+        let waiting = self.backlog.saturating_add(line.len());
+        if waiting > limits::MAX_STDIN_BACKLOG {
+            return Err(Full);
+        }
+        self.backlog = waiting;
+        cx.out.push(Action::Write { child: self.child, bytes: line });
+        Ok(())
+    }
+
+    /// Bytes went into its stdin.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.backlog = self.backlog.saturating_sub(bytes);
+    }
+
+    /// The messages of a line of stdout; a line that is none is counted. A batch (2025-03-26) is several.
+    pub(super) fn read(&mut self, line: &Bytes) -> Vec<(Message, Bytes)> {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Vec::new();
+        }
+        let read = messages(line);
+        if read.is_empty() {
+            self.noise.add(line);
+        }
+        read
+    }
+
+    /// Counts something on stdout that is no message, or none that was expected.
+    pub(super) fn noise(&mut self, line: &[u8]) {
+        self.noise.add(line);
+    }
+
+    /// What was on its stdout besides the protocol: for people.
+    pub(super) fn noise_text(&self) -> Option<String> {
+        self.noise.text()
+    }
+}
+
+/// All messages of `text`: one, or a batch of them. Empty when one of them is not JSON-RPC.
+pub(super) fn messages(text: &Bytes) -> Vec<(Message, Bytes)> {
+    let parts = if rpc::is_batch(text) { rpc::parse_batch(text) } else { Ok(Vec::from([text.clone()])) };
+    let parsed = parts.and_then(|parts| parts.into_iter().map(|part| Ok((rpc::parse(&part)?, part))).collect());
+    parsed.unwrap_or_default()
+}
+
+/// The request whose answer was thrown away for its length, if one of the line's ends names it.
+///
+/// Only top-level members are believed: a tool's result may hold an `"id"` of its own.
+pub(super) fn answered_by(prefix: &[u8], suffix: &[u8]) -> Option<RequestId> {
+    id_at_start(prefix).or_else(|| id_at_end(suffix)).map(RequestId)
+}
+
+/// Lines on stdout that are no messages: debug output, a banner, a stack trace.
+#[derive(Debug, Default)]
+struct Noise {
+    lines: u64,
+    first: String,
+}
+
+impl Noise {
+    fn add(&mut self, line: &[u8]) {
+        if self.lines == 0 {
+            self.first = people(&String::from_utf8_lossy(line), limits::MAX_QUOTE);
+        }
+        self.lines += 1;
+    }
+
+    fn text(&self) -> Option<String> {
+        match self.lines {
+            0 => None,
+            1 => Some(alloc::format!("its stdout has a line that is no MCP message: \"{}\"", self.first)),
+            lines => Some(alloc::format!(
+                "its stdout has {lines} lines that are no MCP messages, the first of them: \"{}\"",
+                self.first
+            )),
+        }
+    }
+}
+
+/// `message` as a line: the stdio transport forbids line breaks within (2025-11-25, Transports, stdio: MUST NOT contain
+/// embedded newlines), and a client's params may have some.
+fn line(message: Bytes) -> Bytes {
+    let mut line = sse::one_line(message).try_into_mut().unwrap_or_else(|shared| {
+        let mut copy = BytesMut::with_capacity(shared.len().saturating_add(1));
+        copy.put_slice(&shared);
+        copy
+    });
+    line.put_u8(b'\n');
+    line.freeze()
+}
+
+/// Reads top-level members from the front until the id, or until something other than a short scalar.
+fn id_at_start(prefix: &[u8]) -> Option<u64> {
+    let mut rest = expect(space(prefix), b'{')?;
+    loop {
+        let (key, after) = scalar(space(rest))?;
+        let after = expect(space(after), b':')?;
+        let (value, after) = scalar(space(after))?;
+        if key == b"\"id\"" {
+            return number(value);
+        }
+        rest = expect(space(after), b',')?;
+    }
+}
+
+/// Looks for `"id": number` that is followed by nothing but short scalar members and the closing brace of the message.
+fn id_at_end(suffix: &[u8]) -> Option<u64> {
+    const KEY: &[u8] = b"\"id\"";
+    let starts = suffix.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
+    starts.filter_map(|(at, _)| members_to_end(suffix.get(at..)?)).next_back()
+}
+
+/// The first member's number, if `text` is members and then the end of the message.
+fn members_to_end(text: &[u8]) -> Option<u64> {
+    let mut id = None;
+    let mut rest = text;
+    loop {
+        let (_, after) = scalar(space(rest))?;
+        let after = expect(space(after), b':')?;
+        let (value, after) = scalar(space(after))?;
+        id = id.or_else(|| number(value));
+        id?;
+        let after = space(after);
+        if let Some(end) = expect(after, b'}') {
+            return if space(end).is_empty() { id } else { None };
+        }
+        rest = expect(after, b',')?;
+    }
+}
+
+fn space(text: &[u8]) -> &[u8] {
+    text.trim_ascii_start()
+}
+
+fn expect(text: &[u8], byte: u8) -> Option<&[u8]> {
+    text.strip_prefix(&[byte])
+}
+
+/// A string without escapes, a number or a word at the front, and what follows it.
+fn scalar(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = match text.first()? {
+        b'"' => 2 + text.get(1..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?,
+        _ => text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'+' | b'.' | b'E'))?,
+    };
+    let (value, rest) = text.split_at_checked(length)?;
+    let whole = !value.is_empty() && (value.first() != Some(&b'"') || value.last() == Some(&b'"'));
+    whole.then_some((value, rest))
+}
+
+fn number(raw: &[u8]) -> Option<u64> {
+    serde_json::from_slice(raw).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_hold_no_line_breaks_of_the_client() {
+        assert_eq!(line(Bytes::from_static(b"{\"a\":\r\n1}")), Bytes::from_static(b"{\"a\":  1}\n"));
+    }
+
+    #[test]
+    fn id_of_a_long_line_is_found_at_either_end() {
+        let found = |prefix: &str, suffix: &str| answered_by(prefix.as_bytes(), suffix.as_bytes()).map(|id| id.0);
+        assert_eq!(found(r#"{"jsonrpc":"2.0","id": 7 ,"result":{"x":"#, "xx"), Some(7));
+        assert_eq!(found(r#"{ "id":7,"#, ""), Some(7));
+        assert_eq!(found(r#"{"result":{"content":"#, r#"aaa"}]},"jsonrpc":"2.0","id":9}"#), Some(9));
+        assert_eq!(found(r#"{"result":"#, r#"a"},"id":9,"jsonrpc":"2.0"} "#), Some(9));
+    }
+
+    #[test]
+    fn id_inside_of_a_long_result_is_not_believed() {
+        let found = |prefix: &str, suffix: &str| answered_by(prefix.as_bytes(), suffix.as_bytes());
+        assert_eq!(found(r#"{"result":{"id":7,"x":""#, r#"aaa","id":3}]}}"#), None);
+        assert_eq!(found(r#"{"result":{"id":7,"x":""#, r#"aaa\"id\":3}"#), None);
+        assert_eq!(found(r#"{"id":"7","#, ""), None);
+        assert_eq!(found(r#"{"id":12"#, ""), None, "the number may go on");
+        assert_eq!(found("", ""), None);
+    }
+
+    #[test]
+    fn noise_is_counted_and_its_first_line_quoted() {
+        let mut stdio = Stdio::new(ChildId(1));
+        assert_eq!(stdio.noise_text(), None);
+        assert!(stdio.read(&Bytes::from_static(b"  ")).is_empty());
+        assert!(stdio.read(&Bytes::from_static(b"Listening\x1b[1m on stdio")).is_empty());
+        assert!(stdio.read(&Bytes::from_static(b"{\"jsonrpc\":\"2.0\"}")).is_empty());
+        let text = stdio.noise_text().unwrap();
+        assert!(text.contains("2 lines") && text.contains("\"Listening[1m on stdio\""), "{text}");
+    }
+
+    #[test]
+    fn batches_are_several_messages() {
+        let batch = Bytes::from_static(br#"[{"jsonrpc":"2.0","id":1,"result":1},{"jsonrpc":"2.0","method":"x"}]"#);
+        assert_eq!(messages(&batch).len(), 2);
+    }
+
+    #[test]
+    fn stdin_backlog_is_bounded_and_drains() {
+        let mut cx = crate::agent::tests::cx();
+        let mut stdio = Stdio::new(ChildId(1));
+        let most = Bytes::from(std::vec![b'x'; limits::MAX_STDIN_BACKLOG - 1]);
+        assert_eq!(stdio.send(most, &mut cx), Ok(()));
+        assert_eq!(stdio.send(Bytes::new(), &mut cx), Err(Full));
+        stdio.wrote(1);
+        assert_eq!(stdio.send(Bytes::new(), &mut cx), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn ends_of_any_line_are_read_without_panic(prefix: Vec<u8>, suffix: Vec<u8>) {
+            let _ = answered_by(&prefix, &suffix);
+        }
+
+        #[test]
+        fn id_written_last_is_found(id: u64, body in "[a-z\\\\\" {}:,]{0,100}") {
+            let result = rpc::quoted(&body);
+            let text = std::format!("{{\"result\":{{\"text\":{result},\"id\":1}},\"jsonrpc\":\"2.0\",\"id\":{id}}}");
+            let from = text.len().saturating_sub(256);
+            prop_assert_eq!(answered_by(b"{\"result\":{\"te", &text.as_bytes()[from..]), Some(RequestId(id)));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What people read about a server.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::config::{ServerConfig, Transport};
+use crate::limits;
+
+/// `text` for a person: on one line, without control and direction characters, at most `max` bytes.
+pub(in crate::agent) fn people(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for c in text.trim().chars() {
+        let c = match c {
+            '\n' | '\r' | '\t' => ' ',
+            // Control characters, and those that reorder what surrounds them (Unicode TR 9).
+            c if c.is_control()
+                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                continue;
+            }
+            c => c,
+        };
+        if out.len() + c.len_utf8() + '…'.len_utf8() > max {
+            out.push('…');
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Why a process ended, with what it said last.
+pub(super) fn exit_text(code: Option<i32>, signal: Option<i32>, stderr: &str) -> String {
+    let how = match (code, signal) {
+        (Some(code), _) => format!("it ended with code {code}"),
+        (None, Some(signal)) => format!("it was ended by signal {signal}"),
+        (None, None) => "it ended".to_string(),
+    };
+    // The last lines say why; the cap must not cut them off.
+    let mut last: Vec<&str> = Vec::new();
+    let mut length = 0;
+    for line in stderr.lines().rev().map(str::trim).filter(|line| !line.is_empty()) {
+        length += line.len() + 3;
+        if length > limits::MAX_QUOTE * 4 && !last.is_empty() {
+            break;
+        }
+        last.insert(0, line);
+    }
+    if last.is_empty() {
+        format!("{how}, and wrote nothing to its stderr")
+    } else {
+        format!("{how}: {}", last.join(" / "))
+    }
+}
+
+/// Why a process could not be started, and what mends it.
+pub(super) fn spawn_remedy(config: &ServerConfig, error: &str) -> String {
+    let program = match &config.transport {
+        Transport::Stdio { command, .. } => command.first().map_or("", String::as_str),
+        Transport::Http { .. } => "",
+    };
+    let missing = ["os error 2", "not found", "No such file", "NotFound"].iter().any(|text| error.contains(text));
+    if missing {
+        format!(
+            "`{program}` cannot be started: {error}. Install it, or give its full path in `command` \
+             (the agent looks it up in its own PATH); check `cwd`, too"
+        )
+    } else {
+        format!("`{program}` cannot be started: {error}")
+    }
+}

@@ -1,0 +1,116 @@
+//! What the control socket answers: JSON documents for `mcp-local-tunnel status` and for scripts.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::mcp::catalog::State;
+
+/// The answer to [`ControlCommand::Status`](super::contract::ControlCommand::Status). It holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// The program's version.
+    pub version: String,
+    /// The device's name.
+    pub device: String,
+    /// What tells the device from another of that name.
+    pub device_id: String,
+    /// The uplink.
+    pub relay: Relay,
+    /// The local servers, by name.
+    pub servers: Vec<Server>,
+    /// Calls under way.
+    pub calls: usize,
+    /// How long the agent has run, in seconds.
+    pub uptime_secs: u64,
+}
+
+/// How the uplink is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Relay {
+    /// The relay's URL.
+    pub url: String,
+    /// How it stands.
+    pub state: Uplink,
+    /// How long it has stood so, in seconds.
+    pub since_secs: u64,
+    /// What is spoken, `V1` or `V2`; while connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
+    /// The relay's version; while connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The last round trip, in microseconds; while connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_micros: Option<u64>,
+    /// Attempts since it was last connected.
+    pub attempts: u32,
+    /// In how many milliseconds the next attempt comes; while waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_ms: Option<u64>,
+    /// The last thing that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The uplink's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uplink {
+    /// A token is being got.
+    SigningIn,
+    /// The relay is being dialled.
+    Connecting,
+    /// The tunnel is up.
+    Connected,
+    /// The next attempt is waited for.
+    Waiting,
+    /// The relay said no; tried again on SIGHUP alone.
+    Halted,
+    /// The agent is ending.
+    Closed,
+}
+
+/// One local server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// Its name in the configuration.
+    pub name: String,
+    /// How it is.
+    pub state: State,
+    /// For how long, in seconds.
+    pub since_secs: u64,
+    /// Its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How many tools it has.
+    pub tools: usize,
+    /// Calls that it works on.
+    pub calls: usize,
+    /// How often it was started again after an unexpected end.
+    pub restarts: u32,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The answer to [`ControlCommand::Restart`](super::contract::ControlCommand::Restart).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Restarted {
+    /// The servers that are being restarted, started or stopped.
+    pub servers: Vec<String>,
+    /// What went wrong: no such server, or a configuration that could not be read (then the old entries stay).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A document as JSON.
+pub(super) fn json(document: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(document).expect("a document is made of strings, numbers and lists"))
+}
