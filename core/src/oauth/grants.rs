@@ -1,27 +1,45 @@
 //! The driven machine of the authorization server.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::{ALLOW, HeaderValue};
+use tracing::{trace, warn};
 
-use super::{Role, Settings, Snapshot};
+use super::codes::Codes;
+use super::error::{Code, Refusal};
+use super::families::Family;
+use super::login::{Attempt, Waiting};
+use super::rates::{self, Rates};
+use super::store::{Families, Then};
+use super::{Role, Settings, Snapshot, clients, pages};
+use crate::config::Login;
 use crate::entropy::Entropy;
-use crate::host::{Machine, Mailbox};
+use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::fetch::{Fetch, FetchError, Fetched};
+use crate::http::rules::Site;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId, UserId};
-use crate::seal::Sealer;
+use crate::oidc::{LoginId, RelyingParty};
+use crate::relay::SessionKey;
+use crate::seal::{Purpose, Sealer};
 use crate::secret::Secret;
 use crate::time::{Deadline, Now, UnixTime};
+use crate::timers::Timers;
 
 /// What happened, as far as sign-in is concerned.
 #[derive(Debug)]
 pub enum Event {
-    /// A request to one of the endpoints of sign-in (`/authorize`, `/consent`, `/login`, `/callback`, `/token`,
-    /// `/register`, `/revoke`, the metadata documents), admitted by the gate, its body read.
+    /// A request to `/` or to one of the endpoints of sign-in (`/authorize`, `/consent`, `/login`, `/callback`,
+    /// `/token`, `/register`, `/revoke`), admitted by the gate, its body read. The metadata documents are the gate's.
     Request {
         /// The exchange to answer.
         exchange: ExchangeId,
@@ -170,10 +188,45 @@ pub enum Change {
 
 /// The authorization server's machine. One per relay.
 pub struct Grants {
-    settings: Settings,
-    sealer: Sealer,
-    entropy: Box<dyn Entropy>,
-    out: Mailbox<Action>,
+    pub(super) settings: Settings,
+    pub(super) site: Site,
+    pub(super) sealer: Sealer,
+    pub(super) entropy: Box<dyn Entropy>,
+    pub(super) out: Mailbox<Action>,
+    pub(super) families: Families,
+    pub(super) codes: Codes,
+    pub(super) rates: Rates,
+    /// What the gate was last told, and will be told next.
+    pub(super) snapshot: Snapshot,
+    /// Slow jobs under way.
+    pub(super) pending: BTreeMap<JobId, Pending>,
+    /// The relying party, unless people sign in here.
+    pub(super) party: Option<RelyingParty>,
+    /// Logins that wait for it.
+    pub(super) logins: BTreeMap<LoginId, Waiting>,
+    pub(super) next_login: u64,
+    pub(super) next_fetch: u64,
+    next_job: u64,
+    clamp: MonotonicClamp,
+    timers: Timers<Timer>,
+}
+
+/// A slow job under way: what to do when it ends.
+pub(super) enum Pending {
+    /// A password check.
+    Verify(Attempt),
+    /// A family's record is being written.
+    Family { id: FamilyId, next: Family, then: Then },
+    /// The record of an ended session is being written.
+    Session { exchange: ExchangeId, user: UserId, session: SessionKey, expires: UnixTime },
+    /// Records that ended are being removed.
+    Sweep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Forget what has ended.
+    Sweep,
 }
 
 impl Grants {
@@ -187,10 +240,115 @@ impl Grants {
         entropy: Box<dyn Entropy>,
         now: Now,
     ) -> Self {
-        let _ = (records, now);
-        let mut out = Mailbox::default();
-        out.push(Action::Publish(Arc::new(Snapshot::default())));
-        Self { settings, sealer, entropy, out }
+        let party = match &settings.login {
+            Login::Oidc(oidc) => Some(RelyingParty::new(oidc.clone(), settings.url("/callback"))),
+            Login::Local(_) => None,
+        };
+        let site = Site::new(&settings.public_url, &[]).expect("the configuration checks the public URL");
+        let mut grants = Self {
+            settings,
+            site,
+            sealer,
+            entropy,
+            out: Mailbox::default(),
+            families: Families::default(),
+            codes: Codes::default(),
+            rates: Rates::default(),
+            snapshot: Snapshot::default(),
+            pending: BTreeMap::new(),
+            party,
+            logins: BTreeMap::new(),
+            next_login: 0,
+            next_fetch: 0,
+            next_job: 0,
+            clamp: MonotonicClamp::default(),
+            timers: Timers::default(),
+        };
+        let now = grants.clamp.clamp(now);
+        grants.load(records, now);
+        grants.timers.set(Timer::Sweep, now.instant + SWEEP_INTERVAL);
+        grants
+    }
+
+    /// Answers an exchange.
+    pub(super) fn reply(&mut self, exchange: ExchangeId, reply: Reply) {
+        self.out.push(Action::Reply { exchange, reply });
+    }
+
+    /// The number of the next slow job.
+    pub(super) fn next_job(&mut self) -> JobId {
+        self.next_job = self.next_job.wrapping_add(1);
+        JobId(self.next_job)
+    }
+
+    /// A user in the log: always the same text, and nothing that names the person.
+    pub(super) fn pseudonym(&self, user: &UserId) -> String {
+        let mac = self.sealer.mac(Purpose::Pseudonym, user.as_str().as_bytes());
+        URL_SAFE_NO_PAD.encode(mac.first_chunk::<9>().expect("a MAC has 32 bytes"))
+    }
+
+    fn request(&mut self, exchange: ExchangeId, head: &RequestHead, body: &Bytes, now: Now) {
+        let reply = match (head.uri.path(), head.method.as_str()) {
+            ("/", "GET" | "HEAD") => pages::landing(&self.settings),
+            ("/authorize", "GET" | "HEAD") => self.authorize(head, now),
+            ("/consent", "POST") => return self.consent(exchange, head, body, now),
+            ("/login", "GET" | "HEAD") => self.login_page(head, now),
+            ("/login", "POST") => return self.login(exchange, head, body, now),
+            ("/callback", "GET") => return self.callback(exchange, head, now),
+            ("/token", "POST") => return self.token(exchange, head, body, now),
+            ("/revoke", "POST") => return self.revoke(exchange, head, body, now),
+            ("/register", "POST") => self.register(head, body, now),
+            ("/authorize" | "/callback" | "/", _) => not_allowed("GET"),
+            ("/login", _) => not_allowed("GET, POST"),
+            ("/consent" | "/token" | "/revoke" | "/register", _) => not_allowed("POST"),
+            _ => Reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
+        };
+        self.reply(exchange, reply);
+    }
+
+    fn register(&mut self, head: &RequestHead, body: &Bytes, now: Now) -> Reply {
+        if !self.rates.take(rates::Kind::Register, head.peer, now.instant) {
+            return Refusal::new(Code::SlowDown, "too many registrations from this address").reply();
+        }
+        match clients::register(&self.sealer, head, body, &mut *self.entropy, now) {
+            Ok(reply) => reply,
+            Err(refusal) => refusal.reply(),
+        }
+    }
+
+    fn persisted(&mut self, job: JobId, result: Result<(), String>, now: Now) {
+        match self.pending.remove(&job) {
+            Some(Pending::Family { id, next, then }) => self.family_written(id, next, then, result, now),
+            Some(Pending::Session { exchange, user, session, expires }) => {
+                self.session_written(exchange, user, session, expires, result);
+            }
+            Some(Pending::Sweep) => {
+                if let Err(reason) = result {
+                    warn!(reason, "the store cannot be written: old records stay");
+                }
+            }
+            Some(other @ Pending::Verify(_)) => {
+                self.pending.insert(job, other);
+            }
+            None => trace!(%job, "a write that nobody waits for ended"),
+        }
+    }
+
+    fn verify_ended(&mut self, job: JobId, ok: bool, now: Now) {
+        match self.pending.remove(&job) {
+            Some(Pending::Verify(attempt)) => self.verified(attempt, ok, now),
+            Some(other) => {
+                self.pending.insert(job, other);
+            }
+            None => trace!(%job, "a check that nobody waits for ended"),
+        }
+    }
+
+    fn fetched(&mut self, fetch: FetchId, result: Result<Fetched, FetchError>, now: Now) {
+        if let Some(party) = &mut self.party {
+            party.handle_fetched(fetch, result, now, &mut self.next_fetch);
+            self.drain_party(now);
+        }
     }
 }
 
@@ -199,11 +357,29 @@ impl Machine for Grants {
     type Action = Action;
 
     fn handle_event(&mut self, event: Event, now: Now) {
-        let _ = (event, now, &self.settings, &self.sealer, &mut self.entropy);
+        let now = self.clamp.clamp(now);
+        match event {
+            Event::Request { exchange, head, body } => self.request(exchange, &head, &body, now),
+            Event::EndSession { exchange, user, session, expires } => {
+                self.end_session(exchange, user, session, expires, now);
+            }
+            Event::Fetched { fetch, result } => self.fetched(fetch, result, now),
+            Event::Verified { job, ok } => self.verify_ended(job, ok, now),
+            Event::Persisted { job, result } => self.persisted(job, result, now),
+            Event::Admin { job, command } => self.admin(job, command, now),
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
+        let now = self.clamp.clamp(now);
+        while let Some(timer) = self.timers.pop_due(now.instant) {
+            match timer {
+                Timer::Sweep => {
+                    self.sweep(now);
+                    self.timers.set(Timer::Sweep, now.instant + SWEEP_INTERVAL);
+                }
+            }
+        }
     }
 
     fn poll_action(&mut self) -> Option<Action> {
@@ -211,6 +387,19 @@ impl Machine for Grants {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        self.timers.next().map(|(at, timer)| Deadline {
+            at,
+            reason: match timer {
+                Timer::Sweep => "forget what has ended",
+            },
+        })
     }
 }
+
+fn not_allowed(allow: &'static str) -> Reply {
+    Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this endpoint does not take that method")
+        .with(ALLOW, HeaderValue::from_static(allow))
+}
+
+/// How often ended records are removed. Expiry itself is judged at every use.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

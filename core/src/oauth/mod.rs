@@ -3,9 +3,23 @@
 //! [`grants`] is the machine; [`snapshot`](Snapshot) is what the gate needs to check a token without it, in
 //! [`token::open_access`]. What needs no state at all ([`metadata`]) the gate answers by itself.
 
+mod admin;
+mod authorize;
+pub mod clients;
+mod codes;
+mod cookies;
+mod error;
+mod exchange;
+mod families;
 pub mod grants;
+mod login;
 pub mod metadata;
+pub mod pages;
+mod rates;
 mod redirect;
+mod request;
+mod store;
+mod text;
 pub mod token;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -71,6 +85,11 @@ impl Settings {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.public_url)
+    }
+
+    /// Whether people reach the relay over TLS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.public_url.starts_with("https://")
     }
 }
 

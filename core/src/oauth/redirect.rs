@@ -89,20 +89,6 @@ pub(super) fn matches(registered: &str, asked: &str) -> bool {
         }
 }
 
-/// `uri` with `parameters` added to its query.
-pub(super) fn with_parameters(uri: &str, parameters: &[(&str, &str)]) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (key, value) in parameters {
-        query.append_pair(key, value);
-    }
-    let separator = match uri.split_once('?') {
-        None => "?",
-        Some((_, "")) => "",
-        Some(_) => "&",
-    };
-    format!("{uri}{separator}{}", query.finish())
-}
-
 fn parse_canonical(uri: &str) -> Option<Url> {
     let url = Url::parse(uri).ok()?;
     // The parser drops a default port and gives an empty path a slash; both are harmless, anything else is not.
@@ -240,16 +226,6 @@ mod tests {
         ] {
             assert!(!matches(registered, asked), "{registered} {asked}");
         }
-    }
-
-    #[test]
-    fn parameters_join_the_query_that_is_there() {
-        assert_eq!(
-            with_parameters("https://a.b/c", &[("code", "x y"), ("state", "&")]),
-            "https://a.b/c?code=x+y&state=%26"
-        );
-        assert_eq!(with_parameters("https://a.b/c?d=e", &[("code", "x")]), "https://a.b/c?d=e&code=x");
-        assert_eq!(with_parameters("https://a.b/c?", &[("code", "x")]), "https://a.b/c?code=x");
     }
 
     proptest! {

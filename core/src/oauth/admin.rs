@@ -1,0 +1,209 @@
+//! What the operator asks for: tokens for scripts and headless machines, made, listed, revoked.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tracing::info;
+
+use super::exchange::principal;
+use super::families::{Family, Kind};
+use super::grants::{Action, AdminCommand, Grants};
+use super::store::{Answer, Then};
+use super::{Role, text, token};
+use crate::config::Login;
+use crate::id::{FamilyId, JobId, UserId};
+use crate::time::Now;
+
+impl Grants {
+    /// Answers the operator, at once or after a write.
+    pub(super) fn admin(&mut self, job: JobId, command: AdminCommand, now: Now) {
+        match command {
+            AdminCommand::TokenCreate { user, role, label, lifetime_secs } => {
+                if let Err(reason) = self.mint(job, &user, role, &label, lifetime_secs, now) {
+                    self.admin_refused(job, &reason);
+                }
+            }
+            AdminCommand::TokenList => {
+                let tokens = self.families.known.iter().filter_map(|(id, family)| Listed::new(id, family)).collect();
+                let json = document(&List { ok: true, tokens });
+                self.out.push(Action::AdminReply { job, json });
+            }
+            AdminCommand::TokenRevoke { id } => {
+                let id = FamilyId::from(id);
+                match self.families.known.get(&id).map(|family| &family.kind) {
+                    Some(Kind::Minted { .. }) => self.revoke_family(&id, Answer::Admin(job), now),
+                    Some(Kind::SignIn { .. }) | None => {
+                        self.admin_refused(job, "there is no such token; `token list` shows those there are");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The token's record is written: show the token, once.
+    pub(super) fn minted(&mut self, job: JobId, id: &FamilyId, family: &Family, now: Now) {
+        let principal = principal(id, family, family.audience.clone(), now);
+        let token = token::seal_access(&self.sealer, &principal, &mut *self.entropy);
+        info!(user = %self.pseudonym(&principal.user), "token made by the operator");
+        self.admin_reply(
+            job,
+            &Minted {
+                ok: true,
+                id: id.as_str(),
+                token: token.expose(),
+                user: &family.user,
+                role: family.role,
+                expires: principal.expires.as_secs(),
+            },
+        );
+    }
+
+    /// Tells the operator that it is done.
+    pub(super) fn admin_done(&mut self, job: JobId) {
+        self.admin_reply(job, &Done { ok: true });
+    }
+
+    /// Tells the operator why not.
+    pub(super) fn admin_refused(&mut self, job: JobId, error: &str) {
+        self.admin_reply(job, &Refused { ok: false, error });
+    }
+
+    fn mint(
+        &mut self,
+        job: JobId,
+        user: &str,
+        role: Role,
+        label: &str,
+        lifetime_secs: u64,
+        now: Now,
+    ) -> Result<(), String> {
+        let user = self.user_named(user)?;
+        if lifetime_secs == 0 || lifetime_secs > MAX_LIFETIME.as_secs() {
+            return Err(alloc::format!("a token lives for 1 second to {} days", MAX_LIFETIME.as_secs() / 86_400));
+        }
+        let minted = self.families.known.values().filter(|family| matches!(family.kind, Kind::Minted { .. })).count();
+        if minted >= MAX_MINTED {
+            return Err("there are too many tokens: revoked and expired ones leave the list when they run out".into());
+        }
+        if !self.make_room(&user, now) {
+            return Err("there are too many tokens and sign-ins for this user".into());
+        }
+        let id = self.new_family_id();
+        let family = Family {
+            user: user.as_str().into(),
+            client: CLIENT.into(),
+            role,
+            audience: self.settings.url(role.path()),
+            created: now.unix.as_millis(),
+            expires: (now.unix + Duration::from_secs(lifetime_secs)).as_millis(),
+            kind: Kind::Minted { label: text::clean(label, MAX_LABEL) },
+            revoked: None,
+        };
+        self.write_family(id, family, Then::Mint { job });
+        Ok(())
+    }
+
+    /// The user that a login of this name would give.
+    fn user_named(&self, name: &str) -> Result<UserId, String> {
+        match &self.settings.login {
+            Login::Local(local) => {
+                let name = name.strip_prefix("local:").unwrap_or(name);
+                let known = local.users.iter().any(|user| user.name == name);
+                known.then(|| UserId::from(alloc::format!("local:{name}"))).ok_or_else(|| {
+                    let names: Vec<_> = local.users.iter().map(|user| user.name.as_str()).collect();
+                    alloc::format!(
+                        "there is no user `{}` in auth.local.users: {}",
+                        text::clean(name, 64),
+                        names.join(", ")
+                    )
+                })
+            }
+            Login::Oidc(oidc) => {
+                let prefix = alloc::format!("{}#", oidc.issuer);
+                let claim = name.strip_prefix(&prefix).unwrap_or(name);
+                if claim.is_empty() || claim.len() > MAX_CLAIM || claim.chars().any(char::is_control) {
+                    return Err(alloc::format!("a user is named by the provider's claim `{}`", oidc.user_claim));
+                }
+                Ok(UserId::from(alloc::format!("{prefix}{claim}")))
+            }
+        }
+    }
+
+    fn admin_reply(&mut self, job: JobId, answer: &impl Serialize) {
+        self.out.push(Action::AdminReply { job, json: document(answer) });
+    }
+}
+
+fn document(answer: &impl Serialize) -> Bytes {
+    serde_json::to_vec(answer).expect("strings and numbers always serialise").into()
+}
+
+/// The client's name in minted tokens.
+const CLIENT: &str = "mcp-local-tunnel-token";
+/// Ten years: a machine in a cellar.
+const MAX_LIFETIME: Duration = Duration::from_secs(3_660 * 86_400);
+/// Minted tokens: more want a directory, not a list.
+const MAX_MINTED: usize = 1_024;
+/// Characters of a label.
+const MAX_LABEL: usize = 100;
+/// Bytes of a provider's claim.
+const MAX_CLAIM: usize = 255;
+
+#[derive(Serialize)]
+struct Minted<'a> {
+    ok: bool,
+    id: &'a str,
+    token: &'a str,
+    user: &'a str,
+    role: Role,
+    /// Seconds since 1970.
+    expires: u64,
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    ok: bool,
+    tokens: Vec<Listed<'a>>,
+}
+
+/// A minted token in the list. Times are seconds since 1970.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a str,
+    user: &'a str,
+    role: Role,
+    label: &'a str,
+    created: u64,
+    expires: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<u64>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(id: &'a FamilyId, family: &'a Family) -> Option<Self> {
+        let Kind::Minted { label } = &family.kind else { return None };
+        Some(Self {
+            id: id.as_str(),
+            user: &family.user,
+            role: family.role,
+            label,
+            created: family.created / 1_000,
+            expires: family.expires / 1_000,
+            revoked: family.revoked.map(|at| at / 1_000),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Done {
+    ok: bool,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    ok: bool,
+    error: &'a str,
+}

@@ -1,0 +1,137 @@
+//! `/authorize` and `/consent`: judging a request, asking the person, and going on to the login.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use http::header::SET_COOKIE;
+
+use super::clients::Origin;
+use super::cookies::{self, Step};
+use super::grants::Grants;
+use super::rates::Kind;
+use super::request::{AuthRequest, Stop};
+use super::{pages, redirect};
+use crate::entropy::{self, Entropy};
+use crate::http::form::Form;
+use crate::http::{Reply, RequestHead};
+use crate::id::ExchangeId;
+use crate::seal::Purpose;
+use crate::time::Now;
+
+impl Grants {
+    /// Answers `GET /authorize` with the consent page. Nothing is remembered here: the request goes sealed into the
+    /// page, openable only together with a cookie of this browser.
+    pub(super) fn authorize(&mut self, head: &RequestHead, now: Now) -> Reply {
+        if !self.rates.take(Kind::Authorize, head.peer, now.instant) {
+            return too_many();
+        }
+        let Ok(fields) = Form::parse(head.uri.query().unwrap_or_default()) else {
+            return refuse("The request names something twice.");
+        };
+        let until = now.unix + Duration::from_secs(cookies::MAX_AGE_SECS);
+        let (request, client) = match AuthRequest::read(&self.settings, &self.sealer, &fields, until) {
+            Ok(good) => good,
+            Err(stop) => return stopped(&stop),
+        };
+        let Ok(class) = redirect::classify(&request.redirect) else {
+            return refuse("The program asks to be answered at an address that is not allowed.");
+        };
+        let flow = random(&mut *self.entropy);
+        let browser = random(&mut *self.entropy);
+        let plain = serde_json::to_vec(&request).expect("strings and numbers always serialise");
+        let sealed = self.sealer.seal(Purpose::Consent, &binding(&flow, &browser), &plain, &mut *self.entropy);
+        let mut reply = pages::consent(
+            &self.settings,
+            &pages::Consent {
+                client: &client,
+                redirect: &request.redirect,
+                class: &class,
+                audience: &request.audience,
+                flow: &flow,
+                request: &sealed,
+            },
+        );
+        let cookie = cookies::set(&self.settings, &cookies::name(&self.settings, Step::Consent, &flow), &browser);
+        reply.headers.append(SET_COOKIE, cookie);
+        reply
+    }
+
+    /// Answers `POST /consent`: on to the login, or back to the client with a no.
+    pub(super) fn consent(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        match self.read_consent(head, body, now) {
+            Ok((request, true)) => self.start_login(exchange, request, now),
+            Ok((request, false)) => {
+                let url = request.answer(&self.settings, &[("error", "access_denied")]);
+                self.reply(exchange, pages::see_other(&url));
+            }
+            Err(reply) => self.reply(exchange, reply),
+        }
+    }
+
+    fn read_consent(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(AuthRequest, bool), Reply> {
+        if !self.site.is_own_form(head) {
+            return Err(forged());
+        }
+        let fields = Form::parse(body).map_err(|_| refuse("The form is malformed."))?;
+        let (Some(flow), Some(sealed)) = (fields.get("flow"), fields.get("request")) else {
+            return Err(refuse("The form is malformed."));
+        };
+        let name = cookies::name(&self.settings, Step::Consent, flow);
+        let request: AuthRequest = cookies::get(head, &name)
+            .and_then(|browser| self.sealer.open(Purpose::Consent, &binding(flow, browser), sealed).ok())
+            .and_then(|plain| serde_json::from_slice(&plain).ok())
+            .filter(|request: &AuthRequest| request.is_fresh(now.unix))
+            .ok_or_else(stale)?;
+        match fields.get("decision") {
+            Some("allow") => Ok((request, true)),
+            Some("deny") => Ok((request, false)),
+            _ => Err(refuse("The form is malformed.")),
+        }
+    }
+}
+
+/// A page for an error that goes no further.
+pub(super) fn refuse(message: &str) -> Reply {
+    pages::error(StatusCode::BAD_REQUEST, message, None)
+}
+
+/// The page for a form that did not come from our page.
+pub(super) fn forged() -> Reply {
+    pages::error(StatusCode::FORBIDDEN, "This form was not sent from a page of this site.", None)
+}
+
+/// The page for a step whose cookie is missing, of another browser, or too old.
+pub(super) fn stale() -> Reply {
+    refuse("This page is too old, or was opened in another browser.")
+}
+
+/// The page for an address that asks too much.
+pub(super) fn too_many() -> Reply {
+    pages::error(StatusCode::TOO_MANY_REQUESTS, "Too many attempts. Wait a minute, then try again.", None)
+}
+
+fn stopped(stop: &Stop) -> Reply {
+    match stop {
+        Stop::Here(message) => refuse(message),
+        // Nobody vouches for a client that registered itself: a link must not bounce people off our site to it.
+        Stop::Client { url, origin: Origin::SelfRegistered, refusal } => {
+            let message = format!("The program's request cannot be used: {}.", refusal.description);
+            pages::error(StatusCode::BAD_REQUEST, &message, Some(url))
+        }
+        Stop::Client { url, origin: Origin::BuiltIn, .. } => pages::see_other(url),
+    }
+}
+
+fn binding(flow: &str, browser: &str) -> Vec<u8> {
+    format!("{flow}.{browser}").into_bytes()
+}
+
+/// 128 random bits as text.
+pub(super) fn random(entropy: &mut dyn Entropy) -> String {
+    URL_SAFE_NO_PAD.encode(entropy::bytes::<16>(entropy))
+}

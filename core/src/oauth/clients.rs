@@ -1,0 +1,249 @@
+//! Clients: the built-in agent, and those that register themselves (RFC 7591).
+//!
+//! A registered client's id *is* its metadata, sealed: registration costs the relay no memory, and an id works as long
+//! as the keys do. Client-ID metadata documents will be a third kind here.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::StatusCode;
+use ring::digest;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use super::error::{Code, Refusal, json};
+use super::{Role, redirect, text};
+use crate::entropy::Entropy;
+use crate::http::{Reply, RequestHead, fields};
+use crate::id::ClientId;
+use crate::seal::{Purpose, Sealer};
+use crate::time::Now;
+
+/// The client id that agents use: built in, so that an agent needs no registration.
+pub const AGENT_CLIENT: &str = "mcp-local-tunnel-agent";
+
+/// A client, as far as the authorization server needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Client {
+    /// Names the client in tokens and records: its id, or the hash of a long one.
+    pub(super) key: ClientId,
+    /// What it calls itself, cleaned for display.
+    pub(super) name: String,
+    /// Whose tokens it gets.
+    pub(super) role: Role,
+    /// Where codes may go.
+    pub(super) redirects: Vec<String>,
+    /// Whether it must show its secret.
+    confidential: bool,
+    /// Who vouches for it.
+    pub(super) origin: Origin,
+}
+
+/// Who vouches for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This relay's own agent.
+    BuiltIn,
+    /// Nobody: it registered itself.
+    SelfRegistered,
+}
+
+impl Client {
+    /// The client of that id. `None`: no such client, or one whose keys are gone; it must register again.
+    pub(super) fn find(sealer: &Sealer, id: &str) -> Option<Self> {
+        if id == AGENT_CLIENT {
+            return Some(Self {
+                key: ClientId::new(AGENT_CLIENT),
+                name: "mcp-local-tunnel agent".to_string(),
+                role: Role::Agent,
+                redirects: vec!["http://localhost/callback".to_string()],
+                confidential: false,
+                origin: Origin::BuiltIn,
+            });
+        }
+        let plain = sealer.open(Purpose::ClientId, &[], id.strip_prefix(ID_PREFIX)?).ok()?;
+        let metadata: Metadata = serde_json::from_slice(&plain).ok()?;
+        Some(Self {
+            key: ClientId::from(format!("{ID_PREFIX}{}", short_hash(id))),
+            name: metadata.name,
+            role: Role::Client,
+            redirects: metadata.redirects,
+            confidential: metadata.confidential,
+            origin: Origin::SelfRegistered,
+        })
+    }
+
+    /// Where a request's code goes. `asked` may be missing only if there is one place (OAuth 2.1 section 4.1.1).
+    pub(super) fn redirect(&self, asked: Option<&str>) -> Option<String> {
+        match (asked, self.redirects.as_slice()) {
+            (Some(asked), registered) => {
+                registered.iter().any(|one| redirect::matches(one, asked)).then(|| asked.to_string())
+            }
+            (None, [only]) if self.origin == Origin::SelfRegistered => Some(only.clone()),
+            (None, _) => None,
+        }
+    }
+}
+
+/// Who calls `/token` or `/revoke`, proven as its registration asks (RFC 6749 section 2.3).
+///
+/// `id` and `secret` are the form's `client_id` and `client_secret`.
+pub(super) fn authenticate(
+    sealer: &Sealer,
+    head: &RequestHead,
+    id: Option<&str>,
+    secret: Option<&str>,
+) -> Result<Client, Refusal> {
+    let basic = fields::basic(&head.headers).map_err(|_| unknown("the Authorization header is malformed"))?;
+    let (id, secret) = match (&basic, id, secret) {
+        (Some((id, _)), Some(other), _) if id != other => return Err(unknown("two different clients are named")),
+        (Some(_), _, Some(_)) => {
+            return Err(Refusal::new(Code::InvalidRequest, "the client must authenticate in one way only"));
+        }
+        (Some((id, secret)), _, None) => (id.as_str(), Some(secret.expose())),
+        (None, Some(id), secret) => (id, secret),
+        (None, None, _) => return Err(unknown("client_id is missing")),
+    };
+    let client = Client::find(sealer, id).ok_or_else(|| unknown("this client is not known here: register it again"))?;
+    if client.confidential {
+        let expected = secret_of(sealer, id);
+        let right = secret.is_some_and(|secret| secret.as_bytes().ct_eq(expected.as_bytes()).into());
+        if !right {
+            return Err(unknown("the client's secret is missing or wrong"));
+        }
+    }
+    Ok(client)
+}
+
+/// Answers `/register`.
+pub(super) fn register(
+    sealer: &Sealer,
+    head: &RequestHead,
+    body: &Bytes,
+    entropy: &mut dyn Entropy,
+    now: Now,
+) -> Result<Reply, Refusal> {
+    let request: Option<Registration> = serde_json::from_slice(body).ok().filter(|_| fields::is_json(&head.headers));
+    let request =
+        request.ok_or_else(|| Refusal::new(Code::InvalidClientMetadata, "the body is not client metadata in JSON"))?;
+    let redirects = acceptable(&request.redirect_uris)?;
+    let listed = |given: &Option<Vec<String>>, needed: &str| {
+        given.as_ref().is_none_or(|given| given.iter().any(|one| one == needed))
+    };
+    if !listed(&request.grant_types, "authorization_code") {
+        return Err(Refusal::new(Code::InvalidClientMetadata, "grant_types must contain authorization_code"));
+    }
+    if !listed(&request.response_types, "code") {
+        return Err(Refusal::new(Code::InvalidClientMetadata, "response_types must contain code"));
+    }
+    // What is not said, or not offered here, becomes `none`: the answer tells, and PKCE protects every client anyway.
+    let method = match request.token_endpoint_auth_method.as_deref() {
+        Some("client_secret_basic") => "client_secret_basic",
+        Some("client_secret_post") => "client_secret_post",
+        _ => "none",
+    };
+    let confidential = method != "none";
+    let name = text::clean(request.client_name.as_deref().unwrap_or_default(), MAX_CLIENT_NAME);
+    let metadata = Metadata { name, redirects, confidential };
+    let plain = serde_json::to_vec(&metadata).expect("strings and lists of strings always serialise");
+    let client_id = format!("{ID_PREFIX}{}", sealer.seal(Purpose::ClientId, &[], &plain, entropy));
+    let client_secret = confidential.then(|| secret_of(sealer, &client_id));
+    Ok(json(
+        StatusCode::CREATED,
+        &Registered {
+            client_id_issued_at: now.unix.as_secs(),
+            client_secret_expires_at: client_secret.is_some().then_some(0),
+            client_id,
+            client_secret,
+            client_name: &metadata.name,
+            redirect_uris: &metadata.redirects,
+            grant_types: &["authorization_code", "refresh_token"],
+            response_types: &["code"],
+            token_endpoint_auth_method: method,
+            scope: Role::Client.scope(),
+        },
+    ))
+}
+
+/// The acceptable ones of `asked`. Some clients register several of which not all pass; one is enough.
+fn acceptable(asked: &[String]) -> Result<Vec<String>, Refusal> {
+    if asked.len() > MAX_REDIRECTS {
+        return Err(Refusal::new(Code::InvalidRedirectUri, "a client may register ten redirect URIs at most"));
+    }
+    let mut reason = None;
+    let mut kept: Vec<String> = Vec::new();
+    for uri in asked {
+        match redirect::classify(uri) {
+            Ok(_) if kept.contains(uri) => {}
+            Ok(_) => kept.push(uri.clone()),
+            Err(why) => reason = reason.or(Some(why)),
+        }
+    }
+    match reason {
+        _ if !kept.is_empty() => Ok(kept),
+        Some(why) => Err(Refusal::new(Code::InvalidRedirectUri, why.to_string())),
+        None => Err(Refusal::new(Code::InvalidRedirectUri, "redirect_uris is missing")),
+    }
+}
+
+fn secret_of(sealer: &Sealer, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sealer.mac(Purpose::ClientSecret, id.as_bytes()))
+}
+
+fn short_hash(id: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, id.as_bytes());
+    URL_SAFE_NO_PAD.encode(hash.as_ref().first_chunk::<16>().expect("SHA-256 has 32 bytes"))
+}
+
+fn unknown(description: &'static str) -> Refusal {
+    Refusal::new(Code::InvalidClient, description)
+}
+
+/// What a registered client's id begins with.
+const ID_PREFIX: &str = "mlt_c_";
+/// Redirect URIs of one client: three are the most that is seen.
+const MAX_REDIRECTS: usize = 10;
+/// Characters of a client's name: what fits a line.
+const MAX_CLIENT_NAME: usize = 80;
+
+/// The inside of a registered client's id.
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    #[serde(rename = "n")]
+    name: String,
+    #[serde(rename = "r")]
+    redirects: Vec<String>,
+    #[serde(rename = "s")]
+    confidential: bool,
+}
+
+#[derive(Deserialize)]
+struct Registration {
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    client_name: Option<String>,
+    grant_types: Option<Vec<String>>,
+    response_types: Option<Vec<String>>,
+    token_endpoint_auth_method: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Registered<'a> {
+    client_id: String,
+    client_id_issued_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret_expires_at: Option<u64>,
+    client_name: &'a str,
+    redirect_uris: &'a [String],
+    grant_types: &'a [&'a str],
+    response_types: &'a [&'a str],
+    token_endpoint_auth_method: &'a str,
+    scope: &'a str,
+}

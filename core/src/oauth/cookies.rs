@@ -1,0 +1,65 @@
+//! The cookies of a sign-in under way: one per request, so that tabs do not disturb each other.
+
+use alloc::format;
+use alloc::string::String;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{COOKIE, HeaderValue};
+use ring::digest;
+
+use super::Settings;
+use crate::http::RequestHead;
+
+/// Which step of a sign-in a cookie belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The consent page was shown.
+    Consent,
+    /// The person agreed; the login is under way.
+    Login,
+}
+
+/// The name of a cookie: `__Host-` binds it to this very host over https (RFC 6265bis section 4.1.3.2); on a loopback
+/// relay without TLS browsers refuse that prefix.
+pub(super) fn name(settings: &Settings, step: Step, handle: &str) -> String {
+    let prefix = if settings.is_https() { "__Host-" } else { "" };
+    let step = match step {
+        Step::Consent => "consent",
+        Step::Login => "login",
+    };
+    let hash = digest::digest(&digest::SHA256, handle.as_bytes());
+    let short = hash.as_ref().first_chunk::<12>().expect("SHA-256 has 32 bytes");
+    format!("{prefix}mlt-{step}-{}", URL_SAFE_NO_PAD.encode(short))
+}
+
+/// `Set-Cookie` for ten minutes.
+pub(super) fn set(settings: &Settings, name: &str, value: &str) -> HeaderValue {
+    let secure = if settings.is_https() { "; Secure" } else { "" };
+    let text = format!("{name}={value}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(text).expect("names and values are base64url")
+}
+
+/// `Set-Cookie` that removes it.
+pub(super) fn clear(settings: &Settings, name: &str) -> HeaderValue {
+    let secure = if settings.is_https() { "; Secure" } else { "" };
+    let text = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(text).expect("names are base64url")
+}
+
+/// The value that the browser brought. Two of one name mean that somebody else planted one: none counts.
+pub(super) fn get<'a>(head: &'a RequestHead, name: &str) -> Option<&'a str> {
+    let lines = head.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut found = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value);
+    let value = found.next()?;
+    found.next().is_none().then_some(value)
+}
+
+/// How long a person may take from the first page to the code.
+pub(super) const MAX_AGE_SECS: u64 = 600;
+/// The longest value: browsers keep 4 096 bytes of name, value and attributes.
+pub(super) const MAX_VALUE: usize = 3_800;

@@ -1,0 +1,248 @@
+//! `/token` and `/revoke`: codes and refresh tokens for tokens, and tokens for nothing.
+
+use alloc::string::{String, ToString};
+
+use http::StatusCode;
+use serde::Serialize;
+use tracing::warn;
+
+use super::clients::{self, Client};
+use super::codes::Lookup;
+use super::error::{Code, Refusal, json};
+use super::families::{Family, Kind, Rotation};
+use super::grants::Grants;
+use super::store::{Answer, Queued, Then, unwritable};
+use super::token::{self, Refresh};
+use super::{Principal, Role, rates};
+use crate::entropy;
+use crate::http::form::Form;
+use crate::http::{Reply, RequestHead, fields};
+use crate::id::{ClientId, ExchangeId, FamilyId, UserId};
+use crate::time::Now;
+
+/// A refresh, read and authenticated.
+#[derive(Debug)]
+pub(super) struct RefreshRequest {
+    exchange: ExchangeId,
+    peer: core::net::IpAddr,
+    client: ClientId,
+    token: Refresh,
+    /// The `resource` parameter, if there was one.
+    resource: Option<String>,
+}
+
+impl Grants {
+    /// Answers `/token` (RFC 6749 section 3.2).
+    pub(super) fn token(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        let result =
+            self.read_client_form(head, body, now).and_then(|(client, fields)| match fields.get("grant_type") {
+                Some("authorization_code") => self.redeem(exchange, &client, &fields, now),
+                Some("refresh_token") => self.read_refresh(exchange, head, client, &fields, now),
+                Some(_) => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
+                None => Err(Refusal::new(Code::InvalidRequest, "grant_type is missing")),
+            });
+        if let Err(refusal) = result {
+            self.refused(exchange, head.peer, &refusal, now);
+        }
+    }
+
+    /// Answers `/revoke` (RFC 7009): done for what is known, done for what is not, refused for another client's.
+    pub(super) fn revoke(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        let result = self.read_client_form(head, body, now).and_then(|(client, fields)| {
+            let token = fields.get("token").ok_or_else(|| Refusal::new(Code::InvalidRequest, "token is missing"))?;
+            let family = Refresh::open(&self.sealer, token).map(|refresh| refresh.family);
+            let family = family.or_else(|| token::read_access(&self.sealer, token).map(|access| access.family));
+            let owner = family.as_ref().and_then(|id| self.families.known.get(id)).map(|family| &family.client);
+            if owner.is_some_and(|owner| owner != client.key.as_str()) {
+                return Err(Refusal::new(Code::InvalidGrant, "the token was issued to another client"));
+            }
+            if !self.can_write() {
+                return Err(unwritable());
+            }
+            Ok(family)
+        });
+        match result {
+            Ok(Some(family)) => self.revoke_family(&family, Answer::Client(exchange), now),
+            Ok(None) => self.reply(exchange, json(StatusCode::OK, &serde_json::Map::new())),
+            Err(refusal) => self.refused(exchange, head.peer, &refusal, now),
+        }
+    }
+
+    /// Judges a refresh, at once or when the write under way has ended.
+    pub(super) fn refresh(&mut self, request: RefreshRequest, now: Now) {
+        let id = request.token.family.clone();
+        let request = match self.enqueue(&id, Queued::Refresh(request)) {
+            Ok(()) => return,
+            Err((Queued::Refresh(request), true)) => return self.reply(request.exchange, unwritable().reply()),
+            Err((Queued::Refresh(request), false)) => request,
+            Err((Queued::Revoke(_), _)) => return,
+        };
+        let RefreshRequest { exchange, peer, client, token, resource } = request;
+        if let Err(refusal) = self.rotate(exchange, &id, &client, token.generation, resource.as_deref(), now) {
+            self.refused(exchange, peer, &refusal, now);
+        }
+    }
+
+    /// The answer with tokens of `family`, whose record is written (RFC 6749 section 5.1).
+    pub(super) fn tokens(&mut self, id: &FamilyId, family: &Family, audience: String, now: Now) -> Reply {
+        let principal = principal(id, family, audience, now);
+        let access = token::seal_access(&self.sealer, &principal, &mut *self.entropy);
+        let refresh = match family.kind {
+            Kind::SignIn { generation, .. } => {
+                let token = Refresh { family: id.clone(), generation };
+                Some(token.seal(&self.sealer, &mut *self.entropy))
+            }
+            Kind::Minted { .. } => None,
+        };
+        json(
+            StatusCode::OK,
+            &Tokens {
+                access_token: access.expose(),
+                token_type: "Bearer",
+                expires_in: principal.expires.saturating_since(now.unix).as_secs(),
+                refresh_token: refresh.as_ref().map(crate::secret::Secret::expose),
+                scope: family.role.scope(),
+            },
+        )
+    }
+
+    /// A new family's id.
+    pub(super) fn new_family_id(&mut self) -> FamilyId {
+        // Hex: people pass it to `token revoke`, and no shell or option parser takes it for something else.
+        let id = u128::from_be_bytes(entropy::bytes(&mut *self.entropy));
+        FamilyId::from(alloc::format!("{id:032x}"))
+    }
+
+    fn redeem(&mut self, exchange: ExchangeId, client: &Client, fields: &Form, now: Now) -> Result<(), Refusal> {
+        let missing = |what| Refusal::new(Code::InvalidRequest, what);
+        let code = fields.get("code").ok_or_else(|| missing("code is missing"))?;
+        let verifier = fields.get("code_verifier").ok_or_else(|| missing("code_verifier is missing"))?;
+        let redirect = fields.get("redirect_uri");
+        let bad = || Refusal::new(Code::InvalidGrant, "the code is not good: unknown, used, expired, or another's");
+        let (key, lookup) = self.codes.look_up(code, client.key.as_str(), redirect, verifier, now.instant);
+        let grant = match lookup {
+            Lookup::Fresh(grant) => grant.clone(),
+            Lookup::Bad => return Err(bad()),
+            Lookup::Replayed(family) => {
+                warn!(client = %client.key, reason = "a code was used twice", "tokens are being revoked");
+                self.revoke_family(&family, Answer::Nobody, now);
+                return Err(bad());
+            }
+        };
+        let request = grant.request;
+        let audience = self.narrowed(&request.audience, request.role, fields.get("resource"))?;
+        if !self.make_room(&grant.user, now) {
+            return Err(unwritable());
+        }
+        let id = self.new_family_id();
+        let family = Family::signed_in(&grant.user, &client.key, request.role, request.audience, now.unix);
+        self.codes.redeem(&key, Some(id.clone()));
+        self.write_family(id, family, Then::Issue { exchange, audience, code: Some(key) });
+        Ok(())
+    }
+
+    fn read_refresh(
+        &mut self,
+        exchange: ExchangeId,
+        head: &RequestHead,
+        client: Client,
+        fields: &Form,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let token = fields.get("refresh_token");
+        let token = token.ok_or_else(|| Refusal::new(Code::InvalidRequest, "refresh_token is missing"))?;
+        let token = Refresh::open(&self.sealer, token).ok_or_else(ended)?;
+        let resource = fields.get("resource").map(ToString::to_string);
+        self.refresh(RefreshRequest { exchange, peer: head.peer, client: client.key, token, resource }, now);
+        Ok(())
+    }
+
+    fn rotate(
+        &mut self,
+        exchange: ExchangeId,
+        id: &FamilyId,
+        client: &ClientId,
+        generation: u64,
+        resource: Option<&str>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let family = self.families.known.get(id).ok_or_else(ended)?;
+        if family.client != client.as_str() || !self.login_knows(&family.user) {
+            return Err(ended());
+        }
+        let audience = self.narrowed(&family.audience, family.role, resource)?;
+        match family.rotate(generation, now.unix) {
+            Rotation::Refuse => Err(ended()),
+            Rotation::Reused => {
+                warn!(client = %client, reason = "an old refresh token was used again", "tokens are being revoked");
+                self.revoke_family(id, Answer::Nobody, now);
+                Err(ended())
+            }
+            Rotation::Rotate(..) if !self.can_write() => Err(unwritable()),
+            Rotation::Rotate(next) => {
+                self.write_family(id.clone(), next, Then::Issue { exchange, audience, code: None });
+                Ok(())
+            }
+        }
+    }
+
+    /// The audience of an access token: what was granted, or what the client names within it (RFC 8707 section 2.2).
+    fn narrowed(&self, granted: &str, role: Role, resource: Option<&str>) -> Result<String, Refusal> {
+        let Some(resource) = resource else { return Ok(granted.to_string()) };
+        let public_url = self.settings.public_url.as_str();
+        token::audience(public_url, role, resource)
+            .filter(|asked| {
+                let path = asked.strip_prefix(public_url).unwrap_or_default();
+                token::Resource { public_url, path }.opened_by(granted)
+            })
+            .ok_or_else(|| Refusal::new(Code::InvalidTarget, "resource is not what was granted"))
+    }
+
+    fn read_client_form(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(Client, Form), Refusal> {
+        if !self.rates.allows(rates::Kind::TokenFailure, head.peer, now.instant) {
+            return Err(Refusal::new(Code::SlowDown, "too many refused requests from this address"));
+        }
+        if !fields::is_form(&head.headers) {
+            return Err(Refusal::new(Code::InvalidRequest, "the body must be application/x-www-form-urlencoded"));
+        }
+        let form = Form::parse(body).map_err(|error| Refusal::new(Code::InvalidRequest, error.to_string()))?;
+        let client = clients::authenticate(&self.sealer, head, form.get("client_id"), form.get("client_secret"))?;
+        Ok((client, form))
+    }
+
+    fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {
+        if matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant) {
+            self.rates.take(rates::Kind::TokenFailure, peer, now.instant);
+        }
+        self.reply(exchange, refusal.reply());
+    }
+}
+
+/// What an access token of `family` that is made now says.
+pub(super) fn principal(id: &FamilyId, family: &Family, audience: String, now: Now) -> Principal {
+    Principal {
+        user: UserId::new(&family.user),
+        client: ClientId::new(&family.client),
+        role: family.role,
+        audience,
+        scopes: [family.role.scope().to_string()].into(),
+        family: id.clone(),
+        expires: family.access_expires(now.unix),
+        family_expires: crate::time::UnixTime::from_millis(family.expires),
+    }
+}
+
+/// Whatever is wrong with a refresh token, the client's way on is the same: sign in again.
+fn ended() -> Refusal {
+    Refusal::new(Code::InvalidGrant, "the refresh token is not good any more: sign in again")
+}
+
+#[derive(Serialize)]
+struct Tokens<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    scope: &'a str,
+}

@@ -1,0 +1,263 @@
+//! Token families: everything that descends from one sign-in, and the rule of rotation.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Role;
+use crate::id::{ClientId, FamilyId, UserId};
+use crate::time::UnixTime;
+
+/// How long an access token lives.
+pub(super) const ACCESS_LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// How long a family lives without a refresh: a laptop on a long holiday.
+pub(super) const IDLE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a family lives at most, however busy.
+pub(super) const ABSOLUTE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long the previous refresh token still works: real clients refresh in parallel, and answers get lost.
+pub(super) const REUSE_GRACE: Duration = Duration::from_secs(120);
+/// How often the previous refresh token works within its grace.
+pub(super) const MAX_SIBLINGS: u32 = 10;
+
+/// One family's record, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Family {
+    /// Whose.
+    pub(super) user: String,
+    /// The key of the client that acts for them.
+    pub(super) client: String,
+    /// Whose tokens they are.
+    pub(super) role: Role,
+    /// What they are for.
+    pub(super) audience: String,
+    /// When it began.
+    pub(super) created: u64,
+    /// When it ends at the latest.
+    pub(super) expires: u64,
+    /// How it began, and what goes with that.
+    pub(super) kind: Kind,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revoked: Option<u64>,
+}
+
+/// How a family began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Kind {
+    /// A person signed in.
+    SignIn {
+        /// Of the newest refresh token.
+        generation: u64,
+        /// When that was made.
+        rotated: u64,
+        /// How often the one before it was used again.
+        siblings: u32,
+    },
+    /// The operator made one token.
+    Minted {
+        /// What it is for.
+        label: String,
+    },
+}
+
+/// What the rule of rotation says to a refresh token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rotation {
+    /// Good: store this record, then answer with a token of its generation.
+    Rotate(Family),
+    /// Good for nothing, and harmless: the family has ended, or never was at that generation.
+    Refuse,
+    /// Used again when only a thief would: revoke the family (RFC 9700 section 4.14.2).
+    Reused,
+}
+
+impl Family {
+    /// The family that a sign-in begins.
+    pub(super) fn signed_in(user: &UserId, client: &ClientId, role: Role, audience: String, now: UnixTime) -> Self {
+        Self {
+            user: user.as_str().into(),
+            client: client.as_str().into(),
+            role,
+            audience,
+            created: now.as_millis(),
+            expires: (now + ABSOLUTE_LIFETIME).as_millis(),
+            kind: Kind::SignIn { generation: 0, rotated: now.as_millis(), siblings: 0 },
+            revoked: None,
+        }
+    }
+
+    /// Judges a refresh token of `generation`.
+    pub(super) fn rotate(&self, presented: u64, now: UnixTime) -> Rotation {
+        let Kind::SignIn { generation, rotated, siblings } = self.kind else { return Rotation::Refuse };
+        if !self.is_alive(now) {
+            return Rotation::Refuse;
+        }
+        let with = |kind| Self { kind, ..self.clone() };
+        if presented == generation {
+            let next = generation.saturating_add(1);
+            return Rotation::Rotate(with(Kind::SignIn { generation: next, rotated: now.as_millis(), siblings: 0 }));
+        }
+        if presented > generation {
+            return Rotation::Refuse;
+        }
+        let in_grace = now.saturating_since(UnixTime::from_millis(rotated)) <= REUSE_GRACE;
+        if presented.saturating_add(1) == generation && in_grace && siblings < MAX_SIBLINGS {
+            let kind = Kind::SignIn { generation, rotated, siblings: siblings.saturating_add(1) };
+            return Rotation::Rotate(with(kind));
+        }
+        Rotation::Reused
+    }
+
+    /// Whether its tokens are good.
+    pub(super) fn is_alive(&self, now: UnixTime) -> bool {
+        self.revoked.is_none() && now < self.ends()
+    }
+
+    /// When it ends by itself, as things stand.
+    pub(super) fn ends(&self) -> UnixTime {
+        let expires = UnixTime::from_millis(self.expires);
+        match self.kind {
+            Kind::SignIn { rotated, .. } => expires.min(UnixTime::from_millis(rotated) + IDLE_LIFETIME),
+            Kind::Minted { .. } => expires,
+        }
+    }
+
+    /// The same family, revoked.
+    pub(super) fn revoke(&self, now: UnixTime) -> Self {
+        Self { revoked: Some(self.revoked.unwrap_or(now.as_millis())), ..self.clone() }
+    }
+
+    /// Until when its record must be kept: an access token must not outlive the knowledge that it was revoked.
+    pub(super) fn kept_until(&self) -> UnixTime {
+        match (&self.kind, self.revoked) {
+            (Kind::SignIn { .. }, Some(revoked)) => UnixTime::from_millis(revoked) + ACCESS_LIFETIME,
+            (Kind::SignIn { .. }, None) => self.ends(),
+            (Kind::Minted { .. }, _) => UnixTime::from_millis(self.expires),
+        }
+    }
+
+    /// When the access token that is made now ends.
+    pub(super) fn access_expires(&self, now: UnixTime) -> UnixTime {
+        match self.kind {
+            Kind::SignIn { .. } => UnixTime::from_millis(self.expires).min(now + ACCESS_LIFETIME),
+            Kind::Minted { .. } => UnixTime::from_millis(self.expires),
+        }
+    }
+
+    /// The key of a family's record in the store.
+    pub(super) fn record_key(id: &FamilyId) -> String {
+        alloc::format!("{RECORD_PREFIX}{id}")
+    }
+
+    /// The record's bytes.
+    pub(super) fn to_record(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and numbers always serialise")
+    }
+
+    /// A stored record, if `key` is a family's and `value` can be read.
+    pub(super) fn from_record(key: &str, value: &[u8]) -> Option<(FamilyId, Self)> {
+        Some((FamilyId::new(key.strip_prefix(RECORD_PREFIX)?), serde_json::from_slice(value).ok()?))
+    }
+}
+
+const RECORD_PREFIX: &str = "family/";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: UnixTime = UnixTime::from_secs(1_000_000);
+
+    fn family() -> Family {
+        Family::signed_in(&"local:ann".into(), &"c".into(), Role::Client, "https://r.example/mcp".into(), START)
+    }
+
+    fn rotated(family: &Family, generation: u64, now: UnixTime) -> Family {
+        match family.rotate(generation, now) {
+            Rotation::Rotate(next) => next,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn generation(family: &Family) -> u64 {
+        match family.kind {
+            Kind::SignIn { generation, .. } => generation,
+            Kind::Minted { .. } => panic!("a minted token has no generations"),
+        }
+    }
+
+    #[test]
+    fn each_refresh_moves_the_family_on() {
+        let next = rotated(&family(), 0, START);
+        assert_eq!(generation(&next), 1);
+        assert_eq!(generation(&rotated(&next, 1, START)), 2);
+    }
+
+    #[test]
+    fn parallel_refresh_gets_a_sibling_ten_times_at_most() {
+        let mut family = rotated(&family(), 0, START);
+        for _ in 0..MAX_SIBLINGS {
+            family = rotated(&family, 0, START + REUSE_GRACE);
+            assert_eq!(generation(&family), 1);
+        }
+        assert_eq!(family.rotate(0, START + REUSE_GRACE), Rotation::Reused);
+        assert_eq!(generation(&rotated(&family, 1, START + REUSE_GRACE)), 2);
+    }
+
+    #[test]
+    fn late_or_older_reuse_is_theft() {
+        let once = rotated(&family(), 0, START);
+        let late = START + REUSE_GRACE + Duration::from_millis(1);
+        assert_eq!(once.rotate(0, late), Rotation::Reused);
+        let twice = rotated(&once, 1, START);
+        assert_eq!(twice.rotate(0, START), Rotation::Reused);
+    }
+
+    #[test]
+    fn generation_from_the_future_revokes_nothing() {
+        assert_eq!(family().rotate(1, START), Rotation::Refuse);
+    }
+
+    #[test]
+    fn family_ends_idle_absolute_or_revoked() {
+        let just_before = |duration: Duration| START + (duration - Duration::from_millis(1));
+        assert!(matches!(family().rotate(0, just_before(IDLE_LIFETIME)), Rotation::Rotate(..)));
+        assert_eq!(family().rotate(0, START + IDLE_LIFETIME), Rotation::Refuse);
+        let mut busy = family();
+        for (generation, days) in [20_u64, 40, 60, 80].into_iter().enumerate() {
+            let generation = u64::try_from(generation).unwrap();
+            busy = rotated(&busy, generation, START + Duration::from_secs(days * 24 * 3600));
+        }
+        assert!(matches!(busy.rotate(4, just_before(ABSOLUTE_LIFETIME)), Rotation::Rotate(..)));
+        assert_eq!(busy.rotate(4, START + ABSOLUTE_LIFETIME), Rotation::Refuse);
+        assert_eq!(family().revoke(START).rotate(0, START), Rotation::Refuse);
+    }
+
+    #[test]
+    fn revoked_record_outlives_every_access_token() {
+        let family = family();
+        let revoked = family.revoke(START + Duration::from_secs(5));
+        assert!(revoked.kept_until() >= family.access_expires(START + Duration::from_secs(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip(user in ".{0,40}", generation: u64, rotated: u64, siblings: u32, revoked: Option<u64>) {
+            let family = Family { user, kind: Kind::SignIn { generation, rotated, siblings }, revoked, ..family() };
+            let id = FamilyId::new("f1");
+            let read = Family::from_record(&Family::record_key(&id), &family.to_record());
+            prop_assert_eq!(read, Some((id, family)));
+        }
+
+        #[test]
+        fn any_record_is_read_or_refused(key in ".{0,20}", value in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Family::from_record(&key, &value);
+        }
+    }
+}

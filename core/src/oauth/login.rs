@@ -1,0 +1,300 @@
+//! Signing the person in, here (`/login`) or at the provider (`/callback`), and answering the client with a code.
+
+use alloc::string::String;
+use alloc::string::ToString;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use http::header::SET_COOKIE;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use tracing::{info, warn};
+
+use super::authorize::{forged, random, refuse, stale, too_many};
+use super::cookies::{self, Step};
+use super::grants::{Action, Grants, Pending};
+use super::pages;
+use super::rates::Kind;
+use super::request::AuthRequest;
+use crate::config::Login;
+use crate::http::form::Form;
+use crate::http::{Reply, RequestHead};
+use crate::id::{ExchangeId, UserId};
+use crate::oidc::{self, LoginError, LoginId, Output};
+use crate::seal::Purpose;
+use crate::secret::Secret;
+use crate::time::Now;
+
+/// A consented request on its way through the login: sealed in a cookie, so that a relay that restarts meanwhile does
+/// not matter.
+#[derive(Clone, Serialize, Deserialize)]
+struct Flow {
+    #[serde(rename = "q")]
+    request: AuthRequest,
+    /// What the way back from the provider is judged by; none for the embedded login.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pending: Option<oidc::Pending>,
+}
+
+/// A login that waits for the relying party.
+pub(super) struct Waiting {
+    exchange: ExchangeId,
+    request: AuthRequest,
+    /// The cookie to remove when it is over.
+    cookie: Option<String>,
+}
+
+/// A password that is being checked.
+pub(super) struct Attempt {
+    exchange: ExchangeId,
+    peer: core::net::IpAddr,
+    request: AuthRequest,
+    /// The login page's handle and token, to show it again.
+    flow: String,
+    csrf: String,
+    /// The name of the user whose password it may be; none for an unknown one.
+    user: Option<String>,
+}
+
+impl Grants {
+    /// The person agreed: on to the login page or to the provider.
+    pub(super) fn start_login(&mut self, exchange: ExchangeId, request: AuthRequest, now: Now) {
+        if self.party.is_none() {
+            let flow = random(&mut *self.entropy);
+            let url = self.settings.url(&alloc::format!("/login?flow={flow}"));
+            let reply = self.with_flow_cookie(pages::see_other(&url), &flow, &Flow { request, pending: None });
+            return self.reply(exchange, reply);
+        }
+        if let Some(login) = self.wait_for_party(exchange, request, None)
+            && let Some(party) = &mut self.party
+        {
+            party.start(login, now, &mut *self.entropy, &mut self.next_fetch);
+            self.drain_party(now);
+        }
+    }
+
+    /// Answers `GET /login`.
+    pub(super) fn login_page(&self, head: &RequestHead, now: Now) -> Reply {
+        let fields = Form::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
+        match fields.get("flow").and_then(|flow| Some((flow, self.open_flow(head, flow, now)?))) {
+            Some((flow, (cookie, _))) => pages::login(&self.settings, flow, &self.csrf(flow, &cookie), None),
+            None => stale(),
+        }
+    }
+
+    /// Answers `POST /login`, as a rule after [`Action::Verify`].
+    pub(super) fn login(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        match self.read_login(exchange, head, body, now) {
+            Ok((attempt, password)) => self.verify(attempt, password, now),
+            Err(reply) => self.reply(exchange, reply),
+        }
+    }
+
+    /// A password check ended.
+    pub(super) fn verified(&mut self, attempt: Attempt, ok: bool, now: Now) {
+        let Some(user) = attempt.user.filter(|_| ok) else {
+            info!(reason = "wrong name or password", "sign-in refused");
+            let problem = (StatusCode::FORBIDDEN, "The user name or the password is wrong.");
+            let reply = pages::login(&self.settings, &attempt.flow, &attempt.csrf, Some(problem));
+            return self.reply(attempt.exchange, reply);
+        };
+        self.rates.give_back(Kind::Login, attempt.peer, now.instant);
+        let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
+        let user = UserId::from(alloc::format!("local:{user}"));
+        self.answer_with_code(attempt.exchange, attempt.request, user, Some(&cookie), now);
+    }
+
+    /// Answers `GET /callback`: the browser is back from the provider.
+    pub(super) fn callback(&mut self, exchange: ExchangeId, head: &RequestHead, now: Now) {
+        if !self.rates.take(Kind::Authorize, head.peer, now.instant) {
+            return self.reply(exchange, too_many());
+        }
+        let query = head.uri.query().unwrap_or_default();
+        let flow = oidc::state_of(query).and_then(|state| Some((self.open_flow(head, &state, now)?.1, state)));
+        let Some((Flow { request, pending: Some(pending) }, state)) = flow else {
+            return self.reply(exchange, stale());
+        };
+        let cookie = cookies::name(&self.settings, Step::Login, &state);
+        if let Some(login) = self.wait_for_party(exchange, request, Some(cookie))
+            && let Some(party) = &mut self.party
+        {
+            party.callback(login, pending, query, now, &mut self.next_fetch);
+            self.drain_party(now);
+        }
+    }
+
+    /// Carries out what the relying party says.
+    pub(super) fn drain_party(&mut self, now: Now) {
+        while let Some(output) = self.party.as_mut().and_then(oidc::RelyingParty::poll) {
+            match output {
+                Output::Fetch { fetch, request } => self.out.push(Action::Fetch { fetch, request }),
+                Output::Redirect { login, url, pending } => {
+                    let Some(waiting) = self.logins.remove(&login) else { continue };
+                    let state = pending.state().to_string();
+                    let flow = Flow { request: waiting.request, pending: Some(pending) };
+                    let reply = self.with_flow_cookie(pages::see_other(&url), &state, &flow);
+                    self.reply(waiting.exchange, reply);
+                }
+                Output::SignedIn { login, identity } => {
+                    let Some(waiting) = self.logins.remove(&login) else { continue };
+                    let cookie = waiting.cookie.as_deref();
+                    self.answer_with_code(waiting.exchange, waiting.request, identity.user, cookie, now);
+                }
+                Output::Failed { login, error } => {
+                    let Some(waiting) = self.logins.remove(&login) else { continue };
+                    self.login_failed(&waiting, &error);
+                }
+            }
+        }
+    }
+
+    /// Whether the configured login could still sign this user in.
+    pub(super) fn login_knows(&self, user: &str) -> bool {
+        match &self.settings.login {
+            Login::Local(local) => {
+                user.strip_prefix("local:").is_some_and(|name| local.users.iter().any(|one| one.name == name))
+            }
+            Login::Oidc(oidc) => user.strip_prefix(oidc.issuer.as_str()).is_some_and(|rest| rest.starts_with('#')),
+        }
+    }
+
+    fn read_login(
+        &mut self,
+        exchange: ExchangeId,
+        head: &RequestHead,
+        body: &[u8],
+        now: Now,
+    ) -> Result<(Attempt, Secret), Reply> {
+        if !self.site.is_own_form(head) {
+            return Err(forged());
+        }
+        let fields = Form::parse(body).map_err(|_| refuse("The form is malformed."))?;
+        let flow = fields.get("flow").ok_or_else(stale)?;
+        let (cookie, Flow { request, .. }) = self.open_flow(head, flow, now).ok_or_else(stale)?;
+        let csrf = self.csrf(flow, &cookie);
+        if !bool::from(csrf.as_bytes().ct_eq(fields.get("csrf").unwrap_or_default().as_bytes())) {
+            return Err(forged());
+        }
+        let page = |status, message| pages::login(&self.settings, flow, &csrf, Some((status, message)));
+        let (Some(user), Some(password)) = (fields.get("user"), fields.secret("password")) else {
+            return Err(page(StatusCode::BAD_REQUEST, "Enter your user name and your password."));
+        };
+        if password.expose().len() > MAX_PASSWORD {
+            return Err(page(StatusCode::BAD_REQUEST, "The password is too long."));
+        }
+        let busy = self.pending.len() >= MAX_VERIFIES;
+        if busy || !self.rates.take(Kind::Login, head.peer, now.instant) {
+            return Err(page(StatusCode::TOO_MANY_REQUESTS, "Too many attempts. Wait a minute, then try again."));
+        }
+        let known = match &self.settings.login {
+            Login::Local(local) => local.users.iter().any(|one| one.name == user),
+            Login::Oidc(_) => false,
+        };
+        let (flow, user) = (flow.to_string(), known.then(|| user.to_string()));
+        Ok((Attempt { exchange, peer: head.peer, request, flow, csrf, user }, password))
+    }
+
+    /// Orders the password check. An unknown user's password is checked too, against another's hash whose answer does
+    /// not count: the time it takes must not tell who exists.
+    fn verify(&mut self, attempt: Attempt, password: Secret, now: Now) {
+        let Login::Local(local) = &self.settings.login else { return self.verified(attempt, false, now) };
+        let named = local.users.iter().find(|one| Some(&one.name) == attempt.user.as_ref());
+        let Some(hash) = named.or(local.users.first()).map(|user| user.password_hash.clone()) else {
+            return self.verified(attempt, false, now);
+        };
+        let job = self.next_job();
+        self.pending.insert(job, Pending::Verify(attempt));
+        self.out.push(Action::Verify { job, password, hash });
+    }
+
+    fn wait_for_party(
+        &mut self,
+        exchange: ExchangeId,
+        request: AuthRequest,
+        cookie: Option<String>,
+    ) -> Option<LoginId> {
+        let waiting = Waiting { exchange, request, cookie };
+        if self.logins.len() >= MAX_LOGINS {
+            self.login_failed(&waiting, &LoginError::Busy);
+            return None;
+        }
+        let login = LoginId(self.next_login);
+        self.next_login = self.next_login.wrapping_add(1);
+        self.logins.insert(login, waiting);
+        Some(login)
+    }
+
+    fn login_failed(&mut self, waiting: &Waiting, error: &LoginError) {
+        warn!(reason = %error, "sign-in at the provider failed");
+        let code = error.oauth_code();
+        let status = match code {
+            "access_denied" => StatusCode::FORBIDDEN,
+            "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        let back = waiting.request.answer(&self.settings, &[("error", code)]);
+        let mut reply = pages::error(status, &sentence(error), Some(&back));
+        if let Some(cookie) = &waiting.cookie {
+            reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));
+        }
+        self.reply(waiting.exchange, reply);
+    }
+
+    /// The person is signed in: back to the client, with a code.
+    fn answer_with_code(
+        &mut self,
+        exchange: ExchangeId,
+        request: AuthRequest,
+        user: UserId,
+        cookie: Option<&str>,
+        now: Now,
+    ) {
+        info!(user = %self.pseudonym(&user), client = %request.client, "signed in");
+        let code = self.codes.issue(request.clone(), user, now.instant, &mut *self.entropy);
+        let mut reply = pages::see_other(&request.answer(&self.settings, &[("code", &code)]));
+        if let Some(cookie) = cookie {
+            reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));
+        }
+        self.reply(exchange, reply);
+    }
+
+    /// The cookie and what it carries, if this browser has the flow and it is not too old.
+    fn open_flow(&self, head: &RequestHead, handle: &str, now: Now) -> Option<(String, Flow)> {
+        let cookie = cookies::get(head, &cookies::name(&self.settings, Step::Login, handle))?;
+        let plain = self.sealer.open(Purpose::LoginState, handle.as_bytes(), cookie).ok()?;
+        let flow: Flow = serde_json::from_slice(&plain).ok()?;
+        flow.request.is_fresh(now.unix).then(|| (cookie.to_string(), flow))
+    }
+
+    fn with_flow_cookie(&mut self, mut reply: Reply, handle: &str, flow: &Flow) -> Reply {
+        let plain = serde_json::to_vec(flow).expect("strings and numbers always serialise");
+        let value = self.sealer.seal(Purpose::LoginState, handle.as_bytes(), &plain, &mut *self.entropy);
+        if value.len() > cookies::MAX_VALUE {
+            return refuse("The program's request is too long.");
+        }
+        let name = cookies::name(&self.settings, Step::Login, handle);
+        reply.headers.append(SET_COOKIE, cookies::set(&self.settings, &name, &value));
+        reply
+    }
+
+    /// What the login form must bring back: only a page of ours, shown to this browser, can know it.
+    fn csrf(&self, flow: &str, cookie: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.sealer.mac(Purpose::Csrf, alloc::format!("{flow}.{cookie}").as_bytes()))
+    }
+}
+
+/// An error as a sentence.
+fn sentence(error: &LoginError) -> String {
+    let text = super::text::clean(&error.to_string(), 300);
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    alloc::format!("{first}{}.", characters.as_str())
+}
+
+/// Longer ones only cost time to hash.
+const MAX_PASSWORD: usize = 1_024;
+/// Slow jobs under way: each check costs tens of milliseconds and megabytes.
+const MAX_VERIFIES: usize = 64;
+/// Logins that wait for the provider.
+const MAX_LOGINS: usize = 256;

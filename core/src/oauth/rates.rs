@@ -1,0 +1,169 @@
+//! Rate limits on what anyone may ask without signing in: one token bucket per address and kind, in bounded memory.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::net::IpAddr;
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Registrations.
+    Register,
+    /// Authorization requests and callbacks: each costs a page and a seal, or a fetch.
+    Authorize,
+    /// Refused requests at `/token` and `/revoke`.
+    TokenFailure,
+    /// Wrong passwords.
+    Login,
+}
+
+impl Kind {
+    /// How many at once. Generous where many people share an address and nothing can be guessed.
+    const fn burst(self) -> u32 {
+        match self {
+            Self::Register | Self::Authorize | Self::TokenFailure => 100,
+            Self::Login => 10,
+        }
+    }
+
+    /// How long until one more is allowed.
+    const fn interval(self) -> Duration {
+        match self {
+            Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(1),
+            // 14 400 guesses a day: nothing against a password that is not on a short list.
+            Self::Login => Duration::from_secs(6),
+        }
+    }
+
+    /// How long an empty bucket takes to be full.
+    fn refill(self) -> Duration {
+        self.interval().saturating_mul(self.burst())
+    }
+}
+
+/// All buckets that are not full. A bucket is kept as the time at which it will be full again.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    full_at: BTreeMap<Key, Instant>,
+    by_time: BTreeSet<(Instant, Key)>,
+}
+
+type Key = (Kind, IpAddr);
+
+impl Rates {
+    /// Whether one more is allowed now.
+    pub(super) fn allows(&self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
+        self.wait(kind, peer, now) + kind.interval() <= kind.refill()
+    }
+
+    /// Takes one, if it is allowed.
+    pub(super) fn take(&mut self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
+        let allowed = self.allows(kind, peer, now);
+        if allowed {
+            let full_at = now + self.wait(kind, peer, now) + kind.interval();
+            self.set((kind, network(peer)), full_at, now);
+        }
+        allowed
+    }
+
+    /// Gives one back: it turned out not to count.
+    pub(super) fn give_back(&mut self, kind: Kind, peer: IpAddr, now: Instant) {
+        let full_at = now + self.wait(kind, peer, now).saturating_sub(kind.interval());
+        self.set((kind, network(peer)), full_at, now);
+    }
+
+    /// Forgets full buckets.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        while self.by_time.first().is_some_and(|(full_at, _)| *full_at <= now) {
+            if let Some((_, key)) = self.by_time.pop_first() {
+                self.full_at.remove(&key);
+            }
+        }
+    }
+
+    /// How long until the bucket is full.
+    fn wait(&self, kind: Kind, peer: IpAddr, now: Instant) -> Duration {
+        self.full_at.get(&(kind, network(peer))).map_or(Duration::ZERO, |full_at| full_at.saturating_since(now))
+    }
+
+    fn set(&mut self, key: Key, full_at: Instant, now: Instant) {
+        if let Some(old) = self.full_at.insert(key, full_at) {
+            self.by_time.remove(&(old, key));
+        }
+        self.by_time.insert((full_at, key));
+        self.sweep(now);
+        // Under attack from very many addresses the fullest bucket is forgotten: the least that can be lost.
+        if self.full_at.len() > MAX_BUCKETS
+            && let Some((_, fullest)) = self.by_time.pop_first()
+        {
+            self.full_at.remove(&fullest);
+        }
+    }
+}
+
+/// Whose address it is: an IPv6 subscriber has a /64 at least, so one address of it counts as all of them.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+    }
+}
+
+/// 100 bytes each: under a megabyte.
+const MAX_BUCKETS: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_micros(secs * 1_000_000)
+    }
+
+    const ANN: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn burst_is_allowed_then_one_per_interval() {
+        let mut rates = Rates::default();
+        let taken = (0..20).filter(|_| rates.take(Kind::Login, ANN, at(0))).count();
+        assert_eq!(taken, 10);
+        assert!(!rates.take(Kind::Login, ANN, at(5)));
+        assert!(rates.take(Kind::Login, ANN, at(6)));
+        assert!(!rates.take(Kind::Login, ANN, at(6)));
+        assert!(rates.take(Kind::Register, ANN, at(6)));
+    }
+
+    #[test]
+    fn what_is_given_back_does_not_count() {
+        let mut rates = Rates::default();
+        for _ in 0..100 {
+            assert!(rates.take(Kind::Login, ANN, at(0)));
+            rates.give_back(Kind::Login, ANN, at(0));
+        }
+    }
+
+    #[test]
+    fn ipv6_network_is_one_address_and_mapped_ipv4_is_itself() {
+        let mut rates = Rates::default();
+        for host in 0..10_u16 {
+            assert!(rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 1, 0, 0, 0, host].into()), at(0)));
+        }
+        assert!(!rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9].into()), at(0)));
+        assert!(rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 0].into()), at(0)));
+        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), ANN);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_swept() {
+        let mut rates = Rates::default();
+        for host in 0..20_000_u32 {
+            rates.take(Kind::Register, IpAddr::V4(host.into()), at(0));
+        }
+        assert_eq!(rates.full_at.len(), MAX_BUCKETS);
+        assert_eq!(rates.by_time.len(), MAX_BUCKETS);
+        rates.sweep(at(1));
+        assert_eq!(rates.full_at.len(), 0);
+    }
+}

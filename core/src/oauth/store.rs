@@ -1,0 +1,359 @@
+//! What outlives a restart: families and ended sessions, written before anything about them is acknowledged.
+//!
+//! A family has one write under way at most; what else wants it waits in its queue, so that concurrent refreshes see
+//! each other.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use http::StatusCode;
+use tracing::{info, warn};
+
+use super::codes::CodeKey;
+use super::error::{Code, Refusal};
+use super::exchange::RefreshRequest;
+use super::families::{Family, Kind};
+use super::grants::{Action, Change, Grants, Pending};
+use crate::http::Reply;
+use crate::id::{ExchangeId, FamilyId, JobId, UserId};
+use crate::relay::SessionKey;
+use crate::time::{Now, UnixTime};
+
+/// All families by id, and the queues of those with a write under way.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    pub(super) known: BTreeMap<FamilyId, Family>,
+    busy: BTreeMap<FamilyId, VecDeque<Queued>>,
+}
+
+/// What waits for a family's write to end.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// A refresh.
+    Refresh(RefreshRequest),
+    /// A revocation.
+    Revoke(Answer),
+}
+
+/// What to do once a family's record is written.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Answer `/token` with tokens.
+    Issue {
+        /// Whom to answer.
+        exchange: ExchangeId,
+        /// Of the access token.
+        audience: String,
+        /// The code that is redeemed with it.
+        code: Option<CodeKey>,
+    },
+    /// Let the revocation act.
+    Revoke(Answer),
+    /// Show the operator the token.
+    Mint {
+        /// The question.
+        job: JobId,
+    },
+}
+
+/// Who hears of a revocation.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Nobody: it was the relay's own decision. It acts even if it cannot be written.
+    Nobody,
+    /// A client at `/revoke`.
+    Client(ExchangeId),
+    /// The operator.
+    Admin(JobId),
+}
+
+impl Grants {
+    /// Takes the store's records in.
+    pub(super) fn load(&mut self, records: Vec<(String, Vec<u8>)>, now: Now) {
+        for (key, value) in records {
+            if let Some((id, family)) = Family::from_record(&key, &value) {
+                // A person who was taken off the configuration is out, tokens and all, until put back.
+                let known = self.login_knows(&family.user);
+                if family.revoked.is_some() || !known {
+                    self.snapshot.revoked.insert(id.clone(), family.kept_until().max(family.ends()));
+                }
+                self.families.known.insert(id, family);
+            } else if let Some((session, expires)) = session_from_record(&key, &value) {
+                self.snapshot.ended_sessions.insert(session, expires);
+            } else {
+                warn!(reason = "not a record of this version", "stored record skipped");
+            }
+        }
+        self.sweep(now);
+        self.publish();
+    }
+
+    /// Orders a family's record to be written; `then` follows when it is.
+    pub(super) fn write_family(&mut self, id: FamilyId, next: Family, then: Then) {
+        let changes = vec![Change::Put { key: Family::record_key(&id), value: next.to_record() }];
+        self.families.busy.entry(id.clone()).or_default();
+        self.persist(changes, Pending::Family { id, next, then });
+    }
+
+    /// Whether there is room for one more write.
+    pub(super) fn can_write(&self) -> bool {
+        self.pending.len() < MAX_PENDING
+    }
+
+    /// Puts `what` behind the family's write under way; gives it back if there is none, or no room.
+    pub(super) fn enqueue(&mut self, id: &FamilyId, what: Queued) -> Result<(), (Queued, bool)> {
+        match self.families.busy.get_mut(id) {
+            None => Err((what, false)),
+            Some(queue) if queue.len() >= MAX_QUEUED && matches!(what, Queued::Refresh(_)) => Err((what, true)),
+            Some(queue) => {
+                queue.push_back(what);
+                Ok(())
+            }
+        }
+    }
+
+    /// Revokes a family: written first, then published and brought to the shards.
+    pub(super) fn revoke_family(&mut self, id: &FamilyId, answer: Answer, now: Now) {
+        let answer = match self.enqueue(id, Queued::Revoke(answer)) {
+            Ok(()) => return,
+            Err((Queued::Revoke(answer), _)) => answer,
+            Err((Queued::Refresh(_), _)) => return,
+        };
+        match self.families.known.get(id) {
+            Some(family) if family.revoked.is_none() => {
+                let next = family.revoke(now.unix);
+                self.write_family(id.clone(), next, Then::Revoke(answer));
+            }
+            _ => self.answer_revocation(answer, Ok(())),
+        }
+    }
+
+    /// A family's write ended.
+    pub(super) fn family_written(
+        &mut self,
+        id: FamilyId,
+        next: Family,
+        then: Then,
+        result: Result<(), String>,
+        now: Now,
+    ) {
+        match (result, then) {
+            (Ok(()), Then::Issue { exchange, audience, .. }) => {
+                let reply = self.tokens(&id, &next, audience, now);
+                self.families.known.insert(id.clone(), next);
+                self.reply(exchange, reply);
+            }
+            (Err(reason), Then::Issue { exchange, code, .. }) => {
+                warn!(reason, "tokens withheld: the store cannot be written");
+                if let Some(code) = code {
+                    self.codes.redeem(&code, None);
+                }
+                self.reply(exchange, unwritable().reply());
+            }
+            (Ok(()), Then::Revoke(answer)) => {
+                self.apply_revocation(&id, next);
+                self.answer_revocation(answer, Ok(()));
+            }
+            (Err(reason), Then::Revoke(answer)) => {
+                warn!(reason, "the store cannot be written: a revocation is not kept");
+                if matches!(answer, Answer::Nobody) {
+                    self.apply_revocation(&id, next);
+                }
+                self.answer_revocation(answer, Err(()));
+            }
+            (Ok(()), Then::Mint { job }) => {
+                self.minted(job, &id, &next, now);
+                self.families.known.insert(id.clone(), next);
+            }
+            (Err(reason), Then::Mint { job }) => {
+                warn!(reason, "no token made: the store cannot be written");
+                self.admin_refused(job, "the relay's store cannot be written; see its log");
+            }
+        }
+        self.release(&id, now);
+    }
+
+    /// A client ended its MCP session.
+    pub(super) fn end_session(
+        &mut self,
+        exchange: ExchangeId,
+        user: UserId,
+        session: SessionKey,
+        expires: UnixTime,
+        now: Now,
+    ) {
+        let known = self.snapshot.ended_sessions.contains_key(&session);
+        if known || expires <= now.unix {
+            return self.reply(exchange, Reply::empty(StatusCode::NO_CONTENT));
+        }
+        if session.0.len() > MAX_SESSION_KEY || !self.can_write() {
+            return self.reply(exchange, unwritable().reply());
+        }
+        let key = alloc::format!("{SESSION_PREFIX}{}", session.0);
+        let changes = vec![Change::Put { key, value: expires.as_millis().to_be_bytes().to_vec() }];
+        self.persist(changes, Pending::Session { exchange, user, session, expires });
+    }
+
+    /// The record of an ended session was written, or not.
+    pub(super) fn session_written(
+        &mut self,
+        exchange: ExchangeId,
+        user: UserId,
+        session: SessionKey,
+        expires: UnixTime,
+        result: Result<(), String>,
+    ) {
+        if let Err(reason) = result {
+            warn!(reason, "a session goes on: the store cannot be written");
+            return self.reply(exchange, unwritable().reply());
+        }
+        self.snapshot.ended_sessions.insert(session.clone(), expires);
+        self.publish();
+        self.out.push(Action::SessionEnded { user, session });
+        self.reply(exchange, Reply::empty(StatusCode::NO_CONTENT));
+    }
+
+    /// Makes room for one more family of `user`: the one that was unused longest goes. `false`: there is no room.
+    pub(super) fn make_room(&mut self, user: &UserId, now: Now) -> bool {
+        if self.families.known.len() >= MAX_FAMILIES || !self.can_write() {
+            warn!(user = %self.pseudonym(user), reason = "too many token families", "sign-in put off");
+            return false;
+        }
+        let own = |family: &&Family| family.user == user.as_str();
+        if self.families.known.values().filter(own).count() >= MAX_RECORDS_PER_USER {
+            warn!(user = %self.pseudonym(user), reason = "too many token families of this user", "sign-in put off");
+            return false;
+        }
+        let alive = |(id, family): (&FamilyId, &Family)| match family.kind {
+            Kind::SignIn { rotated, .. } if family.user == user.as_str() && family.is_alive(now.unix) => {
+                Some((rotated, id.clone()))
+            }
+            Kind::SignIn { .. } | Kind::Minted { .. } => None,
+        };
+        let mut alive: Vec<_> = self.families.known.iter().filter_map(alive).collect();
+        if alive.len() >= MAX_FAMILIES_PER_USER {
+            alive.sort_unstable();
+            if let Some((_, oldest)) = alive.into_iter().next() {
+                self.revoke_family(&oldest, Answer::Nobody, now);
+            }
+        }
+        true
+    }
+
+    /// Removes what has ended, from memory and from the store.
+    pub(super) fn sweep(&mut self, now: Now) {
+        self.codes.sweep(now.instant);
+        self.rates.sweep(now.instant);
+        let over = |(id, family): (&FamilyId, &Family)| {
+            (family.kept_until() <= now.unix && !self.families.busy.contains_key(id)).then(|| id.clone())
+        };
+        let families: Vec<_> = self.families.known.iter().filter_map(over).take(SWEEP_BATCH).collect();
+        let ended = self.snapshot.ended_sessions.iter().filter(|(_, expires)| **expires <= now.unix);
+        let mut sessions: Vec<_> = ended.map(|(key, _)| key.clone()).take(SWEEP_BATCH).collect();
+        // Beyond the bound the sessions that would end first are forgotten: their owner's token still guards them.
+        let excess =
+            self.snapshot.ended_sessions.len().saturating_sub(sessions.len()).saturating_sub(MAX_ENDED_SESSIONS);
+        if excess > 0 {
+            let mut by_expiry: Vec<_> =
+                self.snapshot.ended_sessions.iter().map(|(key, at)| (*at, key.clone())).collect();
+            by_expiry.sort_unstable();
+            sessions = by_expiry.into_iter().take(excess.min(SWEEP_BATCH)).map(|(_, key)| key).collect();
+        }
+        if families.is_empty() && sessions.is_empty() || !self.can_write() {
+            return;
+        }
+        let mut changes: Vec<_> = families.iter().map(|id| Change::Delete { key: Family::record_key(id) }).collect();
+        changes.extend(sessions.iter().map(|key| Change::Delete { key: alloc::format!("{SESSION_PREFIX}{}", key.0) }));
+        for id in &families {
+            self.families.known.remove(id);
+            self.snapshot.revoked.remove(id);
+        }
+        for key in &sessions {
+            self.snapshot.ended_sessions.remove(key);
+        }
+        // What is not deleted now is read again at the next start, and swept then.
+        self.persist(changes, Pending::Sweep);
+        self.publish();
+    }
+
+    /// Hands the gate what it must know.
+    pub(super) fn publish(&mut self) {
+        self.out.push(Action::Publish(Arc::new(self.snapshot.clone())));
+    }
+
+    fn persist(&mut self, changes: Vec<Change>, pending: Pending) {
+        let job = self.next_job();
+        self.pending.insert(job, pending);
+        self.out.push(Action::Persist { job, changes });
+    }
+
+    fn apply_revocation(&mut self, id: &FamilyId, next: Family) {
+        info!(user = %self.pseudonym(&UserId::new(&next.user)), client = %next.client, "tokens revoked");
+        self.snapshot.revoked.insert(id.clone(), next.kept_until());
+        self.families.known.insert(id.clone(), next);
+        self.publish();
+        self.out.push(Action::Revoked { family: id.clone() });
+    }
+
+    fn answer_revocation(&mut self, answer: Answer, result: Result<(), ()>) {
+        match (answer, result) {
+            (Answer::Nobody, _) => {}
+            (Answer::Client(exchange), Ok(())) => self.reply(exchange, super::error::json(StatusCode::OK, &Empty {})),
+            (Answer::Client(exchange), Err(())) => self.reply(exchange, unwritable().reply()),
+            (Answer::Admin(job), Ok(())) => self.admin_done(job),
+            (Answer::Admin(job), Err(())) => {
+                self.admin_refused(job, "the relay's store cannot be written; see its log");
+            }
+        }
+    }
+
+    /// Lets what waited for a family go on, until one of them writes again.
+    fn release(&mut self, id: &FamilyId, now: Now) {
+        let Some(mut queue) = self.families.busy.remove(id) else { return };
+        while let Some(next) = queue.pop_front() {
+            match next {
+                Queued::Refresh(request) => self.refresh(request, now),
+                Queued::Revoke(answer) => self.revoke_family(id, answer, now),
+            }
+            if let Some(busy) = self.families.busy.get_mut(id) {
+                *busy = queue;
+                return;
+            }
+        }
+    }
+}
+
+/// The store refuses: nothing has changed, the client may try again.
+pub(super) fn unwritable() -> Refusal {
+    Refusal::new(Code::TemporarilyUnavailable, "the relay cannot keep this at the moment: try again")
+}
+
+fn session_from_record(key: &str, value: &[u8]) -> Option<(SessionKey, UnixTime)> {
+    let session = key.strip_prefix(SESSION_PREFIX)?;
+    let millis = u64::from_be_bytes(*value.first_chunk::<8>()?);
+    Some((SessionKey(session.into()), UnixTime::from_millis(millis)))
+}
+
+#[derive(serde::Serialize)]
+struct Empty {}
+
+const SESSION_PREFIX: &str = "session/";
+/// A store key has 255 bytes at most.
+const MAX_SESSION_KEY: usize = 200;
+/// Families in all, half a kilobyte each.
+const MAX_FAMILIES: usize = 16_384;
+/// Sign-ins of one user that are good at once: a person has a dozen clients.
+const MAX_FAMILIES_PER_USER: usize = 128;
+/// Records of one user, revoked and minted ones among them.
+const MAX_RECORDS_PER_USER: usize = 512;
+/// Ended sessions that are remembered.
+const MAX_ENDED_SESSIONS: usize = 16_384;
+/// Writes and password checks under way together.
+const MAX_PENDING: usize = 1_024;
+/// Refreshes that wait for one family's write: real clients send two or three.
+const MAX_QUEUED: usize = 16;
+/// Records removed in one transaction.
+const SWEEP_BATCH: usize = 256;
