@@ -206,3 +206,10 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
 /// Between attempts at a relay that does not take the sign-in for an agent's.
 pub const RECONNECT_REFUSED: Duration = Duration::from_secs(60);
+
+/// TCP connections of a relay at once: each costs some 20 KiB while it is idle.
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// Bytes of a reply that wait for a client without any stream's credit: an answer of dialect V1 comes whole.
+pub const MAX_UNTAKEN: usize = MAX_V1_MESSAGE + MIB;
+/// Pieces of a reply that wait likewise: notifications to somebody who does not read.
+pub const MAX_UNTAKEN_PIECES: usize = 4_096;

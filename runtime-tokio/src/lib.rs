@@ -5,9 +5,13 @@
 
 pub mod clock;
 pub mod entropy;
+mod exchange;
 pub mod fetch;
 pub mod files;
 pub mod guard;
+pub mod http;
+pub mod ipc;
+pub mod keys;
 mod lines;
 pub mod net;
 pub mod process;
@@ -17,3 +21,4 @@ mod stderr;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod ws;

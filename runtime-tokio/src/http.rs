@@ -1,0 +1,267 @@
+//! The HTTP/1.1 server: connections, bodies within their limits, replies whole or in pieces.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tunnel_core::http::Reply;
+use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_HEADERS};
+
+use crate::exchange::PieceBody;
+
+/// Serves `listener` with `handler` until `shutdown` is done; then nothing new is accepted, and what is under way has
+/// [`GRACE`] to end.
+pub async fn serve<H, F>(listener: TcpListener, handler: H, shutdown: impl Future<Output = ()>)
+where
+    H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<ReplyBody>> + Send + 'static,
+{
+    let handler = Arc::new(handler);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (stop, stopping) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        // A place first: beyond the cap connections wait in the system's queue rather than in memory.
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((place, listener.accept().await))
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            // Reaps what ended, so that the set does not grow.
+            Some(_) = connections.join_next() => continue,
+            accepted = accepted => match accepted { Some(accepted) => accepted, None => break },
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection =
+                    serve_connection(stream, peer.ip().to_canonical(), Arc::clone(&handler), stopping.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of descriptors, most likely: give some time to get some back.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    connections.shutdown().await;
+}
+
+async fn serve_connection<H, F>(stream: TcpStream, peer: IpAddr, handler: Arc<H>, mut stopping: watch::Receiver<bool>)
+where
+    H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<ReplyBody>> + Send + 'static,
+{
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%error, "connection ended at once");
+        return;
+    }
+    let service = service_fn(move |request| {
+        let reply = handler(request, peer);
+        async move { Ok::<_, Infallible>(reply.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        // The head's limit; and what a slow client may leave unsent here, besides its stream's credit.
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let stop = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Small pieces go out at once; a client that vanished without a word is given up.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
+    Ok(())
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than allowed.
+    TooLarge,
+    /// It did not come in time.
+    TooSlow,
+    /// The connection broke.
+    Broken,
+}
+
+/// Reads a body whole, at most `limit` bytes, within `time`.
+///
+/// # Errors
+/// Why not.
+pub async fn read_body<B>(body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    match timeout(time, Limited::new(body, limit).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) => Err(BodyError::Broken),
+        Err(_) => Err(BodyError::TooSlow),
+    }
+}
+
+/// A whole reply as it goes out.
+#[must_use]
+pub fn whole(reply: Reply) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Whole(Some(reply.body).filter(|body| !body.is_empty())));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response
+}
+
+/// The body of a reply.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// All of it at once.
+    Whole(Option<Bytes>),
+    /// In pieces, as a machine orders them.
+    Pieces(PieceBody),
+}
+
+/// Ends the transport in the middle of a reply, so that the client sees that it is cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reply cannot be completed")]
+pub struct Aborted;
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Pieces(pieces) => pieces.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Pieces(pieces) => pieces.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// What requests under way have at shutdown: streams are ended by their machine at once, calls get their error.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// How long sent data may stay unacknowledged: a client in a tunnel of the other kind comes back sooner.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS: u32 = 90_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
+    /// A server that answers with the body that it read, and what stops it.
+    async fn echo() -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let (stop, stopped) = oneshot::channel();
+        let handler = |request: Request<Incoming>, _| async move {
+            match read_body(request.into_body(), 10, Duration::from_millis(200)).await {
+                Ok(body) => whole(Reply::empty(StatusCode::OK).with_body(body)),
+                Err(error) => whole(Reply::text(StatusCode::BAD_REQUEST, format!("{error:?}"))),
+            }
+        };
+        let task = tokio::spawn(serve(listener, handler, async {
+            let _ = stopped.await;
+        }));
+        (address, stop, task)
+    }
+
+    async fn exchange(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(request.as_bytes()).await.expect("writes");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("reads");
+        String::from_utf8(answer).expect("text")
+    }
+
+    #[tokio::test]
+    async fn body_at_the_limit_passes_and_one_over_does_not() {
+        let (address, _stop, _) = echo().await;
+        let post = |length: usize, body: &str| {
+            format!("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+        };
+        assert!(exchange(address, &post(10, "0123456789")).await.ends_with("0123456789"));
+        assert!(exchange(address, &post(11, "01234567890")).await.ends_with("TooLarge"));
+        assert!(exchange(address, &post(5, "0")).await.ends_with("TooSlow"));
+        let chunked = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n";
+        assert!(exchange(address, chunked).await.ends_with("TooLarge"));
+    }
+
+    #[tokio::test]
+    async fn head_over_its_limit_is_refused() {
+        let (address, _stop, _) = echo().await;
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEADERS));
+        assert!(exchange(address, &request).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn stopped_server_ends_idle_connections() {
+        let (address, stop, task) = echo().await;
+        let mut idle = TcpStream::connect(address).await.expect("connects");
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("writes");
+        let mut head = [0; 12];
+        idle.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stop.send(()).expect("runs");
+        timeout(Duration::from_secs(3), task).await.expect("ends soon").expect("ends well");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

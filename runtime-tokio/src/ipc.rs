@@ -1,0 +1,189 @@
+//! A socket for commands from the same person on the same machine: one JSON line asks, one JSON line answers.
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::files;
+
+/// A listening socket, 0600 in a 0700 directory; the file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens at `path`. A socket that somebody still answers on is left alone; a stale one is replaced.
+    ///
+    /// # Errors
+    /// `AddrInUse` when another process listens there; otherwise what the system says.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            files::private_dir(dir)?;
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} is in use", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => files::remove(path)?,
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        // Until here the directory's mode kept others out.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers requests with `answer`, side by side, until dropped.
+    pub async fn serve<F, A>(&self, answer: F)
+    where
+        F: Fn(Bytes) -> A + Send + Sync + 'static,
+        A: Future<Output = Bytes> + Send + 'static,
+    {
+        let answer = Arc::new(answer);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if !is_same_user(&stream) {
+                tracing::warn!("refused another user on the control socket");
+                continue;
+            }
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                if let Err(error) = converse(stream, &*answer).await {
+                    tracing::debug!(%error, "control connection ended");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the process that listens at `path` and returns its answer, both one JSON document without line ends.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
+pub async fn request(path: &Path, json: &[u8]) -> io::Result<Bytes> {
+    let mut stream = BufReader::new(UnixStream::connect(path).await?);
+    stream.write_all(json).await?;
+    stream.write_all(b"\n").await?;
+    timeout(ANSWER_WITHIN, read_line(&mut stream))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the process ended without an answer"))
+}
+
+async fn converse<F, A>(stream: UnixStream, answer: &F) -> io::Result<()>
+where
+    F: Fn(Bytes) -> A,
+    A: Future<Output = Bytes>,
+{
+    let mut stream = BufReader::new(stream);
+    while let Some(line) = timeout(IDLE, read_line(&mut stream)).await?? {
+        let answer = answer(line).await;
+        stream.write_all(&answer).await?;
+        stream.write_all(b"\n").await?;
+    }
+    Ok(())
+}
+
+/// A line without its end; `None` at the end of the stream.
+async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Bytes>> {
+    let mut line = Vec::new();
+    stream.take(MAX_LINE).read_until(b'\n', &mut line).await?;
+    match line.pop() {
+        Some(b'\n') => Ok(Some(line.into())),
+        None => Ok(None),
+        Some(_) if line.len() as u64 + 1 >= MAX_LINE => Err(io::Error::other("the line is too long")),
+        Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// The file's mode says so already; not every system heeds the mode of a socket.
+fn is_same_user(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| {
+        let me = rustix::process::geteuid().as_raw();
+        peer.uid() == me || peer.uid() == 0
+    })
+}
+
+/// A status with hundreds of servers is a few hundred kilobytes.
+const MAX_LINE: u64 = 16 * 1024 * 1024;
+/// People and scripts ask one at a time.
+const MAX_CONNECTIONS: usize = 16;
+/// An answer is at hand, or waits for the disk.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// A connection that asks nothing gives its place back.
+const IDLE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    async fn shout(line: Bytes) -> Bytes {
+        line.to_ascii_uppercase().into()
+    }
+
+    #[tokio::test]
+    async fn question_is_answered_on_a_private_socket() {
+        let dir = TempDir::new();
+        let path = dir.path().join("run").join("test.sock");
+        assert_eq!(request(&path, b"x").await.expect_err("nobody").kind(), io::ErrorKind::NotFound);
+        let server = Server::bind(&path).expect("binds");
+        assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+        let task = tokio::spawn(async move { server.serve(shout).await });
+        for _ in 0..2 {
+            assert_eq!(request(&path, br#"{"a":1}"#).await.expect("an answer"), r#"{"A":1}"#);
+        }
+        task.abort();
+        let _ = task.await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = TempDir::new();
+        let path = dir.path().join("test.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("leaves its file behind"));
+        assert!(path.exists());
+        let _server = Server::bind(&path).expect("replaces it");
+        assert_eq!(Server::bind(&path).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn half_a_question_gets_no_answer() {
+        let dir = TempDir::new();
+        let path = dir.path().join("test.sock");
+        let server = Server::bind(&path).expect("binds");
+        tokio::spawn(async move { server.serve(shout).await });
+        let mut stream = UnixStream::connect(&path).await.expect("connects");
+        stream.write_all(b"half").await.expect("writes");
+        stream.shutdown().await.expect("ends");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("reads");
+        assert!(answer.is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The pump between a WebSocket and a tunnel's connection, and the dialling of one.
+
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tokio::{TokioAdapter, client_async_with_config};
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error as WsError, handshake::client::generate_key};
+use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::{Sink, Stream as _, StreamExt as _};
+use http::header::{CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use tokio::time::{Sleep, sleep_until, timeout};
+use tunnel_core::agent::machine::DialError;
+use tunnel_core::limits::{DIAL_TIMEOUT, MAX_TRANSMIT};
+use tunnel_core::time::Now;
+use tunnel_core::tunnel::connection::Connection;
+use tunnel_core::tunnel::{Close, CloseCode, Command, Dialect, Event, Message};
+
+use crate::clock::Clock;
+use crate::net::{Connector, Stream, Target};
+use crate::queue::Queue;
+
+/// Runs `connection` over `socket` until the tunnel is over: reads messages, carries out `commands` in order, brings
+/// events to `on_event`, and asks for the next message to send only while the socket takes one. Closes `commands`.
+pub async fn pump<S>(
+    mut socket: WebSocketStream<S>,
+    connection: Connection,
+    commands: &Queue<Command>,
+    clock: Clock,
+    on_event: impl FnMut(Event),
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let timer = pin!(sleep_until(clock.to_host(clock.now().instant)));
+    let mut pump = Pump { socket: &mut socket, connection, commands, clock, on_event, timer, broken: false };
+    std::future::poll_fn(|cx| pump.poll(cx)).await;
+    let broken = pump.broken;
+    commands.close();
+    if !broken {
+        // The closing handshake: what was written must get out before the socket is dropped, or a reset could
+        // overtake it. A peer that does not answer is not waited for.
+        let _ = timeout(LINGER, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    }
+}
+
+struct Pump<'a, S, F> {
+    socket: &'a mut WebSocketStream<S>,
+    connection: Connection,
+    commands: &'a Queue<Command>,
+    clock: Clock,
+    on_event: F,
+    timer: Pin<&'a mut Sleep>,
+    /// The socket ended: it is neither read nor written any more.
+    broken: bool,
+}
+
+impl<S, F> Pump<'_, S, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: FnMut(Event),
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        while let Poll::Ready(Some(command)) = self.commands.poll_pop(cx) {
+            self.connection.handle_command(command, now);
+        }
+        if self.connection.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
+            self.connection.handle_timeout(now);
+        }
+        let more = self.read(cx, now);
+        self.bring_events();
+        if let Err(error) = self.write(cx, now) {
+            self.lose(&error, now);
+        }
+        // Writing may have ended it.
+        self.bring_events();
+        if self.connection.is_closed() {
+            return Poll::Ready(());
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        self.arm(cx);
+        Poll::Pending
+    }
+
+    /// Reads what is there, a bounded number of messages, so that a busy peer leaves room for writing. `true`: there
+    /// may be more.
+    fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        for _ in 0..READS_AT_ONCE {
+            if self.broken {
+                return false;
+            }
+            match Pin::new(&mut *self.socket).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    if let Some(message) = from_wire(message) {
+                        self.connection.handle_message(message, now);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => self.lose(&error, now),
+                Poll::Ready(None) => self.lose(&WsError::ConnectionClosed, now),
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    /// Writes while the socket takes it.
+    fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), WsError> {
+        while !self.broken {
+            match Pin::new(&mut *self.socket).poll_ready(cx)? {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(()) => {}
+            }
+            let Some(message) = self.connection.poll_transmit(now) else { break };
+            if let Some(message) = to_wire(message) {
+                Pin::new(&mut *self.socket).start_send(message)?;
+            }
+        }
+        if !self.broken {
+            let _ = Pin::new(&mut *self.socket).poll_flush(cx)?;
+        }
+        Ok(())
+    }
+
+    fn bring_events(&mut self) {
+        while let Some(event) = self.connection.poll_event() {
+            (self.on_event)(event);
+        }
+    }
+
+    fn lose(&mut self, error: &WsError, now: Now) {
+        self.broken = true;
+        match error {
+            WsError::ConnectionClosed | WsError::AlreadyClosed => {
+                self.connection.handle_gone("the connection ended", now)
+            }
+            // Said by the library before a message was complete; the peer is told by the reset.
+            other => self.connection.handle_gone(&other.to_string(), now),
+        }
+    }
+
+    /// Sleeps until the connection's deadline.
+    fn arm(&mut self, cx: &mut Context<'_>) {
+        let Some(deadline) = self.connection.poll_timeout() else { return };
+        let at = self.clock.to_host(deadline.at);
+        if self.timer.deadline() != at {
+            self.timer.as_mut().reset(at);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// Connects to `url` and makes the WebSocket handshake with `headers`; returns what the relay speaks.
+///
+/// # Errors
+/// Why there is no tunnel.
+pub async fn dial(
+    connector: &Connector,
+    url: &str,
+    headers: HeaderMap,
+) -> Result<(WebSocketStream<TokioAdapter<Stream>>, Dialect), DialError> {
+    timeout(DIAL_TIMEOUT, dial_unbounded(connector, url, headers)).await.unwrap_or(Err(DialError::TimedOut))
+}
+
+async fn dial_unbounded(
+    connector: &Connector,
+    url: &str,
+    headers: HeaderMap,
+) -> Result<(WebSocketStream<TokioAdapter<Stream>>, Dialect), DialError> {
+    let failed = |error: String| DialError::Connect(error);
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
+    let target = Target::of(&uri).map_err(failed)?;
+    let request = upgrade_request(uri, headers).map_err(|error| failed(error.to_string()))?;
+    let stream = connector.connect(&target).await.map_err(|error| failed(error.to_string()))?;
+    // What is spoken is known only from the answer, so the wider limits hold; the connection has its own.
+    let (socket, response) =
+        client_async_with_config(request, stream, Some(config(Dialect::V1))).await.map_err(dial_error)?;
+    Ok((socket, Dialect::of_upgrade(response.headers())))
+}
+
+/// A WebSocket over a connection whose handshake was made elsewhere.
+pub async fn accepted<S>(stream: S, dialect: Dialect) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(dialect))).await
+}
+
+/// Memory per connection and what is taken from the peer.
+fn config(dialect: Dialect) -> WebSocketConfig {
+    WebSocketConfig::default()
+        // Allocated at once for every connection; the default would cost an idle agent 128 KiB.
+        .read_buffer_size(READ_BUFFER)
+        // Each message goes to the socket at once: a message that waits here could not be overtaken any more.
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_TRANSMIT.max(dialect.max_receive()) * 2)
+        .max_message_size(Some(dialect.max_receive()))
+        .max_frame_size(Some(dialect.max_receive()))
+}
+
+fn upgrade_request(uri: Uri, headers: HeaderMap) -> Result<Request<()>, http::Error> {
+    let host = uri.authority().map_or("", |authority| authority.as_str()).to_owned();
+    let mut request = Request::builder().uri(uri).body(())?;
+    *request.headers_mut() = headers;
+    let own = [
+        (HOST, HeaderValue::from_str(&host)?),
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static("websocket")),
+        (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+        (SEC_WEBSOCKET_KEY, HeaderValue::from_str(&generate_key())?),
+    ];
+    request.headers_mut().extend(own);
+    Ok(request)
+}
+
+fn dial_error(error: WsError) -> DialError {
+    match error {
+        WsError::Http(response) => status_error(&response),
+        other => DialError::Connect(other.to_string()),
+    }
+}
+
+fn status_error(response: &Response<Option<Vec<u8>>>) -> DialError {
+    let body = response.body().as_deref().unwrap_or_default();
+    let text = String::from_utf8_lossy(body.get(..MAX_ERROR_TEXT).unwrap_or(body)).into_owned();
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    DialError::Status {
+        status: response.status().as_u16(),
+        retry_after: seconds.map(Duration::from_secs),
+        message: text.chars().filter(|c| !c.is_control()).collect(),
+    }
+}
+
+fn from_wire(message: WsMessage) -> Option<Message> {
+    Some(match message {
+        WsMessage::Text(text) => Message::Text(text.into()),
+        WsMessage::Binary(bytes) => Message::Binary(bytes),
+        WsMessage::Ping(bytes) => Message::Ping(bytes),
+        WsMessage::Pong(bytes) => Message::Pong(bytes),
+        // A close without a code is 1005 in the protocol's own words (RFC 6455 section 7.1.5).
+        WsMessage::Close(frame) => Message::Close(frame.map_or_else(
+            || Close::new(CloseCode::from_u16(1005), ""),
+            |frame| Close::new(CloseCode::from_u16(frame.code.into()), frame.reason.as_str()),
+        )),
+        // Never read, only written.
+        WsMessage::Frame(_) => return None,
+    })
+}
+
+fn to_wire(message: Message) -> Option<WsMessage> {
+    Some(match message {
+        // The connection promises UTF-8.
+        Message::Text(bytes) => WsMessage::Text(bytes.try_into().ok()?),
+        Message::Binary(bytes) => WsMessage::Binary(bytes),
+        Message::Ping(bytes) => WsMessage::Ping(bytes),
+        // The library answers pings by itself.
+        Message::Pong(_) => return None,
+        Message::Close(close) => WsMessage::Close(close_frame(&close)),
+    })
+}
+
+/// Codes that must not be sent (RFC 6455 section 7.4.1) become a close without a code.
+fn close_frame(close: &Close) -> Option<CloseFrame> {
+    let code = close.code.to_u16();
+    let sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    sendable.then(|| CloseFrame { code: code.into(), reason: close.reason.as_str().into() })
+}
+
+/// How long the closing handshake may take.
+const LINGER: Duration = Duration::from_secs(1);
+/// Messages read in a row.
+const READS_AT_ONCE: usize = 32;
+/// What one connection's reading costs while it is idle.
+const READ_BUFFER: usize = 8 * 1024;
+/// How much of a refusal's text is kept.
+const MAX_ERROR_TEXT: usize = 512;
