@@ -1,17 +1,38 @@
 //! The gate: the pure first step of every request. `&self`, shared by all connections, no lock.
 
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE, WWW_AUTHENTICATE,
+};
+use http::{Method, StatusCode};
+use maud::html;
 
+use super::catalog::is_printable;
+use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, route, session, shard};
 use crate::entropy::Entropy;
+use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
+use crate::http::form::Form;
+use crate::http::page::page;
+use crate::http::rules::Cors;
 use crate::http::{Reply, RequestHead};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
-use crate::oauth::{self, Snapshot};
-use crate::relay::{Settings, shard};
+use crate::limits;
+use crate::mcp::{Version, code, header, method};
+use crate::oauth::token::{Resource, TokenError, open_access};
+use crate::oauth::{self, Principal, Role, Snapshot};
+use crate::rpc::{self, Message, RawId, envelope, quoted};
+use crate::seal::Sealer;
 use crate::time::{Now, UnixTime};
-use crate::tunnel::Dialect;
+use crate::tunnel::{self, Dialect};
 
 /// What to do with a request whose head was read.
 #[derive(Debug)]
@@ -63,18 +84,47 @@ pub enum Step {
 
 /// What the head of a request meant. Opaque to adapters.
 #[derive(Debug)]
-pub struct Route(());
+pub struct Route(Target);
+
+/// Where an admitted request goes once its body is read.
+#[derive(Debug)]
+enum Target {
+    /// To the machine of sign-in.
+    Grants,
+    /// To a user's shard, or, at the end of a session, to the machine of sign-in.
+    Mcp {
+        principal: Arc<Principal>,
+        endpoint: Endpoint,
+        accepts: Accepts,
+        /// CORS fields for the reply.
+        headers: HeaderMap,
+    },
+}
 
 /// The gate. One per relay, shared by all connections.
 pub struct Gate {
-    _settings: Arc<Settings>,
+    settings: Arc<Settings>,
+    sealer: Sealer,
+    /// The authorization server's metadata.
+    metadata: Bytes,
 }
 
 impl Gate {
+    /// The gate of a relay whose tokens and sessions `sealer` opens.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, sealer: Sealer) -> Self {
+        let metadata = oauth::metadata::authorization_server(&settings.oauth);
+        Self { settings, sealer, metadata }
+    }
+
     /// What to do with a request, judged by its head alone.
     #[must_use]
-    pub fn admit(&self, _head: &RequestHead, _snapshot: &Snapshot, _now: Now) -> Admission {
-        Admission::Reply(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not written yet"))
+    pub fn admit(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Admission {
+        self.judge(head, snapshot, now).unwrap_or_else(|reply| {
+            let (method, status) = (head.method.as_str(), reply.status.as_u16());
+            tracing::debug!(%method, status, "request answered at the gate");
+            Admission::Reply(reply)
+        })
     }
 
     /// What to do with an admitted request whose whole body was read.
@@ -82,26 +132,497 @@ impl Gate {
     #[expect(clippy::too_many_arguments, reason = "each is a distinct input of a pure function")]
     pub fn accept(
         &self,
-        _exchange: ExchangeId,
-        _route: Route,
-        _head: RequestHead,
-        _body: Bytes,
-        _snapshot: &Snapshot,
-        _now: Now,
-        _entropy: &mut dyn Entropy,
+        exchange: ExchangeId,
+        route: Route,
+        head: RequestHead,
+        body: Bytes,
+        snapshot: &Snapshot,
+        now: Now,
+        entropy: &mut dyn Entropy,
     ) -> Step {
-        Step::Reply(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not written yet"))
+        let Target::Mcp { principal, endpoint, accepts, headers } = route.0 else {
+            return Step::Grants(oauth::grants::Event::Request { exchange, head, body });
+        };
+        let session = || self.session(&head, &principal, snapshot, now);
+        let step = match head.method {
+            Method::GET => session().map(|session| {
+                let (user, headers) = (principal.user.clone(), headers.clone());
+                let listen = Listen { exchange, principal: principal.clone(), endpoint, session, headers };
+                Step::Shard(user, shard::Event::Listen(listen))
+            }),
+            Method::DELETE => session().map(|session| {
+                let (user, expires) = (principal.user.clone(), session.expires);
+                Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key, expires })
+            }),
+            _ => self.post(&body, &principal, session, now, entropy).map(|posted| match posted {
+                Posted::Nothing => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
+                Posted::Content(session, content, minted) => {
+                    let mut headers = headers.clone();
+                    headers.extend(minted);
+                    let user = principal.user.clone();
+                    let principal = principal.clone();
+                    let post = Post { exchange, principal, endpoint, session, accepts, headers, content };
+                    Step::Shard(user, shard::Event::Post(post))
+                }
+            }),
+        };
+        match step {
+            Ok(Step::Reply(mut reply)) | Err(mut reply) => {
+                reply.headers.extend(headers);
+                Step::Reply(reply)
+            }
+            Ok(step) => step,
+        }
     }
 
     /// The answer to a body longer than its limit.
     #[must_use]
     pub fn too_large(&self) -> Reply {
-        Reply::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+        refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            code::TOO_LARGE,
+            None,
+            "the body is larger than this relay takes (limits.maxBody)",
+        )
     }
 
     /// The answer to a body that did not come in time.
     #[must_use]
     pub fn too_slow(&self) -> Reply {
-        Reply::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")
+        refusal(StatusCode::REQUEST_TIMEOUT, code::TIMED_OUT, None, "the body did not come in time")
     }
 }
+
+/// What a POST carried.
+enum Posted {
+    /// Nothing that anybody waits for: a notification or a response.
+    Nothing,
+    /// Something for the shard; an `initialize` has minted its session's header.
+    Content(Session, Content, Option<(HeaderName, HeaderValue)>),
+}
+
+/// Heads.
+impl Gate {
+    fn judge(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Admission, Reply> {
+        let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if fields > limits::MAX_HEADERS {
+            return Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too long"));
+        }
+        let service = Service::of(head.uri.path());
+        if matches!(service, Service::Health) {
+            service.check_method(head)?;
+            return Err(Reply::text(StatusCode::OK, "ok\n"));
+        }
+        if !self.settings.site.is_ours(head) {
+            let text = format!(
+                "this relay answers for {} alone: if that is not its address, set issuerUrl in its configuration\n",
+                self.settings.public_url
+            );
+            return Err(Reply::text(StatusCode::FORBIDDEN, text));
+        }
+        if head.method == Method::OPTIONS && !matches!(service, Service::Nothing) {
+            return Err(self.settings.site.preflight(service.cors(), head));
+        }
+        let mut headers = HeaderMap::new();
+        self.settings.site.cors(service.cors(), head, &mut headers);
+        self.serve(service, head, headers.clone(), snapshot, now).map_err(|mut reply| {
+            reply.headers.extend(headers);
+            reply
+        })
+    }
+
+    fn serve(
+        &self,
+        service: Service<'_>,
+        head: &RequestHead,
+        headers: HeaderMap,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Result<Admission, Reply> {
+        // 2025-11-25, Transports, Security Warning: an Origin that is present and wrong is answered 403.
+        if service.is_guarded() && !self.settings.site.origin(head).is_admitted() {
+            return Err(Reply::text(
+                StatusCode::FORBIDDEN,
+                "pages of this origin may not call this relay (allowedOrigins)\n",
+            ));
+        }
+        service.check_method(head)?;
+        match service {
+            Service::Metadata => Err(document(self.metadata.clone())),
+            Service::Resource(path) => Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path))),
+            Service::Page | Service::Form | Service::Open => {
+                Ok(Admission::Read { route: Route(Target::Grants), limit: limits::MAX_OAUTH_BODY })
+            }
+            Service::Tunnel => self.tunnel(head, snapshot, now).map(Admission::Upgrade),
+            Service::Mcp(endpoint) => {
+                let path = route::endpoint_path(&endpoint);
+                let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
+                let principal = Arc::new(self.principal(token, head.uri.path(), &path, snapshot, now)?);
+                let accepts = check_mcp_fields(head)?;
+                let limit = if head.method == Method::POST { self.settings.max_body } else { 0 };
+                Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
+            }
+            Service::Health | Service::Nothing => Err(not_found()),
+        }
+    }
+
+    /// A tunnel's upgrade (RFC 6455 section 4.2.1).
+    fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Reply> {
+        check_handshake(head)?;
+        let query = Form::parse(head.uri.query().unwrap_or_default())
+            .map_err(|error| Reply::text(StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}\n")))?;
+        let in_query = query.secret("token");
+        let token = match (bearer(&head.headers).map_err(|_| bad_credentials())?, &in_query) {
+            (None, Some(_)) if !self.settings.token_in_query => {
+                tracing::warn!(setting = "legacy.tokenInQuery", "an agent that sends its token in the URL was refused");
+                return Err(Reply::text(StatusCode::FORBIDDEN, TOKEN_IN_QUERY));
+            }
+            (None, Some(token)) => Some(token.expose()),
+            (token, _) => token,
+        };
+        let principal = self.principal(token, "/ws", "", snapshot, now)?;
+        let device = device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
+        let dialect = Dialect::of_upgrade(&head.headers);
+        let mut headers = HeaderMap::new();
+        let device_id = match dialect {
+            Dialect::V1 => None,
+            Dialect::V2 => {
+                headers.insert(tunnel::upgrade::HEADER, tunnel::upgrade::V2);
+                device_id(head)?
+            }
+        };
+        Ok(Upgrade {
+            user: principal.user,
+            family: principal.family,
+            expires: principal.family_expires,
+            device,
+            device_id,
+            dialect,
+            headers,
+        })
+    }
+
+    /// Whose token it is, checked for `path`; `document` is the path that the resource metadata has it under.
+    fn principal(
+        &self,
+        token: Option<&str>,
+        path: &str,
+        document: &str,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Result<Principal, Reply> {
+        let resource = Resource { public_url: &self.settings.public_url, path };
+        let error = match token.map(|token| open_access(&self.sealer, token, snapshot, resource, now)) {
+            Some(Ok(principal)) => return Ok(principal),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let role = resource.role().unwrap_or(Role::Client);
+        let (status, code, text) = match &error {
+            None => (StatusCode::UNAUTHORIZED, "", "sign in first: no access token came"),
+            Some(TokenError::Audience) => (
+                StatusCode::FORBIDDEN,
+                "insufficient_scope",
+                match role {
+                    Role::Client => "this token does not open this endpoint: it is an agent's, or for another path",
+                    Role::Agent => "this token does not open tunnels: only an agent's token does",
+                },
+            ),
+            Some(TokenError::Invalid) => {
+                (StatusCode::UNAUTHORIZED, "invalid_token", "the access token is not one of this relay's")
+            }
+            Some(TokenError::Expired) => (StatusCode::UNAUTHORIZED, "invalid_token", "the access token has expired"),
+            Some(TokenError::Revoked) => (StatusCode::UNAUTHORIZED, "invalid_token", "the access token was revoked"),
+        };
+        // RFC 6750 section 3.1: no error code when no credentials came. RFC 9728 section 5.1: resource_metadata.
+        let mut challenge = String::from("Bearer ");
+        if error.is_some() {
+            challenge += &format!("error=\"{code}\", error_description=\"{text}\", ");
+        }
+        let base = &self.settings.public_url;
+        challenge += &format!("resource_metadata=\"{base}{RESOURCE_DOCUMENT}{document}\", scope=\"{}\"", role.scope());
+        let code = if error.is_some() { code } else { "unauthorized" };
+        let body = format!("{{\"error\":{},\"error_description\":{}}}", quoted(code), quoted(text));
+        let reply = Reply::json(status, body);
+        Err(match HeaderValue::from_str(&challenge) {
+            Ok(challenge) => reply.with(WWW_AUTHENTICATE, challenge),
+            Err(_) => reply,
+        })
+    }
+}
+
+/// Bodies.
+impl Gate {
+    /// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it
+    /// ended or is another's.
+    fn session(
+        &self,
+        head: &RequestHead,
+        principal: &Principal,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Result<Session, Reply> {
+        if !head.headers.contains_key(header::SESSION_ID) {
+            let text = "the Mcp-Session-Id header is missing: send initialize first";
+            return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
+        }
+        head.header(header::SESSION_ID)
+            .and_then(|id| session::open(&self.sealer, id, principal, snapshot, now))
+            .ok_or_else(|| {
+                refusal(StatusCode::NOT_FOUND, code::INVALID_REQUEST, None, "there is no such session: send initialize")
+            })
+    }
+
+    fn post(
+        &self,
+        body: &Bytes,
+        principal: &Principal,
+        session: impl Fn() -> Result<Session, Reply>,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Posted, Reply> {
+        if rpc::is_batch(body) {
+            return batch(body, session()?);
+        }
+        match rpc::parse(body).map_err(|error| unreadable(&error))? {
+            Message::Request { id, method, params } if method == method::INITIALIZE => {
+                let session = session::begin(&params, now, entropy);
+                let sealed = session::seal(&self.sealer, &session, principal, entropy);
+                let value = HeaderValue::from_str(&sealed).expect("a sealed value is base64url");
+                let minted = (HeaderName::from_static(header::SESSION_ID), value);
+                let (client, version) = (&session.client, session.version.as_str());
+                tracing::info!(%client, version, "session begins");
+                Ok(Posted::Content(session, Content::Request(Request { id, method, params }), Some(minted)))
+            }
+            Message::Request { id, method, params } => {
+                let session = session().map_err(|reply| with_id(reply, &id))?;
+                Ok(Posted::Content(session, Content::Request(Request { id, method, params }), None))
+            }
+            Message::Notification { method, params } if method == method::CANCELLED => {
+                Ok(Posted::Content(session()?, Content::Cancelled { params }, None))
+            }
+            Message::Notification { .. } | Message::Response { .. } => session().map(|_| Posted::Nothing),
+        }
+    }
+}
+
+/// Splits a batch: 2025-03-26 alone has them (Base Protocol, Batching).
+fn batch(body: &Bytes, session: Session) -> Result<Posted, Reply> {
+    if !session.version.has_batches() {
+        let text = "batches were removed in 2025-06-18: send one message at a time";
+        return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
+    }
+    let (mut requests, mut cancelled) = (Vec::new(), Vec::new());
+    for message in rpc::parse_batch(body).map_err(|error| unreadable(&error))? {
+        match rpc::parse(&message) {
+            Ok(Message::Request { id, method, .. }) if method == method::INITIALIZE => {
+                let text = "initialize must not be part of a batch";
+                requests.push(Err(envelope::error(Some(&id), code::INVALID_REQUEST, text, None)));
+            }
+            Ok(Message::Request { id, method, params }) => requests.push(Ok(Request { id, method, params })),
+            Ok(Message::Notification { method, params }) if method == method::CANCELLED => cancelled.push(params),
+            Ok(Message::Notification { .. } | Message::Response { .. }) => {}
+            Err(error) => requests.push(Err(error.response())),
+        }
+    }
+    if requests.is_empty() && cancelled.is_empty() {
+        return Ok(Posted::Nothing);
+    }
+    Ok(Posted::Content(session, Content::Batch { requests, cancelled }, None))
+}
+
+/// What a client takes, checked with the rest of a `/mcp` request's fields.
+fn check_mcp_fields(head: &RequestHead) -> Result<Accepts, Reply> {
+    if head.method == Method::POST && !is_json(&head.headers) {
+        return Err(Reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json\n"));
+    }
+    if head.headers.contains_key(header::PROTOCOL_VERSION) {
+        // 2025-06-18, Transports, Protocol Version Header: an invalid or unsupported version is answered 400.
+        let version = head.header(header::PROTOCOL_VERSION).and_then(Version::parse);
+        if !version.is_some_and(Version::is_legacy) {
+            let known: Vec<_> =
+                Version::ALL.into_iter().filter(|version| version.is_legacy()).map(Version::as_str).collect();
+            let text = format!("unsupported protocol version (supported: {})", known.join(", "));
+            return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, &text));
+        }
+    }
+    match (accepts_json(&head.headers), accepts_event_stream(&head.headers)) {
+        (true, true) => Ok(Accepts::Either),
+        (true, false) if head.method != Method::GET => Ok(Accepts::Json),
+        (false, true) => Ok(Accepts::Stream),
+        _ if head.method == Method::DELETE => Ok(Accepts::Either),
+        _ => {
+            let text = "Accept must allow application/json and text/event-stream";
+            Err(refusal(StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, None, text))
+        }
+    }
+}
+
+/// The fields of a WebSocket handshake (RFC 6455 section 4.2.1).
+fn check_handshake(head: &RequestHead) -> Result<(), Reply> {
+    let lists = |name: HeaderName, word: &str| {
+        let values = head.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    };
+    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
+        let reply =
+            Reply::text(StatusCode::UPGRADE_REQUIRED, "agents connect here, by WebSocket; MCP clients use /mcp\n");
+        return Err(reply.with(UPGRADE, HeaderValue::from_static("websocket")));
+    }
+    if head.header(SEC_WEBSOCKET_VERSION) != Some("13") {
+        let reply = Reply::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13\n");
+        return Err(reply.with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+    }
+    let key = head.header(SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key).ok());
+    if key.is_none_or(|key| key.len() != 16) {
+        return Err(Reply::text(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is not one\n"));
+    }
+    Ok(())
+}
+
+fn device_name(name: Option<&str>) -> Result<DeviceName, &'static str> {
+    let name =
+        name.map(str::trim).filter(|name| !name.is_empty()).ok_or("the device's name is missing: /ws?name=…\n")?;
+    if name.len() > limits::MAX_DEVICE_NAME || !name.chars().all(is_printable) {
+        return Err(
+            "the device's name is too long or has characters that cannot be shown: set \"name\" in its configuration\n",
+        );
+    }
+    Ok(DeviceName::new(name))
+}
+
+fn device_id(head: &RequestHead) -> Result<Option<DeviceId>, Reply> {
+    if !head.headers.contains_key(DEVICE_HEADER) {
+        return Ok(None);
+    }
+    let fits = |id: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        !id.is_empty() && id.len() <= MAX_DEVICE_ID && id.bytes().all(is_plain)
+    };
+    match head.header(DEVICE_HEADER).filter(fits) {
+        Some(id) => Ok(Some(DeviceId::new(id))),
+        None => Err(Reply::text(StatusCode::BAD_REQUEST, "the Mcp-Tunnel-Device header cannot be read\n")),
+    }
+}
+
+/// A JSON-RPC error as a whole reply.
+fn refusal(status: StatusCode, code: i64, id: Option<&RawId>, text: &str) -> Reply {
+    Reply::json(status, envelope::error(id, code, text, None))
+}
+
+/// The same refusal, naming the request that it refuses.
+fn with_id(mut reply: Reply, id: &RawId) -> Reply {
+    if let Ok(Message::Response { outcome: Err(error), .. }) = rpc::parse(&reply.body) {
+        reply.body = envelope::raw_error(Some(id), &error);
+    }
+    reply
+}
+
+fn unreadable(error: &rpc::ParseError) -> Reply {
+    Reply::json(StatusCode::BAD_REQUEST, error.response())
+}
+
+fn bad_credentials() -> Reply {
+    Reply::text(StatusCode::BAD_REQUEST, "the Authorization header cannot be read: it is Bearer and one token\n")
+}
+
+fn document(json: Bytes) -> Reply {
+    Reply::json(StatusCode::OK, json).with(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"))
+}
+
+fn not_found() -> Reply {
+    page(
+        StatusCode::NOT_FOUND,
+        "Not found",
+        &html! {
+            h1 { "There is nothing here" }
+            p { "MCP clients connect to " code { "/mcp" } ". " a href="/" { "What this is" } "." }
+        },
+    )
+}
+
+/// What a path is for.
+enum Service<'a> {
+    /// `/healthz`, `/readyz`: for whoever watches the process, by any name.
+    Health,
+    /// `/mcp` and what is under it.
+    Mcp(Endpoint),
+    /// `/ws`.
+    Tunnel,
+    /// The authorization server's metadata.
+    Metadata,
+    /// The protected resource document of this path.
+    Resource(Cow<'a, str>),
+    /// A page for people.
+    Page,
+    /// A form that people send from a page.
+    Form,
+    /// An endpoint of sign-in that clients' pages may call too.
+    Open,
+    Nothing,
+}
+
+impl<'a> Service<'a> {
+    fn of(path: &'a str) -> Self {
+        match path {
+            "/healthz" | "/readyz" => Self::Health,
+            "/ws" => Self::Tunnel,
+            METADATA_DOCUMENT => Self::Metadata,
+            "/" | "/authorize" | "/callback" => Self::Page,
+            "/login" | "/consent" => Self::Form,
+            "/token" | "/register" | "/revoke" => Self::Open,
+            // RFC 9728 section 3.1: the resource's path follows the well-known one; none means the one resource.
+            RESOURCE_DOCUMENT => Self::Resource(Cow::Borrowed("/mcp")),
+            _ => match path.strip_prefix(RESOURCE_DOCUMENT) {
+                Some(resource) => route::endpoint(resource)
+                    .map_or(Self::Nothing, |endpoint| Self::Resource(Cow::Owned(route::endpoint_path(&endpoint)))),
+                None => route::endpoint(path).map_or(Self::Nothing, Self::Mcp),
+            },
+        }
+    }
+
+    /// Which pages may read the answers.
+    fn cors(&self) -> Cors {
+        match self {
+            Self::Mcp(_) => Cors::Allowed,
+            Self::Metadata | Self::Resource(_) | Self::Open => Cors::Open,
+            Self::Health | Self::Tunnel | Self::Page | Self::Form | Self::Nothing => Cors::Never,
+        }
+    }
+
+    /// Whether a foreign page's request is refused here. Pages and forms are judged where they are answered.
+    fn is_guarded(&self) -> bool {
+        match self {
+            Self::Mcp(_) | Self::Tunnel => true,
+            Self::Health | Self::Metadata | Self::Resource(_) => false,
+            Self::Page | Self::Form | Self::Open | Self::Nothing => false,
+        }
+    }
+
+    /// Answers 405 to a method that this path does not have, naming those that it has.
+    fn check_method(&self, head: &RequestHead) -> Result<(), Reply> {
+        let (allowed, allow): (&[Method], &'static str) = match self {
+            Self::Health | Self::Metadata | Self::Resource(_) | Self::Page => {
+                (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS")
+            }
+            Self::Tunnel => (&[Method::GET], "GET"),
+            Self::Form => (&[Method::GET, Method::HEAD, Method::POST], "GET, HEAD, POST"),
+            Self::Open => (&[Method::POST], "POST, OPTIONS"),
+            Self::Mcp(_) => (&[Method::GET, Method::POST, Method::DELETE], "GET, POST, DELETE, OPTIONS"),
+            Self::Nothing => return Ok(()),
+        };
+        if allowed.contains(&head.method) {
+            return Ok(());
+        }
+        let reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, format!("allowed here: {allow}\n"));
+        Err(reply.with(ALLOW, HeaderValue::from_static(allow)))
+    }
+}
+
+/// The request header of `/ws` that carries the device's id (dialect V2).
+pub const DEVICE_HEADER: &str = "mcp-tunnel-device";
+const MAX_DEVICE_ID: usize = 64;
+const METADATA_DOCUMENT: &str = "/.well-known/oauth-authorization-server";
+const RESOURCE_DOCUMENT: &str = "/.well-known/oauth-protected-resource";
+const TOKEN_IN_QUERY: &str = "tokens in the URL are refused, since URLs are logged: update this agent, or set \
+\"legacy\": {\"tokenInQuery\": true} in the relay's configuration\n";

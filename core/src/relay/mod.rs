@@ -126,9 +126,13 @@ pub enum Content {
         /// The raw params.
         params: Bytes,
     },
-    /// A batch of 2025-03-26 with at least one request, in order. An `Err` is an element that could not be read: its
-    /// JSON-RPC error response.
-    Batch(Vec<Result<Request, Bytes>>),
+    /// A batch of 2025-03-26 with at least one request or cancellation.
+    Batch {
+        /// The requests in their order. An `Err` is an element that could not be read: its JSON-RPC error response.
+        requests: Vec<Result<Request, Bytes>>,
+        /// The raw params of its `notifications/cancelled`.
+        cancelled: Vec<Bytes>,
+    },
 }
 
 /// A JSON-RPC request.

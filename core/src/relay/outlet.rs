@@ -51,9 +51,10 @@ impl Outlet {
         self.exchange
     }
 
-    /// The fields that the reply's head must carry.
-    pub(super) fn into_headers(self) -> HeaderMap {
-        self.headers
+    /// Says that a notification came.
+    pub(super) fn accepted(self, cx: &mut Cx<'_>) {
+        let reply = Reply { status: StatusCode::ACCEPTED, headers: self.headers, body: Bytes::new() };
+        cx.out.push(Action::Reply { exchange: self.exchange, reply });
     }
 
     /// The answer does not come at once: it is told when its client goes away, and becomes a stream after a silence.

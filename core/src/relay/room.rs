@@ -20,7 +20,6 @@ use super::listing::{Listing, Meaning, Source};
 use super::outlet::Outlet;
 use super::shard::{Action, Cx, Lease, Timer};
 use super::{Content, Endpoint, Listen, Post, Request, Session, SessionKey, initialize, meta, route};
-use crate::http::Reply;
 use crate::id::{ConnId, ExchangeId, FamilyId, StreamId};
 use crate::limits;
 use crate::mcp::method;
@@ -96,11 +95,17 @@ impl Room {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Cancelled { params } => {
                 self.cancelled(&caller.session.key, &params, cx);
-                let mut reply = Reply::empty(StatusCode::ACCEPTED);
-                reply.headers.extend(outlet.into_headers());
-                cx.out.push(Action::Reply { exchange: post.exchange, reply });
+                outlet.accepted(cx);
             }
-            Content::Batch(requests) => self.batch(outlet, &caller, requests, cx),
+            Content::Batch { requests, cancelled } => {
+                for params in cancelled {
+                    self.cancelled(&caller.session.key, &params, cx);
+                }
+                if requests.is_empty() {
+                    return outlet.accepted(cx);
+                }
+                self.batch(outlet, &caller, requests, cx);
+            }
         }
     }
 

@@ -13,6 +13,16 @@ pub(super) fn server_url(public_url: &str, device: &str, server: &str) -> String
     format!("{public_url}/mcp/{}/{}", utf8_percent_encode(device, SEGMENT), utf8_percent_encode(server, SEGMENT))
 }
 
+/// The path of an endpoint, in its one spelling.
+pub(super) fn endpoint_path(endpoint: &Endpoint) -> String {
+    let segment = |name| utf8_percent_encode(name, SEGMENT);
+    match endpoint {
+        Endpoint::All => "/mcp".to_string(),
+        Endpoint::Server(server) => format!("/mcp/{}", segment(server)),
+        Endpoint::DeviceServer(device, server) => format!("/mcp/{}/{}", segment(device), segment(server)),
+    }
+}
+
 /// The endpoint that a path means, `/mcp` or one under it; `None` for any other path and for one that cannot be read.
 pub(super) fn endpoint(path: &str) -> Option<Endpoint> {
     let rest = path.strip_prefix("/mcp")?;

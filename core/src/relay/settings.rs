@@ -1,20 +1,21 @@
 //! What a relay's gate and shards are told by the configuration.
 
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::{Naming, RelayConfig};
+use crate::http::rules::Site;
+use crate::oauth;
 
 /// Settings shared by the gate and all shards; immutable for the life of the process.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The public URL without trailing slash; everything that names an endpoint derives from it.
     pub public_url: String,
-    /// Whether `issuerUrl` was configured; otherwise loopback hosts pass on any port.
-    pub public_url_configured: bool,
-    /// `allowedOrigins`: origins besides its own that may call `/mcp` from a browser.
-    pub allowed_origins: Vec<String>,
+    /// Which hosts and origins are ours; from the public URL and `allowedOrigins`.
+    pub site: Site,
+    /// What the discovery documents say.
+    pub oauth: oauth::Settings,
     /// `naming`: when listed tool names carry the device.
     pub naming: Naming,
     /// `legacy.tokenInQuery`: whether `/ws?token=` is taken.
@@ -29,10 +30,11 @@ impl Settings {
     /// The settings that `config` gives at `public_url`, the URL that the listener ended up with.
     #[must_use]
     pub fn from_config(config: &RelayConfig, public_url: &str) -> Self {
+        let public_url = public_url.trim_end_matches('/').to_string();
         Self {
-            public_url: public_url.trim_end_matches('/').to_string(),
-            public_url_configured: config.public_url.is_some(),
-            allowed_origins: config.allowed_origins.clone(),
+            site: Site::new(&public_url, &config.allowed_origins).expect("a checked configuration's URLs are URLs"),
+            oauth: oauth::Settings { public_url: public_url.clone(), login: config.login.clone() },
+            public_url,
             naming: config.naming,
             token_in_query: config.token_in_query,
             max_body: config.max_body,
