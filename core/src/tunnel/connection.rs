@@ -8,6 +8,7 @@ use crate::limits::{CLOSE_TIMEOUT, DIAL_TIMEOUT};
 use crate::time::{Deadline, Instant, Now};
 use crate::tunnel::close::Fault;
 use crate::tunnel::keepalive::{Keepalive, Verdict};
+use crate::tunnel::v1::{self, V1Agent, V1Relay};
 use crate::tunnel::v2::V2;
 use crate::tunnel::{Close, CloseCode, Command, Dialect, Event, Hello, Message, Side};
 
@@ -68,6 +69,8 @@ enum State {
 #[derive(Debug)]
 enum Speaker {
     V2(Box<V2>),
+    V1Relay(Box<V1Relay>),
+    V1Agent(Box<V1Agent>),
 }
 
 /// What the dialects work with while one input is handled.
@@ -84,12 +87,19 @@ impl Connection {
         let Settings { side, dialect, hello } = settings;
         let mut clamp = MonotonicClamp::default();
         let now = clamp.clamp(now).instant;
+        let mut events = VecDeque::new();
         let (state, speaker) = match dialect {
             Dialect::V2 => (State::Greeting { until: now + DIAL_TIMEOUT }, Speaker::V2(Box::new(V2::new(side, hello)))),
-            Dialect::V1 => unimplemented!("dialect V1 follows"),
+            Dialect::V1 => {
+                events.push_back(Event::Up(v1::assumed_hello()));
+                let speaker = match side {
+                    Side::Relay => Speaker::V1Relay(Box::default()),
+                    Side::Agent => Speaker::V1Agent(Box::default()),
+                };
+                (State::Up, speaker)
+            }
         };
         let keepalive = Keepalive::new(side, dialect, now);
-        let events = VecDeque::new();
         Self { state, speaker, keepalive, clamp, events, pong: None }
     }
 
@@ -252,37 +262,52 @@ impl Speaker {
     fn is_up(&self) -> bool {
         match self {
             Self::V2(v2) => v2.is_up(),
+            Self::V1Relay(_) | Self::V1Agent(_) => true,
         }
     }
 
+    /// Takes in a text or binary message.
     fn handle_message(&mut self, message: Message, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match (self, message) {
             (Self::V2(v2), Message::Binary(bytes)) => v2.handle_message(bytes, cx),
             (Self::V2(_), _) => Err(Fault::protocol("text on a tunnel of frames")),
+            (Self::V1Relay(v1), Message::Text(text)) => v1.handle_text(&text, cx),
+            (Self::V1Agent(v1), Message::Text(text)) => v1.handle_text(&text, cx),
+            (Self::V1Relay(_) | Self::V1Agent(_), _) => Err(Fault::protocol("binary message on a tunnel of text")),
         }
     }
 
     fn handle_command(&mut self, command: Command, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match self {
-            Self::V2(v2) => v2.handle_command(command, cx),
+            Self::V2(v2) => v2.handle_command(command, cx)?,
+            Self::V1Relay(v1) => v1.handle_command(command, cx),
+            Self::V1Agent(v1) => v1.handle_command(command),
         }
+        Ok(())
     }
 
     fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match self {
-            Self::V2(v2) => v2.handle_timeout(cx),
+            Self::V2(v2) => v2.handle_timeout(cx)?,
+            Self::V1Relay(v1) => v1.handle_timeout(cx),
+            Self::V1Agent(v1) => v1.handle_timeout(cx),
         }
+        Ok(())
     }
 
     fn poll_transmit(&mut self, in_use: bool, cx: &mut Cx<'_>) -> Option<Message> {
         match self {
             Self::V2(v2) => v2.poll_transmit(in_use, cx).map(Message::Binary),
+            Self::V1Relay(v1) => v1.poll_transmit(in_use, cx),
+            Self::V1Agent(v1) => v1.poll_transmit(in_use, cx),
         }
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
         match self {
             Self::V2(v2) => v2.poll_timeout(),
+            Self::V1Relay(v1) => v1.poll_timeout(),
+            Self::V1Agent(v1) => v1.poll_timeout(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
+mod v1;
 mod v2;
 
 pub use close::{Close, CloseCode};
@@ -221,7 +222,7 @@ pub enum Command {
         head: OpenHead,
         /// The raw params.
         params: Bytes,
-        /// V1 only: the tool's name as that agent listed it.
+        /// V1 only: the tool's name as that agent listed it: server and tool of its catalog, joined with `__`.
         v1_tool: Option<String>,
     },
     /// Relay: `bytes` of a stream's answer or messages were consumed; credit may go back.

@@ -239,6 +239,25 @@ fn small_piece_does_not_hold_its_message_in_memory() {
     assert!(!within(small) && within(large));
 }
 
+/// Messages of dialect V1 with members of any kind.
+fn v1_text() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        Just("null"),
+        Just("1"),
+        Just("\"1\""),
+        Just("\"files__read\""),
+        Just("[]"),
+        Just("{}"),
+        Just("[{\"name\":\"a__b\"},{\"name\":\"c\"},{\"name\":1},5]"),
+    ];
+    let kind = prop::sample::select(vec!["tools", "request", "response", "error", "restart", "other"]);
+    let keys = ["id", "method", "params", "result", "message", "tools"];
+    (kind, prop::collection::vec((prop::sample::select(keys.to_vec()), value), 0..5)).prop_map(|(kind, members)| {
+        let members: Vec<_> = members.iter().map(|(key, value)| alloc::format!(",\"{key}\":{value}")).collect();
+        alloc::format!("{{\"type\":\"{kind}\"{}}}", members.concat())
+    })
+}
+
 fn input() -> impl Strategy<Value = Message> {
     let bytes = prop::collection::vec(any::<u8>(), 0..60);
     // Headers that are right in kind, so that more than the first check is reached.
@@ -254,6 +273,7 @@ fn input() -> impl Strategy<Value = Message> {
         1 => bytes.clone().prop_map(|bytes| Message::Binary(bytes.into())),
         1 => bytes.prop_map(|bytes| Message::Ping(bytes.into())),
         1 => "\\PC{0,30}".prop_map(|text| Message::Text(text.into())),
+        4 => v1_text().prop_map(|text| Message::Text(text.into())),
         1 => Just(Message::Close(Close::new(CloseCode::Normal, ""))),
     ]
 }
@@ -262,7 +282,7 @@ proptest! {
     #[test]
     fn nothing_panics_and_nothing_follows_the_end(
         inputs in prop::collection::vec((input(), any::<bool>(), 0..30_u64), 0..20),
-        dialect in Just(Dialect::V2),
+        dialect in prop_oneof![Just(Dialect::V1), Just(Dialect::V2)],
     ) {
         let mut pair = Pair::new(dialect);
         pair.run();

@@ -2,6 +2,7 @@
 
 mod keeping;
 mod streaming;
+mod v1;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
