@@ -1,5 +1,8 @@
 //! The program `mcp-local-tunnel`: command line, logging and wiring around the machines of `tunnel-core`.
 
+#[cfg(not(feature = "tokio"))]
+compile_error!("the program runs on tokio: build it with the feature `tokio`, which is on by default");
+
 mod cli;
 mod commands;
 mod config_source;

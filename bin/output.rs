@@ -45,6 +45,42 @@ fn forgive(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// Tells something beside the result, on stderr.
+pub(crate) fn note(text: impl AsRef<str>) {
+    // There is nobody left to tell when stderr is gone.
+    let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
+}
+
+/// Rows with their columns aligned, the last one ragged.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A time in its two largest units.
+pub(crate) fn duration(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (size, unit) in units {
+        if rest >= size {
+            parts.push(format!("{} {unit}", rest / size));
+            rest %= size;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() { "0 s".into() } else { parts.join(" ") }
+}
+
 /// `text` with control characters made visible, so that what a file or a peer says cannot move a terminal's cursor.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -62,6 +98,19 @@ pub(crate) fn visible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_show_their_largest_units() {
+        for (seconds, shown) in [(0, "0 s"), (59, "59 s"), (3_600, "1 h"), (93_784, "1 d 2 h"), (7_776_000, "90 d")] {
+            assert_eq!(duration(seconds), shown);
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [["A", "B"], ["long", ""], ["ä", "c"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "A     B\nlong\nä     c");
+    }
 
     #[test]
     fn what_moves_the_cursor_or_the_eye_is_made_visible() {

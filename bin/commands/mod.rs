@@ -3,6 +3,8 @@
 mod config;
 mod demo;
 mod secrets;
+mod status;
+mod token;
 
 use clap::CommandFactory;
 use tunnel_core::config::Config;
@@ -36,7 +38,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
             let (source, config) = config_source::agent(global)?;
             agent(source, config)
         }
-        Some(Command::Token(_)) => relay(config_source::relay(global)?),
+        Some(Command::Token(command)) => token::run(command, global),
         _ => Err(Failure::Failed("not wired yet".into())),
     }
 }
@@ -45,6 +47,13 @@ fn relay(_: tunnel_core::config::RelayConfig) -> Result<(), Failure> {
     Err(Failure::Failed("not wired yet".into()))
 }
 fn agent(_: config_source::Source, _: tunnel_core::config::AgentConfig) -> Result<(), Failure> {
+    Err(Failure::Failed("not wired yet".into()))
+}
+async fn admin(
+    _: &tunnel_core::config::RelayConfig,
+    _: &std::path::Path,
+    _: tunnel_core::oauth::grants::AdminCommand,
+) -> Result<serde_json::Value, Failure> {
     Err(Failure::Failed("not wired yet".into()))
 }
 /// Prints completions for `shell`.

@@ -15,7 +15,6 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
-pub use address::is_loopback_host;
 pub use checked::{AgentConfig, Config, Local, LocalUser, Login, Naming, Oidc, RelayConfig, ServerConfig, Transport};
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Problem, Severity};
