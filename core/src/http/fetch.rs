@@ -1,13 +1,15 @@
 //! An outgoing HTTP request as a value.
 
 use alloc::string::String;
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
-/// An order to the adapter: make this request. Redirects are never followed.
-#[derive(Debug, Clone)]
+/// An order to the adapter: make this request. Redirects are never followed. Its `Debug` shows neither query nor body,
+/// which carry codes and tokens.
+#[derive(Clone)]
 pub struct Fetch {
     /// The method.
     pub method: Method,
@@ -23,8 +25,18 @@ pub struct Fetch {
     pub max_body: usize,
 }
 
-/// A whole response.
-#[derive(Debug, Clone)]
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch")
+            .field("method", &self.method)
+            .field("url", &self.url.split('?').next().unwrap_or_default())
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A whole response. Its `Debug` shows only status and size.
+#[derive(Clone)]
 pub struct Fetched {
     /// The status.
     pub status: StatusCode,
@@ -32,6 +44,15 @@ pub struct Fetched {
     pub headers: HeaderMap,
     /// The whole body, at most the `max_body` asked for.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("status", &self.status)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a fetch brought no response.
