@@ -213,3 +213,20 @@ pub const MAX_CONNECTIONS: usize = 10_000;
 pub const MAX_UNTAKEN: usize = MAX_V1_MESSAGE + MIB;
 /// Pieces of a reply that wait likewise: notifications to somebody who does not read.
 pub const MAX_UNTAKEN_PIECES: usize = 4_096;
+/// A token in a header: sealed ones have a few hundred bytes, and `MAX_HEADERS` must hold it with all the rest.
+pub const MAX_TOKEN: usize = 8 * KIB;
+/// How long an access token is taken to live when its issuer does not say.
+pub const ACCESS_LIFETIME_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// An access token with less left than this is refreshed rather than used: it must outlive a dial.
+pub const ACCESS_LEFT_MIN: Duration = Duration::from_secs(30);
+/// The longest time before its expiry at which a running agent refreshes its access token.
+pub const REFRESH_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
+/// Between attempts to refresh an access token that still works, while the relay is out of reach.
+pub const REFRESH_RETRY: Duration = Duration::from_secs(30);
+/// A token that is refused sooner than this after it was issued will not be mended by another like it.
+pub const REFRESH_FUTILE: Duration = Duration::from_secs(30);
+/// How often a relay may answer a refresh with 500 before it counts as a refusal: one of dialect V1 answers so when the
+/// grant has expired.
+pub const REFRESH_BROKEN_MAX: u32 = 3;
+/// How long a person may take to sign in in the browser.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);

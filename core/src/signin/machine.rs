@@ -1,155 +1,136 @@
 //! The driven machine of the agent's sign-in. It stands alone for `login` and `logout`; an agent has one as a child.
+//!
+//! ```text
+//!        Start            usable                                    timer, Refused
+//! Idle ────────► Loading ──────────────────────────────────► Ready ────────────────► Loading
+//!                   │ near its end                             ▲
+//!                   ├──────► Discovering ──► Refreshing ──► Saving
+//!                   │ none                      │ refused      ▲
+//!                   │            Loading (once more), then ────┼─ Discovering, Listening … or Failed(NeedsLogin)
+//!                   └──────► Discovering ──► Listening ──► Waiting ──► Exchanging
+//!
+//! any ── Logout ──► Loading ──► Discovering ──► Revoking ──► Removing ──► Idle
+//! ```
+//!
+//! Every failure leads to Idle and keeps the tokens; but while the access token still works, a refresh that cannot be
+//! had leads back to Ready and is tried again. The file is read before every refresh, since other processes that share
+//! it may have refreshed before.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use core::time::Duration;
 
-use bytes::Bytes;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::entropy::Entropy;
-use crate::host::{Machine, Mailbox};
+use super::callback::{self, Callback};
+pub use super::contract::{Action, CLIENT_ID, Event, Failure, Settings};
+use super::metadata::{self, Metadata};
+use super::request::{self, Answer};
+use super::tokens::Tokens;
+use crate::entropy::{self, Entropy};
+use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::id::FetchId;
+use crate::limits;
 use crate::secret::Secret;
-use crate::time::{Deadline, Now, UnixTime};
-
-/// What happened, as far as the agent's sign-in is concerned.
-#[derive(Debug)]
-pub enum Event {
-    /// A token is wanted. `interactive`: a person is there, a browser may be opened.
-    Start {
-        /// Whether a browser may be opened.
-        interactive: bool,
-    },
-    /// The cached tokens were read: the file's content, `None` when there is none.
-    Loaded(Option<Bytes>),
-    /// The tokens were written, or why not.
-    Saved(Result<(), String>),
-    /// A fetch ended.
-    Fetched {
-        /// Which.
-        fetch: FetchId,
-        /// With what.
-        result: Result<Fetched, FetchError>,
-    },
-    /// The loopback listener is ready, or why not.
-    Listening(Result<u16, String>),
-    /// The loopback listener was asked for this path and query.
-    Callback {
-        /// The request target, `/callback?code=…` for one.
-        target: String,
-    },
-    /// The relay refused the access token.
-    Refused,
-    /// Forget the tokens, and revoke them at the relay.
-    Logout,
-}
-
-/// What the agent's sign-in orders.
-#[derive(Debug)]
-pub enum Action {
-    /// Read the cached tokens (0600 file of this relay), then bring [`Event::Loaded`].
-    Load,
-    /// Replace the cached tokens atomically, 0600 in a 0700 directory; `None` removes the file.
-    Save(Option<Secret>),
-    /// Make a request to the relay.
-    Fetch {
-        /// Its number.
-        fetch: FetchId,
-        /// The request.
-        request: Fetch,
-    },
-    /// Listen on a loopback port of the system's choice for the redirect, then bring [`Event::Listening`].
-    Listen,
-    /// Answer the waiting callback with this page (status 200 or 400), and stop listening when `done`.
-    AnswerCallback {
-        /// HTML.
-        page: String,
-        /// Whether the sign-in went well.
-        ok: bool,
-    },
-    /// Stop listening.
-    StopListening,
-    /// Show this URL, and open the system's browser with it (no shell).
-    OpenBrowser {
-        /// The URL, `https` or loopback `http`; built by core, safe to pass as one argument.
-        url: String,
-    },
-    /// The access token to use from now on.
-    Ready {
-        /// The token.
-        access: Secret,
-        /// When it runs out.
-        expires: UnixTime,
-    },
-    /// Signed out, here and at the relay.
-    SignedOut,
-    /// No token can be had.
-    Failed(Failure),
-}
-
-/// Why there is no token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// A person must sign in, and none is there.
-    #[error("not signed in to {relay}: run `mcp-local-tunnel login`")]
-    NeedsLogin {
-        /// The relay's URL.
-        relay: String,
-    },
-    /// The relay cannot be reached; it is tried again by itself.
-    #[error("cannot reach {relay}: {cause}")]
-    Unreachable {
-        /// The relay's URL.
-        relay: String,
-        /// What the fetch said.
-        cause: String,
-    },
-    /// The relay's answer breaks a rule (issuer, missing endpoint, no S256).
-    #[error("{relay} is not a relay this agent can use: {cause}")]
-    NotARelay {
-        /// The relay's URL.
-        relay: String,
-        /// Which rule.
-        cause: String,
-    },
-    /// The person or the relay said no.
-    #[error("sign-in was refused: {cause}")]
-    Refused {
-        /// What was said.
-        cause: String,
-    },
-    /// This machine failed: the token file, the loopback listener.
-    #[error("{cause}")]
-    Local {
-        /// What failed and how to mend it.
-        cause: String,
-    },
-}
-
-/// What a sign-in is for.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The relay: `https://host[:port]` or `http://…`, without trailing slash, as
-    /// [`AgentConfig::relay`](crate::config::AgentConfig::relay) has it.
-    pub relay: String,
-    /// Whether a relay that is neither `https` nor loopback may be used (`--allow-insecure`).
-    pub allow_insecure: bool,
-}
+use crate::time::{Deadline, Instant, Now};
 
 /// The agent's sign-in at its relay.
 pub struct Signin {
-    #[expect(dead_code, reason = "its user follows")]
     settings: Settings,
-    #[expect(dead_code, reason = "its user follows")]
     entropy: Box<dyn Entropy>,
+    clamp: MonotonicClamp,
+    state: State,
+    timer: Option<Deadline>,
     out: Mailbox<Action>,
+    next_fetch: u64,
+    /// Whether a browser may be opened.
+    interactive: bool,
+    tokens: Option<Tokens>,
+    /// When the relay issued `tokens` to this process; `None` when they came out of the file.
+    issued: Option<Instant>,
+    /// Whether `tokens` could not be written.
+    unsaved: bool,
+    /// The access token that the relay refused, until there is another.
+    refused_access: Option<Secret>,
+    /// The refresh token that the relay refused, until there is another.
+    refused_refresh: Option<Secret>,
+    /// How many refreshes in a row were answered with 500.
+    broken: u32,
+}
+
+enum State {
+    /// Nothing is under way.
+    Idle,
+    /// The file is being read.
+    Loading(Purpose),
+    /// The relay's metadata is being fetched.
+    Discovering(FetchId, Errand),
+    /// The relay is asked for new tokens.
+    Refreshing(FetchId, Secret),
+    /// A port for the browser's answer is wanted.
+    Listening(Metadata),
+    /// The person is signing in.
+    Waiting(Login),
+    /// The code is being traded.
+    Exchanging(FetchId),
+    /// New tokens are being written.
+    Saving { login: bool },
+    /// There is an access token.
+    Ready,
+    /// The relay is told to forget the tokens.
+    Revoking(FetchId),
+    /// The file is being removed.
+    Removing,
+}
+
+/// What the file is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Any access token that works.
+    Token,
+    /// A newer access token than the one at hand.
+    Renewal,
+    /// Tokens to revoke.
+    Logout,
+}
+
+/// What the metadata is fetched for.
+enum Errand {
+    Refresh(Secret),
+    Login,
+    Revoke(Secret),
+}
+
+/// A sign-in in the browser.
+struct Login {
+    metadata: Metadata,
+    port: u16,
+    state: String,
+    verifier: String,
 }
 
 impl Signin {
     /// A sign-in that has done nothing yet; [`Event::Start`] begins.
     #[must_use]
     pub fn new(settings: Settings, entropy: Box<dyn Entropy>) -> Self {
-        Self { settings, entropy, out: Mailbox::default() }
+        Self {
+            settings,
+            entropy,
+            clamp: MonotonicClamp::default(),
+            state: State::Idle,
+            timer: None,
+            out: Mailbox::default(),
+            next_fetch: 0,
+            interactive: false,
+            tokens: None,
+            issued: None,
+            unsaved: false,
+            refused_access: None,
+            refused_refresh: None,
+            broken: 0,
+        }
     }
 }
 
@@ -158,11 +139,34 @@ impl Machine for Signin {
     type Action = Action;
 
     fn handle_event(&mut self, event: Event, now: Now) {
-        let _ = (event, now);
+        let now = self.clamp.clamp(now);
+        match event {
+            Event::Start { interactive } => self.handle_start(interactive, now),
+            Event::Loaded(content) => self.handle_loaded(content.as_deref(), now),
+            Event::Saved(result) => self.handle_saved(result, now),
+            Event::Fetched { fetch, result } => self.handle_fetched(fetch, result, now),
+            Event::Listening(result) => self.handle_listening(result, now),
+            Event::Callback { target } => self.handle_callback(&target),
+            Event::Refused => self.handle_refused(now),
+            Event::Logout => self.handle_logout(),
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
+        let now = self.clamp.clamp(now);
+        if self.timer.is_none_or(|timer| now.instant < timer.at) {
+            return;
+        }
+        self.timer = None;
+        match self.state {
+            State::Ready => self.load(Purpose::Renewal),
+            State::Waiting(_) => {
+                self.out.push(Action::StopListening);
+                self.fail(Failure::Refused { cause: "nobody signed in within five minutes".to_string() });
+            }
+            // No other state arms the timer.
+            _ => {}
+        }
     }
 
     fn poll_action(&mut self) -> Option<Action> {
@@ -170,6 +174,436 @@ impl Machine for Signin {
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        self.timer
+    }
+}
+
+/// Events.
+impl Signin {
+    fn handle_start(&mut self, interactive: bool, now: Now) {
+        let usable = self.usable(now);
+        match self.state {
+            State::Idle => {
+                self.interactive = interactive;
+                self.refused_refresh = None;
+                match metadata::check_relay(&self.settings) {
+                    Ok(()) => self.load(Purpose::Token),
+                    Err(cause) => self.not_a_relay(cause),
+                }
+            }
+            State::Ready if usable => {
+                self.interactive = interactive;
+                self.announce();
+            }
+            State::Ready => {
+                self.interactive = interactive;
+                self.load(Purpose::Token);
+            }
+            // What is under way answers this too.
+            _ => self.interactive |= interactive,
+        }
+    }
+
+    fn handle_loaded(&mut self, content: Option<&[u8]>, now: Now) {
+        let State::Loading(purpose) = self.state else { return dropped("loaded") };
+        let file = content.and_then(|content| Tokens::from_file(content, &self.settings.relay));
+        // Without a file, or when what is newer could not be written into it, what this process knows counts.
+        let stale = self.unsaved && self.refused_refresh.is_none();
+        let newer = file.is_some() && file != self.tokens && !stale;
+        if newer {
+            self.tokens = file;
+            (self.issued, self.unsaved) = (None, false);
+        }
+        match purpose {
+            Purpose::Logout => self.revoke(),
+            Purpose::Token if self.usable(now) => self.ready(now),
+            Purpose::Renewal if newer && self.usable(now) => self.ready(now),
+            Purpose::Token | Purpose::Renewal => self.refresh(),
+        }
+    }
+
+    fn handle_saved(&mut self, result: Result<(), String>, now: Now) {
+        if matches!(self.state, State::Saving { .. }) {
+            self.unsaved = result.is_err();
+        }
+        match (&self.state, result) {
+            (State::Saving { .. }, Ok(())) => self.ready(now),
+            (State::Saving { login: true }, Err(error)) => {
+                self.fail(Failure::Local { cause: alloc::format!("cannot keep the sign-in: {error}") });
+            }
+            // Nobody is there to mend it, and what the relay issued works; only a restart will miss it.
+            (State::Saving { login: false }, Err(reason)) => {
+                tracing::warn!(reason, "tokens could not be saved");
+                self.ready(now);
+            }
+            (State::Removing, Ok(())) => {
+                self.enter(State::Idle);
+                self.out.push(Action::SignedOut);
+            }
+            (State::Removing, Err(error)) => {
+                self.fail(Failure::Local { cause: alloc::format!("cannot remove the kept sign-in: {error}") });
+            }
+            _ => dropped("saved"),
+        }
+    }
+
+    fn handle_fetched(&mut self, fetch: FetchId, result: Result<Fetched, FetchError>, now: Now) {
+        if self.state.awaits() != Some(fetch) {
+            return dropped("fetched");
+        }
+        let answer = request::judge(result);
+        match core::mem::replace(&mut self.state, State::Idle) {
+            State::Discovering(_, errand) => self.discovered(errand, answer, now),
+            State::Refreshing(_, token) => self.refreshed(token, answer, now),
+            State::Exchanging(_) => self.exchanged(answer, now),
+            State::Revoking(_) => {
+                if !matches!(answer, Answer::Ok(_)) {
+                    tracing::warn!("the relay did not confirm that it forgot the tokens");
+                }
+                self.remove();
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn handle_listening(&mut self, result: Result<u16, String>, now: Now) {
+        let metadata = match core::mem::replace(&mut self.state, State::Idle) {
+            State::Listening(metadata) => metadata,
+            other => {
+                self.state = other;
+                return dropped("listening");
+            }
+        };
+        let port = match result {
+            Ok(port) => port,
+            Err(error) => {
+                let cause = alloc::format!("cannot listen for the browser's answer: {error}");
+                return self.fail(Failure::Local { cause });
+            }
+        };
+        let (state, verifier) = (self.draw(), self.draw());
+        let url = request::authorization_url(&self.settings, &metadata, &state, &verifier, port);
+        self.enter(State::Waiting(Login { metadata, port, state, verifier }));
+        self.timer = Some(Deadline { at: now.instant + limits::LOGIN_TIMEOUT, reason: "sign-in in the browser" });
+        self.out.push(Action::OpenBrowser { url });
+    }
+
+    fn handle_callback(&mut self, target: &str) {
+        let State::Waiting(Login { metadata, port, state, verifier }) = &self.state else {
+            return self.answer(false, NOT_FOUND, NOTHING_HERE);
+        };
+        match callback::judge(target, state, metadata) {
+            Callback::Foreign => self.answer(false, NOT_FOUND, NOTHING_HERE),
+            Callback::Refused(cause) => {
+                self.answer(false, "Not signed in", &alloc::format!("The sign-in was refused: {cause}."));
+                self.out.push(Action::StopListening);
+                self.fail(Failure::Refused { cause });
+            }
+            Callback::Code(code) => {
+                let request = request::exchange(&self.settings, metadata, code.expose(), verifier, *port);
+                self.answer(true, "Almost done", "You can close this window: the program goes on by itself.");
+                self.out.push(Action::StopListening);
+                let fetch = self.fetch(request);
+                self.enter(State::Exchanging(fetch));
+            }
+        }
+    }
+
+    fn handle_refused(&mut self, now: Now) {
+        if !matches!(self.state, State::Ready) {
+            return dropped("refused");
+        }
+        let futile = |issued: Instant| now.instant.saturating_since(issued) < limits::REFRESH_FUTILE;
+        if self.issued.is_some_and(futile) {
+            let cause = "the relay does not take the token that it has just issued".to_string();
+            return self.fail(Failure::Refused { cause });
+        }
+        self.refused_access = self.tokens.as_ref().map(|tokens| tokens.access.clone());
+        self.load(Purpose::Token);
+    }
+
+    fn handle_logout(&mut self) {
+        match self.state {
+            State::Loading(Purpose::Logout)
+            | State::Discovering(_, Errand::Revoke(_))
+            | State::Revoking(_)
+            | State::Removing => {}
+            // The file is on its way already; one answer comes for one order.
+            State::Loading(_) => self.state = State::Loading(Purpose::Logout),
+            State::Listening(_) | State::Waiting(_) => {
+                self.out.push(Action::StopListening);
+                self.load(Purpose::Logout);
+            }
+            State::Idle
+            | State::Discovering(..)
+            | State::Refreshing(..)
+            | State::Exchanging(_)
+            | State::Saving { .. }
+            | State::Ready => self.load(Purpose::Logout),
+        }
+    }
+}
+
+/// Steps.
+impl Signin {
+    fn load(&mut self, purpose: Purpose) {
+        self.enter(State::Loading(purpose));
+        self.out.push(Action::Load);
+    }
+
+    /// Goes for new tokens with the refresh token, unless the relay has refused that one already.
+    fn refresh(&mut self) {
+        let token = self.tokens.as_ref().and_then(|tokens| tokens.refresh.clone());
+        match token.filter(|token| self.refused_refresh.as_ref() != Some(token)) {
+            Some(token) => self.discover(Errand::Refresh(token)),
+            None => self.login(),
+        }
+    }
+
+    fn login(&mut self) {
+        if self.interactive {
+            self.discover(Errand::Login);
+        } else {
+            self.fail(Failure::NeedsLogin { relay: self.settings.relay.clone() });
+        }
+    }
+
+    fn discover(&mut self, errand: Errand) {
+        let request = request::metadata(&self.settings);
+        let fetch = self.fetch(request);
+        self.enter(State::Discovering(fetch, errand));
+    }
+
+    fn discovered(&mut self, errand: Errand, answer: Answer, now: Now) {
+        let metadata = match answer {
+            Answer::Ok(fetched) => metadata::read(&fetched.body, &self.settings).map_err(|cause| self.odd(cause)),
+            Answer::Unreachable { cause, .. } => Err(self.unreachable(cause)),
+            Answer::Refused(code) => Err(self.odd(&alloc::format!("it answered {code}"))),
+            Answer::Odd(cause) => Err(self.odd(&cause)),
+        };
+        match (errand, metadata) {
+            (Errand::Refresh(token), Ok(metadata)) => {
+                let fetch = self.fetch(request::refresh(&self.settings, &metadata, &token));
+                self.enter(State::Refreshing(fetch, token));
+            }
+            (Errand::Refresh(_), Err(failure)) => self.postpone(failure, now),
+            (Errand::Login, Ok(metadata)) => {
+                self.enter(State::Listening(metadata));
+                self.out.push(Action::Listen);
+            }
+            (Errand::Login, Err(failure)) => self.fail(failure),
+            (Errand::Revoke(token), Ok(Metadata { revocation: Some(endpoint), .. })) => {
+                let fetch = self.fetch(request::revoke(&endpoint, &token));
+                self.enter(State::Revoking(fetch));
+            }
+            // Signing out here works without the relay.
+            (Errand::Revoke(_), Ok(Metadata { revocation: None, .. }) | Err(_)) => {
+                tracing::warn!("the tokens could not be revoked at the relay");
+                self.remove();
+            }
+        }
+    }
+
+    fn refreshed(&mut self, token: Secret, answer: Answer, now: Now) {
+        let was_broken = core::mem::take(&mut self.broken);
+        match answer {
+            Answer::Ok(fetched) => match Tokens::from_answer(&fetched, Some(&token), now.unix) {
+                Some(tokens) => self.keep(tokens, false, now),
+                None => self.postpone(self.odd("its tokens cannot be read"), now),
+            },
+            Answer::Refused(_) => self.refresh_refused(token),
+            // A relay of dialect V1 answers so when the grant is gone: with a person there, signing in again is quicker
+            // than finding out.
+            Answer::Unreachable { broken: true, .. }
+                if self.interactive || was_broken + 1 >= limits::REFRESH_BROKEN_MAX =>
+            {
+                self.refresh_refused(token);
+            }
+            Answer::Unreachable { cause, broken } => {
+                self.broken = if broken { was_broken + 1 } else { 0 };
+                self.postpone(self.unreachable(cause), now);
+            }
+            Answer::Odd(cause) => self.postpone(self.odd(&cause), now),
+        }
+    }
+
+    /// Another process may have used the same refresh token a moment ago: its successor is in the file then. Looked up
+    /// once; a person has to sign in otherwise.
+    fn refresh_refused(&mut self, token: Secret) {
+        match self.refused_refresh.replace(token) {
+            None => {
+                self.refused_access = self.tokens.as_ref().map(|tokens| tokens.access.clone());
+                self.load(Purpose::Token);
+            }
+            Some(_) => self.login(),
+        }
+    }
+
+    fn exchanged(&mut self, answer: Answer, now: Now) {
+        let failure = match answer {
+            Answer::Ok(fetched) => match Tokens::from_answer(&fetched, None, now.unix) {
+                Some(tokens) => return self.keep(tokens, true, now),
+                None => self.odd("its tokens cannot be read"),
+            },
+            Answer::Unreachable { cause, .. } => self.unreachable(cause),
+            Answer::Refused(code) => {
+                Failure::Refused { cause: alloc::format!("the relay does not take the code: {code}") }
+            }
+            Answer::Odd(cause) => self.odd(&cause),
+        };
+        self.fail(failure);
+    }
+
+    /// Writes new tokens before they are used: the old refresh token is spent.
+    fn keep(&mut self, tokens: Tokens, login: bool, now: Now) {
+        let file = tokens.to_file(&self.settings.relay);
+        self.tokens = Some(tokens);
+        self.issued = Some(now.instant);
+        self.enter(State::Saving { login });
+        self.out.push(Action::Save(Some(file)));
+    }
+
+    fn ready(&mut self, now: Now) {
+        self.enter(State::Ready);
+        (self.refused_access, self.refused_refresh, self.broken) = (None, None, 0);
+        let left = self.tokens.as_ref().map_or(Duration::ZERO, |tokens| tokens.left(now.unix));
+        let lead = (left / 5).min(limits::REFRESH_AHEAD_MAX);
+        let jitter = entropy::duration_up_to(&mut *self.entropy, lead);
+        self.arm_refresh(left.saturating_sub(lead).saturating_sub(jitter), now);
+        self.announce();
+    }
+
+    fn announce(&mut self) {
+        if let Some(tokens) = &self.tokens {
+            self.out.push(Action::Ready { access: tokens.access.clone(), expires: tokens.expires });
+        }
+    }
+
+    /// No new tokens for now. As long as the access token works, that is nobody's concern.
+    fn postpone(&mut self, failure: Failure, now: Now) {
+        if !self.usable(now) {
+            return self.fail(failure);
+        }
+        tracing::debug!(reason = %failure, "token refresh postponed");
+        self.enter(State::Ready);
+        let half = limits::REFRESH_RETRY / 2;
+        let jitter = entropy::duration_up_to(&mut *self.entropy, half);
+        self.arm_refresh(half + jitter, now);
+    }
+
+    fn arm_refresh(&mut self, delay: Duration, now: Now) {
+        self.timer = Some(Deadline { at: now.instant + delay, reason: "refresh of the access token" });
+    }
+
+    /// Forgets the tokens at the relay, then here. The refresh token stands for all that came with it.
+    fn revoke(&mut self) {
+        let token = self.tokens.take().map(|tokens| tokens.refresh.unwrap_or(tokens.access));
+        match token.filter(|_| metadata::check_relay(&self.settings).is_ok()) {
+            Some(token) => self.discover(Errand::Revoke(token)),
+            None => self.remove(),
+        }
+    }
+
+    fn remove(&mut self) {
+        self.enter(State::Removing);
+        (self.tokens, self.issued, self.refused_access, self.refused_refresh) = (None, None, None, None);
+        self.out.push(Action::Save(None));
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.enter(State::Idle);
+        self.out.push(Action::Failed(failure));
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.timer = None;
+    }
+
+    /// Whether the access token at hand is worth a try.
+    fn usable(&self, now: Now) -> bool {
+        self.tokens.as_ref().is_some_and(|tokens| {
+            tokens.left(now.unix) >= limits::ACCESS_LEFT_MIN && self.refused_access.as_ref() != Some(&tokens.access)
+        })
+    }
+
+    fn answer(&mut self, ok: bool, title: &str, text: &str) {
+        self.out.push(Action::AnswerCallback { page: callback::page(title, text), ok });
+    }
+
+    fn fetch(&mut self, request: Fetch) -> FetchId {
+        let fetch = FetchId(self.next_fetch);
+        self.next_fetch += 1;
+        self.out.push(Action::Fetch { fetch, request });
+        fetch
+    }
+
+    fn draw(&mut self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(entropy::bytes::<32>(&mut *self.entropy))
+    }
+
+    fn not_a_relay(&mut self, cause: &str) {
+        let failure = self.odd(cause);
+        self.fail(failure);
+    }
+
+    fn odd(&self, cause: &str) -> Failure {
+        Failure::NotARelay { relay: self.settings.relay.clone(), cause: cause.to_string() }
+    }
+
+    fn unreachable(&self, cause: String) -> Failure {
+        Failure::Unreachable { relay: self.settings.relay.clone(), cause }
+    }
+}
+
+impl State {
+    /// The fetch that this state waits for.
+    const fn awaits(&self) -> Option<FetchId> {
+        match self {
+            Self::Discovering(fetch, _)
+            | Self::Refreshing(fetch, _)
+            | Self::Exchanging(fetch)
+            | Self::Revoking(fetch) => Some(*fetch),
+            Self::Idle
+            | Self::Loading(_)
+            | Self::Listening(_)
+            | Self::Waiting(_)
+            | Self::Saving { .. }
+            | Self::Ready
+            | Self::Removing => None,
+        }
+    }
+}
+
+/// An event that does not fit the state: late, doubled, or nobody's.
+fn dropped(event: &'static str) {
+    tracing::trace!(event, "sign-in event dropped");
+}
+
+const NOT_FOUND: &str = "Not found";
+const NOTHING_HERE: &str = "There is nothing here.";
+
+#[cfg(test)]
+impl Signin {
+    /// The state's name, for tables.
+    pub(super) const fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Idle => "idle",
+            State::Loading(Purpose::Token) => "loading",
+            State::Loading(Purpose::Renewal) => "renewing",
+            State::Loading(Purpose::Logout) => "leaving",
+            State::Discovering(_, Errand::Refresh(_)) => "discovering-refresh",
+            State::Discovering(_, Errand::Login) => "discovering-login",
+            State::Discovering(_, Errand::Revoke(_)) => "discovering-revoke",
+            State::Refreshing(..) => "refreshing",
+            State::Listening(_) => "listening",
+            State::Waiting(_) => "waiting",
+            State::Exchanging(_) => "exchanging",
+            State::Saving { login: true } => "saving-login",
+            State::Saving { login: false } => "saving-refresh",
+            State::Ready => "ready",
+            State::Revoking(_) => "revoking",
+            State::Removing => "removing",
+        }
     }
 }

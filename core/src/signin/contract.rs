@@ -1,0 +1,159 @@
+//! What goes in and out of the agent's sign-in.
+
+use alloc::string::String;
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::http::fetch::{Fetch, FetchError, Fetched};
+use crate::id::FetchId;
+use crate::secret::Secret;
+use crate::time::UnixTime;
+
+/// What happened, as far as the agent's sign-in is concerned. Its `Debug` shows neither tokens nor codes.
+pub enum Event {
+    /// A token is wanted. `interactive`: a person is there, a browser may be opened.
+    Start {
+        /// Whether a browser may be opened.
+        interactive: bool,
+    },
+    /// The cached tokens were read: the file's content, `None` when there is none.
+    Loaded(Option<Bytes>),
+    /// The tokens were written, or why not.
+    Saved(Result<(), String>),
+    /// A fetch ended.
+    Fetched {
+        /// Which.
+        fetch: FetchId,
+        /// With what.
+        result: Result<Fetched, FetchError>,
+    },
+    /// The loopback listener is ready, or why not.
+    Listening(Result<u16, String>),
+    /// The loopback listener was asked for this path and query; the asker waits for [`Action::AnswerCallback`].
+    Callback {
+        /// The request target, `/callback?code=…` for one.
+        target: String,
+    },
+    /// The relay refused the access token.
+    Refused,
+    /// Forget the tokens, and revoke them at the relay.
+    Logout,
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { interactive } => f.debug_struct("Start").field("interactive", interactive).finish(),
+            Self::Loaded(tokens) => f.debug_tuple("Loaded").field(&tokens.as_ref().map(Bytes::len)).finish(),
+            Self::Saved(result) => f.debug_tuple("Saved").field(result).finish(),
+            Self::Fetched { fetch, result } => {
+                let status = result.as_ref().map(|fetched| fetched.status);
+                f.debug_struct("Fetched").field("fetch", fetch).field("result", &status).finish()
+            }
+            Self::Listening(port) => f.debug_tuple("Listening").field(port).finish(),
+            Self::Callback { target } => {
+                let path = target.split('?').next().unwrap_or_default();
+                f.debug_struct("Callback").field("path", &path).finish_non_exhaustive()
+            }
+            Self::Refused => f.write_str("Refused"),
+            Self::Logout => f.write_str("Logout"),
+        }
+    }
+}
+
+/// What the agent's sign-in orders.
+#[derive(Debug)]
+pub enum Action {
+    /// Read the cached tokens (0600 file of this relay), then bring [`Event::Loaded`].
+    Load,
+    /// Replace the cached tokens atomically, 0600 in a 0700 directory; `None` removes the file.
+    Save(Option<Secret>),
+    /// Make a request to the relay.
+    Fetch {
+        /// Its number.
+        fetch: FetchId,
+        /// The request.
+        request: Fetch,
+    },
+    /// Listen on a loopback port of the system's choice for the redirect, then bring [`Event::Listening`].
+    Listen,
+    /// Answer the waiting callback with this page: status 200 if `ok`, else 400. Listening goes on until
+    /// [`Action::StopListening`], since anybody may ask for anything.
+    AnswerCallback {
+        /// HTML.
+        page: String,
+        /// Whether it was the callback that is waited for, and it brought a code.
+        ok: bool,
+    },
+    /// Stop listening, once the answers that were ordered are out.
+    StopListening,
+    /// Show this URL, and open the system's browser with it (no shell).
+    OpenBrowser {
+        /// The URL, `https` or loopback `http`; built by core, safe to pass as one argument.
+        url: String,
+    },
+    /// The access token to use from now on.
+    Ready {
+        /// The token.
+        access: Secret,
+        /// When it runs out.
+        expires: UnixTime,
+    },
+    /// Signed out, here and at the relay.
+    SignedOut,
+    /// No token can be had.
+    Failed(Failure),
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A person must sign in, and none is there.
+    #[error("not signed in to {relay}: run `mcp-local-tunnel login`")]
+    NeedsLogin {
+        /// The relay's URL.
+        relay: String,
+    },
+    /// The relay cannot be reached; it is tried again by itself.
+    #[error("cannot reach {relay}: {cause}")]
+    Unreachable {
+        /// The relay's URL.
+        relay: String,
+        /// What the fetch said.
+        cause: String,
+    },
+    /// The relay's answer breaks a rule (issuer, missing endpoint, no S256).
+    #[error("{relay} is not a relay this agent can use: {cause}")]
+    NotARelay {
+        /// The relay's URL.
+        relay: String,
+        /// Which rule.
+        cause: String,
+    },
+    /// The person or the relay said no.
+    #[error("sign-in was refused: {cause}")]
+    Refused {
+        /// What was said.
+        cause: String,
+    },
+    /// This machine failed: the token file, the loopback listener.
+    #[error("{cause}")]
+    Local {
+        /// What failed and how to mend it.
+        cause: String,
+    },
+}
+
+/// What a sign-in is for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The relay: `https://host[:port]` or `http://…`, without trailing slash, as
+    /// [`AgentConfig::relay`](crate::config::AgentConfig::relay) has it.
+    pub relay: String,
+    /// Whether a relay that is neither `https` nor loopback may be used (`--allow-insecure`).
+    pub allow_insecure: bool,
+}
+
+/// The client that every relay knows: it may only be an agent, and only be redirected to loopback.
+pub const CLIENT_ID: &str = "mcp-local-tunnel-agent";

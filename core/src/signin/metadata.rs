@@ -1,0 +1,160 @@
+//! The relay's own description of its endpoints (RFC 8414).
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use url::Url;
+
+use super::contract::Settings;
+use crate::http::endpoint;
+
+/// Where a relay keeps what a sign-in needs. Every URL is on the relay's own origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Metadata {
+    /// As the relay writes it: what `iss` in a callback must equal.
+    pub(super) issuer: String,
+    pub(super) authorization: Url,
+    pub(super) token: String,
+    pub(super) revocation: Option<String>,
+    /// Whether every callback carries `iss` (RFC 9207 section 3).
+    pub(super) promises_iss: bool,
+}
+
+#[derive(serde::Deserialize)]
+struct Document {
+    issuer: String,
+    authorization_endpoint: String,
+    token_endpoint: String,
+    #[serde(default)]
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    code_challenge_methods_supported: Vec<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+/// Where the document is.
+pub(super) fn url(settings: &Settings) -> String {
+    alloc::format!("{}/.well-known/oauth-authorization-server", settings.relay)
+}
+
+/// Whether tokens may be sent to this relay at all.
+pub(super) fn check_relay(settings: &Settings) -> Result<(), &'static str> {
+    let usable = endpoint::absolute(&settings.relay).is_some_and(|url| url.query().is_none());
+    if !usable {
+        return Err("its address is not a URL");
+    }
+    if endpoint::secure(&settings.relay).is_none() && !settings.allow_insecure {
+        return Err("its address is neither https nor on this machine (`--allow-insecure` if you mean it)");
+    }
+    Ok(())
+}
+
+/// Reads the document, and checks that it is this relay's.
+pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, &'static str> {
+    let document: Document = serde_json::from_slice(body).map_err(|_| "its metadata cannot be read")?;
+    // A relay of dialect V1 writes a slash behind it.
+    if document.issuer.strip_suffix('/').unwrap_or(&document.issuer) != settings.relay {
+        return Err("its metadata names another issuer");
+    }
+    if !document.code_challenge_methods_supported.iter().any(|method| method == "S256") {
+        return Err("it does not support PKCE with S256");
+    }
+    let revocation = document.revocation_endpoint.map(|url| own(&url, settings)).transpose()?;
+    Ok(Metadata {
+        authorization: own(&document.authorization_endpoint, settings)?,
+        token: own(&document.token_endpoint, settings)?.to_string(),
+        revocation: revocation.map(String::from),
+        promises_iss: document.authorization_response_iss_parameter_supported,
+        issuer: document.issuer,
+    })
+}
+
+/// An endpoint on the relay's own origin: tokens go nowhere else, and the browser is sent nowhere else.
+fn own(text: &str, settings: &Settings) -> Result<Url, &'static str> {
+    let url = endpoint::absolute(text).ok_or("an endpoint is not a URL")?;
+    let relay = Url::parse(&settings.relay).map_err(|_| "its address is not a URL")?;
+    if url.origin() == relay.origin() { Ok(url) } else { Err("an endpoint is on another server") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings(relay: &str) -> Settings {
+        Settings { relay: relay.into(), allow_insecure: false }
+    }
+
+    fn document() -> Value {
+        json!({
+            "issuer": "https://relay.example",
+            "authorization_endpoint": "https://relay.example/authorize",
+            "token_endpoint": "https://relay.example/token",
+            "revocation_endpoint": "https://relay.example/revoke",
+            "code_challenge_methods_supported": ["S256"],
+        })
+    }
+
+    #[test]
+    fn relay_of_either_dialect_is_understood() {
+        let relay = settings("https://relay.example");
+        let read_as = |document: &Value| read(document.to_string().as_bytes(), &relay);
+        let found = read_as(&document()).expect("understood");
+        assert_eq!(found.token, "https://relay.example/token");
+        assert!(!found.promises_iss);
+
+        let mut old = document();
+        old["issuer"] = json!("https://relay.example/");
+        old["token_endpoint"] = json!("https://RELAY.example:443/token");
+        old.as_object_mut().expect("an object").remove("revocation_endpoint");
+        let found = read_as(&old).expect("understood");
+        assert_eq!((found.issuer.as_str(), found.revocation), ("https://relay.example/", None));
+    }
+
+    #[test]
+    fn metadata_that_breaks_a_rule_is_refused() {
+        let table = [
+            ("issuer", json!("https://evil.example"), "its metadata names another issuer"),
+            ("issuer", json!("https://relay.example//"), "its metadata names another issuer"),
+            ("issuer", json!("https://relay.example/x"), "its metadata names another issuer"),
+            ("issuer", json!(null), "its metadata cannot be read"),
+            ("token_endpoint", json!("https://evil.example/token"), "an endpoint is on another server"),
+            ("token_endpoint", json!("http://relay.example/token"), "an endpoint is on another server"),
+            ("token_endpoint", json!("https://relay.example:8443/token"), "an endpoint is on another server"),
+            ("token_endpoint", json!(null), "its metadata cannot be read"),
+            ("authorization_endpoint", json!("javascript:alert(1)"), "an endpoint is not a URL"),
+            ("authorization_endpoint", json!("file:///etc/passwd"), "an endpoint is not a URL"),
+            ("authorization_endpoint", json!("https://u@relay.example/a"), "an endpoint is not a URL"),
+            ("authorization_endpoint", json!("/authorize"), "an endpoint is not a URL"),
+            ("revocation_endpoint", json!("https://evil.example/"), "an endpoint is on another server"),
+            ("code_challenge_methods_supported", json!(["plain"]), "it does not support PKCE with S256"),
+            ("code_challenge_methods_supported", json!([]), "it does not support PKCE with S256"),
+        ];
+        for (member, value, expected) in table {
+            let mut document = document();
+            document[member] = value.clone();
+            let refused = read(document.to_string().as_bytes(), &settings("https://relay.example"));
+            assert_eq!(refused, Err(expected), "{member} {value}");
+        }
+        assert!(read(b"<html>", &settings("https://relay.example")).is_err());
+    }
+
+    #[test]
+    fn clear_text_relay_needs_loopback_or_a_flag() {
+        for (relay, insecure, expected) in [
+            ("https://relay.example", false, true),
+            ("http://localhost:3000", false, true),
+            ("http://127.0.0.1:3000", false, true),
+            ("http://relay.example", false, false),
+            ("http://relay.example", true, true),
+            ("ftp://relay.example", true, false),
+            ("https://relay.example?x", true, false),
+            ("", true, false),
+        ] {
+            let settings = Settings { relay: relay.into(), allow_insecure: insecure };
+            assert_eq!(check_relay(&settings).is_ok(), expected, "{relay}");
+        }
+    }
+}
