@@ -142,8 +142,8 @@ impl Outgoing {
     }
 
     fn is_message_next(&self) -> bool {
-        let after_body = self.allowance.is_none();
-        !self.messages.is_empty() && !(after_body && matches!(self.body, Body::Waiting { .. }))
+        let body_goes_first = self.allowance.is_none() && matches!(self.body, Body::Waiting { .. });
+        !self.messages.is_empty() && !body_goes_first
     }
 
     fn may_send(&self) -> usize {

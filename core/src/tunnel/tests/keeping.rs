@@ -32,7 +32,7 @@ fn hello_is_the_first_frame_whatever_was_ordered_before() {
     let mut pair = Pair::new(Dialect::V2);
     pair.relay(Command::Probe);
     pair.relay(open(1, b"{}"));
-    let Some(Message::Binary(mut bytes)) = pair.to_agent() else { panic!("a message") };
+    let Some(Message::Binary(mut bytes)) = pair.carry_to_agent() else { panic!("a message") };
     assert!(matches!(Frame::take(&mut bytes), Ok(Some(Frame::Hello(_)))));
     assert!(matches!(pair.agent_events()[..], [Event::Up(_), Event::Call { .. }]));
 }
@@ -60,9 +60,9 @@ fn quiet_tunnel_is_pinged_and_measured() {
 fn round_trip_is_the_time_between_ping_and_pong() {
     let mut pair = Pair::up();
     pair.agent(Command::Probe);
-    pair.to_relay();
+    pair.carry_to_relay();
     pair.now = pair.now + Duration::from_millis(30);
-    pair.to_agent();
+    pair.carry_to_agent();
     assert_eq!(pair.agent_events(), [Event::RoundTrip { micros: 30_000 }]);
 }
 
@@ -127,6 +127,69 @@ fn broken_socket_is_told_once() {
     pair.relay.handle_message(Message::Close(Close::new(CloseCode::Normal, "")), at(pair.now));
     assert_eq!(pair.relay_events(), [Event::Closed(Close::new(CloseCode::Other(1006), "reset by peer"))]);
     assert!(pair.relay.is_closed());
+}
+
+/// Every state under every input: which code is told (if any), and whether the socket may be dropped then.
+#[test]
+fn every_state_takes_every_input() {
+    type Prepare = fn(&mut Pair);
+    let states: [(&str, Prepare); 4] = [
+        ("greeting", |_| {}),
+        ("up", Pair::run),
+        ("closing", |pair| {
+            pair.run();
+            pair.relay(Command::Close(Close::new(CloseCode::Revoked, "")));
+        }),
+        ("over", |pair| {
+            pair.run();
+            pair.relay.handle_gone("", at(pair.now));
+        }),
+    ];
+    let inputs: [(&str, Prepare); 7] = [
+        ("hello", |pair| pair.relay.handle_message(binary(&[Frame::Hello(Hello::default())]), at(pair.now))),
+        ("go away", |pair| pair.relay.handle_message(binary(&[Frame::GoAway]), at(pair.now))),
+        ("peer's close", |pair| {
+            pair.relay.handle_message(Message::Close(Close::new(CloseCode::GoingAway, "")), at(pair.now));
+        }),
+        ("open", |pair| pair.relay(open(1, b"{}"))),
+        ("close", |pair| pair.relay(Command::Close(Close::new(CloseCode::Replaced, "")))),
+        ("silence", |pair| pair.pass(Duration::from_secs(3_600), false)),
+        ("gone", |pair| pair.relay.handle_gone("", at(pair.now))),
+    ];
+    let gone = CloseCode::Other(1006);
+    let (protocol, going, replaced, late) =
+        (CloseCode::Protocol, CloseCode::GoingAway, CloseCode::Replaced, CloseCode::TimedOut);
+    let expected: [[(Option<CloseCode>, bool); 7]; 4] = [
+        [
+            (None, false),
+            (Some(protocol), false),
+            (Some(going), true),
+            (None, false),
+            (Some(replaced), false),
+            (Some(late), true),
+            (Some(gone), true),
+        ],
+        [
+            (Some(protocol), false),
+            (None, false),
+            (Some(going), true),
+            (None, false),
+            (Some(replaced), false),
+            (Some(late), true),
+            (Some(gone), true),
+        ],
+        [(None, false), (None, false), (None, true), (None, false), (None, false), (None, true), (None, true)],
+        [(None, true); 7],
+    ];
+    for ((state, prepare), expected) in states.into_iter().zip(expected) {
+        for ((input, apply), expected) in inputs.into_iter().zip(expected) {
+            let mut pair = Pair::new(Dialect::V2);
+            prepare(&mut pair);
+            pair.relay_events();
+            apply(&mut pair);
+            assert_eq!((closed(&pair.relay_events()), pair.relay.is_closed()), expected, "{state}, {input}");
+        }
+    }
 }
 
 #[test]

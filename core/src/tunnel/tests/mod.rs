@@ -50,14 +50,14 @@ impl Pair {
     }
 
     /// Carries one message to the relay.
-    pub(super) fn to_relay(&mut self) -> Option<Message> {
+    pub(super) fn carry_to_relay(&mut self) -> Option<Message> {
         let message = self.agent.poll_transmit(at(self.now))?;
         self.relay.handle_message(message.clone(), at(self.now));
         Some(message)
     }
 
     /// Carries one message to the agent.
-    pub(super) fn to_agent(&mut self) -> Option<Message> {
+    pub(super) fn carry_to_agent(&mut self) -> Option<Message> {
         let message = self.relay.poll_transmit(at(self.now))?;
         self.agent.handle_message(message.clone(), at(self.now));
         Some(message)
@@ -65,7 +65,7 @@ impl Pair {
 
     /// Carries messages both ways until nobody has any.
     pub(super) fn run(&mut self) {
-        while self.to_relay().is_some() | self.to_agent().is_some() {}
+        while self.carry_to_relay().is_some() | self.carry_to_agent().is_some() {}
     }
 
     /// Lets time pass, firing timers when they are due; `carry`: whether messages get through.

@@ -90,10 +90,10 @@ fn large_answer_delays_a_small_one_by_a_few_chunks() {
     pair.call(1, b"{}");
     pair.call(2, b"{}");
     pair.agent(answer(1, vec![b'x'; 20 * 1024 * 1024]));
-    pair.to_relay();
+    pair.carry_to_relay();
     pair.agent(answer(2, vec![b'y'; 200]));
     let before = data(&pair.relay_events(), 1).0.len();
-    pair.to_relay();
+    pair.carry_to_relay();
     let events = pair.relay_events();
     assert_eq!(data(&events, 2), (vec![b'y'; 200], true), "it is in the very next message");
     let ahead = events.iter().take_while(|event| !matches!(event, Event::Answer { stream: StreamId(2), .. }));
@@ -110,8 +110,8 @@ fn ready_streams_share_the_tunnel_evenly() {
     for stream in 1..=4 {
         pair.agent(answer(stream, vec![b'x'; WINDOW]));
     }
-    pair.to_relay();
-    pair.to_relay();
+    pair.carry_to_relay();
+    pair.carry_to_relay();
     let events = pair.relay_events();
     let got: Vec<usize> = (1..=4).map(|stream| data(&events, stream).0.len()).collect();
     assert!(got.iter().max().unwrap() - got.iter().min().unwrap() <= CHUNK, "{got:?}");
@@ -124,7 +124,7 @@ fn catalog_and_calls_interleave() {
     let catalog = vec![b' '; 1024 * 1024];
     pair.agent(Command::Catalog(catalog.clone().into()));
     pair.agent(answer(1, "{}"));
-    pair.to_relay();
+    pair.carry_to_relay();
     assert_eq!(data(&pair.relay_events(), 1), (b"{}".to_vec(), true));
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Catalog(catalog.into())]);
@@ -135,7 +135,7 @@ fn large_params_do_not_hold_up_a_small_call() {
     let mut pair = Pair::up();
     pair.relay(open(1, &vec![b'x'; 4 * 1024 * 1024]));
     pair.relay(open(2, b"{}"));
-    pair.to_agent();
+    pair.carry_to_agent();
     assert!(matches!(pair.agent_events()[..], [Event::Call { stream: StreamId(2), .. }]));
 }
 
@@ -321,14 +321,14 @@ fn call_cancelled_before_it_was_sent_leaves_no_trace() {
     let mut pair = Pair::up();
     pair.relay(open(1, b"{}"));
     pair.relay(Command::Reset { stream: StreamId(1), code: ResetCode::Cancelled, reason: String::new() });
-    assert_eq!(pair.to_agent(), None);
+    assert_eq!(pair.carry_to_agent(), None);
 }
 
 #[test]
 fn call_cancelled_while_its_params_are_under_way_never_reaches_the_agent() {
     let mut pair = Pair::up();
     pair.relay(open(1, &vec![b'x'; 1024 * 1024]));
-    pair.to_agent();
+    pair.carry_to_agent();
     pair.relay(Command::Reset { stream: StreamId(1), code: ResetCode::Cancelled, reason: String::new() });
     pair.run();
     assert_eq!(pair.agent_events(), []);
@@ -405,6 +405,14 @@ fn answers_that_wait_are_bounded_together() {
     assert_eq!(pair.agent_events().iter().filter_map(reset).count(), 1);
 }
 
+/// What a consumer has of one answer.
+#[derive(Clone, Default)]
+struct Got {
+    bytes: Vec<u8>,
+    ended: bool,
+    taken: usize,
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -421,39 +429,39 @@ proptest! {
             pair.call(stream, b"{}");
             pair.agent(answer(stream, body(index, *size)));
         }
-        let mut got = vec![(Vec::new(), false, 0_usize); sizes.len()];
-        let drain = |pair: &mut Pair, got: &mut Vec<(Vec<u8>, bool, usize)>| {
+        let mut got = vec![Got::default(); sizes.len()];
+        let drain = |pair: &mut Pair, got: &mut Vec<Got>| {
             let events = pair.relay_events();
-            for (index, (bytes, ended, taken)) in got.iter_mut().enumerate() {
+            for (index, got) in got.iter_mut().enumerate() {
                 let (more, end) = data(&events, index as u32 + 1);
-                bytes.extend(more);
-                *ended |= end;
-                assert!(bytes.len() <= *taken + WINDOW, "sent within window and what was consumed");
+                got.bytes.extend(more);
+                got.ended |= end;
+                assert!(got.bytes.len() <= got.taken + WINDOW, "sent within the window and what was consumed");
             }
         };
         for (carry, index, take) in steps {
             if carry {
-                pair.to_relay();
-                pair.to_agent();
+                pair.carry_to_relay();
+                pair.carry_to_agent();
                 drain(&mut pair, &mut got);
             }
-            if let Some((bytes, _, taken)) = got.get_mut(index) {
-                let take = take.min(bytes.len() - *taken);
-                *taken += take;
+            if let Some(got) = got.get_mut(index) {
+                let take = take.min(got.bytes.len() - got.taken);
+                got.taken += take;
                 pair.relay(consumed(index as u32 + 1, take));
             }
         }
         for _ in 0..200 {
             pair.run();
             drain(&mut pair, &mut got);
-            for (index, (bytes, _, taken)) in got.iter_mut().enumerate() {
-                pair.relay(consumed(index as u32 + 1, bytes.len() - *taken));
-                *taken = bytes.len();
+            for (index, got) in got.iter_mut().enumerate() {
+                pair.relay(consumed(index as u32 + 1, got.bytes.len() - got.taken));
+                got.taken = got.bytes.len();
             }
         }
-        for (index, (bytes, ended, _)) in got.into_iter().enumerate() {
-            prop_assert!(ended);
-            prop_assert_eq!(bytes, body(index, sizes[index]));
+        for (index, got) in got.into_iter().enumerate() {
+            prop_assert!(got.ended);
+            prop_assert_eq!(got.bytes, body(index, sizes[index]));
         }
     }
 }

@@ -161,10 +161,9 @@ impl V2 {
 
     /// Puts a stream down for a credit frame when enough is owed.
     fn owe(&mut self, stream: u32) {
-        if let Some(Stream { incoming: Incoming::Answer(answer), .. }) = self.streams.get(&stream) {
-            if answer.window.is_due() {
-                self.credits.insert(stream);
-            }
+        let incoming = self.streams.get(&stream).map(|stream| &stream.incoming);
+        if matches!(incoming, Some(Incoming::Answer(answer)) if answer.window.is_due()) {
+            self.credits.insert(stream);
         }
     }
 }
