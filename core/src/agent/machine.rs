@@ -304,6 +304,7 @@ impl Agent {
         if let Some(signin) = &mut self.signin {
             signin.handle_event(event, self.cx.now);
         }
+        self.drain_signin();
         if cached && self.phase == Phase::Running {
             self.start_servers();
         }

@@ -1,11 +1,268 @@
-//! What the tests of an agent's parts share: an agent with a driver that records, and a relay that is only words.
+//! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
-use std::string::ToString;
+mod calls;
+mod lives;
+mod uplink;
 
+use alloc::collections::VecDeque;
+use core::time::Duration;
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::contract::{Action, ControlCommand, Event, Exit, Identity};
 use super::cx::Cx;
+use super::machine::Agent;
+use super::status;
+use crate::config::{AgentConfig, ServerConfig, Transport};
 use crate::entropy::Seeded;
+use crate::host::Machine;
+use crate::id::{ChildId, ConnId, JobId, StreamId};
+use crate::secret::Secret;
+use crate::time::{Instant, Now, UnixTime};
+use crate::tunnel::{self, Close, CloseCode, Command, Dialect, Hello, OpenHead, Outcome};
 
 /// A shared part by itself.
 pub(super) fn cx() -> Cx {
     Cx::new(Seeded::new(1), "0.0.0".to_string())
+}
+
+/// An entry of a server that is a process.
+pub(super) fn stdio(command: &str) -> ServerConfig {
+    let transport = Transport::Stdio { command: [command.to_string()].into(), env: [].into(), cwd: None };
+    ServerConfig { transport, start_timeout_secs: 60 }
+}
+
+fn config(servers: &[&str]) -> AgentConfig {
+    AgentConfig {
+        relay: "https://relay.example".to_string(),
+        name: None,
+        servers: servers.iter().map(|name| (name.to_string(), stdio(name))).collect(),
+        token: None,
+    }
+}
+
+/// An agent and its world, by hand.
+struct Rig {
+    agent: Agent,
+    now: Now,
+    actions: VecDeque<Action>,
+    conn: ConnId,
+}
+
+impl Rig {
+    /// An agent with a minted token that was started.
+    fn started(servers: &[&str]) -> Self {
+        let mut rig = Self::new(config(servers), Some("minted"));
+        rig.event(Event::Start { interactive: false });
+        rig
+    }
+
+    /// A started agent whose servers are ready with one tool, `tool`, each, and whose tunnel is up.
+    fn ready(servers: &[&str]) -> Self {
+        let mut rig = Self::started(servers);
+        for server in servers {
+            rig.bring_up(server, &["tool"]);
+        }
+        rig.connect(Dialect::V2);
+        rig.actions.clear();
+        rig
+    }
+
+    fn new(config: AgentConfig, token: Option<&str>) -> Self {
+        let identity = Identity {
+            device: "laptop of Ann".into(),
+            device_id: "device-1".into(),
+            version: "2.0.0".to_string(),
+            os: "linux".to_string(),
+        };
+        let agent = Agent::new(config, identity, token.map(Secret::new), Box::new(Seeded::new(7)));
+        let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_800_000_000) };
+        Self { agent, now, actions: VecDeque::new(), conn: ConnId(0) }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.agent.handle_event(event, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.agent.poll_action() {
+            self.actions.push_back(action);
+        }
+    }
+
+    /// Lets both clocks run, firing timers when they are due.
+    fn advance(&mut self, by: Duration) {
+        let end = Now { instant: self.now.instant + by, unix: self.now.unix + by };
+        while let Some(due) = self.agent.poll_timeout().filter(|deadline| deadline.at <= end.instant) {
+            let step = due.at.saturating_since(self.now.instant);
+            self.now = Now { instant: self.now.instant + step, unix: self.now.unix + step };
+            self.agent.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    /// Takes out the first action that `pick` wants.
+    fn take<T>(&mut self, mut pick: impl FnMut(&Action) -> Option<T>) -> Option<T> {
+        let (at, found) = self.actions.iter().enumerate().find_map(|(at, action)| Some((at, pick(action)?)))?;
+        self.actions.remove(at);
+        Some(found)
+    }
+
+    /// Takes out all actions that `pick` wants.
+    fn take_all<T>(&mut self, mut pick: impl FnMut(&Action) -> Option<T>) -> Vec<T> {
+        core::iter::from_fn(|| self.take(&mut pick)).collect()
+    }
+
+    // --- servers
+
+    fn spawned(&mut self, server: &str) -> Option<ChildId> {
+        self.take(|action| match action {
+            Action::Spawn { child, spawn } if spawn.server == server => Some(*child),
+            _ => None,
+        })
+    }
+
+    /// Brings a server up that was ordered, with these tools.
+    fn bring_up(&mut self, server: &str, tools: &[&str]) -> ChildId {
+        let child = self.spawned(server).expect("its process was ordered");
+        self.event(Event::Spawned { child, pid: 100 });
+        self.greet(child);
+        let tools: Vec<Value> = tools.iter().map(|name| json!({"name": name, "inputSchema": {}})).collect();
+        let list = self.written(child).pop().expect("its tools were asked for");
+        self.answer(child, &list["id"], json!({ "tools": tools }));
+        child
+    }
+
+    /// Answers the handshake.
+    fn greet(&mut self, child: ChildId) {
+        let initialize = self.written(child).remove(0);
+        let about =
+            json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s"}});
+        self.answer(child, &initialize["id"], about);
+    }
+
+    /// What was written to a server's stdin.
+    fn written(&mut self, of: ChildId) -> Vec<Value> {
+        self.take_all(|action| match action {
+            Action::Write { child, bytes } if *child == of => {
+                assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+                Some(serde_json::from_slice(bytes).expect("JSON"))
+            }
+            _ => None,
+        })
+    }
+
+    /// A line of a server's stdout.
+    fn say(&mut self, child: ChildId, line: &Value) {
+        self.event(Event::Line { child, line: Bytes::from(line.to_string()) });
+    }
+
+    fn answer(&mut self, child: ChildId, id: &Value, result: Value) {
+        self.say(child, &json!({"jsonrpc": "2.0", "id": id, "result": result}));
+    }
+
+    fn exited(&mut self, child: ChildId, code: i32, stderr: &str) {
+        self.event(Event::Exited { child, code: Some(code), signal: None, stderr: stderr.to_string() });
+    }
+
+    fn status(&mut self) -> status::Document {
+        self.event(Event::Control { job: JobId(9), command: ControlCommand::Status });
+        serde_json::from_slice(&self.reply()).expect("a status document")
+    }
+
+    fn reply(&mut self) -> Bytes {
+        self.take(|action| match action {
+            Action::ControlReply { json, .. } => Some(json.clone()),
+            _ => None,
+        })
+        .expect("an answer on the control socket")
+    }
+
+    fn server_status(&mut self, name: &str) -> status::Server {
+        self.status().servers.into_iter().find(|server| server.name == name).expect("it is listed")
+    }
+
+    fn exit(&mut self) -> Option<Exit> {
+        self.take(|action| match action {
+            Action::Exit(exit) => Some(exit.clone()),
+            _ => None,
+        })
+    }
+
+    // --- the tunnel
+
+    fn dialled(&mut self) -> Option<ConnId> {
+        self.take(|action| match action {
+            Action::Dial { conn, .. } => Some(*conn),
+            _ => None,
+        })
+    }
+
+    /// Connects the tunnel that was dialled.
+    fn connect(&mut self, dialect: Dialect) {
+        self.conn = self.dialled().expect("the relay was dialled");
+        self.event(Event::Dialed { conn: self.conn, dialect });
+        self.tunnel(tunnel::Event::Up(Hello { version: "2.0.1".to_string(), ..Hello::default() }));
+    }
+
+    fn tunnel(&mut self, event: tunnel::Event) {
+        let conn = self.conn;
+        self.event(Event::Tunnel { conn, event });
+    }
+
+    fn closed(&mut self, code: CloseCode) {
+        self.tunnel(tunnel::Event::Closed(Close::new(code, "for a reason")));
+    }
+
+    fn commands(&mut self) -> Vec<Command> {
+        self.take_all(|action| match action {
+            Action::Tunnel { command, .. } => Some(command.clone()),
+            _ => None,
+        })
+    }
+
+    /// The catalogs that were sent.
+    fn catalogs(&mut self) -> Vec<Value> {
+        self.take_all(|action| match action {
+            Action::Tunnel { command: Command::Catalog(json), .. } => Some(serde_json::from_slice(json).expect("JSON")),
+            _ => None,
+        })
+    }
+
+    fn call(&mut self, stream: u32, server: &str, params: &str) {
+        self.call_method(stream, server, "tools/call", params);
+    }
+
+    fn call_method(&mut self, stream: u32, server: &str, method: &str, params: &str) {
+        let head = OpenHead {
+            server: server.to_string(),
+            method: method.to_string(),
+            version: None,
+            client: None,
+            session: String::new(),
+            length: params.len() as u64,
+        };
+        let params = Bytes::copy_from_slice(params.as_bytes());
+        self.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+    }
+
+    /// The answers that were sent: stream, code of the error if any, body.
+    fn answers(&mut self) -> Vec<(u32, Option<i64>, String)> {
+        self.take_all(|action| match action {
+            Action::Tunnel { command: Command::Answer { stream, outcome, body }, .. } => {
+                let code = match outcome {
+                    Outcome::Result => None,
+                    Outcome::Error { code } => Some(*code),
+                };
+                Some((stream.0, code, String::from_utf8(body.to_vec()).expect("text")))
+            }
+            _ => None,
+        })
+    }
 }

@@ -1,0 +1,250 @@
+//! When the relay is dialled, and what its answers mean.
+
+use super::super::contract::DialError;
+use super::*;
+use crate::limits;
+use crate::signin::machine::Failure;
+
+fn refuse(rig: &mut Rig, status: u16, retry_after: Option<u64>) {
+    let conn = rig.dialled().expect("the relay was dialled");
+    let retry_after = retry_after.map(Duration::from_secs);
+    rig.event(Event::DialFailed {
+        conn,
+        error: DialError::Status { status, retry_after, message: "because".to_string() },
+    });
+}
+
+fn fail(rig: &mut Rig) {
+    let conn = rig.dialled().expect("the relay was dialled");
+    rig.event(Event::DialFailed { conn, error: DialError::Connect("refused".to_string()) });
+}
+
+/// Wall time passes while the machine sleeps, monotonic time does not.
+fn sleep(rig: &mut Rig, secs: u64) {
+    rig.now.unix = rig.now.unix + Duration::from_secs(secs);
+}
+
+fn probes(rig: &mut Rig) -> usize {
+    rig.commands().into_iter().filter(|command| *command == Command::Probe).count()
+}
+
+#[test]
+fn request_names_the_device_and_has_the_token_in_a_header_alone() {
+    let mut rig = Rig::started(&[]);
+    let (url, headers, hello) = rig
+        .take(|action| match action {
+            Action::Dial { url, headers, hello, .. } => Some((url.clone(), headers.clone(), hello.clone())),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!(url, "wss://relay.example/ws?name=laptop+of+Ann");
+    assert_eq!(headers["authorization"], "Bearer minted");
+    assert!(headers["authorization"].is_sensitive());
+    assert_eq!(
+        (&headers["mcp-tunnel"], &headers["mcp-tunnel-device"]),
+        (&"2".parse().unwrap(), &"device-1".parse().unwrap())
+    );
+    assert_eq!((hello.device.as_str(), hello.os.as_str()), ("laptop of Ann", "linux"));
+}
+
+#[test]
+fn loopback_relay_is_dialled_without_tls() {
+    let mut config = config(&[]);
+    config.relay = "http://127.0.0.1:3000".to_string();
+    let mut rig = Rig::new(config, Some("t"));
+    rig.event(Event::Start { interactive: false });
+    let url = rig.take(|action| match action {
+        Action::Dial { url, .. } => Some(url.clone()),
+        _ => None,
+    });
+    assert_eq!(url.unwrap(), "ws://127.0.0.1:3000/ws?name=laptop+of+Ann");
+}
+
+#[test]
+fn first_retry_comes_at_once_and_later_ones_within_half_a_minute() {
+    let mut rig = Rig::started(&[]);
+    fail(&mut rig);
+    rig.advance(limits::RECONNECT_FIRST);
+    for _ in 0..20 {
+        fail(&mut rig);
+        rig.advance(limits::RECONNECT_MAX);
+    }
+    assert_eq!(rig.status().relay.attempts, 22);
+}
+
+#[test]
+fn lost_tunnel_is_dialled_again_by_itself() {
+    for code in
+        [CloseCode::Normal, CloseCode::GoingAway, CloseCode::TimedOut, CloseCode::Protocol, CloseCode::Other(1006)]
+    {
+        let mut rig = Rig::ready(&[]);
+        rig.closed(code);
+        assert_eq!(rig.status().relay.state, status::Uplink::Waiting);
+        rig.advance(limits::RECONNECT_FIRST);
+        assert!(rig.dialled().is_some(), "{code:?}");
+    }
+}
+
+#[test]
+fn tunnel_that_breaks_again_and_again_is_dialled_more_slowly() {
+    let mut rig = Rig::started(&[]);
+    let mut waits = Duration::ZERO;
+    for _ in 0..12 {
+        rig.connect(Dialect::V2);
+        rig.closed(CloseCode::Protocol);
+        waits += Duration::from_millis(rig.status().relay.next_attempt_ms.unwrap());
+        rig.advance(limits::RECONNECT_MAX);
+    }
+    assert!(waits > Duration::from_secs(20), "{waits:?}");
+    rig.connect(Dialect::V2);
+    rig.advance(limits::RECONNECT_STABLE);
+    rig.closed(CloseCode::Protocol);
+    rig.advance(limits::RECONNECT_FIRST);
+    assert!(rig.dialled().is_some(), "it had held for a minute");
+}
+
+#[test]
+fn nudge_dials_or_probes_at_once() {
+    let mut rig = Rig::started(&[]);
+    for _ in 0..10 {
+        fail(&mut rig);
+        rig.advance(limits::RECONNECT_MAX);
+    }
+    fail(&mut rig);
+    rig.event(Event::Nudge);
+    rig.connect(Dialect::V2);
+    rig.event(Event::Nudge);
+    assert_eq!(probes(&mut rig), 1);
+}
+
+#[test]
+fn machine_that_slept_probes_its_tunnel() {
+    let mut rig = Rig::ready(&[]);
+    sleep(&mut rig, 3600);
+    rig.advance(limits::WATCH_INTERVAL);
+    assert_eq!(probes(&mut rig), 1);
+    rig.advance(limits::WATCH_INTERVAL * 3);
+    assert_eq!(probes(&mut rig), 0, "once is enough");
+}
+
+#[test]
+fn machine_that_slept_while_waiting_dials_without_counting_it() {
+    let mut rig = Rig::started(&[]);
+    for _ in 0..10 {
+        fail(&mut rig);
+        rig.advance(limits::RECONNECT_MAX);
+    }
+    fail(&mut rig);
+    let attempts = rig.status().relay.attempts;
+    sleep(&mut rig, 3600);
+    assert_eq!(rig.status().relay.attempts, attempts, "the look at the clocks dialled, and that does not count");
+    assert!(rig.dialled().is_some());
+}
+
+#[test]
+fn clock_set_back_is_no_sleep() {
+    let mut rig = Rig::ready(&[]);
+    rig.now.unix = UnixTime::from_secs(1_000_000_000);
+    rig.advance(limits::WATCH_INTERVAL * 2);
+    assert_eq!(probes(&mut rig), 0);
+}
+
+#[test]
+fn retry_after_is_honoured_within_reason() {
+    for (status, asked, least) in [(429, 90, 90), (503, 45, 45), (503, 86_400, 600)] {
+        let mut rig = Rig::started(&[]);
+        refuse(&mut rig, status, Some(asked));
+        rig.advance(Duration::from_secs(least) - Duration::from_millis(1));
+        assert_eq!(rig.dialled(), None, "{status} {asked}");
+        rig.advance(Duration::from_secs(1));
+        assert!(rig.dialled().is_some(), "{status} {asked}");
+    }
+}
+
+#[test]
+fn refused_minted_token_ends_the_agent_with_what_mends_it() {
+    let mut rig = Rig::started(&[]);
+    refuse(&mut rig, 401, None);
+    let Some(Exit::NeedsLogin(Failure::Refused { cause })) = rig.exit() else { panic!("it goes on") };
+    assert!(cause.contains("token create"));
+
+    let mut rig = Rig::ready(&["a"]);
+    rig.closed(CloseCode::Revoked);
+    assert_eq!(rig.exit(), None, "its servers are ended first");
+    rig.exited(ChildId(1), 0, "");
+    assert!(matches!(rig.exit(), Some(Exit::NeedsLogin(_))));
+}
+
+#[test]
+fn wrong_kind_of_token_is_tried_rarely_and_named() {
+    let mut rig = Rig::started(&[]);
+    refuse(&mut rig, 403, None);
+    assert!(rig.status().relay.last_error.unwrap().contains("agent's token"));
+    rig.advance(limits::RECONNECT_REFUSED - Duration::from_secs(1));
+    assert_eq!(rig.dialled(), None);
+    rig.advance(Duration::from_secs(1));
+    assert!(rig.dialled().is_some());
+}
+
+#[test]
+fn taken_name_is_not_tried_again_before_somebody_says_so() {
+    let by_status: fn(&mut Rig) = |rig| refuse(rig, 409, None);
+    let by_close: fn(&mut Rig) = |rig| {
+        rig.connect(Dialect::V2);
+        rig.closed(CloseCode::NameTaken);
+    };
+    for refusal in [by_status, by_close] {
+        let mut rig = Rig::started(&[]);
+        refusal(&mut rig);
+        rig.advance(Duration::from_secs(3600));
+        sleep(&mut rig, 3600);
+        rig.advance(Duration::from_secs(3600));
+        assert_eq!(rig.dialled(), None);
+        let relay = rig.status().relay;
+        assert_eq!(relay.state, status::Uplink::Halted);
+        assert!(relay.last_error.unwrap().contains("laptop of Ann"));
+        rig.event(Event::Nudge);
+        assert!(rig.dialled().is_some());
+    }
+}
+
+#[test]
+fn refused_device_stays_up_with_the_reason() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.closed(CloseCode::Refused);
+    let status = rig.status();
+    assert_eq!(status.relay.state, status::Uplink::Halted);
+    assert!(status.relay.last_error.unwrap().contains("for a reason"));
+    assert_eq!(rig.exit(), None);
+}
+
+#[test]
+fn replaced_agent_ends_since_another_one_works_in_its_place() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.closed(CloseCode::Replaced);
+    rig.exited(ChildId(1), 0, "");
+    assert!(matches!(rig.exit(), Some(Exit::Refused(_))));
+}
+
+#[test]
+fn tunnel_that_connects_while_the_agent_ends_is_closed() {
+    let mut rig = Rig::started(&["a"]);
+    let conn = rig.dialled().unwrap();
+    rig.event(Event::Stop);
+    rig.event(Event::Dialed { conn, dialect: Dialect::V2 });
+    assert!(matches!(&rig.commands()[..], [Command::Close(_)]));
+}
+
+#[test]
+fn status_tells_how_the_uplink_is() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.tunnel(tunnel::Event::RoundTrip { micros: 1234 });
+    rig.advance(Duration::from_secs(7));
+    let status = rig.status();
+    assert_eq!((status.device.as_str(), status.uptime_secs), ("laptop of Ann", 7));
+    let relay = status.relay;
+    assert_eq!(relay.state, status::Uplink::Connected);
+    assert_eq!((relay.since_secs, relay.rtt_micros, relay.attempts), (7, Some(1234), 0));
+    assert_eq!((relay.dialect.as_deref(), relay.version.as_deref()), (Some("V2"), Some("2.0.1")));
+    assert_eq!((relay.last_error, relay.next_attempt_ms), (None, None));
+}
