@@ -491,7 +491,9 @@ impl Signin {
         self.arm_refresh(half + jitter, now);
     }
 
+    /// Never sooner than a retry: a relay whose tokens hardly live must not be asked without a pause.
     fn arm_refresh(&mut self, delay: Duration, now: Now) {
+        let delay = delay.max(limits::REFRESH_RETRY / 2);
         self.timer = Some(Deadline { at: now.instant + delay, reason: "refresh of the access token" });
     }
 

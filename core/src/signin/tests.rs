@@ -485,6 +485,15 @@ fn token_is_renewed_ahead_of_its_expiry() {
 }
 
 #[test]
+fn token_that_is_born_dead_is_not_renewed_without_a_pause() {
+    let mut rig = Rig::in_state("refreshing");
+    rig.give(answer(200, &json!({"access_token": "b", "token_type": "Bearer", "expires_in": 0})));
+    rig.give(saved());
+    let at = rig.signin.poll_timeout().expect("armed").at.saturating_since(rig.now.instant);
+    assert_eq!(at, limits::REFRESH_RETRY / 2);
+}
+
+#[test]
 fn renewal_by_another_process_is_adopted() {
     let mut rig = Rig::in_state("ready");
     rig.pass(Duration::from_secs(HOUR - 300));
