@@ -211,8 +211,7 @@ impl RelyingParty {
     fn handle_answer(&mut self, login: LoginId, stage: Stage, fetched: Fetched, now: Now, next_fetch: &mut u64) {
         match stage {
             Stage::Exchanging { pending, code } => {
-                let Some(known) = self.provider.known(now) else {
-                    // The documents ran out in between; the code is spent, so the person starts again.
+                let Some(known) = self.provider.latest() else {
                     return self.fail(login, LoginError::Callback);
                 };
                 match exchange(known, &pending, &code, &[replay::response(fetched)]) {
@@ -249,7 +248,7 @@ impl RelyingParty {
         now: Now,
         next_fetch: &mut u64,
     ) {
-        let Some(known) = self.provider.known(now) else {
+        let Some(known) = self.provider.latest() else {
             return self.fail(login, LoginError::Callback);
         };
         let config = self.provider.config();

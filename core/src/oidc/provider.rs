@@ -120,6 +120,11 @@ impl Provider {
         self.known.as_ref().filter(|known| now.instant < known.expires)
     }
 
+    /// The provider as it was known last: what a login that is under way goes on with when the documents run out.
+    pub(super) const fn latest(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
     /// Whether `fetch` is the one under way here.
     pub(super) fn owns(&self, fetch: FetchId) -> bool {
         self.flight.as_ref().is_some_and(|(own, _)| *own == fetch)

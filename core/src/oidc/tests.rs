@@ -9,6 +9,7 @@ use std::vec;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
+use proptest::prelude::*;
 use serde_json::json;
 use url::Url;
 
@@ -353,6 +354,17 @@ fn documents_are_fetched_once_for_all_and_again_when_they_run_out() {
 }
 
 #[test]
+fn documents_that_run_out_during_a_login_do_not_end_it() {
+    let mut world = World::new();
+    let (url, pending) = world.redirect().expect("redirected");
+    let query = world.provider.authorize(&url);
+    let login = world.id();
+    world.party.callback(login, pending, &query, world.now, &mut world.next_fetch);
+    world.pass(Duration::from_secs(24 * 60 * 60));
+    assert!(matches!(world.only(), Output::SignedIn { .. }));
+}
+
+#[test]
 fn callback_after_a_restart_fetches_the_documents_first() {
     let mut world = World::new();
     let (url, pending) = world.redirect().expect("redirected");
@@ -614,6 +626,75 @@ fn state_is_found_only_when_it_is_there_once() {
     assert_eq!(state_of("code=c&state=a%20b").as_deref(), Some("a b"));
     assert_eq!(state_of("code=c"), None);
     assert_eq!(state_of("state=a&state=a"), None);
+}
+
+/// Any JSON that a claim or a header may hold.
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|value| json!(value)),
+        any::<i64>().prop_map(|value| json!(value)),
+        any::<u64>().prop_map(|value| json!(value)),
+        any::<f64>().prop_map(|value| json!(value)),
+        ".{0,12}".prop_map(|value| json!(value)),
+        "[0-9]{1,5}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z".prop_map(|value| json!(value)),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(|value| json!(value)),
+            proptest::collection::btree_map("[a-z#-]{0,6}", inner, 0..3).prop_map(|value| json!(value)),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_claims_and_headers_are_judged_without_a_panic(
+        claims in proptest::collection::btree_map(
+            prop_oneof![
+                Just("iss"), Just("aud"), Just("exp"), Just("iat"), Just("nbf"), Just("sub"), Just("azp"), Just("nonce"),
+                Just("auth_time"), Just("updated_at"), Just("email_verified"), Just("address"), Just("name#de"),
+                Just("name#"), Just("locale"), Just("acr"), Just("amr"), Just("at_hash"),
+            ].prop_map(ToString::to_string),
+            any_json(),
+            0..4,
+        ),
+        header in proptest::collection::btree_map(
+            prop_oneof![Just("alg"), Just("kid"), Just("typ"), Just("cty"), Just("crit")].prop_map(ToString::to_string),
+            any_json(),
+            0..2,
+        ),
+    ) {
+        let mut world = World::new();
+        world.provider.claims = json!(claims);
+        for (name, value) in header {
+            world.provider.header[name] = value;
+        }
+        if let Ok(person) = world.sign_in() {
+            prop_assert!(person.user.as_str().starts_with("https://idp.example#"));
+        }
+    }
+
+    #[test]
+    fn any_document_is_read_without_a_panic(
+        path in prop_oneof![Just(DISCOVERY), Just("/keys"), Just("/token"), Just("/userinfo")],
+        status in prop_oneof![Just(200), Just(400), 100..600_u16],
+        body in prop_oneof![any_json().prop_map(|value| value.to_string()), ".{0,40}"],
+    ) {
+        let mut world = World::with(|config| config.user_claim = "upn".into());
+        world.provider.instead.insert(path, Ok((status, body)));
+        prop_assert!(world.sign_in().is_err());
+        world.provider.instead.clear();
+        world.pass(Duration::from_secs(60));
+        prop_assert!(world.sign_in().is_ok(), "the next login is not hurt");
+    }
+
+    #[test]
+    fn no_query_but_the_right_one_signs_in(query in "(code|state|iss|error|[a-z]{1,4}|[=&%+]|.){0,20}") {
+        let mut world = World::new();
+        let (_, pending) = world.redirect().expect("redirected");
+        prop_assert!(world.come_back(pending, &query).is_err());
+    }
 }
 
 const DISCOVERY: &str = "/.well-known/openid-configuration";
