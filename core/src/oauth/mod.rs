@@ -19,6 +19,8 @@ mod rates;
 mod redirect;
 mod request;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod token;
 

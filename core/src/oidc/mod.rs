@@ -113,6 +113,6 @@ pub fn state_of(query: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -17,10 +17,10 @@ use url::Url;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 
 /// Where the fake provider is.
-pub(super) const ISSUER: &str = "https://idp.example";
+pub(crate) const ISSUER: &str = "https://idp.example";
 
 /// A signing key of the fake provider.
-pub(super) enum Signer {
+pub(crate) enum Signer {
     Rsa(RsaKeyPair),
     Ec256(EcdsaKeyPair),
     Ec384(EcdsaKeyPair),
@@ -28,26 +28,26 @@ pub(super) enum Signer {
 }
 
 impl Signer {
-    pub(super) fn rsa() -> Self {
+    pub(crate) fn rsa() -> Self {
         Self::Rsa(RsaKeyPair::from_pkcs8(&der(RSA)).expect("a key"))
     }
 
-    pub(super) fn ec256() -> Self {
+    pub(crate) fn ec256() -> Self {
         let alg = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
         Self::Ec256(EcdsaKeyPair::from_pkcs8(alg, &der(EC256), &random()).expect("a key"))
     }
 
-    pub(super) fn ec384() -> Self {
+    pub(crate) fn ec384() -> Self {
         let alg = &signature::ECDSA_P384_SHA384_FIXED_SIGNING;
         Self::Ec384(EcdsaKeyPair::from_pkcs8(alg, &der(EC384), &random()).expect("a key"))
     }
 
-    pub(super) fn ed25519() -> Self {
+    pub(crate) fn ed25519() -> Self {
         Self::Ed25519(Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed"))
     }
 
     /// The public key as a JSON Web Key.
-    pub(super) fn jwk(&self, kid: &str) -> Value {
+    pub(crate) fn jwk(&self, kid: &str) -> Value {
         let point = |key: &EcdsaKeyPair, crv: &str| {
             let point = key.public_key().as_ref();
             let (x, y) = point[1..].split_at(point.len() / 2);
@@ -68,7 +68,7 @@ impl Signer {
     }
 
     /// A signature as `alg` has it; nothing for algorithms that are no such key's.
-    pub(super) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         match self {
             Self::Rsa(key) => {
                 let padding: &dyn signature::RsaEncoding = match alg {
@@ -91,29 +91,29 @@ impl Signer {
 }
 
 /// An OpenID provider in memory. Tests change its fields to make it misbehave.
-pub(super) struct FakeProvider {
-    pub(super) discovery: Value,
-    pub(super) keys: Vec<Value>,
-    pub(super) signer: Signer,
-    pub(super) header: Value,
+pub(crate) struct FakeProvider {
+    pub(crate) discovery: Value,
+    pub(crate) keys: Vec<Value>,
+    pub(crate) signer: Signer,
+    pub(crate) header: Value,
     /// Claims that replace or add to the proper ones; `null` takes one away.
-    pub(super) claims: Value,
+    pub(crate) claims: Value,
     /// Replaces the ID token's signature.
-    pub(super) forged: Option<Vec<u8>>,
-    pub(super) id_token: bool,
-    pub(super) userinfo: Value,
+    pub(crate) forged: Option<Vec<u8>>,
+    pub(crate) id_token: bool,
+    pub(crate) userinfo: Value,
     /// What a path answers instead.
-    pub(super) instead: BTreeMap<&'static str, Result<(u16, String), FetchError>>,
+    pub(crate) instead: BTreeMap<&'static str, Result<(u16, String), FetchError>>,
     /// The paths that were asked for, in order.
-    pub(super) asked: Vec<String>,
+    pub(crate) asked: Vec<String>,
     /// The last request to the token endpoint.
-    pub(super) exchange: Option<Fetch>,
+    pub(crate) exchange: Option<Fetch>,
     nonce: String,
     now_secs: u64,
 }
 
 impl FakeProvider {
-    pub(super) fn new(now_secs: u64) -> Self {
+    pub(crate) fn new(now_secs: u64) -> Self {
         let signer = Signer::ec256();
         Self {
             discovery: json!({
@@ -142,14 +142,14 @@ impl FakeProvider {
     }
 
     /// The person signs in: the query that the browser brings back.
-    pub(super) fn authorize(&mut self, url: &str) -> String {
+    pub(crate) fn authorize(&mut self, url: &str) -> String {
         let query: BTreeMap<String, String> = Url::parse(url).expect("a URL").query_pairs().into_owned().collect();
         self.nonce = query["nonce"].clone();
         format!("code=c0de&state={}&session_state=x", query["state"])
     }
 
     /// Answers one request.
-    pub(super) fn answer(&mut self, request: &Fetch) -> Result<Fetched, FetchError> {
+    pub(crate) fn answer(&mut self, request: &Fetch) -> Result<Fetched, FetchError> {
         let path = Url::parse(&request.url).expect("a URL").path().to_string();
         self.asked.push(path.clone());
         if let Some(instead) = self.instead.get(path.as_str()) {
@@ -201,7 +201,7 @@ impl FakeProvider {
     }
 }
 
-pub(super) fn reply(status: u16, body: String) -> Fetched {
+pub(crate) fn reply(status: u16, body: String) -> Fetched {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     Fetched { status: StatusCode::from_u16(status).expect("a status"), headers, body: body.into() }

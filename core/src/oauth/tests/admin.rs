@@ -1,0 +1,91 @@
+//! Tokens that the operator makes.
+
+use super::*;
+
+fn create(user: &str, role: Role, lifetime_secs: u64) -> AdminCommand {
+    AdminCommand::TokenCreate { user: user.into(), role, label: "cron\u{202e}".into(), lifetime_secs }
+}
+
+#[test]
+fn minted_token_opens_its_role_until_it_runs_out() {
+    let mut relay = Relay::new();
+    for (role, opens, shut) in [(Role::Client, "/mcp", "/ws"), (Role::Agent, "/ws", "/mcp")] {
+        let answer = relay.admin(create("ann", role, 3_600 * 24 * 365));
+        assert_eq!(answer["ok"], true, "{answer}");
+        let token = text(&answer, "token");
+        let principal = relay.open(&token, opens).unwrap();
+        assert_eq!((principal.user.as_str(), principal.role), ("local:ann", role));
+        assert_eq!(principal.family_expires, principal.expires);
+        assert_eq!(relay.open(&token, shut), Err(TokenError::Audience));
+    }
+    let token = text(&relay.admin(create("ann", Role::Client, 60)), "token");
+    relay.pass(Duration::from_secs(60));
+    assert_eq!(relay.open(&token, "/mcp"), Err(TokenError::Expired));
+}
+
+#[test]
+fn list_shows_everything_but_the_token() {
+    let mut relay = Relay::new();
+    relay.tokens();
+    let made = relay.admin(create("bob", Role::Agent, 7_200));
+    let list = relay.admin(AdminCommand::TokenList);
+    let expected = json!({"ok": true, "tokens": [{
+        "id": made["id"], "user": "local:bob", "role": "agent", "label": "cron", "created": START, "expires": START + 7_200,
+    }]});
+    assert_eq!(list, expected);
+}
+
+#[test]
+fn revoked_token_is_dead_and_listed_until_it_would_have_run_out() {
+    let mut relay = Relay::new();
+    let made = relay.admin(create("ann", Role::Client, 7_200));
+    let id = text(&made, "id");
+    relay.hold_writes();
+    let job = JobId(5);
+    relay.event(Event::Admin { job, command: AdminCommand::TokenRevoke { id: id.clone() } });
+    assert!(relay.others.is_empty(), "nothing is acknowledged before it is written");
+    relay.let_go();
+    assert!(
+        matches!(relay.others.as_slice(), [Action::Revoked { family }, Action::AdminReply { job: JobId(5), .. }] if family.as_str() == id)
+    );
+    relay.others.clear();
+    assert_eq!(relay.open(&text(&made, "token"), "/mcp"), Err(TokenError::Revoked));
+    let mut relay = relay.restart();
+    assert_eq!(relay.open(&text(&made, "token"), "/mcp"), Err(TokenError::Revoked));
+    assert_eq!(relay.admin(AdminCommand::TokenList)["tokens"][0]["revoked"], START);
+    relay.pass(Duration::from_secs(7_200));
+    assert_eq!(relay.admin(AdminCommand::TokenList)["tokens"], json!([]));
+    assert!(relay.store.is_empty());
+}
+
+#[test]
+fn impossible_commands_are_refused_in_words() {
+    let mut relay = Relay::new();
+    let tokens = relay.tokens();
+    let family = relay.open(&tokens.access, "/mcp").unwrap().family;
+    for (command, words) in [
+        (create("eve", Role::Client, 60), "ann, bob"),
+        (create("ann", Role::Client, 0), "1 second"),
+        (create("ann", Role::Client, u64::MAX), "3660 days"),
+        (AdminCommand::TokenRevoke { id: "nothing".into() }, "no such token"),
+        (AdminCommand::TokenRevoke { id: family.as_str().into() }, "no such token"),
+    ] {
+        let answer = relay.admin(command);
+        assert_eq!(answer["ok"], false);
+        assert!(text(&answer, "error").contains(words), "{answer}");
+    }
+    relay.store_fails = true;
+    assert_eq!(relay.admin(create("ann", Role::Client, 60))["ok"], false);
+    relay.store_fails = false;
+    assert_eq!(relay.admin(AdminCommand::TokenList)["tokens"], json!([]));
+}
+
+#[test]
+fn providers_users_are_named_by_their_claim() {
+    let mut relay = Relay::with(PUBLIC, oidc(), BTreeMap::new());
+    for name in ["ann-7".to_string(), format!("{ISSUER}#ann-7")] {
+        let answer = relay.admin(create(&name, Role::Client, 60));
+        assert_eq!(text(&answer, "user"), format!("{ISSUER}#ann-7"));
+    }
+    assert_eq!(relay.admin(create("", Role::Client, 60))["ok"], false);
+}

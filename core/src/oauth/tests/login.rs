@@ -1,0 +1,237 @@
+//! Both logins: here, and at a provider.
+
+use super::*;
+use crate::http::fetch::FetchError;
+
+/// The login page that ann gets to.
+fn login_page(relay: &mut Relay, browser: &mut Browser) -> Reply {
+    let client = relay.register(WEB);
+    let page = browser.get(relay, &authorization(&client, WEB));
+    let reply = browser.agree(relay, &page);
+    assert!(location(&reply).starts_with("https://relay.example/login?flow="));
+    browser.get(relay, &location(&reply))
+}
+
+#[test]
+fn password_leads_to_tokens_for_mcp() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let answer = browser.sign_in(&mut relay, &authorization(&client, WEB));
+    assert!(location(&answer).starts_with(WEB));
+    let answer = query(&location(&answer));
+    assert_eq!((answer["state"].as_str(), answer["iss"].as_str()), ("st&te", PUBLIC));
+    assert!(!browser.cookies.keys().any(|name| name.contains("login")), "the state cookie is used once");
+
+    let reply = relay.redeem(&client, WEB, &answer["code"]);
+    assert_eq!(body(&reply)["expires_in"], 3_600);
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    let tokens = Tokens::new(client, &reply);
+    let principal = relay.open(&tokens.access, "/mcp/files").unwrap();
+    assert_eq!((principal.user.as_str(), principal.role), ("local:ann", Role::Client));
+    assert_eq!(principal.audience, "https://relay.example/mcp");
+    assert_eq!(relay.open(&tokens.access, "/ws"), Err(TokenError::Audience));
+    assert!(relay.others.is_empty(), "{:?}", relay.others);
+    assert_eq!(relay.store.len(), 1);
+}
+
+#[test]
+fn agent_gets_tokens_for_the_tunnel_without_registration() {
+    let mut relay = Relay::new();
+    let agent = "mcp-local-tunnel-agent";
+    for redirect in ["http://127.0.0.1:4711/callback", "http://localhost:8801/callback", "http://[::1]:5/callback"] {
+        let code = relay.code(agent, redirect);
+        let tokens = Tokens::new(agent.into(), &relay.redeem(agent, redirect, &code));
+        assert_eq!(relay.open(&tokens.access, "/ws").unwrap().role, Role::Agent);
+        assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Audience));
+    }
+}
+
+#[test]
+fn wrong_password_and_unknown_user_look_alike() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let page = login_page(&mut relay, &mut browser);
+    let wrong = browser.post(&mut relay, "/login", &fields(&page, &[("user", "ann"), ("password", "nope")]));
+    let unknown =
+        browser.post(&mut relay, "/login", &fields(&page, &[("user", "eve"), ("password", "ann's password")]));
+    assert_eq!(wrong.status, StatusCode::FORBIDDEN);
+    assert_eq!((wrong.status, &wrong.body), (unknown.status, &unknown.body));
+    assert_eq!(relay.verified.len(), 2, "an unknown user's password is checked too");
+    assert!(html(&wrong).contains("is wrong"));
+
+    let again = browser.post(&mut relay, "/login", &fields(&wrong, &[("user", "bob"), ("password", "bob's password")]));
+    assert!(location(&again).starts_with(WEB));
+}
+
+#[test]
+fn guessing_passwords_is_slow() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let page = login_page(&mut relay, &mut browser);
+    let form = fields(&page, &[("user", "ann"), ("password", "nope")]);
+    let tried = (0..30).filter(|_| browser.post(&mut relay, "/login", &form).status == StatusCode::FORBIDDEN).count();
+    assert_eq!(tried, 10);
+    assert_eq!(relay.verified.len(), 10);
+    relay.pass(Duration::from_secs(6));
+    assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::FORBIDDEN);
+    assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[test]
+fn right_passwords_are_not_counted() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    for _ in 0..30 {
+        relay.code(&client, WEB);
+    }
+}
+
+#[test]
+fn login_needs_this_browser_and_this_page() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let page = login_page(&mut relay, &mut browser);
+    let form = fields(&page, &[("user", "ann"), ("password", "ann's password")]);
+    let mut elsewhere = Browser::default();
+    assert_eq!(elsewhere.post(&mut relay, "/login", &form).status, StatusCode::BAD_REQUEST);
+    let mut other = Browser::default();
+    let other_page = login_page(&mut relay, &mut other);
+    assert_eq!(other.post(&mut relay, "/login", &form).status, StatusCode::BAD_REQUEST);
+    let mut mixed = fields(&other_page, &[("user", "ann"), ("password", "ann's password")]);
+    for (name, value) in &mut mixed {
+        if name == "csrf" {
+            *value = form.iter().find(|(name, _)| name == "csrf").unwrap().1.clone();
+        }
+    }
+    assert_eq!(other.post(&mut relay, "/login", &mixed).status, StatusCode::FORBIDDEN);
+    let mut headers = browser.headers();
+    headers.extend(form_headers());
+    headers.insert(ORIGIN, HeaderValue::from_static("https://evil.example"));
+    assert_eq!(browser.post_with(&mut relay, "/login", &form, headers).status, StatusCode::FORBIDDEN);
+    assert!(relay.verified.is_empty());
+    relay.pass(Duration::from_secs(600));
+    assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn empty_or_endless_input_is_not_checked() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let page = login_page(&mut relay, &mut browser);
+    let long = "x".repeat(1_025);
+    for (user, password) in [("", "x"), ("ann", ""), ("ann", long.as_str())] {
+        let form = fields(&page, &[("user", user), ("password", password)]);
+        assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::BAD_REQUEST);
+    }
+    assert!(relay.verified.is_empty());
+}
+
+/// From the client's link to the provider and back.
+fn provider_login(relay: &mut Relay, browser: &mut Browser, link: &str) -> Reply {
+    let page = browser.get(relay, link);
+    let reply = browser.agree(relay, &page);
+    let url = location(&reply);
+    assert!(url.starts_with(&format!("{ISSUER}/authorize")), "{url}");
+    assert!(url.contains("redirect_uri=https%3A%2F%2Frelay.example%2Fcallback"), "{url}");
+    let query = relay.provider.authorize(&url);
+    browser.get(relay, &format!("/callback?{query}"))
+}
+
+fn with_provider() -> Relay {
+    Relay::with(PUBLIC, oidc(), BTreeMap::new())
+}
+
+#[test]
+fn provider_login_leads_to_tokens() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let reply = provider_login(&mut relay, &mut browser, &authorization(&client, WEB));
+    let answer = query(&location(&reply));
+    assert_eq!((answer["state"].as_str(), answer["iss"].as_str()), ("st&te", PUBLIC));
+    let tokens = Tokens::new(client.clone(), &relay.redeem(&client, WEB, &answer["code"]));
+    assert_eq!(relay.open(&tokens.access, "/mcp").unwrap().user.as_str(), format!("{ISSUER}#ann-7"));
+    assert!(!browser.cookies.keys().any(|name| name.contains("login")), "the state cookie is used once");
+    assert!(relay.others.is_empty());
+}
+
+#[test]
+fn relay_that_restarts_in_the_middle_does_not_matter() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let mut relay = relay.restart();
+    let reply = browser.agree(&mut relay, &page);
+    let query_back = relay.provider.authorize(&location(&reply));
+    let provider = core::mem::replace(&mut relay.provider, FakeProvider::new(START));
+    let mut relay = relay.restart();
+    relay.provider = provider;
+    let reply = browser.get(&mut relay, &format!("/callback?{query_back}"));
+    assert!(location(&reply).starts_with(&format!("{WEB}?code=")));
+}
+
+#[test]
+fn callback_needs_the_browser_that_agreed() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let reply = browser.agree(&mut relay, &page);
+    let query_back = relay.provider.authorize(&location(&reply));
+    let target = format!("/callback?{query_back}");
+    assert_eq!(Browser::default().get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
+    assert_eq!(browser.get(&mut relay, "/callback").status, StatusCode::BAD_REQUEST);
+    assert_eq!(browser.get(&mut relay, &format!("{target}&state=x")).status, StatusCode::BAD_REQUEST);
+    relay.pass(Duration::from_secs(600));
+    assert_eq!(browser.get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
+    assert!(!relay.provider.asked.contains(&"/token".to_string()));
+}
+
+#[test]
+fn callback_works_once() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let reply = browser.agree(&mut relay, &page);
+    let target = format!("/callback?{}", relay.provider.authorize(&location(&reply)));
+    assert_eq!(browser.get(&mut relay, &target).status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn provider_errors_reach_the_person_and_the_client() {
+    for (path, answer, status, code) in [
+        ("/.well-known/openid-configuration", Err(FetchError::TimedOut), 503, "temporarily_unavailable"),
+        ("/token", Ok((400, json!({"error": "invalid_client"}).to_string())), 502, "server_error"),
+    ] {
+        let mut relay = with_provider();
+        relay.provider.instead.insert(path, answer);
+        let mut browser = Browser::default();
+        let client = relay.register(WEB);
+        let page = browser.get(&mut relay, &authorization(&client, WEB));
+        let mut reply = browser.agree(&mut relay, &page);
+        if reply.status == StatusCode::SEE_OTHER {
+            let query = relay.provider.authorize(&location(&reply));
+            reply = browser.get(&mut relay, &format!("/callback?{query}"));
+        }
+        assert_eq!(reply.status.as_u16(), status, "{}", html(&reply));
+        assert!(html(&reply).contains(&format!("href=\"{WEB}?error={code}&amp;")), "{}", html(&reply));
+    }
+}
+
+#[test]
+fn no_at_the_provider_is_a_no_for_the_client() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let reply = browser.agree(&mut relay, &page);
+    let state = query(&location(&reply)).remove("state").unwrap();
+    let target = form::append_query("/callback", [("error", "access_denied"), ("state", state.as_str())]);
+    let reply = browser.get(&mut relay, &target);
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert!(html(&reply).contains("error=access_denied"));
+}
