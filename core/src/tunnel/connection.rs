@@ -258,6 +258,14 @@ impl Connection {
     }
 }
 
+#[cfg(test)]
+impl Connection {
+    /// Whether a V2 tunnel keeps nothing of any call.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(&self.speaker, Speaker::V2(v2) if v2.is_idle())
+    }
+}
+
 impl Speaker {
     fn is_up(&self) -> bool {
         match self {

@@ -1,5 +1,6 @@
 //! A relay's and an agent's connection, joined in memory, on simulated time.
 
+mod honest;
 mod keeping;
 mod streaming;
 mod v1;

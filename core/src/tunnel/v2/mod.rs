@@ -130,6 +130,15 @@ impl V2 {
     }
 }
 
+#[cfg(test)]
+impl V2 {
+    /// Whether nothing is kept of any call.
+    pub(super) fn is_idle(&self) -> bool {
+        let kept = (self.streams.len(), self.stalls.len(), self.credits.len(), self.buffered, self.assembled);
+        kept == (0, 0, 0, 0, 0) && self.rotation.is_empty() && self.announcements.is_empty() && self.control.is_empty()
+    }
+}
+
 /// Frames.
 impl V2 {
     fn handle_frame(&mut self, frame: Frame, cx: &mut Cx<'_>) -> Result<(), Fault> {
