@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::FlockOperation;
 use tunnel_core::secret::Secret;
 
 /// Makes `dir` and its parents, 0700 each where they are new; `dir` itself is narrowed to 0700 if it was wider.
@@ -85,7 +84,7 @@ pub fn short_hash(data: &[u8]) -> String {
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The cached tokens of one relay: a file of the configuration directory, changed only under its lock.
+/// The cached tokens of one relay: a file of the configuration directory.
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     path: PathBuf,
@@ -129,35 +128,9 @@ impl TokenFile {
         }
     }
 
-    /// Waits for the lock that makes this process the only one that refreshes these tokens. Blocks: call it on a
-    /// thread for that.
-    ///
-    /// # Errors
-    /// For people: what failed and where.
-    pub fn lock(&self) -> Result<Lock, String> {
-        lock(&self.path.with_extension("lock")).map_err(|error| self.explain("lock", &error))
-    }
-
     fn explain(&self, what: &str, error: &io::Error) -> String {
         format!("cannot {what} {}: {error}", self.path.display())
     }
-}
-
-/// A held lock file; dropping it, or the end of the process, releases it.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "its being open is the lock")] File);
-
-/// Takes the lock file `path`, waiting for whoever holds it.
-///
-/// # Errors
-/// What the system says.
-pub fn lock(path: &Path) -> io::Result<Lock> {
-    if let Some(dir) = path.parent() {
-        private_dir(dir)?;
-    }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(Lock(file))
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -228,16 +201,5 @@ mod tests {
         one.save(None).expect("removes");
         one.save(None).expect("removes nothing");
         assert_eq!(one.load(), Ok(None));
-    }
-
-    #[test]
-    fn lock_excludes_a_second_holder_until_released() {
-        let dir = TempDir::new();
-        let path = dir.path().join("lock");
-        let held = lock(&path).expect("locks");
-        let again = File::open(&path).expect("opens");
-        assert!(rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).is_err());
-        drop(held);
-        assert!(rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).is_ok());
     }
 }

@@ -4,6 +4,7 @@
 //! that depends on the content of a protocol message (invariant A10).
 
 pub mod clock;
+mod driver;
 pub mod entropy;
 mod exchange;
 pub mod fetch;
@@ -16,6 +17,7 @@ mod lines;
 pub mod net;
 pub mod process;
 pub mod queue;
+pub mod relay;
 pub mod signal;
 mod stderr;
 pub mod store;

@@ -50,7 +50,9 @@ impl StderrLog {
             text.drain(..=end);
         }
         // Replacement characters are longer than what they replace.
-        text.truncate(text.floor_char_boundary(TAIL));
+        while text.len() > TAIL {
+            text.pop();
+        }
         text
     }
 

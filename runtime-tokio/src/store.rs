@@ -64,15 +64,31 @@ impl Store {
         Self { writer: None }
     }
 
-    /// Applies `changes` durably and all together.
+    /// Orders `changes` to be applied durably and all together, after what was submitted before.
+    #[must_use]
+    pub fn submit(&self, changes: Vec<Change>) -> Committed {
+        let Some(writer) = &self.writer else { return Committed(None) };
+        let (done, answer) = oneshot::channel();
+        // When the thread is gone, so is `done`, which the waiter sees.
+        let _ = writer.send(Write { changes, done });
+        Committed(Some(answer))
+    }
+}
+
+/// Changes that are on their way to the disk; `None`: nothing is kept.
+#[derive(Debug)]
+pub struct Committed(Option<oneshot::Receiver<Result<(), String>>>);
+
+impl Committed {
+    /// Waits until they are there.
     ///
     /// # Errors
     /// What the store said; then none of them holds.
-    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), String> {
-        let Some(writer) = &self.writer else { return Ok(()) };
-        let (done, answer) = oneshot::channel();
-        writer.send(Write { changes, done }).map_err(|_| STOPPED.to_owned())?;
-        answer.await.unwrap_or_else(|_| Err(STOPPED.into()))
+    pub async fn wait(self) -> Result<(), String> {
+        match self.0 {
+            Some(answer) => answer.await.unwrap_or_else(|_| Err("the store has stopped".into())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -125,7 +141,6 @@ fn load(database: &Database) -> Result<Records, redb::Error> {
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const FILE: &str = "state.redb";
-const STOPPED: &str = "the store has stopped";
 /// The whole store is a few megabytes at most; redb's default of a gigabyte is for databases.
 const CACHE: usize = 1024 * 1024;
 /// Writes of one transaction: enough to amortise the sync, few enough to answer the first one soon.
@@ -145,9 +160,10 @@ mod tests {
         let dir = TempDir::new();
         let (store, records) = Store::open(dir.path()).expect("opens");
         assert!(records.is_empty());
-        let first = store.apply(vec![put("a", b"1"), put("b", b"2")]);
-        let second = store.apply(vec![put("a", b"3"), Change::Delete { key: "b".into() }, put("c", b"")]);
-        assert_eq!(tokio::join!(first, second), (Ok(()), Ok(())));
+        let first = store.submit(vec![put("a", b"1"), put("b", b"2")]);
+        let second = store.submit(vec![put("a", b"3"), Change::Delete { key: "b".into() }, put("c", b"")]);
+        assert_eq!(second.wait().await, Ok(()));
+        assert_eq!(first.wait().await, Ok(()));
         drop(store);
         let records = reopen(dir.path()).await;
         assert_eq!(records, [("a".to_owned(), b"3".to_vec()), ("c".to_owned(), Vec::new())]);

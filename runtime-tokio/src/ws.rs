@@ -24,18 +24,19 @@ use crate::net::{Connector, Stream, Target};
 use crate::queue::Queue;
 
 /// Runs `connection` over `socket` until the tunnel is over: reads messages, carries out `commands` in order, brings
-/// events to `on_event`, and asks for the next message to send only while the socket takes one. Closes `commands`.
+/// events to `on_events`, and asks for the next message to send only while the socket takes one. Closes `commands`.
 pub async fn pump<S>(
     mut socket: WebSocketStream<S>,
     connection: Connection,
     commands: &Queue<Command>,
     clock: Clock,
-    on_event: impl FnMut(Event),
+    on_events: impl FnMut(std::vec::Drain<'_, Event>),
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timer = pin!(sleep_until(clock.to_host(clock.now().instant)));
-    let mut pump = Pump { socket: &mut socket, connection, commands, clock, on_event, timer, broken: false };
+    let mut pump =
+        Pump { socket: &mut socket, connection, commands, clock, on_events, events: Vec::new(), timer, broken: false };
     std::future::poll_fn(|cx| pump.poll(cx)).await;
     let broken = pump.broken;
     commands.close();
@@ -51,7 +52,9 @@ struct Pump<'a, S, F> {
     connection: Connection,
     commands: &'a Queue<Command>,
     clock: Clock,
-    on_event: F,
+    on_events: F,
+    /// What one step brought, handed over together: one lock for all of them.
+    events: Vec<Event>,
     timer: Pin<&'a mut Sleep>,
     /// The socket ended: it is neither read nor written any more.
     broken: bool,
@@ -60,7 +63,7 @@ struct Pump<'a, S, F> {
 impl<S, F> Pump<'_, S, F>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: FnMut(Event),
+    F: FnMut(std::vec::Drain<'_, Event>),
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.clock.now();
@@ -127,8 +130,9 @@ where
     }
 
     fn bring_events(&mut self) {
-        while let Some(event) = self.connection.poll_event() {
-            (self.on_event)(event);
+        self.events.extend(std::iter::from_fn(|| self.connection.poll_event()));
+        if !self.events.is_empty() {
+            (self.on_events)(self.events.drain(..));
         }
     }
 
@@ -184,12 +188,12 @@ async fn dial_unbounded(
     Ok((socket, Dialect::of_upgrade(response.headers())))
 }
 
-/// A WebSocket over a connection whose handshake was made elsewhere.
-pub async fn accepted<S>(stream: S, dialect: Dialect) -> WebSocketStream<S>
+/// A WebSocket over a connection whose handshake was made elsewhere; `read` is what was read past it.
+pub async fn accepted<S>(stream: S, read: &[u8], dialect: Dialect) -> WebSocketStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(dialect))).await
+    WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config(dialect))).await
 }
 
 /// Memory per connection and what is taken from the peer.

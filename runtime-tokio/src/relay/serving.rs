@@ -1,0 +1,285 @@
+//! Requests and tunnels of a running relay.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_tungstenite::tokio::TokioAdapter;
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use bytes::Bytes;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tunnel_core::http::{Reply, RequestHead};
+use tunnel_core::id::{ConnId, ExchangeId, UserId};
+use tunnel_core::limits::{BODY_TIMEOUT, HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
+use tunnel_core::oauth::grants::{self, AdminCommand};
+use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
+use tunnel_core::relay::{shard, shard_of};
+use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
+use tunnel_core::tunnel::{self, Close, CloseCode, Hello, Side};
+
+use super::rooms::{self, Rooms};
+use super::signin::{self, Office, Published};
+use crate::clock::Clock;
+use crate::driver::Host;
+use crate::entropy::OsEntropy;
+use crate::exchange::Exchange;
+use crate::http::{BodyError, ReplyBody, read_body, whole};
+use crate::net::Connector;
+use crate::queue::Queue;
+use crate::{fetch, ws};
+
+/// What all requests and tunnels of a relay share.
+pub(super) struct Serving {
+    pub(super) gate: Gate,
+    pub(super) published: Arc<Published>,
+    pub(super) shards: Vec<Host<Rooms>>,
+    pub(super) office: Host<Office>,
+    pub(super) connector: Connector,
+    pub(super) clock: Clock,
+    pub(super) verifying: Semaphore,
+    pub(super) next_id: AtomicU64,
+    /// Held by every tunnel, so that its end can be waited for.
+    pub(super) tunnels: mpsc::Sender<()>,
+}
+
+impl Serving {
+    /// Answers a request.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+        let (mut parts, body) = request.into_parts();
+        let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+        let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
+        match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
+            Admission::Reply(reply) => whole(reply),
+            Admission::Read { route, limit } => {
+                let body = match read_body(body, limit, BODY_TIMEOUT).await {
+                    Ok(body) => body,
+                    Err(BodyError::TooLarge) => return whole(self.gate.too_large()),
+                    Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow()),
+                };
+                let exchange = ExchangeId(self.number());
+                // Read again: a token may have been revoked while the body came in.
+                let snapshot = self.published.get();
+                let now = self.clock.now();
+                match self.gate.accept(exchange, route, head, body, &snapshot, now, &mut OsEntropy::new()) {
+                    Step::Reply(reply) => whole(reply),
+                    Step::Grants(event) => self.ask_office(exchange, event).await,
+                    Step::Shard(user, event) => self.ask_shard(exchange, &user, event).await,
+                }
+            }
+            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade),
+        }
+    }
+
+    async fn ask_shard(
+        self: Arc<Self>,
+        exchange: ExchangeId,
+        user: &UserId,
+        event: shard::Event,
+    ) -> Response<ReplyBody> {
+        let index = shard_of(user, self.shards.len());
+        let serving = Arc::clone(&self);
+        let (client, handle) =
+            Exchange::new(move || serving.drive_shard(index, |rooms, now| rooms.gone(exchange, now)));
+        self.drive_shard(index, |rooms, now| rooms.ask(exchange, handle, event, now));
+        client.response().await
+    }
+
+    async fn ask_office(self: Arc<Self>, exchange: ExchangeId, event: grants::Event) -> Response<ReplyBody> {
+        let serving = Arc::clone(&self);
+        let (client, handle) = Exchange::new(move || serving.drive_office(|office, _| office.gone(exchange)));
+        self.drive_office(|office, now| office.ask(exchange, handle, event, now));
+        client.response().await
+    }
+
+    /// An operator's question; `None` when the relay failed over it.
+    pub(super) async fn question(self: &Arc<Self>, command: AdminCommand) -> Option<Bytes> {
+        let (answer, answered) = oneshot::channel();
+        self.drive_office(|office, now| office.question(command, answer, now));
+        answered.await.ok()
+    }
+
+    /// Tells every agent and stream that the relay stops.
+    pub(super) fn stop(&self) {
+        self.tell_all(|| shard::Event::Stop);
+    }
+
+    /// Wakes the machines when they want to be woken.
+    pub(super) fn keep_time(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
+        let shards = (0..self.shards.len()).map(|index| {
+            let serving = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Some(shard) = serving.shards.get(index) {
+                    shard.keep_time(|later| serving.after_shard(index, later)).await;
+                }
+            })
+        });
+        let serving = Arc::clone(self);
+        let office = tokio::spawn(async move { serving.office.keep_time(|later| serving.after_office(later)).await });
+        shards.chain([office]).collect()
+    }
+
+    pub(super) fn drive_office(self: &Arc<Self>, input: impl FnOnce(&mut Office, tunnel_core::time::Now)) {
+        self.after_office(self.office.drive(input));
+    }
+
+    fn drive_shard(&self, index: usize, input: impl FnOnce(&mut Rooms, tunnel_core::time::Now)) {
+        if let Some(shard) = self.shards.get(index) {
+            self.after_shard(index, shard.drive(input));
+        }
+    }
+
+    fn tell_all(&self, event: impl Fn() -> shard::Event) {
+        for index in 0..self.shards.len() {
+            self.drive_shard(index, |rooms, now| rooms.tell(event(), now));
+        }
+    }
+
+    fn after_shard(&self, index: usize, later: Vec<rooms::Later>) {
+        for wake in later {
+            match wake {
+                rooms::Later::Tunnel(commands) => commands.wake(),
+                rooms::Later::Exchange(handle) => handle.wake(),
+                rooms::Later::CutOff(exchange, handle) => {
+                    tracing::warn!(%exchange, "cut a client off that does not read");
+                    handle.wake();
+                    self.drive_shard(index, |rooms, now| rooms.gone(exchange, now));
+                }
+            }
+        }
+    }
+
+    fn after_office(self: &Arc<Self>, later: Vec<signin::Later>) {
+        for job in later {
+            let serving = Arc::clone(self);
+            match job {
+                signin::Later::Wake(handle) => handle.wake(),
+                signin::Later::Answer(answer, json) => drop(answer.send(json)),
+                signin::Later::Revoked(family) => {
+                    self.tell_all(|| shard::Event::Revoked { family: family.clone() });
+                }
+                signin::Later::SessionEnded(user, session) => {
+                    let index = shard_of(&user, self.shards.len());
+                    self.drive_shard(index, |rooms, now| rooms.tell(shard::Event::SessionEnded { user, session }, now));
+                }
+                signin::Later::Fetch(fetch, request) => drop(tokio::spawn(async move {
+                    let result = fetch::fetch(&serving.connector, request).await;
+                    serving.bring(grants::Event::Fetched { fetch, result });
+                })),
+                signin::Later::Verify(job, password, hash) => drop(tokio::spawn(async move {
+                    let ok = signin::verify(&serving.verifying, password, hash).await;
+                    serving.bring(grants::Event::Verified { job, ok });
+                })),
+                signin::Later::Await(job, committed) => drop(tokio::spawn(async move {
+                    let result = committed.wait().await;
+                    serving.bring(grants::Event::Persisted { job, result });
+                })),
+            }
+        }
+    }
+
+    fn bring(self: &Arc<Self>, event: grants::Event) {
+        use crate::driver::Hosted as _;
+        use tunnel_core::host::Machine as _;
+        self.drive_office(|office, now| office.machine().handle_event(event, now));
+    }
+
+    /// Answers 101, and runs the tunnel once the connection is handed over.
+    fn upgrade(self: Arc<Self>, upgrade: Upgrade, head: &RequestHead, on: Option<OnUpgrade>) -> Response<ReplyBody> {
+        let accept = head.headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+        let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok());
+        let (Some(accept), Some(on)) = (accept, on) else {
+            return whole(Reply::text(StatusCode::BAD_REQUEST, "not a WebSocket handshake\n"));
+        };
+        let mut response = Response::new(ReplyBody::Whole(None));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = upgrade.headers.clone();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+        let place = self.tunnels.clone();
+        tokio::spawn(async move {
+            self.run_tunnel(upgrade, on).await;
+            drop(place);
+        });
+        response
+    }
+
+    async fn run_tunnel(self: Arc<Self>, upgrade: Upgrade, on: OnUpgrade) {
+        let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
+            return tracing::debug!("a tunnel's connection was not handed over");
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+            return tracing::error!("a tunnel's connection is of another kind");
+        };
+        let stream = TokioAdapter::new(parts.io.into_inner());
+        let socket = ws::accepted(stream, &parts.read_buf, upgrade.dialect).await;
+        let conn = ConnId(self.number());
+        let index = shard_of(&upgrade.user, self.shards.len());
+        let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello() };
+        let connection = Connection::new(settings, self.clock.now());
+        let commands = Queue::new();
+        let up = shard::Event::TunnelUp {
+            conn,
+            user: upgrade.user,
+            device: upgrade.device,
+            device_id: upgrade.device_id,
+            family: upgrade.family,
+            expires: upgrade.expires,
+            dialect: upgrade.dialect,
+        };
+        self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));
+        let mut ending = Ending { serving: &self, index, conn, told: false };
+        ws::pump(socket, connection, &commands, self.clock, |events| {
+            self.drive_shard(index, |rooms, now| {
+                for event in events {
+                    ending.told |= matches!(event, tunnel::Event::Closed(_));
+                    rooms.heard(conn, event, now);
+                }
+            });
+        })
+        .await;
+    }
+
+    fn number(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Tells the shard of a tunnel's end, however its task ends.
+struct Ending<'a> {
+    serving: &'a Serving,
+    index: usize,
+    conn: ConnId,
+    told: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let event = tunnel::Event::Closed(Close::new(CloseCode::Internal, "the tunnel's task failed"));
+            self.serving.drive_shard(self.index, |rooms, now| rooms.heard(self.conn, event, now));
+        }
+    }
+}
+
+/// What this relay tells of itself.
+fn hello() -> Hello {
+    Hello {
+        version: env!("CARGO_PKG_VERSION").into(),
+        os: std::env::consts::OS.into(),
+        max_message: MAX_MESSAGE as u64,
+        max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
+        ..Hello::default()
+    }
+}
+
+/// How long tunnels have for their last words once everything else has ended.
+pub(super) const TUNNEL_GRACE: Duration = Duration::from_secs(2);
