@@ -1,6 +1,7 @@
 //! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
 mod calls;
+mod http;
 mod lives;
 mod uplink;
 

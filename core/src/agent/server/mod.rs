@@ -25,6 +25,8 @@ mod http;
 mod link;
 mod shown;
 mod stdio;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use alloc::boxed::Box;

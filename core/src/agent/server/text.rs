@@ -70,3 +70,32 @@ pub(super) fn spawn_remedy(config: &ServerConfig, error: &str) -> String {
         format!("`{program}` cannot be started: {error}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_for_people_is_one_harmless_line() {
+        assert_eq!(people(" a\nb\u{1b}[2J\u{202e}c ", 100), "a b[2Jc");
+        assert_eq!(people("äöü", 6), "ä…", "two letters and the mark would be seven bytes");
+    }
+
+    #[test]
+    fn last_words_are_kept_in_order() {
+        assert_eq!(exit_text(Some(2), None, "one\n\n two \n"), "it ended with code 2: one / two");
+        assert_eq!(exit_text(None, Some(9), " "), "it was ended by signal 9, and wrote nothing to its stderr");
+        let long = alloc::format!("{}\nthe cause", "x".repeat(2_000));
+        assert_eq!(exit_text(Some(1), None, &long), "it ended with code 1: the cause");
+    }
+
+    proptest! {
+        #[test]
+        fn text_for_people_fits(text: String, max in 3usize..200) {
+            let text = people(&text, max);
+            prop_assert!(text.len() <= max && !text.chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Servers that are reached over Streamable HTTP.
+
+use std::format;
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::*;
+use crate::http::fetch::{Fetch, FetchError, FetchEvent};
+use crate::id::FetchId;
+use crate::limits;
+use crate::mcp::catalog::State;
+use crate::mcp::code;
+use crate::tunnel::ResetCode;
+
+const JSON: &[(&str, &str)] = &[("content-type", "application/json; charset=utf-8")];
+const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
+
+/// An agent with one HTTP server, `web`.
+fn started() -> Rig {
+    let mut config = config(&[]);
+    let headers = [("X-Key".to_string(), Secret::new("k")), ("Accept".to_string(), Secret::new("own"))];
+    let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: headers.into() };
+    config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60 });
+    let mut rig = Rig::new(config, Some("minted"));
+    rig.event(Event::Start { interactive: false });
+    rig
+}
+
+/// The same with its handshake done, in a session, the tunnel up. It has no stream for notifications.
+fn ready() -> Rig {
+    let mut rig = started();
+    handshake(&mut rig, &[("content-type", "application/json"), ("mcp-session-id", "s1")]);
+    rig.connect(Dialect::V2);
+    let (listen, _) = rig.fetched(&Method::GET);
+    rig.head(listen, 405, &[]);
+    rig.actions.clear();
+    rig
+}
+
+fn handshake(rig: &mut Rig, headers: &[(&str, &str)]) {
+    let (fetch, request) = rig.fetched(&Method::POST);
+    let about = json!({"protocolVersion": "2025-06-18", "capabilities": {}});
+    rig.reply_to(fetch, headers, &result(&request, &about));
+    let (note, request) = rig.fetched(&Method::POST);
+    assert_eq!(body(&request)["method"], "notifications/initialized");
+    rig.head(note, 202, &[]);
+    rig.fetch(note, FetchEvent::End);
+    let (list, request) = rig.fetched(&Method::POST);
+    rig.reply_to(list, JSON, &result(&request, &json!({"tools": [{"name": "t"}]})));
+}
+
+fn body(request: &Fetch) -> Value {
+    serde_json::from_slice(&request.body).unwrap()
+}
+
+fn result(request: &Fetch, result: &Value) -> String {
+    json!({"jsonrpc": "2.0", "id": body(request)["id"], "result": result}).to_string()
+}
+
+impl Rig {
+    fn fetch(&mut self, fetch: FetchId, event: FetchEvent) {
+        self.event(Event::Fetch { fetch, event });
+    }
+
+    fn head(&mut self, fetch: FetchId, status: u16, headers: &[(&str, &str)]) {
+        let field = |(name, value): &(&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        let headers: HeaderMap = headers.iter().map(field).collect();
+        self.fetch(fetch, FetchEvent::Head { status: StatusCode::from_u16(status).unwrap(), headers });
+    }
+
+    fn chunk(&mut self, fetch: FetchId, text: &str) {
+        self.fetch(fetch, FetchEvent::Chunk(Bytes::copy_from_slice(text.as_bytes())));
+    }
+
+    /// A whole successful answer, cut in the middle.
+    fn reply_to(&mut self, fetch: FetchId, headers: &[(&str, &str)], text: &str) {
+        self.head(fetch, 200, headers);
+        let (front, back) = text.split_at(text.len() / 2);
+        self.chunk(fetch, front);
+        self.chunk(fetch, back);
+        self.fetch(fetch, FetchEvent::End);
+    }
+
+    /// The oldest fetch of that method.
+    fn fetched(&mut self, method: &Method) -> (FetchId, Fetch) {
+        self.take(|action| match action {
+            Action::Fetch { fetch, request } if request.method == *method => Some((*fetch, request.clone())),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("no {method}"))
+    }
+
+    fn aborted(&mut self) -> Vec<FetchId> {
+        self.take_all(|action| match action {
+            Action::AbortFetch { fetch } => Some(*fetch),
+            _ => None,
+        })
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.actions.iter().any(|action| matches!(action, Action::Fetch { .. }))
+    }
+}
+
+#[test]
+fn handshake_learns_session_and_version_and_every_later_request_carries_them() {
+    let mut rig = started();
+    let (fetch, request) = rig.fetched(&Method::POST);
+    assert_eq!(request.url, "http://127.0.0.1:1/mcp");
+    assert_eq!(request.headers["accept"], "application/json, text/event-stream", "the entry cannot break the protocol");
+    assert!(request.headers["x-key"] == "k" && request.headers["x-key"].is_sensitive());
+    assert!(!request.headers.contains_key("mcp-session-id") && !request.headers.contains_key("mcp-protocol-version"));
+    let about = json!({"protocolVersion": "2025-03-26", "capabilities": {}});
+    rig.reply_to(fetch, &[("content-type", "application/json"), ("mcp-session-id", "s1")], &result(&request, &about));
+    for _ in 0..2 {
+        let (_, request) = rig.fetched(&Method::POST);
+        assert_eq!(
+            (&request.headers["mcp-session-id"], &request.headers["mcp-protocol-version"]),
+            (&"s1".parse().unwrap(), &"2025-03-26".parse().unwrap())
+        );
+    }
+}
+
+#[test]
+fn answer_as_json() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.reply_to(fetch, JSON, &result(&request, &json!({"x": 1})));
+    assert_eq!(rig.answers(), [(1, None, "{\"x\":1}".to_string())]);
+    assert_eq!(rig.server_status("web").calls, 0);
+}
+
+#[test]
+fn answer_as_a_stream_with_what_comes_before_it() {
+    let mut rig = ready();
+    rig.call(1, "web", r#"{"_meta":{"progressToken":"mine"}}"#);
+    let (fetch, request) = rig.fetched(&Method::POST);
+    let token = &body(&request)["params"]["_meta"]["progressToken"];
+    let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token}});
+    let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, &format!("id: 1\ndata:\n\ndata: {progress}\n\ndata: {log}\n\nevent: message\nda"));
+    let streams = rig.take_all(|action| match action {
+        Action::Tunnel { command: Command::Message { stream, droppable, .. }, .. } => Some((stream.0, *droppable)),
+        _ => None,
+    });
+    assert_eq!(streams, [(1, true), (1, true)], "what comes on a call's stream belongs to it");
+    rig.chunk(fetch, &format!("ta: {}\n\n", result(&request, &json!("done"))));
+    assert_eq!(rig.answers(), [(1, None, "\"done\"".to_string())]);
+    rig.fetch(fetch, FetchEvent::End);
+    assert!(rig.is_quiet(), "an answered stream is not resumed");
+}
+
+#[test]
+fn broken_stream_is_taken_up_where_it_broke() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, "id: e7\nretry: 2500\ndata:\n\n");
+    rig.fetch(fetch, FetchEvent::Failed(FetchError::Broken("reset".to_string())));
+    rig.advance(Duration::from_millis(2499));
+    assert!(rig.is_quiet());
+    rig.advance(Duration::from_millis(1));
+    let (fetch, resumed) = rig.fetched(&Method::GET);
+    assert_eq!(
+        (&resumed.headers["last-event-id"], &resumed.headers["mcp-session-id"]),
+        (&"e7".parse().unwrap(), &"s1".parse().unwrap())
+    );
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, &format!("data: {}\n\n", result(&request, &json!(1))));
+    assert_eq!(rig.answers(), [(1, None, "1".to_string())]);
+}
+
+#[test]
+fn resuming_that_brings_nothing_ends() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (mut fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, "id: e7\ndata:\n\n");
+    for _ in 0..limits::MAX_RESUMPTIONS {
+        rig.fetch(fetch, FetchEvent::End);
+        assert!(rig.answers().is_empty());
+        rig.advance(Duration::from_secs(1));
+        fetch = rig.fetched(&Method::GET).0;
+        rig.head(fetch, 200, SSE);
+    }
+    rig.fetch(fetch, FetchEvent::End);
+    assert_eq!(rig.answers()[0].1, Some(code::SERVER_UNAVAILABLE));
+    assert!(rig.is_quiet());
+}
+
+#[test]
+fn stream_without_ids_that_breaks_is_a_lost_call_and_never_sent_again() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, SSE);
+    rig.fetch(fetch, FetchEvent::Failed(FetchError::Broken("reset".to_string())));
+    assert_eq!(rig.answers()[0].1, Some(code::SERVER_UNAVAILABLE));
+    rig.advance(Duration::from_secs(100));
+    assert!(rig.is_quiet());
+    assert_eq!(rig.server_status("web").state, State::Ready, "one broken answer is not the server's end");
+}
+
+#[test]
+fn ended_session_is_begun_anew_and_the_call_is_not_sent_twice() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    rig.call(2, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.fetched(&Method::POST);
+    rig.head(fetch, 404, JSON);
+    assert!(
+        rig.answers()
+            .iter()
+            .all(|(_, code, body)| *code == Some(code::SERVER_UNAVAILABLE) && body.contains("call again"))
+    );
+    rig.advance(limits::RESTART_FIRST);
+    handshake(&mut rig, &[("content-type", "application/json"), ("mcp-session-id", "s2")]);
+    assert_eq!(rig.server_status("web").state, State::Ready);
+    rig.call(3, "web", "{\"n\":3}");
+    let (_, request) = rig.fetched(&Method::POST);
+    assert_eq!(request.headers["mcp-session-id"], "s2");
+    assert_eq!(body(&request)["params"], json!({"n": 3}));
+}
+
+#[test]
+fn cancelled_call_is_aborted_and_the_server_told() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.tunnel(tunnel::Event::Reset { stream: StreamId(1), code: ResetCode::Cancelled, reason: String::new() });
+    assert_eq!(rig.aborted(), [fetch]);
+    let (_, note) = rig.fetched(&Method::POST);
+    assert_eq!(body(&note)["method"], "notifications/cancelled");
+    assert_eq!(body(&note)["params"]["requestId"], body(&request)["id"]);
+    rig.reply_to(fetch, JSON, &result(&request, &json!("late")));
+    assert!(rig.answers().is_empty());
+}
+
+#[test]
+fn error_statuses_are_answers() {
+    let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"bad","data":0.10}}"#;
+    for (status, text, code, expected) in [
+        (400, error, code::INVALID_PARAMS, r#"{"code":-32602,"message":"bad","data":0.10}"#),
+        (500, "<h1>oops</h1>", code::SERVER_UNAVAILABLE, "500 Internal Server Error: <h1>oops</h1>"),
+        (403, "", code::SERVER_UNAVAILABLE, "403 Forbidden"),
+    ] {
+        let mut rig = ready();
+        rig.call(1, "web", "{}");
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.head(fetch, status, &[]);
+        rig.chunk(fetch, text);
+        rig.fetch(fetch, FetchEvent::End);
+        let (_, answered, body) = rig.answers().remove(0);
+        assert_eq!(answered, Some(code));
+        assert!(body.contains(expected), "{body}");
+        assert_eq!(rig.server_status("web").state, State::Ready);
+    }
+}
+
+#[test]
+fn answers_that_are_none_fail_their_call() {
+    for (headers, text) in
+        [(JSON, "nonsense"), (JSON, "{}"), (&[("content-type", "text/html")][..], "<p>"), (&[][..], "")]
+    {
+        let mut rig = ready();
+        rig.call(1, "web", "{}");
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.reply_to(fetch, headers, text);
+        assert_eq!(rig.answers().remove(0).1, Some(code::INTERNAL_ERROR), "{text}");
+    }
+}
+
+#[test]
+fn answer_that_is_too_large_is_given_up_at_the_limit() {
+    for headers in [JSON, SSE] {
+        let mut rig = ready();
+        rig.call(1, "web", "{}");
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.head(fetch, 200, headers);
+        rig.chunk(fetch, "data: ");
+        let piece = Bytes::from(std::vec![b'x'; limits::MAX_MESSAGE / 4]);
+        for _ in 0..4 {
+            rig.fetch(fetch, FetchEvent::Chunk(piece.clone()));
+        }
+        rig.chunk(fetch, "xxxxxxx");
+        assert_eq!(rig.answers().remove(0).1, Some(code::TOO_LARGE));
+        assert_eq!(rig.aborted(), [fetch]);
+    }
+}
+
+#[test]
+fn credentials_that_are_refused_fail_the_server_with_what_mends_it() {
+    let mut rig = started();
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 401, &[]);
+    rig.fetch(fetch, FetchEvent::End);
+    let status = rig.server_status("web");
+    assert_eq!(status.state, State::Failed);
+    assert!(status.reason.unwrap().contains("`headers`"));
+}
+
+#[test]
+fn unreachable_server_is_tried_again_and_its_calls_are_answered() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    rig.call(2, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    let (other, _) = rig.fetched(&Method::POST);
+    rig.fetch(fetch, FetchEvent::Failed(FetchError::Connect("refused".to_string())));
+    assert_eq!(rig.answers().len(), 2);
+    assert_eq!(rig.aborted(), [other]);
+    let status = rig.server_status("web");
+    assert_eq!(status.state, State::Restarting);
+    assert!(status.reason.unwrap().contains("refused"));
+    rig.advance(limits::RESTART_FIRST);
+    let (_, request) = rig.fetched(&Method::POST);
+    assert_eq!(body(&request)["method"], "initialize");
+    assert!(!request.headers.contains_key("mcp-session-id"), "a new session");
+}
+
+#[test]
+fn stream_of_notifications_is_kept_open() {
+    let mut rig = started();
+    handshake(&mut rig, JSON);
+    rig.connect(Dialect::V2);
+    rig.catalogs();
+    let (listen, request) = rig.fetched(&Method::GET);
+    assert_eq!(request.headers["accept"], "text/event-stream");
+    rig.head(listen, 200, SSE);
+    rig.chunk(listen, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n");
+    rig.advance(limits::RELIST_DELAY);
+    let (list, request) = rig.fetched(&Method::POST);
+    rig.reply_to(list, JSON, &result(&request, &json!({"tools": []})));
+    assert_eq!(rig.catalogs().remove(0)["servers"][0]["tools"], json!([]));
+    rig.fetch(listen, FetchEvent::End);
+    rig.advance(Duration::from_secs(1));
+    rig.fetched(&Method::GET);
+}
+
+#[test]
+fn server_requests_over_http_are_answered_by_post() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, "data: {\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}\n\n");
+    let (_, answer) = rig.fetched(&Method::POST);
+    assert_eq!(body(&answer), json!({"jsonrpc": "2.0", "id": 0, "result": {}}));
+}
+
+#[test]
+fn streams_that_stay_open_after_their_answer_are_bounded() {
+    let mut rig = ready();
+    for stream in 1..=30 {
+        rig.call(stream, "web", "{}");
+        let (fetch, request) = rig.fetched(&Method::POST);
+        rig.head(fetch, 200, SSE);
+        rig.chunk(fetch, &format!("data: {}\n\n", result(&request, &json!(1))));
+    }
+    assert_eq!(rig.aborted().len(), 30 - limits::MAX_LINGERING - 1);
+}
+
+#[test]
+fn stop_ends_the_session_and_does_not_wait_long_for_it() {
+    let mut rig = ready();
+    rig.event(Event::Stop);
+    rig.closed(CloseCode::GoingAway);
+    let (_, farewell) = rig.fetched(&Method::DELETE);
+    assert_eq!(farewell.headers["mcp-session-id"], "s1");
+    assert_eq!(rig.exit(), None);
+    rig.advance(limits::STOP_GRACE);
+    assert_eq!(rig.exit(), Some(Exit::Stopped));
+}
+
+#[test]
+fn hanging_handshake_over_http_is_given_up() {
+    let mut rig = started();
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.advance(Duration::from_secs(60));
+    assert_eq!(rig.aborted(), [fetch]);
+    assert_eq!(rig.server_status("web").state, State::Restarting);
+}
