@@ -48,8 +48,8 @@ pub struct Signin {
     /// Whether a browser may be opened.
     interactive: bool,
     tokens: Option<Tokens>,
-    /// When the relay issued `tokens` to this process; `None` when they came out of the file.
-    issued: Option<Instant>,
+    /// When the relay issued `tokens` in place of ones that it had refused; `None` when they came about otherwise.
+    mended: Option<Instant>,
     /// Whether `tokens` could not be written.
     unsaved: bool,
     /// The access token that the relay refused, until there is another.
@@ -125,7 +125,7 @@ impl Signin {
             next_fetch: 0,
             interactive: false,
             tokens: None,
-            issued: None,
+            mended: None,
             unsaved: false,
             refused_access: None,
             refused_refresh: None,
@@ -212,7 +212,7 @@ impl Signin {
         let newer = file.is_some() && file != self.tokens && !stale;
         if newer {
             self.tokens = file;
-            (self.issued, self.unsaved) = (None, false);
+            (self.mended, self.unsaved) = (None, false);
         }
         match purpose {
             Purpose::Logout => self.revoke(),
@@ -313,8 +313,8 @@ impl Signin {
         if !matches!(self.state, State::Ready) {
             return dropped("refused");
         }
-        let futile = |issued: Instant| now.instant.saturating_since(issued) < limits::REFRESH_FUTILE;
-        if self.issued.is_some_and(futile) {
+        let futile = |mended: Instant| now.instant.saturating_since(mended) < limits::REFRESH_FUTILE;
+        if self.mended.is_some_and(futile) {
             let cause = "the relay does not take the token that it has just issued".to_string();
             return self.fail(Failure::Refused { cause });
         }
@@ -458,7 +458,7 @@ impl Signin {
     fn keep(&mut self, tokens: Tokens, login: bool, now: Now) {
         let file = tokens.to_file(&self.settings.relay);
         self.tokens = Some(tokens);
-        self.issued = Some(now.instant);
+        self.mended = self.refused_access.is_some().then_some(now.instant);
         self.enter(State::Saving { login });
         self.out.push(Action::Save(Some(file)));
     }
@@ -508,7 +508,7 @@ impl Signin {
 
     fn remove(&mut self) {
         self.enter(State::Removing);
-        (self.tokens, self.issued, self.refused_access, self.refused_refresh) = (None, None, None, None);
+        (self.tokens, self.mended, self.refused_access, self.refused_refresh) = (None, None, None, None);
         self.out.push(Action::Save(None));
     }
 

@@ -591,6 +591,10 @@ fn refused_access_token_is_renewed_even_if_it_has_time_left() {
     rig.give(issued("b"));
     rig.give(saved());
     assert_eq!(rig.give(Step::Is(Event::Refused)), "failed refused, → idle", "another one would not help");
+
+    let mut rig = Rig::in_state("saving-refresh");
+    rig.give(saved());
+    assert_eq!(rig.give(Step::Is(Event::Refused)), "load, → loading", "a first refusal, however early, may be mended");
 }
 
 #[test]
