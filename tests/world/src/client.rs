@@ -1,0 +1,246 @@
+//! MCP clients: requests as a real client makes them, and what came back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+use tunnel_core::http::RequestHead;
+use tunnel_core::id::{ConnId, ExchangeId, StreamId};
+
+use crate::world::World;
+
+/// One request and what came back so far.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// The status, once the head came.
+    pub status: Option<StatusCode>,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The announced length.
+    pub length: Option<u64>,
+    /// What the client took of the body.
+    pub body: Vec<u8>,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    /// When it ended, in microseconds of the world's clock.
+    pub ended_at: u64,
+    /// A slow client: pieces wait here until `reading` again.
+    pub unread: VecDeque<(Bytes, u32)>,
+    /// Whether the client takes the body as it comes.
+    pub reading: bool,
+    /// Where credit goes back to.
+    pub source: Option<(ConnId, StreamId)>,
+    /// Whether the relay has said its last word, though the client may not have read it yet.
+    pub(crate) finished: Option<Outcome>,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reply is complete.
+    Complete,
+    /// The transport was cut.
+    Aborted,
+}
+
+impl Exchange {
+    /// The messages of a reply: the JSON body, or the events of a stream so far.
+    ///
+    /// # Panics
+    ///
+    /// When the body is neither: a relay never sends that.
+    #[must_use]
+    pub fn messages(&self) -> Vec<Value> {
+        if !self.is_stream() {
+            return serde_json::from_slice(&self.body).into_iter().collect();
+        }
+        let text = std::str::from_utf8(&self.body).expect("an event stream is UTF-8");
+        let events = text.split_inclusive("\n\n").filter(|event| event.ends_with("\n\n"));
+        events
+            .filter_map(|event| {
+                let data: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).collect();
+                (!data.concat().is_empty()).then(|| serde_json::from_str(&data.join("\n")).expect("data is JSON"))
+            })
+            .collect()
+    }
+
+    /// Whether the reply is an event stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    }
+
+    /// The final answer: the last message, which has a `result` or an `error`.
+    #[must_use]
+    pub fn answer(&self) -> Option<Value> {
+        self.messages().into_iter().find(|message| message.get("result").is_some() || message.get("error").is_some())
+    }
+
+    /// How many comment heartbeats came.
+    #[must_use]
+    pub fn heartbeats(&self) -> usize {
+        String::from_utf8_lossy(&self.body).lines().filter(|line| line.starts_with(':')).count()
+    }
+}
+
+/// An MCP client with a token and, after `initialize`, a session.
+#[derive(Debug, Clone)]
+pub struct Client {
+    token: String,
+    session: Option<String>,
+    path: String,
+    next_id: u64,
+}
+
+impl Client {
+    /// A client that holds `token` and talks to `/mcp`.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self { token: token.to_owned(), session: None, path: "/mcp".to_owned(), next_id: 1 }
+    }
+
+    /// The same client at another path.
+    #[must_use]
+    pub fn at(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// The same client, session and all, with another token.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
+        self
+    }
+
+    /// Initializes a session.
+    ///
+    /// # Panics
+    ///
+    /// When the relay does not answer as the protocol says.
+    pub fn initialize(&mut self, world: &mut World) -> Value {
+        let exchange = self.request(
+            world,
+            "initialize",
+            &json!({
+                "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "world", "version": "1"},
+            }),
+        );
+        let reply = world.finish(exchange);
+        let session = reply.headers.get("mcp-session-id").unwrap_or_else(|| panic!("no session: {reply:?}"));
+        self.session = Some(session.to_str().expect("a session id is visible ASCII").to_owned());
+        let answer = reply.answer().expect("initialize is answered");
+        self.notify(world, "notifications/initialized", &json!({}));
+        answer["result"].clone()
+    }
+
+    /// Sends a request; its exchange goes on while the world does.
+    pub fn request(&mut self, world: &mut World, method: &str, params: &Value) -> ExchangeId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.post(world, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    }
+
+    /// The id that the next request will carry.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Calls a tool; its exchange goes on while the world does.
+    pub fn call(&mut self, world: &mut World, tool: &str, arguments: &Value) -> ExchangeId {
+        self.request(world, "tools/call", &json!({"name": tool, "arguments": arguments}))
+    }
+
+    /// Calls a tool and waits for its answer: the whole JSON-RPC message.
+    ///
+    /// # Panics
+    ///
+    /// When none comes.
+    pub fn call_now(&mut self, world: &mut World, tool: &str, arguments: &Value) -> Value {
+        let exchange = self.call(world, tool, arguments);
+        let reply = world.finish(exchange);
+        reply.answer().unwrap_or_else(|| panic!("no answer: {reply:?}"))
+    }
+
+    /// The names of all listed tools.
+    ///
+    /// # Panics
+    ///
+    /// When the list is not one.
+    pub fn tools(&mut self, world: &mut World) -> Vec<String> {
+        self.tool_objects(world)
+            .iter()
+            .map(|tool| tool["name"].as_str().expect("a tool has a name").to_owned())
+            .collect()
+    }
+
+    /// All listed tools.
+    ///
+    /// # Panics
+    ///
+    /// When the list is not one.
+    pub fn tool_objects(&mut self, world: &mut World) -> Vec<Value> {
+        let exchange = self.request(world, "tools/list", &json!({}));
+        let reply = world.finish(exchange);
+        let answer = reply.answer().unwrap_or_else(|| panic!("no list: {reply:?}"));
+        answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("a list: {answer}")).clone()
+    }
+
+    /// Sends a notification and waits until it was taken.
+    ///
+    /// # Panics
+    ///
+    /// When it was refused.
+    pub fn notify(&mut self, world: &mut World, method: &str, params: &Value) {
+        let exchange = self.post(world, &json!({"jsonrpc": "2.0", "method": method, "params": params}));
+        assert_eq!(world.finish(exchange).status, Some(StatusCode::ACCEPTED), "{method} is taken");
+    }
+
+    /// Opens the stream of notifications.
+    pub fn listen(&self, world: &mut World) -> ExchangeId {
+        world.request(self.head(Method::GET), Bytes::new())
+    }
+
+    /// Ends the session.
+    pub fn delete(&self, world: &mut World) -> ExchangeId {
+        world.request(self.head(Method::DELETE), Bytes::new())
+    }
+
+    /// Posts any JSON.
+    pub fn post(&self, world: &mut World, message: &Value) -> ExchangeId {
+        self.post_raw(world, Bytes::from(message.to_string()))
+    }
+
+    /// Posts any bytes.
+    pub fn post_raw(&self, world: &mut World, body: Bytes) -> ExchangeId {
+        world.request(self.head(Method::POST), body)
+    }
+
+    fn head(&self, method: Method) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        let mut set = |name: HeaderName, value: &str| {
+            headers.insert(name, HeaderValue::from_str(value).expect("a test's header is valid"));
+        };
+        set(HOST, World::AUTHORITY);
+        set(AUTHORIZATION, &format!("Bearer {}", self.token));
+        if method == Method::POST {
+            set(CONTENT_TYPE, "application/json");
+            set(ACCEPT, "application/json, text/event-stream");
+        } else {
+            set(ACCEPT, "text/event-stream");
+        }
+        if let Some(session) = &self.session {
+            set(HeaderName::from_static("mcp-session-id"), session);
+            set(HeaderName::from_static("mcp-protocol-version"), "2025-11-25");
+        }
+        RequestHead {
+            method,
+            uri: self.path.parse().expect("a test's path is valid"),
+            headers,
+            peer: std::net::Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
