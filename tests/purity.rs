@@ -1,0 +1,120 @@
+//! Core performs no IO: the compiler forbids most of it (`no_std`), these tests forbid the rest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Crates that would bring a runtime, a socket, a process or a clock into core.
+const FORBIDDEN_CRATES: [&str; 12] = [
+    "tokio",
+    "async-std",
+    "async-io",
+    "async-global-executor",
+    "smol",
+    "mio",
+    "polling",
+    "socket2",
+    "hyper",
+    "rustix",
+    "async-process",
+    "signal-hook",
+];
+
+/// Words that no line of core's code may hold: clocks, sockets, files, threads, locks, runtimes, `std` itself.
+const FORBIDDEN_WORDS: [&str; 20] = [
+    "std::",
+    "SystemTime",
+    "Instant::now",
+    "Utc::now",
+    "thread::",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "Mutex<",
+    "RwLock<",
+    "tokio",
+    "async_std",
+    "hyper::",
+    "smol::",
+    "SystemRandom",
+    "static mut",
+];
+
+#[test]
+fn core_depends_on_no_runtime_and_no_socket() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-p", "tunnel-core", "-e", "normal", "--prefix", "none"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs: it runs this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("cargo prints UTF-8");
+    let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains(&"openidconnect"), "the tree is core's:\n{tree}");
+    let found: Vec<_> = FORBIDDEN_CRATES.iter().filter(|name| names.contains(name)).collect();
+    assert!(found.is_empty(), "core depends on {found:?}");
+}
+
+#[test]
+fn core_is_no_std_outside_its_tests() {
+    let lib = fs::read_to_string(root().join("core/src/lib.rs")).expect("core has a lib.rs");
+    assert!(lib.lines().any(|line| line == "#![no_std]"), "core/src/lib.rs declares no_std");
+    let mut lines = lib.lines();
+    while let Some(line) = lines.next() {
+        if line == "#[cfg(test)]" {
+            lines.next();
+        } else {
+            assert!(!line.contains("extern crate std"), "std only under cfg(test)");
+        }
+    }
+}
+
+#[test]
+fn core_names_no_clock_socket_thread_or_runtime() {
+    let files = sources(&root().join("core/src"));
+    assert!(files.len() > 30, "core's sources are found: {}", files.len());
+    let mut found = Vec::new();
+    for file in &files {
+        if file.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests")) {
+            continue;
+        }
+        let text = fs::read_to_string(file).expect("a source file is text");
+        for (number, line) in code_lines(&text) {
+            for word in FORBIDDEN_WORDS {
+                if line.contains(word) {
+                    found.push(format!("{}:{number}: {word}: {line}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The lines before a file's tests, without comments, numbered from 1.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("core/src can be read") {
+        let path = entry.expect("its entries too").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
