@@ -132,6 +132,29 @@ pub const MAX_CODE: usize = 4 * KIB;
 /// Fields of a form or a query: OAuth requests have a dozen.
 pub const MAX_FORM_FIELDS: usize = 64;
 
+/// Authorization codes that are remembered, redeemed ones among them: a kilobyte each, made only after a login.
+pub const MAX_CODES: usize = 4_096;
+/// Token families in all: half a kilobyte each.
+pub const MAX_FAMILIES: usize = 16_384;
+/// Sign-ins of one user that are good at once: a person has a dozen clients. Beyond it the longest unused one ends.
+pub const MAX_USER_SIGN_INS: usize = 128;
+/// Families of one user, revoked and minted ones among them: what one account may take of `MAX_FAMILIES`.
+pub const MAX_USER_FAMILIES: usize = 512;
+/// Tokens minted by the operator: more want a directory, not a list.
+pub const MAX_MINTED: usize = 1_024;
+/// Ended MCP sessions that are remembered; beyond it those go first that would end first.
+pub const MAX_ENDED_SESSIONS: usize = 16_384;
+/// Writes and password checks of the authorization server under way together.
+pub const MAX_OAUTH_JOBS: usize = 1_024;
+/// Password checks under way: each costs tens of milliseconds and megabytes.
+pub const MAX_VERIFIES: usize = 64;
+/// What waits for the write of one token family: real clients refresh two or three times at once.
+pub const MAX_FAMILY_QUEUE: usize = 16;
+/// Rate-limited addresses: a hundred bytes each.
+pub const MAX_RATED: usize = 8_192;
+/// Records removed from the store in one transaction.
+pub const SWEEP_BATCH: usize = 256;
+
 /// How long a session of an MCP client lives: longer than anybody keeps a conversation open, and as long as a session
 /// that was ended has to be remembered.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);

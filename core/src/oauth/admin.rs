@@ -15,6 +15,7 @@ use super::store::{Answer, Then};
 use super::{Role, text, token};
 use crate::config::Login;
 use crate::id::{FamilyId, JobId, UserId};
+use crate::limits;
 use crate::time::Now;
 
 impl Grants {
@@ -85,7 +86,7 @@ impl Grants {
             return Err(alloc::format!("a token lives for 1 second to {} days", MAX_LIFETIME.as_secs() / 86_400));
         }
         let minted = self.families.known.values().filter(|family| matches!(family.kind, Kind::Minted { .. })).count();
-        if minted >= MAX_MINTED {
+        if minted >= limits::MAX_MINTED {
             return Err("there are too many tokens: revoked and expired ones leave the list when they run out".into());
         }
         if !self.make_room(&user, now) {
@@ -124,7 +125,7 @@ impl Grants {
             Login::Oidc(oidc) => {
                 let prefix = alloc::format!("{}#", oidc.issuer);
                 let claim = name.strip_prefix(&prefix).unwrap_or(name);
-                if claim.is_empty() || claim.len() > MAX_CLAIM || claim.chars().any(char::is_control) {
+                if claim.is_empty() || claim.len() > limits::MAX_CLAIM || claim.chars().any(char::is_control) {
                     return Err(alloc::format!("a user is named by the provider's claim `{}`", oidc.user_claim));
                 }
                 Ok(UserId::from(alloc::format!("{prefix}{claim}")))
@@ -145,12 +146,8 @@ fn document(answer: &impl Serialize) -> Bytes {
 const CLIENT: &str = "mcp-local-tunnel-token";
 /// Ten years: a machine in a cellar.
 const MAX_LIFETIME: Duration = Duration::from_secs(3_660 * 86_400);
-/// Minted tokens: more want a directory, not a list.
-const MAX_MINTED: usize = 1_024;
 /// Characters of a label.
 const MAX_LABEL: usize = 100;
-/// Bytes of a provider's claim.
-const MAX_CLAIM: usize = 255;
 
 #[derive(Serialize)]
 struct Minted<'a> {

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use super::request::AuthRequest;
 use crate::entropy::{self, Entropy};
 use crate::id::{FamilyId, UserId};
+use crate::limits;
 use crate::time::Instant;
 
 /// What a code stands for.
@@ -60,7 +61,7 @@ impl Codes {
         let code = URL_SAFE_NO_PAD.encode(entropy::bytes::<32>(entropy));
         let expires = now + LIFETIME;
         let key = key(&code);
-        if self.grants.len() >= MAX_CODES
+        if self.grants.len() >= limits::MAX_CODES
             && let Some((_, oldest)) = self.by_expiry.pop_first()
         {
             self.grants.remove(&oldest);
@@ -131,5 +132,3 @@ fn key(code: &str) -> CodeKey {
 const LIFETIME: Duration = Duration::from_secs(60);
 /// How long after its expiry a code is remembered.
 const REPLAY_MEMORY: Duration = Duration::from_secs(10 * 60);
-/// Each is about a kilobyte, and made only after a login.
-const MAX_CODES: usize = 4_096;

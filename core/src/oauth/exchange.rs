@@ -11,7 +11,7 @@ use super::codes::Lookup;
 use super::error::{Code, Refusal, json};
 use super::families::{Family, Kind, Rotation};
 use super::grants::Grants;
-use super::store::{Answer, Queued, Then, unwritable};
+use super::store::{Answer, Enqueued, Queued, Then, unwritable};
 use super::token::{self, Refresh};
 use super::{Principal, Role, rates};
 use crate::entropy;
@@ -72,10 +72,9 @@ impl Grants {
     pub(super) fn refresh(&mut self, request: RefreshRequest, now: Now) {
         let id = request.token.family.clone();
         let request = match self.enqueue(&id, Queued::Refresh(request)) {
-            Ok(()) => return,
-            Err((Queued::Refresh(request), true)) => return self.reply(request.exchange, unwritable().reply()),
-            Err((Queued::Refresh(request), false)) => request,
-            Err((Queued::Revoke(_), _)) => return,
+            Enqueued::Free(Queued::Refresh(request)) => request,
+            Enqueued::Full(Queued::Refresh(request)) => return self.reply(request.exchange, unwritable().reply()),
+            Enqueued::Waiting | Enqueued::Free(Queued::Revoke(_)) | Enqueued::Full(Queued::Revoke(_)) => return,
         };
         let RefreshRequest { exchange, peer, client, token, resource } = request;
         if let Err(refusal) = self.rotate(exchange, &id, &client, token.generation, resource.as_deref(), now) {

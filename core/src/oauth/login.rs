@@ -21,6 +21,7 @@ use crate::config::Login;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, UserId};
+use crate::limits;
 use crate::oidc::{self, LoginError, LoginId, Output};
 use crate::seal::Purpose;
 use crate::secret::Secret;
@@ -183,7 +184,7 @@ impl Grants {
         if password.expose().len() > MAX_PASSWORD {
             return Err(page(StatusCode::BAD_REQUEST, "The password is too long."));
         }
-        let busy = self.pending.len() >= MAX_VERIFIES;
+        let busy = self.pending.len() >= limits::MAX_VERIFIES;
         if busy || !self.rates.take(Kind::Login, head.peer, now.instant) {
             return Err(page(StatusCode::TOO_MANY_REQUESTS, "Too many attempts. Wait a minute, then try again."));
         }
@@ -215,7 +216,7 @@ impl Grants {
         cookie: Option<String>,
     ) -> Option<LoginId> {
         let waiting = Waiting { exchange, request, cookie };
-        if self.logins.len() >= MAX_LOGINS {
+        if self.logins.len() >= limits::MAX_LOGINS {
             self.login_failed(&waiting, &LoginError::Busy);
             return None;
         }
@@ -294,7 +295,3 @@ fn sentence(error: &LoginError) -> String {
 
 /// Longer ones only cost time to hash.
 const MAX_PASSWORD: usize = 1_024;
-/// Slow jobs under way: each check costs tens of milliseconds and megabytes.
-const MAX_VERIFIES: usize = 64;
-/// Logins that wait for the provider.
-const MAX_LOGINS: usize = 256;

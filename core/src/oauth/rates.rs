@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
 use core::time::Duration;
 
+use crate::limits;
 use crate::time::Instant;
 
 /// What is limited.
@@ -95,7 +96,7 @@ impl Rates {
         self.by_time.insert((full_at, key));
         self.sweep(now);
         // Under attack from very many addresses the fullest bucket is forgotten: the least that can be lost.
-        if self.full_at.len() > MAX_BUCKETS
+        if self.full_at.len() > limits::MAX_RATED
             && let Some((_, fullest)) = self.by_time.pop_first()
         {
             self.full_at.remove(&fullest);
@@ -110,9 +111,6 @@ fn network(peer: IpAddr) -> IpAddr {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
     }
 }
-
-/// 100 bytes each: under a megabyte.
-const MAX_BUCKETS: usize = 8_192;
 
 #[cfg(test)]
 mod tests {
@@ -161,8 +159,8 @@ mod tests {
         for host in 0..20_000_u32 {
             rates.take(Kind::Register, IpAddr::V4(host.into()), at(0));
         }
-        assert_eq!(rates.full_at.len(), MAX_BUCKETS);
-        assert_eq!(rates.by_time.len(), MAX_BUCKETS);
+        assert_eq!(rates.full_at.len(), limits::MAX_RATED);
+        assert_eq!(rates.by_time.len(), limits::MAX_RATED);
         rates.sweep(at(1));
         assert_eq!(rates.full_at.len(), 0);
     }

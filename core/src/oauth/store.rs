@@ -3,7 +3,7 @@
 //! A family has one write under way at most; what else wants it waits in its queue, so that concurrent refreshes see
 //! each other.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -19,6 +19,7 @@ use super::families::{Family, Kind};
 use super::grants::{Action, Change, Grants, Pending};
 use crate::http::Reply;
 use crate::id::{ExchangeId, FamilyId, JobId, UserId};
+use crate::limits;
 use crate::relay::SessionKey;
 use crate::time::{Now, UnixTime};
 
@@ -27,6 +28,8 @@ use crate::time::{Now, UnixTime};
 pub(super) struct Families {
     pub(super) known: BTreeMap<FamilyId, Family>,
     busy: BTreeMap<FamilyId, VecDeque<Queued>>,
+    /// Revocations that act but could not be written: tried again by the sweep.
+    unwritten: BTreeSet<FamilyId>,
 }
 
 /// What waits for a family's write to end.
@@ -36,6 +39,17 @@ pub(super) enum Queued {
     Refresh(RefreshRequest),
     /// A revocation.
     Revoke(Answer),
+}
+
+/// Where [`Grants::enqueue`] put something.
+#[derive(Debug)]
+pub(super) enum Enqueued {
+    /// Nowhere: no write is under way, go ahead.
+    Free(Queued),
+    /// Into the queue.
+    Waiting,
+    /// Nowhere: too much waits already.
+    Full(Queued),
 }
 
 /// What to do once a family's record is written.
@@ -100,17 +114,25 @@ impl Grants {
 
     /// Whether there is room for one more write.
     pub(super) fn can_write(&self) -> bool {
-        self.pending.len() < MAX_PENDING
+        self.pending.len() < limits::MAX_OAUTH_JOBS
     }
 
-    /// Puts `what` behind the family's write under way; gives it back if there is none, or no room.
-    pub(super) fn enqueue(&mut self, id: &FamilyId, what: Queued) -> Result<(), (Queued, bool)> {
-        match self.families.busy.get_mut(id) {
-            None => Err((what, false)),
-            Some(queue) if queue.len() >= MAX_QUEUED && matches!(what, Queued::Refresh(_)) => Err((what, true)),
-            Some(queue) => {
+    /// Puts `what` behind the family's write under way.
+    pub(super) fn enqueue(&mut self, id: &FamilyId, what: Queued) -> Enqueued {
+        let Some(queue) = self.families.busy.get_mut(id) else { return Enqueued::Free(what) };
+        let ours = |queued: &Queued| matches!(queued, Queued::Revoke(Answer::Nobody));
+        match what {
+            // One decision of ours is enough, and it finds room always.
+            what if ours(&what) => {
+                if !queue.iter().any(ours) {
+                    queue.push_back(what);
+                }
+                Enqueued::Waiting
+            }
+            what if queue.len() >= limits::MAX_FAMILY_QUEUE => Enqueued::Full(what),
+            what => {
                 queue.push_back(what);
-                Ok(())
+                Enqueued::Waiting
             }
         }
     }
@@ -118,9 +140,9 @@ impl Grants {
     /// Revokes a family: written first, then published and brought to the shards.
     pub(super) fn revoke_family(&mut self, id: &FamilyId, answer: Answer, now: Now) {
         let answer = match self.enqueue(id, Queued::Revoke(answer)) {
-            Ok(()) => return,
-            Err((Queued::Revoke(answer), _)) => answer,
-            Err((Queued::Refresh(_), _)) => return,
+            Enqueued::Free(Queued::Revoke(answer)) => answer,
+            Enqueued::Full(Queued::Revoke(answer)) => return self.answer_revocation(answer, Err(())),
+            Enqueued::Waiting | Enqueued::Free(Queued::Refresh(_)) | Enqueued::Full(Queued::Refresh(_)) => return,
         };
         match self.families.known.get(id) {
             Some(family) if family.revoked.is_none() => {
@@ -154,12 +176,14 @@ impl Grants {
                 self.reply(exchange, unwritable().reply());
             }
             (Ok(()), Then::Revoke(answer)) => {
+                self.families.unwritten.remove(&id);
                 self.apply_revocation(&id, next);
                 self.answer_revocation(answer, Ok(()));
             }
             (Err(reason), Then::Revoke(answer)) => {
                 warn!(reason, "the store cannot be written: a revocation is not kept");
                 if matches!(answer, Answer::Nobody) {
+                    self.families.unwritten.insert(id.clone());
                     self.apply_revocation(&id, next);
                 }
                 self.answer_revocation(answer, Err(()));
@@ -218,12 +242,12 @@ impl Grants {
 
     /// Makes room for one more family of `user`: the one that was unused longest goes. `false`: there is no room.
     pub(super) fn make_room(&mut self, user: &UserId, now: Now) -> bool {
-        if self.families.known.len() >= MAX_FAMILIES || !self.can_write() {
+        if self.families.known.len() >= limits::MAX_FAMILIES || !self.can_write() {
             warn!(user = %self.pseudonym(user), reason = "too many token families", "sign-in put off");
             return false;
         }
         let own = |family: &&Family| family.user == user.as_str();
-        if self.families.known.values().filter(own).count() >= MAX_RECORDS_PER_USER {
+        if self.families.known.values().filter(own).count() >= limits::MAX_USER_FAMILIES {
             warn!(user = %self.pseudonym(user), reason = "too many token families of this user", "sign-in put off");
             return false;
         }
@@ -234,7 +258,7 @@ impl Grants {
             Kind::SignIn { .. } | Kind::Minted { .. } => None,
         };
         let mut alive: Vec<_> = self.families.known.iter().filter_map(alive).collect();
-        if alive.len() >= MAX_FAMILIES_PER_USER {
+        if alive.len() >= limits::MAX_USER_SIGN_INS {
             alive.sort_unstable();
             if let Some((_, oldest)) = alive.into_iter().next() {
                 self.revoke_family(&oldest, Answer::Nobody, now);
@@ -243,24 +267,46 @@ impl Grants {
         true
     }
 
-    /// Removes what has ended, from memory and from the store.
+    /// Removes what has ended, from memory and from the store, and writes what could not be written before.
     pub(super) fn sweep(&mut self, now: Now) {
         self.codes.sweep(now.instant);
         self.rates.sweep(now.instant);
+        self.write_again();
+        self.remove_ended(now);
+    }
+
+    fn write_again(&mut self) {
+        for id in self.families.unwritten.clone() {
+            match self.families.known.get(&id) {
+                Some(family) if self.can_write() && !self.families.busy.contains_key(&id) => {
+                    let family = family.clone();
+                    self.write_family(id, family, Then::Revoke(Answer::Nobody));
+                }
+                Some(_) => {}
+                None => drop(self.families.unwritten.remove(&id)),
+            }
+        }
+    }
+
+    fn remove_ended(&mut self, now: Now) {
         let over = |(id, family): (&FamilyId, &Family)| {
             (family.kept_until() <= now.unix && !self.families.busy.contains_key(id)).then(|| id.clone())
         };
-        let families: Vec<_> = self.families.known.iter().filter_map(over).take(SWEEP_BATCH).collect();
+        let families: Vec<_> = self.families.known.iter().filter_map(over).take(limits::SWEEP_BATCH).collect();
         let ended = self.snapshot.ended_sessions.iter().filter(|(_, expires)| **expires <= now.unix);
-        let mut sessions: Vec<_> = ended.map(|(key, _)| key.clone()).take(SWEEP_BATCH).collect();
+        let mut sessions: Vec<_> = ended.map(|(key, _)| key.clone()).take(limits::SWEEP_BATCH).collect();
         // Beyond the bound the sessions that would end first are forgotten: their owner's token still guards them.
-        let excess =
-            self.snapshot.ended_sessions.len().saturating_sub(sessions.len()).saturating_sub(MAX_ENDED_SESSIONS);
+        let excess = self
+            .snapshot
+            .ended_sessions
+            .len()
+            .saturating_sub(sessions.len())
+            .saturating_sub(limits::MAX_ENDED_SESSIONS);
         if excess > 0 {
             let mut by_expiry: Vec<_> =
                 self.snapshot.ended_sessions.iter().map(|(key, at)| (*at, key.clone())).collect();
             by_expiry.sort_unstable();
-            sessions = by_expiry.into_iter().take(excess.min(SWEEP_BATCH)).map(|(_, key)| key).collect();
+            sessions = by_expiry.into_iter().take(excess.min(limits::SWEEP_BATCH)).map(|(_, key)| key).collect();
         }
         if families.is_empty() && sessions.is_empty() || !self.can_write() {
             return;
@@ -291,6 +337,9 @@ impl Grants {
     }
 
     fn apply_revocation(&mut self, id: &FamilyId, next: Family) {
+        if self.families.known.get(id).is_some_and(|family| family.revoked.is_some()) {
+            return;
+        }
         info!(user = %self.pseudonym(&UserId::new(&next.user)), client = %next.client, "tokens revoked");
         self.snapshot.revoked.insert(id.clone(), next.kept_until());
         self.families.known.insert(id.clone(), next);
@@ -343,17 +392,3 @@ struct Empty {}
 const SESSION_PREFIX: &str = "session/";
 /// A store key has 255 bytes at most.
 const MAX_SESSION_KEY: usize = 200;
-/// Families in all, half a kilobyte each.
-const MAX_FAMILIES: usize = 16_384;
-/// Sign-ins of one user that are good at once: a person has a dozen clients.
-const MAX_FAMILIES_PER_USER: usize = 128;
-/// Records of one user, revoked and minted ones among them.
-const MAX_RECORDS_PER_USER: usize = 512;
-/// Ended sessions that are remembered.
-const MAX_ENDED_SESSIONS: usize = 16_384;
-/// Writes and password checks under way together.
-const MAX_PENDING: usize = 1_024;
-/// Refreshes that wait for one family's write: real clients send two or three.
-const MAX_QUEUED: usize = 16;
-/// Records removed in one transaction.
-const SWEEP_BATCH: usize = 256;

@@ -7,11 +7,13 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Principal, Role, Snapshot, redirect};
 use crate::entropy::Entropy;
+use crate::http::form;
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::seal::{Purpose, Sealer};
 use crate::secret::Secret;
@@ -65,14 +67,12 @@ impl Resource<'_> {
         let Some(path) = audience.strip_prefix(self.public_url) else { return false };
         match (path, self.role()) {
             ("/mcp", Some(Role::Client)) | ("/ws", Some(Role::Agent)) => true,
-            (_, Some(Role::Client)) => self.canonical().is_some_and(|own| own == audience),
+            (_, Some(Role::Client)) => {
+                let own = canonical(&format!("{}{}", self.public_url, self.path));
+                own.is_some() && own == canonical(audience)
+            }
             _ => false,
         }
-    }
-
-    /// Its URL in the one spelling that audiences have: percent-encoded as RFC 3986 asks, no trailing slash.
-    fn canonical(&self) -> Option<String> {
-        canonical(&format!("{}{}", self.public_url, self.path))
     }
 }
 
@@ -210,12 +210,16 @@ fn loopback_path<'a>(public: &str, asked: &'a str) -> Option<&'a str> {
     (is_loopback(public) && is_loopback(asked)).then(|| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or(""))
 }
 
+/// A URL in the one spelling that is compared: every segment decoded and encoded again, no trailing slash.
 fn canonical(url: &str) -> Option<String> {
-    let url = Url::parse(url).ok()?;
-    if url.cannot_be_a_base() || !url.username().is_empty() || url.password().is_some() {
-        return None;
+    let url = Url::parse(url).ok().filter(|url| url.username().is_empty() && url.password().is_none())?;
+    let mut out = url.origin().ascii_serialization();
+    for segment in url.path_segments()?.filter(|segment| !segment.is_empty()) {
+        let segment = percent_decode_str(segment).decode_utf8().ok()?;
+        out.push('/');
+        out.push_str(&form::percent_encode(&segment));
     }
-    Some(url.as_str().trim_end_matches('/').to_string())
+    Some(out)
 }
 
 #[cfg(test)]
@@ -273,6 +277,9 @@ mod tests {
             (Role::Client, "/mcp/files", "/mcp/files", true),
             (Role::Client, "/mcp/files", "/mcp/files/", true),
             (Role::Client, "/mcp/a%20b", "/mcp/a%20b", true),
+            (Role::Client, "/mcp/a%28b%29", "/mcp/a(b)", true),
+            (Role::Client, "/mcp/a%2Fb", "/mcp/a/b", false),
+            (Role::Client, "/mcp/a/b", "/mcp/a%2fb", false),
             (Role::Client, "/mcp/files", "/mcp/files/x", false),
             (Role::Client, "/mcp/files", "/mcp/other", false),
             (Role::Client, "/mcp/files", "/mcp", false),

@@ -316,7 +316,7 @@ fn code_replayed_while_its_family_is_written_revokes_after() {
 }
 
 #[test]
-fn revocation_that_cannot_be_written_acts_until_the_restart() {
+fn revocation_that_cannot_be_written_acts_and_is_written_later() {
     let mut relay = Relay::new();
     let client = relay.register(WEB);
     let code = relay.code(&client, WEB);
@@ -324,6 +324,13 @@ fn revocation_that_cannot_be_written_acts_until_the_restart() {
     relay.store_fails = true;
     assert_refused(&relay.redeem(&client, WEB, &code), 400, "invalid_grant");
     assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+    assert_eq!(relay.revoked().len(), 1);
+    relay.pass(Duration::from_secs(60));
+    relay.store_fails = false;
+    relay.pass(Duration::from_secs(60));
+    assert_eq!(relay.revoked(), [], "the shards hear of it once");
+    let relay = relay.restart();
+    assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked), "written as soon as it could be");
 }
 
 #[test]
