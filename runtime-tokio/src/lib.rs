@@ -3,6 +3,9 @@
 //! An adapter translates: what happened becomes an event, what a machine orders is carried out. It decides nothing
 //! that depends on the content of a protocol message (invariant A10).
 
+pub mod agent;
+mod browser;
+mod callback;
 pub mod clock;
 mod driver;
 pub mod entropy;
@@ -19,6 +22,7 @@ pub mod process;
 pub mod queue;
 pub mod relay;
 pub mod signal;
+pub mod signin;
 mod stderr;
 pub mod store;
 #[cfg(test)]

@@ -93,7 +93,8 @@ impl Launcher {
             .env_clear()
             .envs(environment)
             .process_group(0)
-            .kill_on_drop(true)
+            // A guard ends its server when this process ends; killed itself, it could not.
+            .kill_on_drop(self.guard.is_none())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,14 @@ impl Signals {
     /// Waits until the process is asked to end.
     pub async fn stop(mut self) {
         while self.next().await != Asked::Stop {}
+    }
+
+    /// Brings what is asked to a channel, until nobody reads it.
+    #[must_use]
+    pub fn forward(mut self) -> mpsc::UnboundedReceiver<Asked> {
+        let (asked, asks) = mpsc::unbounded_channel();
+        tokio::spawn(async move { while asked.send(self.next().await).is_ok() {} });
+        asks
     }
 }
 

@@ -1,0 +1,420 @@
+//! The agent's driver: one task owns the machine; processes, fetches and the tunnel run beside it.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep_until, timeout};
+use tunnel_core::agent::machine::{Action, Agent, ControlCommand, Event, Exit, Identity};
+use tunnel_core::config::AgentConfig;
+use tunnel_core::host::Machine;
+use tunnel_core::http::fetch::{Fetch, FetchEvent};
+use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
+use tunnel_core::secret::Secret;
+use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
+use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
+
+use crate::clock::Clock;
+use crate::entropy::OsEntropy;
+use crate::files::{self, TokenFile};
+use crate::net::Connector;
+use crate::process::{Launcher, Process};
+use crate::queue::Queue;
+use crate::signal::Asked;
+use crate::signin::Desk;
+use crate::{fetch, ipc, ws};
+
+/// What an agent is started with.
+pub struct Options {
+    /// Its configuration.
+    pub config: AgentConfig,
+    /// Where tokens, logs and the control socket are.
+    pub config_dir: PathBuf,
+    /// Where the configuration comes from (a path, or the text itself): two of them are two agents.
+    pub source: String,
+    /// A minted token, instead of a sign-in.
+    pub token: Option<Secret>,
+    /// Whether a person is there who may sign in.
+    pub interactive: bool,
+    /// Reads the configuration again, or says why it cannot.
+    pub read_config: ReadConfig,
+    /// The binary that guards the servers; `None`: the running one.
+    pub guard: Option<PathBuf>,
+}
+
+/// Reads the configuration again.
+pub type ReadConfig = Box<dyn Fn() -> Result<AgentConfig, String> + Send + Sync>;
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another agent with this configuration runs.
+    #[error("an agent with this configuration is running already: see `mcp-local-tunnel status`")]
+    Running,
+    /// A file of the configuration directory cannot be used.
+    #[error("cannot use {path}: {cause}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Runs an agent until it ends by itself or is asked to; `asked` brings what signals ask.
+///
+/// # Errors
+/// Why it does not start.
+pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) -> Result<Exit, AgentError> {
+    let socket = control_socket(&options.config_dir, &options.source);
+    let control = match ipc::Server::bind(&socket) {
+        Ok(server) => Some(server),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(AgentError::Running),
+        Err(error) => {
+            tracing::warn!(path = %socket.display(), %error, "no control socket: `status` will not find this agent");
+            None
+        }
+    };
+    let (mut driver, mut inputs) = Driver::new(options)?;
+    let control = control.map(|server| tokio::spawn(serve_control(server, driver.urgent.clone())));
+    let exit = loop {
+        if let Some(exit) = driver.settle() {
+            break exit;
+        }
+        let deadline = driver.agent.poll_timeout();
+        let clock = driver.clock;
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep_until(clock.to_host(deadline.at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(asked) = asked.recv() => driver.hand(match asked {
+                Asked::Stop => Event::Stop,
+                Asked::Nudge => Event::Nudge,
+            }),
+            Some(input) = inputs.urgent.recv() => driver.take(input),
+            () = due => driver.agent.handle_timeout(clock.now()),
+            Some(event) = inputs.streams.recv() => driver.hand(event),
+        }
+    };
+    if let Some(task) = control {
+        task.abort();
+        let _ = task.await;
+    }
+    driver.finish().await;
+    Ok(exit)
+}
+
+/// Where the agent of that configuration listens for commands.
+#[must_use]
+pub fn control_socket(config_dir: &Path, source: &str) -> PathBuf {
+    config_dir.join("run").join(format!("agent-{}.sock", files::short_hash(source.as_bytes())))
+}
+
+/// What comes to the machine's task.
+struct Inputs {
+    /// Bounded by the machine, which orders what these answer.
+    urgent: mpsc::UnboundedReceiver<Input>,
+    /// What servers say: whoever talks too fast waits for room.
+    streams: mpsc::Receiver<Event>,
+}
+
+enum Input {
+    Event(Event),
+    /// Somebody asks on the control socket.
+    Ask(ControlCommand, oneshot::Sender<Bytes>),
+}
+
+struct Driver {
+    agent: Agent,
+    clock: Clock,
+    /// Events that orders brought at once.
+    pending: Vec<Event>,
+    desk: Desk,
+    connector: Connector,
+    launcher: Launcher,
+    read_config: Arc<ReadConfig>,
+    urgent: mpsc::UnboundedSender<Input>,
+    streams: mpsc::Sender<Event>,
+    processes: HashMap<ChildId, Process>,
+    fetches: HashMap<FetchId, AbortHandle>,
+    tunnels: HashMap<ConnId, Queue<Command>>,
+    tunnel_tasks: JoinSet<()>,
+    asked: HashMap<JobId, oneshot::Sender<Bytes>>,
+    next_job: u64,
+}
+
+impl Driver {
+    fn new(options: Options) -> Result<(Self, Inputs), AgentError> {
+        let (urgent, urgent_inputs) = mpsc::unbounded_channel();
+        let (streams, stream_inputs) = mpsc::channel(STREAM_EVENTS);
+        let clock = Clock::new();
+        let identity = identity(&options)?;
+        let connector = Connector::new();
+        let tokens = TokenFile::new(&options.config_dir, &options.config.relay);
+        let signed = urgent.clone();
+        let desk =
+            Desk::new(tokens, connector.clone(), move |event| drop(signed.send(Input::Event(Event::Signin(event)))));
+        let mut launcher = Launcher::new(options.config_dir.join("logs"));
+        launcher.guard = options.guard.or(launcher.guard);
+        let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
+        agent.handle_event(Event::Start { interactive: options.interactive }, clock.now());
+        let driver = Self {
+            agent,
+            clock,
+            pending: Vec::new(),
+            desk,
+            connector,
+            launcher,
+            read_config: Arc::new(options.read_config),
+            urgent,
+            streams,
+            processes: HashMap::new(),
+            fetches: HashMap::new(),
+            tunnels: HashMap::new(),
+            tunnel_tasks: JoinSet::new(),
+            asked: HashMap::new(),
+            next_job: 0,
+        };
+        Ok((driver, Inputs { urgent: urgent_inputs, streams: stream_inputs }))
+    }
+
+    /// Carries out all that is ordered; returns why the agent ends, once it does.
+    fn settle(&mut self) -> Option<Exit> {
+        loop {
+            while let Some(action) = self.agent.poll_action() {
+                if let Some(exit) = self.carry_out(action) {
+                    return Some(exit);
+                }
+            }
+            if self.pending.is_empty() {
+                return None;
+            }
+            for event in std::mem::take(&mut self.pending) {
+                self.hand(event);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.hand(event),
+            Input::Ask(command, answer) => {
+                let job = JobId(self.next_job);
+                self.next_job += 1;
+                self.asked.insert(job, answer);
+                self.hand(Event::Control { job, command });
+            }
+        }
+    }
+
+    /// Hands an event in, and forgets what it ends.
+    fn hand(&mut self, event: Event) {
+        match &event {
+            Event::Exited { child, .. } => drop(self.processes.remove(child)),
+            Event::Fetch { fetch, event } if event.is_last() => drop(self.fetches.remove(fetch)),
+            Event::DialFailed { conn, .. } | Event::Tunnel { conn, event: tunnel::Event::Closed(_) } => {
+                self.tunnels.remove(conn);
+            }
+            _ => {}
+        }
+        self.agent.handle_event(event, self.clock.now());
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Exit> {
+        match action {
+            Action::Signin(action) => self.desk.carry_out(action),
+            Action::Dial { conn, url, headers, hello } => self.dial(conn, url, headers, hello),
+            Action::Tunnel { conn, command } => {
+                if let Some(commands) = self.tunnels.get(&conn) {
+                    commands.send(command);
+                }
+            }
+            Action::Spawn { child, spawn } => {
+                self.pending.push(match self.launcher.spawn(child, spawn, self.streams.clone()) {
+                    Ok(process) => {
+                        let pid = process.pid();
+                        self.processes.insert(child, process);
+                        Event::Spawned { child, pid }
+                    }
+                    Err(error) => Event::SpawnFailed { child, error },
+                });
+            }
+            Action::Write { child, bytes } => {
+                if let Some(process) = self.processes.get(&child) {
+                    process.write(bytes);
+                }
+            }
+            Action::CloseStdin { child } => {
+                if let Some(process) = self.processes.get_mut(&child) {
+                    process.close_stdin();
+                }
+            }
+            Action::Kill { child, force } => {
+                if let Some(process) = self.processes.get(&child) {
+                    process.kill(force);
+                }
+            }
+            Action::Fetch { fetch, request } => {
+                let task = tokio::spawn(stream(self.connector.clone(), fetch, request, self.streams.clone()));
+                self.fetches.insert(fetch, task.abort_handle());
+            }
+            Action::AbortFetch { fetch } => {
+                if let Some(task) = self.fetches.remove(&fetch) {
+                    task.abort();
+                }
+            }
+            Action::ReadConfig => {
+                let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
+                tokio::task::spawn_blocking(move || urgent.send(Input::Event(Event::ConfigRead(read()))));
+            }
+            Action::ControlReply { job, json } => {
+                if let Some(answer) = self.asked.remove(&job) {
+                    let _ = answer.send(json);
+                }
+            }
+            Action::Exit(exit) => return Some(exit),
+        }
+        None
+    }
+
+    fn dial(&mut self, conn: ConnId, url: String, headers: http::HeaderMap, hello: Hello) {
+        let commands = Queue::new();
+        self.tunnels.insert(conn, commands.clone());
+        let (connector, clock, urgent) = (self.connector.clone(), self.clock, self.urgent.clone());
+        while self.tunnel_tasks.try_join_next().is_some() {}
+        self.tunnel_tasks.spawn(async move {
+            let mut ending = Ending { conn, urgent, told: false };
+            match ws::dial(&connector, &url, headers).await {
+                Ok((socket, dialect)) => {
+                    let settings = TunnelSettings { side: Side::Agent, dialect, hello };
+                    let connection = Connection::new(settings, clock.now());
+                    ending.bring(Event::Dialed { conn, dialect });
+                    let bring = |events: std::vec::Drain<'_, tunnel::Event>| {
+                        for event in events {
+                            ending.told |= matches!(event, tunnel::Event::Closed(_));
+                            ending.bring(Event::Tunnel { conn, event });
+                        }
+                    };
+                    ws::pump(socket, connection, &commands, clock, bring).await;
+                }
+                Err(error) => {
+                    ending.told = true;
+                    ending.bring(Event::DialFailed { conn, error });
+                }
+            }
+        });
+    }
+
+    /// Lets the tunnel say its last words.
+    async fn finish(mut self) {
+        let _ = timeout(LAST_WORDS, async { while self.tunnel_tasks.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Tells the machine of a tunnel's end, however its task ends.
+struct Ending {
+    conn: ConnId,
+    urgent: mpsc::UnboundedSender<Input>,
+    told: bool,
+}
+
+impl Ending {
+    fn bring(&self, event: Event) {
+        // The machine's task is gone when the process is about to end.
+        let _ = self.urgent.send(Input::Event(event));
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.told {
+            let closed = tunnel::Event::Closed(Close::new(CloseCode::Internal, "the tunnel's task failed"));
+            self.bring(Event::Tunnel { conn: self.conn, event: closed });
+        }
+    }
+}
+
+/// Makes a request to a local HTTP server and brings its answer piece by piece.
+async fn stream(connector: Connector, fetch: FetchId, request: Fetch, events: mpsc::Sender<Event>) {
+    let bring = async |event| events.send(Event::Fetch { fetch, event }).await.is_ok();
+    let mut response = match fetch::open(&connector, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            bring(FetchEvent::Failed(error)).await;
+            return;
+        }
+    };
+    let headers = std::mem::take(&mut response.headers);
+    let mut open = bring(FetchEvent::Head { status: response.status, headers }).await;
+    while open {
+        let (event, last) = match response.next().await {
+            Ok(Some(piece)) => (FetchEvent::Chunk(piece), false),
+            Ok(None) => (FetchEvent::End, true),
+            Err(error) => (FetchEvent::Failed(error), true),
+        };
+        open = bring(event).await && !last;
+    }
+}
+
+async fn serve_control(server: ipc::Server, urgent: mpsc::UnboundedSender<Input>) {
+    server
+        .serve(move |line| {
+            let urgent = urgent.clone();
+            async move {
+                let Ok(command) = serde_json::from_slice(&line) else {
+                    return Bytes::from_static(br#"{"ok":false,"error":"not a command"}"#);
+                };
+                let (answer, answered) = oneshot::channel();
+                let _ = urgent.send(Input::Ask(command, answer));
+                answered
+                    .await
+                    .unwrap_or_else(|_| Bytes::from_static(br#"{"ok":false,"error":"the agent is stopping"}"#))
+            }
+        })
+        .await;
+}
+
+fn identity(options: &Options) -> Result<Identity, AgentError> {
+    let path = options.config_dir.join("device-id");
+    let seed = device_seed(&path).map_err(|cause| AgentError::Unusable { path, cause })?;
+    // Two configurations on one machine are two devices: neither may take the other's connection for its own old one.
+    let device_id = files::short_hash(format!("{seed}\n{}", options.source).as_bytes());
+    let device = options.config.name.clone().unwrap_or_else(host_name);
+    Ok(Identity {
+        device: DeviceName::from(device),
+        device_id: DeviceId::from(device_id),
+        version: env!("CARGO_PKG_VERSION").into(),
+        os: std::env::consts::OS.into(),
+    })
+}
+
+/// What this machine's device ids are made of: drawn once.
+fn device_seed(path: &Path) -> io::Result<String> {
+    if let Some(kept) = files::read(path, 256)? {
+        return Ok(String::from_utf8_lossy(&kept).trim().to_owned());
+    }
+    let drawn = tunnel_core::entropy::bytes::<16>(&mut OsEntropy::new());
+    let seed: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+    files::replace(path, seed.as_bytes())?;
+    Ok(seed)
+}
+
+/// The machine's name.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Events of servers that wait for the machine: lines may be large, so not many.
+const STREAM_EVENTS: usize = 16;
+/// How long the closing handshake of the tunnel may take when the agent ends.
+const LAST_WORDS: Duration = Duration::from_millis(1500);

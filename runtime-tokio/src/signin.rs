@@ -1,0 +1,144 @@
+//! The driver of the agent's sign-in: alone for `login` and `logout`, and as a part of an agent.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tunnel_core::host::Machine;
+use tunnel_core::signin::machine::{Action, Event, Failure, Settings, Signin};
+
+use crate::callback::Callback;
+use crate::clock::Clock;
+use crate::entropy::OsEntropy;
+use crate::files::TokenFile;
+use crate::net::Connector;
+use crate::{browser, fetch};
+
+/// Which sign-in.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The relay's URL, as the configuration has it.
+    pub relay: String,
+    /// Where tokens are kept.
+    pub config_dir: PathBuf,
+    /// Whether a relay that is neither `https` nor loopback may be used.
+    pub allow_insecure: bool,
+}
+
+/// Signs in, in the browser where that is needed.
+///
+/// # Errors
+/// Why there is no token.
+pub async fn login(options: &Options) -> Result<(), Failure> {
+    run(options, Event::Start { interactive: true }).await
+}
+
+/// Forgets the tokens and revokes them at the relay.
+///
+/// # Errors
+/// Why they are not revoked.
+pub async fn logout(options: &Options) -> Result<(), Failure> {
+    run(options, Event::Logout).await
+}
+
+async fn run(options: &Options, first: Event) -> Result<(), Failure> {
+    let clock = Clock::new();
+    let settings = Settings { relay: options.relay.clone(), allow_insecure: options.allow_insecure };
+    let mut signin = Signin::new(settings, Box::new(OsEntropy::new()));
+    let (events, mut happened) = mpsc::unbounded_channel();
+    let tokens = TokenFile::new(&options.config_dir, &options.relay);
+    let mut desk = Desk::new(tokens, Connector::new(), move |event| drop(events.send(event)));
+    signin.handle_event(first, clock.now());
+    loop {
+        while let Some(action) = signin.poll_action() {
+            match action {
+                Action::Ready { .. } | Action::SignedOut => return Ok(()),
+                Action::Failed(failure) => return Err(failure),
+                action => desk.carry_out(action),
+            }
+        }
+        let deadline = signin.poll_timeout();
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep_until(clock.to_host(deadline.at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(event) = happened.recv() => signin.handle_event(event, clock.now()),
+            () = due => signin.handle_timeout(clock.now()),
+        }
+    }
+}
+
+/// Carries out what a sign-in orders, and brings what comes of it.
+pub(crate) struct Desk {
+    tokens: TokenFile,
+    connector: Connector,
+    bring: Bring,
+    listening: Listening,
+}
+
+type Bring = Arc<dyn Fn(Event) + Send + Sync>;
+type Listening = Arc<tokio::sync::Mutex<Option<Callback>>>;
+
+impl Desk {
+    pub(crate) fn new(tokens: TokenFile, connector: Connector, bring: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { tokens, connector, bring: Arc::new(bring), listening: Listening::default() }
+    }
+
+    /// Begins an order; never waits.
+    pub(crate) fn carry_out(&mut self, action: Action) {
+        let bring = Arc::clone(&self.bring);
+        let listening = Arc::clone(&self.listening);
+        match action {
+            Action::Load => self.on_file(|tokens| {
+                let loaded = tokens.load().unwrap_or_else(|reason| {
+                    tracing::warn!(reason, "cannot read the tokens");
+                    None
+                });
+                Event::Loaded(loaded)
+            }),
+            Action::Save(content) => self.on_file(move |tokens| Event::Saved(tokens.save(content.as_ref()))),
+            Action::Fetch { fetch, request } => {
+                let connector = self.connector.clone();
+                tokio::spawn(async move {
+                    let result = fetch::fetch(&connector, request).await;
+                    bring(Event::Fetched { fetch, result });
+                });
+            }
+            Action::Listen => {
+                tokio::spawn(async move {
+                    let mut place = listening.lock().await;
+                    let asked = Arc::clone(&bring);
+                    let result = Callback::listen(move |target| asked(Event::Callback { target })).await;
+                    let port = result.as_ref().map(Callback::port).map_err(Clone::clone);
+                    *place = result.ok();
+                    drop(place);
+                    bring(Event::Listening(port));
+                });
+            }
+            Action::AnswerCallback { page, ok } => {
+                // The lock is free: whoever asks was listened to.
+                if let Ok(place) = listening.try_lock()
+                    && let Some(callback) = &*place
+                {
+                    callback.answer(page, ok);
+                }
+            }
+            Action::StopListening => {
+                tokio::spawn(async move { drop(listening.lock().await.take()) });
+            }
+            Action::OpenBrowser { url } => browser::open(&url),
+            // For whoever drives the sign-in alone; inside an agent they stay inside.
+            Action::Ready { .. } | Action::SignedOut | Action::Failed(_) => {}
+        }
+    }
+
+    fn on_file(&self, work: impl FnOnce(&TokenFile) -> Event + Send + 'static) {
+        let tokens = self.tokens.clone();
+        let bring = Arc::clone(&self.bring);
+        tokio::task::spawn_blocking(move || bring(work(&tokens)));
+    }
+}
