@@ -66,6 +66,9 @@ pub(super) struct Dropped {
 impl Catalog {
     /// Takes in an update: JSON of [`catalog::Update`]. One that cannot be read at all changes nothing but the fault.
     pub(super) fn apply(&mut self, update: &Bytes, now: Instant) {
+        if !update.trim_ascii_start().starts_with(b"{") {
+            return self.refuse("it is not an object");
+        }
         let update = match serde_json::from_slice::<Update<'_>>(update) {
             Ok(update) if update.servers.len() <= limits::MAX_SERVERS => update,
             Ok(_) => return self.refuse("it lists too many servers"),

@@ -1,28 +1,19 @@
 //! The gate: the pure first step of every request. `&self`, shared by all connections, no lock.
 
-use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE, WWW_AUTHENTICATE,
-};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
-use maud::html;
 
-use super::catalog::is_printable;
-use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, route, session, shard};
+use super::service::{self, RESOURCE_DOCUMENT, Service};
+use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, handshake, route, session, shard};
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
 use crate::http::form::Form;
-use crate::http::page::page;
-use crate::http::rules::Cors;
 use crate::http::{Reply, RequestHead};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
@@ -262,13 +253,13 @@ impl Gate {
                 let limit = if head.method == Method::POST { self.settings.max_body } else { 0 };
                 Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
             }
-            Service::Health | Service::Nothing => Err(not_found()),
+            Service::Health | Service::Nothing => Err(service::not_found()),
         }
     }
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
     fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Reply> {
-        check_handshake(head)?;
+        handshake::check(head)?;
         let query = Form::parse(head.uri.query().unwrap_or_default())
             .map_err(|error| Reply::text(StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}\n")))?;
         let in_query = query.secret("token");
@@ -281,14 +272,15 @@ impl Gate {
             (token, _) => token,
         };
         let principal = self.principal(token, "/ws", "", snapshot, now)?;
-        let device = device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
+        let device =
+            handshake::device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
         let dialect = Dialect::of_upgrade(&head.headers);
         let mut headers = HeaderMap::new();
         let device_id = match dialect {
             Dialect::V1 => None,
             Dialect::V2 => {
                 headers.insert(tunnel::upgrade::HEADER, tunnel::upgrade::V2);
-                device_id(head)?
+                handshake::device_id(head)?
             }
         };
         Ok(Upgrade {
@@ -458,53 +450,6 @@ fn check_mcp_fields(head: &RequestHead) -> Result<Accepts, Reply> {
     }
 }
 
-/// The fields of a WebSocket handshake (RFC 6455 section 4.2.1).
-fn check_handshake(head: &RequestHead) -> Result<(), Reply> {
-    let lists = |name: HeaderName, word: &str| {
-        let values = head.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
-    };
-    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
-        let reply =
-            Reply::text(StatusCode::UPGRADE_REQUIRED, "agents connect here, by WebSocket; MCP clients use /mcp\n");
-        return Err(reply.with(UPGRADE, HeaderValue::from_static("websocket")));
-    }
-    if head.header(SEC_WEBSOCKET_VERSION) != Some("13") {
-        let reply = Reply::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13\n");
-        return Err(reply.with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
-    }
-    let key = head.header(SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key).ok());
-    if key.is_none_or(|key| key.len() != 16) {
-        return Err(Reply::text(StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is not one\n"));
-    }
-    Ok(())
-}
-
-fn device_name(name: Option<&str>) -> Result<DeviceName, &'static str> {
-    let name =
-        name.map(str::trim).filter(|name| !name.is_empty()).ok_or("the device's name is missing: /ws?name=…\n")?;
-    if name.len() > limits::MAX_DEVICE_NAME || !name.chars().all(is_printable) {
-        return Err(
-            "the device's name is too long or has characters that cannot be shown: set \"name\" in its configuration\n",
-        );
-    }
-    Ok(DeviceName::new(name))
-}
-
-fn device_id(head: &RequestHead) -> Result<Option<DeviceId>, Reply> {
-    if !head.headers.contains_key(DEVICE_HEADER) {
-        return Ok(None);
-    }
-    let fits = |id: &&str| {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        !id.is_empty() && id.len() <= MAX_DEVICE_ID && id.bytes().all(is_plain)
-    };
-    match head.header(DEVICE_HEADER).filter(fits) {
-        Some(id) => Ok(Some(DeviceId::new(id))),
-        None => Err(Reply::text(StatusCode::BAD_REQUEST, "the Mcp-Tunnel-Device header cannot be read\n")),
-    }
-}
-
 /// A JSON-RPC error as a whole reply.
 fn refusal(status: StatusCode, code: i64, id: Option<&RawId>, text: &str) -> Reply {
     Reply::json(status, envelope::error(id, code, text, None))
@@ -530,99 +475,5 @@ fn document(json: Bytes) -> Reply {
     Reply::json(StatusCode::OK, json).with(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"))
 }
 
-fn not_found() -> Reply {
-    page(
-        StatusCode::NOT_FOUND,
-        "Not found",
-        &html! {
-            h1 { "There is nothing here" }
-            p { "MCP clients connect to " code { "/mcp" } ". " a href="/" { "What this is" } "." }
-        },
-    )
-}
-
-/// What a path is for.
-enum Service<'a> {
-    /// `/healthz`, `/readyz`: for whoever watches the process, by any name.
-    Health,
-    /// `/mcp` and what is under it.
-    Mcp(Endpoint),
-    /// `/ws`.
-    Tunnel,
-    /// The authorization server's metadata.
-    Metadata,
-    /// The protected resource document of this path.
-    Resource(Cow<'a, str>),
-    /// A page for people.
-    Page,
-    /// A form that people send from a page.
-    Form,
-    /// An endpoint of sign-in that clients' pages may call too.
-    Open,
-    Nothing,
-}
-
-impl<'a> Service<'a> {
-    fn of(path: &'a str) -> Self {
-        match path {
-            "/healthz" | "/readyz" => Self::Health,
-            "/ws" => Self::Tunnel,
-            METADATA_DOCUMENT => Self::Metadata,
-            "/" | "/authorize" | "/callback" => Self::Page,
-            "/login" | "/consent" => Self::Form,
-            "/token" | "/register" | "/revoke" => Self::Open,
-            // RFC 9728 section 3.1: the resource's path follows the well-known one; none means the one resource.
-            RESOURCE_DOCUMENT => Self::Resource(Cow::Borrowed("/mcp")),
-            _ => match path.strip_prefix(RESOURCE_DOCUMENT) {
-                Some(resource) => route::endpoint(resource)
-                    .map_or(Self::Nothing, |endpoint| Self::Resource(Cow::Owned(route::endpoint_path(&endpoint)))),
-                None => route::endpoint(path).map_or(Self::Nothing, Self::Mcp),
-            },
-        }
-    }
-
-    /// Which pages may read the answers.
-    fn cors(&self) -> Cors {
-        match self {
-            Self::Mcp(_) => Cors::Allowed,
-            Self::Metadata | Self::Resource(_) | Self::Open => Cors::Open,
-            Self::Health | Self::Tunnel | Self::Page | Self::Form | Self::Nothing => Cors::Never,
-        }
-    }
-
-    /// Whether a foreign page's request is refused here. Pages and forms are judged where they are answered.
-    fn is_guarded(&self) -> bool {
-        match self {
-            Self::Mcp(_) | Self::Tunnel => true,
-            Self::Health | Self::Metadata | Self::Resource(_) => false,
-            Self::Page | Self::Form | Self::Open | Self::Nothing => false,
-        }
-    }
-
-    /// Answers 405 to a method that this path does not have, naming those that it has.
-    fn check_method(&self, head: &RequestHead) -> Result<(), Reply> {
-        let (allowed, allow): (&[Method], &'static str) = match self {
-            Self::Health | Self::Metadata | Self::Resource(_) | Self::Page => {
-                (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS")
-            }
-            Self::Tunnel => (&[Method::GET], "GET"),
-            Self::Form => (&[Method::GET, Method::HEAD, Method::POST], "GET, HEAD, POST"),
-            Self::Open => (&[Method::POST], "POST, OPTIONS"),
-            Self::Mcp(_) => (&[Method::GET, Method::POST, Method::DELETE], "GET, POST, DELETE, OPTIONS"),
-            Self::Nothing => return Ok(()),
-        };
-        if allowed.contains(&head.method) {
-            return Ok(());
-        }
-        let reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, format!("allowed here: {allow}\n"));
-        Err(reply.with(ALLOW, HeaderValue::from_static(allow)))
-    }
-}
-
-/// The request header of `/ws` that carries the device's id (dialect V2).
-pub const DEVICE_HEADER: &str = "mcp-tunnel-device";
-const MAX_DEVICE_ID: usize = 64;
-const METADATA_DOCUMENT: &str = "/.well-known/oauth-authorization-server";
-const RESOURCE_DOCUMENT: &str = "/.well-known/oauth-protected-resource";
 const TOKEN_IN_QUERY: &str = "tokens in the URL are refused, since URLs are logged: update this agent, or set \
 \"legacy\": {\"tokenInQuery\": true} in the relay's configuration\n";

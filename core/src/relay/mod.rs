@@ -8,6 +8,7 @@ mod catalog;
 mod device;
 mod failure;
 pub mod gate;
+mod handshake;
 mod initialize;
 mod listeners;
 mod listing;
@@ -15,9 +16,12 @@ mod meta;
 mod outlet;
 mod room;
 mod route;
+mod service;
 mod session;
 pub mod settings;
 pub mod shard;
+#[cfg(test)]
+mod tests;
 
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -1,0 +1,169 @@
+//! What agents answer in a room, and how a call ends.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::{Room, close, reset};
+use crate::id::{ConnId, ExchangeId, StreamId};
+use crate::limits;
+use crate::relay::calls::{self, Call, CallKey, Progress, Sink};
+use crate::relay::failure::Failure;
+use crate::relay::shard::{Cx, Lease, Timer};
+use crate::rpc::{self, RawId, envelope};
+use crate::tunnel::{CloseCode, Dialect, Outcome, ResetCode};
+
+impl Room {
+    pub(super) fn answer(&mut self, key: CallKey, outcome: Outcome, length: Option<u64>, cx: &mut Cx<'_>) {
+        let Some(call) = self.calls.get_mut(&key) else {
+            return tracing::debug!(conn = %key.0, call = %key.1, "late answer dropped");
+        };
+        if !call.answer(outcome, length) {
+            return tracing::warn!(conn = %key.0, call = %key.1, "second answer dropped");
+        }
+        self.renew(key, cx);
+    }
+
+    pub(super) fn data(&mut self, key: CallKey, bytes: Bytes, end: bool, cx: &mut Cx<'_>) {
+        let Some(call) = self.calls.get_mut(&key) else {
+            return tracing::debug!(conn = %key.0, call = %key.1, "late piece dropped");
+        };
+        match call.data(key, bytes, end, cx) {
+            Progress::More => self.renew(key, cx),
+            Progress::Done(response) => {
+                tracing::debug!(conn = %key.0, call = %key.1,
+                    elapsed_ms = cx.now.instant.saturating_since(call.opened).as_millis(), "call answered");
+                let sink = self.take(key, cx).map(|call| call.sink);
+                if let (Some(sink), Some(response)) = (sink, response) {
+                    self.deliver(sink, StatusCode::OK, response, cx);
+                }
+            }
+            Progress::Fault => {
+                let failure = Failure::Broken(call.place.clone());
+                reset(key, ResetCode::Internal, "the answer does not fit its announcement", cx);
+                self.fail(key, &failure, cx);
+            }
+            Progress::TooLarge => {
+                reset(key, ResetCode::TooLarge, "the answers of a batch are too long", cx);
+                self.fail(key, &Failure::BatchTooLarge, cx);
+            }
+        }
+    }
+
+    /// A message that belongs to a call. Only notifications pass: no client was told that it may be asked anything.
+    pub(super) fn message(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let passes = matches!(rpc::parse(&json), Ok(rpc::Message::Notification { .. }));
+        let sent = match &mut call.sink {
+            Sink::Reply(outlet) if passes => outlet.message(json, Some(key), credit, cx),
+            Sink::Reply(_) | Sink::Slot { .. } | Sink::Nobody => false,
+        };
+        if !sent {
+            tracing::trace!(conn = %key.0, call = %key.1, "message of a call dropped");
+            calls::consume(key, credit, cx);
+        }
+        self.renew(key, cx);
+    }
+
+    /// A tunnel is over: every call on it is answered at once.
+    pub(super) fn lose(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) {
+        let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
+        for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let place = self.calls.get(&key).expect("the call was just listed").place.clone();
+            self.fail(key, &Failure::Disconnected { place, code }, cx);
+        }
+        if self.devices.remove(&conn).is_some() {
+            cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
+            self.changed(cx);
+        }
+    }
+
+    pub(super) fn expel(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
+        tracing::info!(%conn, "tunnel's sign-in ended");
+        close(conn, CloseCode::Revoked, "the sign-in of this device was revoked or ran out", cx);
+        self.lose(conn, CloseCode::Revoked, cx);
+    }
+
+    /// Ends the calls of a client that may not have their answers any more; a batch ends with the last of its calls.
+    pub(super) fn end_calls(&mut self, meant: impl Fn(&Call) -> bool, cx: &mut Cx<'_>) {
+        let ended: Vec<CallKey> = self.calls.iter().filter(|(_, call)| meant(call)).map(|(key, _)| *key).collect();
+        for key in ended {
+            reset(key, ResetCode::Cancelled, "the client's sign-in or session ended", cx);
+            self.fail(key, &Failure::SignedOut, cx);
+        }
+    }
+
+    /// Any sign of life renews a call's idle limit.
+    pub(super) fn renew(&self, (conn, stream): CallKey, cx: &mut Cx<'_>) {
+        let idle = match self.devices.get(&conn).map(|device| device.dialect) {
+            Some(Dialect::V1) => cx.settings.call_idle.min(limits::V1_CALL_TIMEOUT),
+            Some(Dialect::V2) | None => cx.settings.call_idle,
+        };
+        cx.timers.set(Timer::Idle(conn, stream), cx.now.instant + idle);
+    }
+
+    /// Ends a call without a result.
+    pub(super) fn fail(&mut self, key: CallKey, failure: &Failure, cx: &mut Cx<'_>) {
+        let Some(call) = self.take(key, cx) else { return };
+        tracing::debug!(conn = %key.0, call = %key.1, reason = failure.reason(), code = failure.code(), "call failed");
+        let response = call.failed(failure);
+        match call.sink {
+            Sink::Reply(outlet) if outlet.is_mid_answer() => outlet.abort(cx),
+            sink => self.deliver(sink, StatusCode::OK, response, cx),
+        }
+    }
+
+    /// Takes a call off the books.
+    fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
+        let call = self.calls.remove(&key)?;
+        cx.timers.clear(&Timer::Idle(key.0, key.1));
+        self.requests.remove(&(call.session.clone(), call.id.clone()));
+        if let Some(exchange) = call.exchange {
+            self.replies.remove(&exchange);
+        }
+        Some(call)
+    }
+
+    /// Answers a request.
+    pub(super) fn respond(&mut self, sink: Sink, id: &RawId, result: Result<Bytes, Failure>, cx: &mut Cx<'_>) {
+        match (sink, result) {
+            (Sink::Reply(outlet), Ok(result)) if result.len() > limits::WHOLE_ANSWER => {
+                outlet.long(envelope::around_result(id), result, cx);
+            }
+            (sink, Ok(result)) => self.deliver(sink, StatusCode::OK, envelope::result(id, &result), cx),
+            (sink, Err(failure)) => self.deliver(sink, failure.status(), failure.response(id), cx),
+        }
+    }
+
+    /// Brings a whole response where it belongs.
+    pub(super) fn deliver(&mut self, sink: Sink, status: StatusCode, response: Bytes, cx: &mut Cx<'_>) {
+        match sink {
+            Sink::Reply(outlet) => outlet.whole(status, response, cx),
+            Sink::Slot { exchange, index, .. } => self.fill(exchange, index, response, cx),
+            Sink::Nobody => {}
+        }
+    }
+
+    /// Puts a response into its batch, and sends the batch when it was the last.
+    fn fill(&mut self, exchange: ExchangeId, index: usize, response: Bytes, cx: &mut Cx<'_>) {
+        let Some(batch) = self.batches.get_mut(&exchange) else { return };
+        let held: usize = batch.slots.iter().flatten().map(Bytes::len).sum();
+        let fits = held.saturating_add(response.len()) <= limits::MAX_BATCH_ANSWER;
+        let Some(slot) = batch.slots.get_mut(index) else { return };
+        *slot = Some(if fits { response } else { too_large(&response) });
+        if batch.slots.iter().all(Option::is_some)
+            && let Some(batch) = self.batches.remove(&exchange)
+        {
+            let whole = envelope::batch(batch.slots.iter().flatten().map(AsRef::as_ref));
+            batch.outlet.whole(StatusCode::OK, whole, cx);
+        }
+    }
+}
+
+/// The response that stands for one that its batch has no room for.
+fn too_large(response: &Bytes) -> Bytes {
+    let id = rpc::object::get(response, "id").and_then(|raw| RawId::from_raw(&raw));
+    let failure = Failure::BatchTooLarge;
+    id.map_or_else(|| rpc::envelope::error(None, failure.code(), failure.reason(), None), |id| failure.response(&id))
+}

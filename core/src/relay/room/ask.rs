@@ -1,0 +1,274 @@
+//! What clients ask of a room.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+
+use super::{Batch, Room, reset};
+use crate::id::{ConnId, FamilyId, StreamId};
+use crate::limits;
+use crate::mcp::method;
+use crate::relay::calls::{Call, Phase, Sink};
+use crate::relay::catalog::printable;
+use crate::relay::failure::{Failure, Place};
+use crate::relay::listing::Meaning;
+use crate::relay::outlet::Outlet;
+use crate::relay::shard::{Action, Cx};
+use crate::relay::{Content, Endpoint, Post, Request, Session, SessionKey, device, initialize, meta};
+use crate::rpc::{self, RawId, object::Object, quoted};
+use crate::tunnel::{Command, Dialect, OpenHead, ResetCode};
+
+impl Room {
+    /// A client's message.
+    pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
+        let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
+        let caller = Caller { session: post.session, endpoint: post.endpoint, family: post.principal.family.clone() };
+        match post.content {
+            Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
+            Content::Cancelled { params } => {
+                self.cancelled(&caller.session.key, &params, cx);
+                outlet.accepted(cx);
+            }
+            Content::Batch { requests, cancelled } => {
+                for params in cancelled {
+                    self.cancelled(&caller.session.key, &params, cx);
+                }
+                if requests.is_empty() {
+                    return outlet.accepted(cx);
+                }
+                self.batch(outlet, &caller, requests, cx);
+            }
+        }
+    }
+
+    fn request(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        match (request.method.as_str(), &caller.endpoint) {
+            (method::PING, _) => self.respond(sink, &request.id, Ok(Bytes::from_static(b"{}")), cx),
+            (method::INITIALIZE, _) => {
+                let result = self.initialize(caller, cx);
+                self.respond(sink, &request.id, result, cx);
+            }
+            (method::TOOLS_LIST, _) => {
+                let result = self.list(caller, &request.params, cx);
+                self.respond(sink, &request.id, result, cx);
+            }
+            (method::TOOLS_CALL, Endpoint::All) => self.call_by_name(sink, caller, request, cx),
+            (other, Endpoint::All) => {
+                let failure = Failure::NoSuchMethod(printable(other, limits::MAX_LISTED_NAME));
+                self.respond(sink, &request.id, Err(failure), cx);
+            }
+            (_, Endpoint::Server(_) | Endpoint::DeviceServer(..)) => self.forward(sink, caller, request, cx),
+        }
+    }
+
+    fn batch(&mut self, outlet: Outlet, caller: &Caller, requests: Vec<Result<Request, Bytes>>, cx: &mut Cx<'_>) {
+        let exchange = outlet.exchange();
+        outlet.hold(cx);
+        let slots = alloc::vec![None; requests.len()];
+        self.batches.insert(exchange, Batch { outlet, slots });
+        for (index, request) in requests.into_iter().enumerate() {
+            let sink = Sink::Slot { exchange, index, held: BytesMut::new() };
+            match request {
+                Ok(request) => self.request(sink, caller, request, cx),
+                Err(response) => self.deliver(sink, StatusCode::OK, response, cx),
+            }
+        }
+    }
+
+    fn initialize(&mut self, caller: &Caller, cx: &Cx<'_>) -> Result<Bytes, Failure> {
+        let version = caller.session.version;
+        match &caller.endpoint {
+            Endpoint::All => {
+                let servers = self.sources().into_iter().flat_map(|source| source.catalog.servers());
+                Ok(initialize::aggregated(version, servers))
+            }
+            single => {
+                let (_, _, server) = self.locate(single, cx)?;
+                Ok(initialize::transparent(version, server))
+            }
+        }
+    }
+
+    /// There is one page: a cursor can only be somebody else's.
+    fn list(&mut self, caller: &Caller, params: &Bytes, cx: &Cx<'_>) -> Result<Bytes, Failure> {
+        let cursor = rpc::object::get(params, "cursor").unwrap_or_default();
+        if !matches!(&cursor[..], b"" | b"null" | b"\"\"") {
+            return Err(Failure::BadParams("no such cursor: the list has one page"));
+        }
+        match &caller.endpoint {
+            Endpoint::All => Ok(self.listing(cx).body.clone()),
+            single => self.locate(single, cx).map(|(_, _, server)| server.list.clone()),
+        }
+    }
+
+    /// `tools/call` on `/mcp`: the name says where.
+    fn call_by_name(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        match self.errand_by_name(&request, cx) {
+            Ok(Some(errand)) => self.open(sink, caller, request.id, errand, cx),
+            Ok(None) => {
+                let result = self.meta(&request, cx);
+                self.respond(sink, &request.id, result, cx);
+            }
+            Err(failure) => self.respond(sink, &request.id, Err(failure), cx),
+        }
+    }
+
+    /// Where a call by name goes; `None` for a meta tool.
+    fn errand_by_name(&mut self, request: &Request, cx: &Cx<'_>) -> Result<Option<Errand>, Failure> {
+        let params =
+            Object::parse_or_empty(&request.params).map_err(|_| Failure::BadParams("params must be an object"))?;
+        let raw = params.get("name").unwrap_or_default();
+        let name = rpc::string(&raw).ok_or(Failure::BadParams("params.name must be the tool's name"))?;
+        if meta::NAMES.contains(&name.as_ref()) {
+            return Ok(None);
+        }
+        let shown = || printable(&name, limits::MAX_LISTED_NAME);
+        let target = match self.listing(cx).resolve(&name) {
+            Meaning::Tool(target) => target.clone(),
+            Meaning::Ambiguous(choices) => {
+                return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
+            }
+            Meaning::Unknown(near) => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
+        };
+        Ok(Some(Errand {
+            conn: target.conn,
+            server: target.server,
+            method: request.method.clone(),
+            params: params.replace(&[("name", quoted(&target.tool).as_bytes())]),
+            tool: Some(target.tool),
+        }))
+    }
+
+    /// Any request on an endpoint of one server: passed on as it is.
+    fn forward(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        match self.locate(&caller.endpoint, cx).map(|(conn, name, _)| (conn, name.clone())) {
+            Ok((conn, server)) => {
+                let is_call = request.method == method::TOOLS_CALL;
+                let tool = is_call.then(|| rpc::object::get(&request.params, "name")).flatten();
+                let tool = tool.and_then(|raw| rpc::string(&raw).map(|name| Arc::from(name.as_ref())));
+                let errand = Errand { conn, server, method: request.method, params: request.params, tool };
+                self.open(sink, caller, request.id, errand, cx);
+            }
+            Err(failure) => self.respond(sink, &request.id, Err(failure), cx),
+        }
+    }
+
+    fn meta(&mut self, request: &Request, cx: &mut Cx<'_>) -> Result<Bytes, Failure> {
+        let name = rpc::object::get(&request.params, "name").unwrap_or_default();
+        let arguments = rpc::object::get(&request.params, "arguments").unwrap_or_default();
+        if rpc::string(&name).as_deref() == Some(meta::STATUS) {
+            let now = cx.now.instant;
+            self.listing(cx);
+            let listing = self.listing.as_ref().expect("the listing was just made");
+            return Ok(meta::status(&device::sorted(&self.devices), listing, now));
+        }
+        let order = meta::restart(&arguments, &device::sorted(&self.devices))?;
+        for (conn, server) in order.commands {
+            tracing::info!(%conn, server = server.as_deref(), "restart ordered");
+            cx.out.push(Action::Tunnel { conn, command: Command::Restart { server } });
+        }
+        Ok(order.result)
+    }
+
+    /// Opens a call on its device's tunnel, or says why not.
+    fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
+        let request = (caller.session.key.clone(), id.clone());
+        match self.may_open(&request, &errand) {
+            Err(failure) => self.respond(sink, &id, Err(failure), cx),
+            Ok((place, stream)) => {
+                let key = (errand.conn, stream);
+                tracing::debug!(conn = %key.0, call = %key.1, device = %place.device,
+                    server = %place.server, method = %printable(&errand.method, limits::MAX_LISTED_NAME), "call opened");
+                let exchange = match &sink {
+                    Sink::Reply(outlet) => Some(outlet.exchange()),
+                    Sink::Slot { .. } | Sink::Nobody => None,
+                };
+                if let Sink::Reply(outlet) = &sink {
+                    outlet.hold(cx);
+                    self.replies.insert(outlet.exchange(), key);
+                }
+                self.requests.insert(request, key);
+                let call = Call {
+                    id,
+                    session: caller.session.key.clone(),
+                    family: caller.family.clone(),
+                    place,
+                    opened: cx.now.instant,
+                    exchange,
+                    sink,
+                    phase: Phase::Waiting,
+                };
+                self.calls.insert(key, call);
+                self.renew(key, cx);
+                let head = OpenHead {
+                    server: errand.server.to_string(),
+                    method: errand.method,
+                    version: Some(caller.session.version.as_str().to_string()),
+                    client: Some(caller.session.client.clone()),
+                    session: caller.session.key.0.to_string(),
+                    length: u64::try_from(errand.params.len()).unwrap_or_default(),
+                };
+                let v1_tool = errand.tool.as_deref().map(|tool| device::v1_tool(&errand.server, tool));
+                let command = Command::Open { stream, head, params: errand.params, v1_tool };
+                cx.out.push(Action::Tunnel { conn: errand.conn, command });
+            }
+        }
+    }
+
+    fn may_open(&mut self, request: &(SessionKey, RawId), errand: &Errand) -> Result<(Place, StreamId), Failure> {
+        if self.requests.contains_key(request) {
+            return Err(Failure::IdInUse);
+        }
+        if self.calls.len() >= limits::MAX_CALLS {
+            return Err(Failure::Overloaded);
+        }
+        let open = self.calls.range((errand.conn, StreamId(0))..=(errand.conn, StreamId(u32::MAX))).count();
+        let device = self.devices.get_mut(&errand.conn).expect("an errand's device was just found connected");
+        let (_, server) =
+            device.catalog.server(&errand.server).expect("an errand's server was just found on its device");
+        let place = Place { device: device.name.to_string(), server: errand.server.to_string() };
+        if device.leaving {
+            return Err(Failure::Leaving(place));
+        }
+        if !server.is_ready() {
+            return Err(Failure::NotReady { place, state: meta::state(server.state), reason: server.reason.clone() });
+        }
+        if device.dialect == Dialect::V1 && errand.method != method::TOOLS_CALL {
+            return Err(Failure::NoSuchMethod(printable(&errand.method, limits::MAX_LISTED_NAME)));
+        }
+        if open >= device.max_streams() {
+            return Err(Failure::Overloaded);
+        }
+        let stream = device.next_stream().ok_or_else(|| Failure::Leaving(place.clone()))?;
+        Ok((place, stream))
+    }
+
+    /// `notifications/cancelled`: of a request in the same session, or of none.
+    fn cancelled(&mut self, session: &SessionKey, params: &Bytes, cx: &mut Cx<'_>) {
+        let id = rpc::object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
+        if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
+            reset(key, ResetCode::Cancelled, "the client cancelled", cx);
+            self.fail(key, &Failure::Cancelled, cx);
+        }
+    }
+}
+
+/// Who asks, and where.
+struct Caller {
+    session: Session,
+    endpoint: Endpoint,
+    family: FamilyId,
+}
+
+/// A call that is about to be opened: where it goes, and with what.
+struct Errand {
+    conn: ConnId,
+    server: Arc<str>,
+    method: String,
+    params: Bytes,
+    /// The tool's own name, for V1.
+    tool: Option<Arc<str>>,
+}

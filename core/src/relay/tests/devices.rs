@@ -1,0 +1,168 @@
+use super::*;
+use crate::limits;
+use crate::mcp::code;
+use crate::tunnel::{Close, CloseCode};
+
+#[test]
+fn one_device_cannot_take_anothers_name() {
+    for (old, new, expected) in [
+        (Some("a"), Some("a"), "tunnel 1 close Replaced"),
+        (Some("a"), Some("b"), "tunnel 2 close NameTaken"),
+        (Some("a"), None, "tunnel 1 close Replaced"),
+        (None, Some("b"), "tunnel 1 close Replaced"),
+        (None, None, "tunnel 1 close Replaced"),
+    ] {
+        let mut world = World::new();
+        world.up(1, "laptop", old);
+        assert_eq!(world.drain(), [""; 0]);
+        world.up(2, "laptop", new);
+        assert_eq!(world.drain(), [expected], "{old:?} {new:?}");
+    }
+}
+
+#[test]
+fn replaced_tunnel_answers_its_calls_and_says_nothing_more() {
+    let mut world = World::ready();
+    world.call(7);
+    world.up(2, "laptop", Some("id-1"));
+    let actions = world.drain();
+    assert_eq!(actions[0], "tunnel 1 close Replaced");
+    assert_eq!(failure(&actions[1]), (code::AGENT_GONE, "device-disconnected".into()));
+    world.catalog(2, &files());
+    world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Replaced, "")));
+    assert!(world.call(8)[0].starts_with("tunnel 2 open 1"));
+}
+
+#[test]
+fn name_is_free_again_when_its_device_has_gone() {
+    let mut world = World::ready();
+    world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
+    world.up(2, "laptop", Some("other"));
+    assert_eq!(world.drain(), [""; 0]);
+}
+
+#[test]
+fn users_do_not_see_each_other() {
+    let mut world = World::ready();
+    world.user = "bob";
+    assert_eq!(failure(&world.call(7)[0]).1, "no-such-tool");
+    world.up(2, "laptop", Some("id-2"));
+    assert_eq!(world.drain(), [""; 0], "the same name of another user is another name");
+}
+
+#[test]
+fn devices_of_a_user_are_bounded() {
+    let mut world = World::new();
+    for conn in 0..=u64::try_from(limits::MAX_DEVICES).unwrap() {
+        world.up(conn, &format!("device-{conn}"), Some("id"));
+    }
+    assert_eq!(world.drain(), [format!("tunnel {} close Refused", limits::MAX_DEVICES)]);
+}
+
+#[test]
+fn revoked_family_loses_its_tunnels_and_its_calls() {
+    let mut world = World::ready();
+    world.call(7);
+    world.event(Event::Revoked { family: FamilyId::new("family-1") });
+    let actions = world.drain();
+    assert_eq!(actions[0], "tunnel 1 close Revoked");
+    assert_eq!(failure(&actions[1]).1, "device-disconnected");
+    assert_eq!(actions.len(), 2);
+
+    let mut world = World::ready();
+    world.call(7);
+    world.event(Event::Revoked { family: FamilyId::new("client-family") });
+    let actions = world.drain();
+    assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
+    assert_eq!(failure(&actions[1]).1, "signed-out");
+    assert_eq!(actions.len(), 2);
+}
+
+#[test]
+fn tunnel_ends_when_its_family_runs_out_also_when_the_clock_jumps() {
+    let mut world = World::ready();
+    assert_eq!(world.advance(Duration::from_secs(28_999)), [""; 0]);
+    assert_eq!(world.advance(Duration::from_secs(1)), ["tunnel 1 close Revoked"]);
+
+    let mut world = World::ready();
+    world.now.unix = UnixTime::from_secs(30_000);
+    assert_eq!(world.advance(Duration::from_secs(600)), ["tunnel 1 close Revoked"]);
+}
+
+#[test]
+fn status_tells_of_no_device() {
+    let mut world = World::new();
+    let status = world.ask(&call("status", 1));
+    assert_eq!(status["result"]["structuredContent"]["connected"], false);
+    assert!(status["result"]["content"][0]["text"].as_str().unwrap().starts_with("No device is connected"));
+    let list = world.ask(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    let names: Vec<_> = list["result"]["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+    assert_eq!(names, ["status", "restart"]);
+}
+
+#[test]
+fn status_shows_devices_servers_and_tools() {
+    let mut world = World::ready();
+    world.tunnel(1, tunnel::Event::Up(tunnel::Hello { os: "linux".into(), ..Default::default() }));
+    world.tunnel(1, tunnel::Event::RoundTrip { micros: 12_900 });
+    let failed = r#"{"name":"git","state":"failed","reason":"exit code 1\u001b[31m","sinceSecs":60,"tools":[]}"#;
+    world.catalog(1, &format!(r#"{{"servers":[{failed}]}}"#));
+    world.advance(Duration::from_secs(90));
+    let status = world.ask(&call("status", 1));
+    let device = &status["result"]["structuredContent"]["devices"][0];
+    assert_eq!(
+        *device,
+        serde_json::json!({
+            "name": "laptop", "uptimeSeconds": 90, "roundTripMs": 12, "dialect": "v2", "os": "linux",
+            "servers": [
+                {"name": "files", "state": "ready", "sinceSeconds": 90, "restarts": 0,
+                 "tools": ["files__read", "files__write"], "dropped": []},
+                {"name": "git", "state": "failed", "reason": "exit code 1 [31m", "sinceSeconds": 150, "restarts": 0,
+                 "tools": [], "dropped": []},
+            ]
+        })
+    );
+    let text = status["result"]["content"][0]["text"].as_str().unwrap();
+    assert_eq!(
+        text,
+        "laptop: connected for 1 min 30 s, round trip 12 ms\n  files: ready, 2 tools\n  git: failed (exit code 1 [31m), 0 tools\n"
+    );
+}
+
+fn restart(arguments: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"restart","arguments":{arguments}}}}}"#)
+}
+
+#[test]
+fn restart_orders_what_is_meant() {
+    for (arguments, expected) in [
+        ("{}", &["tunnel 2 restart None", "tunnel 1 restart None"][..]),
+        ("null", &["tunnel 2 restart None", "tunnel 1 restart None"]),
+        (r#"{"server":null,"device":"laptop"}"#, &["tunnel 1 restart None"]),
+        (r#"{"server":"files"}"#, &[r#"tunnel 2 restart Some("files")"#, r#"tunnel 1 restart Some("files")"#]),
+        (r#"{"server":"files","device":"desktop"}"#, &[r#"tunnel 2 restart Some("files")"#]),
+        (r#"{"server":"nothing"}"#, &[]),
+        (r#"{"device":"nothing"}"#, &[]),
+    ] {
+        let mut world = World::ready();
+        world.up(2, "desktop", Some("id-2"));
+        world.catalog(2, &files());
+        world.drain();
+        let mut actions = world.post(&restart(arguments));
+        let reply = actions.pop().unwrap();
+        assert_eq!(actions, expected, "{arguments}");
+        let is_error = format!("\"isError\":{}", expected.is_empty());
+        assert!(reply.contains(&is_error), "{reply}");
+    }
+}
+
+#[test]
+fn restart_refuses_other_arguments() {
+    let mut world = World::ready();
+    for arguments in ["[]", r#"{"server":1}"#, r#"{"device":{}}"#, "7"] {
+        let actions = world.post(&restart(arguments));
+        assert_eq!(failure(&actions[0]), (code::INVALID_PARAMS, "bad-params".into()), "{arguments}");
+    }
+    let actions = World::new().post(&restart("{}"));
+    assert!(actions[0].contains("No device is connected") && actions.len() == 1);
+}

@@ -1,0 +1,115 @@
+use super::*;
+use crate::limits;
+use crate::tunnel::{Close, CloseCode};
+
+const CHANGED: &str =
+    r#"body 1 +0 "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n""#;
+const HEARTBEAT: &str = r#"body 1 +0 ": keep-alive\n\n""#;
+
+/// A world that has been quiet for long, and a listener on exchange 1.
+fn listening() -> World {
+    let mut world = World::ready();
+    world.advance(limits::ANNOUNCE_LATE);
+    assert_eq!(world.listen(), ["begin 1 events", HEARTBEAT]);
+    world
+}
+
+#[test]
+fn quiet_stream_gets_heartbeats() {
+    let mut world = listening();
+    assert_eq!(world.advance(limits::HEARTBEAT), [HEARTBEAT]);
+}
+
+#[test]
+fn changes_of_a_moment_are_told_once() {
+    let mut world = listening();
+    world.catalog(1, &whole(&[server("files", &["read"])]));
+    world.catalog(1, &whole(&[server("files", &["read", "new"])]));
+    world.up(2, "desktop", Some("id-2"));
+    assert_eq!(world.drain(), [""; 0]);
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [CHANGED]);
+    world.tunnel(2, tunnel::Event::Closed(Close::new(CloseCode::Normal, "")));
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [CHANGED]);
+}
+
+#[test]
+fn list_that_is_the_same_again_is_no_news() {
+    let mut world = listening();
+    world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
+    world.up(2, "laptop", Some("id-1"));
+    world.catalog(2, &files());
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [""; 0]);
+}
+
+#[test]
+fn endpoints_of_one_server_hear_of_that_server_alone() {
+    let mut world = World::ready();
+    world.catalog(1, &whole(&[server("files", &["read"]), server("git", &["log"])]));
+    world.advance(limits::ANNOUNCE_LATE);
+    world.endpoint = Endpoint::Server("git".into());
+    world.listen();
+    world.catalog(1, &whole(&[server("files", &["read", "new"]), server("git", &["log"])]));
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [""; 0]);
+    world.catalog(1, &format!(r#"{{"servers":[{}]}}"#, server("git", &["log", "diff"])));
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [CHANGED]);
+    world.catalog(1, r#"{"removed":["git"]}"#);
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [CHANGED]);
+}
+
+#[test]
+fn listener_that_comes_soon_after_a_change_is_told() {
+    let mut world = World::ready();
+    assert_eq!(world.listen(), ["begin 1 events", HEARTBEAT, CHANGED]);
+}
+
+#[test]
+fn second_stream_of_a_session_takes_the_place_of_the_first() {
+    let mut world = listening();
+    assert_eq!(world.listen()[0], "finish 1");
+    world.session = "other";
+    assert_eq!(world.listen()[0], "begin 3 events");
+}
+
+#[test]
+fn listener_that_went_away_is_forgotten() {
+    let mut world = listening();
+    assert_eq!(world.gone(1), [""; 0]);
+    world.catalog(1, &whole(&[]));
+    assert_eq!(world.advance(limits::HEARTBEAT), [""; 0]);
+}
+
+#[test]
+fn stream_ends_with_its_session_its_family_and_the_relay() {
+    let mut world = listening();
+    world.event(Event::SessionEnded { user: UserId::new("bob"), session: SessionKey(Arc::from("s")) });
+    world.event(Event::Revoked { family: FamilyId::new("another") });
+    assert_eq!(world.drain(), [""; 0]);
+    world.event(Event::SessionEnded { user: UserId::new("ann"), session: SessionKey(Arc::from("s")) });
+    assert_eq!(world.drain(), ["finish 1"]);
+
+    let mut world = listening();
+    world.event(Event::Revoked { family: FamilyId::new("client-family") });
+    assert_eq!(world.drain(), ["finish 1"]);
+
+    let mut world = listening();
+    world.event(Event::Stop);
+    assert_eq!(world.drain(), ["tunnel 1 close GoingAway", "finish 1"]);
+
+    let mut world = listening();
+    let actions = world.advance(Duration::from_secs(20_000));
+    assert_eq!(actions.last().map(String::as_str), Some("finish 1"), "its family ran out");
+}
+
+#[test]
+fn listeners_of_a_user_are_bounded() {
+    const SESSIONS: [&str; 2] = ["a", "b"];
+    let mut world = World::new();
+    for index in 0..limits::MAX_LISTENERS {
+        world.endpoint = Endpoint::Server(format!("server-{index}"));
+        world.session = SESSIONS[0];
+        assert!(world.listen()[0].starts_with("begin"));
+    }
+    world.session = SESSIONS[1];
+    let actions = world.listen();
+    assert!(actions[0].contains(" 503 ") && actions.len() == 1, "{actions:?}");
+}

@@ -1,0 +1,288 @@
+//! What a shard and a gate do: given, when, then all actions, none left over.
+
+mod calls;
+mod catalogs;
+mod devices;
+mod gate;
+mod listeners;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::shard::{Action, Event, Shard};
+use super::{Accepts, Capabilities, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings};
+use crate::config::{Local, Login, Naming, RelayConfig};
+use crate::entropy::Seeded;
+use crate::host::Machine;
+use crate::id::{ClientId, ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
+use crate::mcp::Version;
+use crate::oauth::{Principal, Role};
+use crate::rpc::{self, Message};
+use crate::time::{Instant, Now, UnixTime};
+use crate::tunnel::{self, Command, Dialect, Outcome};
+
+pub(super) fn config() -> RelayConfig {
+    RelayConfig {
+        login: Login::Local(Local { users: Vec::new() }),
+        host: "127.0.0.1".into(),
+        port: 3000,
+        public_url: Some("https://relay.example".into()),
+        secret: None,
+        state_dir: None,
+        naming: Naming::Auto,
+        token_in_query: false,
+        allowed_origins: std::vec!["https://app.example".into()],
+        trusted_proxies: Vec::new(),
+        max_body: 1 << 20,
+        call_idle_secs: 1800,
+    }
+}
+
+pub(super) fn principal(user: &str, role: Role) -> Principal {
+    Principal {
+        user: UserId::new(user),
+        client: ClientId::new("client"),
+        role,
+        audience: format!("https://relay.example{}", role.path()),
+        scopes: BTreeSet::from([role.scope().to_string()]),
+        family: FamilyId::new("client-family"),
+        expires: UnixTime::from_secs(10_000),
+        family_expires: UnixTime::from_secs(20_000),
+    }
+}
+
+/// A shard, its time, and who talks to it.
+struct World {
+    shard: Shard,
+    now: Now,
+    exchanges: u64,
+    user: &'static str,
+    session: &'static str,
+    endpoint: Endpoint,
+    accepts: Accepts,
+    version: Version,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(&config())
+    }
+
+    fn with(config: &RelayConfig) -> Self {
+        let settings = Settings::from_config(config, "https://relay.example");
+        Self {
+            shard: Shard::new(Arc::new(settings), Box::new(Seeded::new(1))),
+            now: Now { instant: Instant::from_micros(1_000_000_000), unix: UnixTime::from_secs(1_000) },
+            exchanges: 0,
+            user: "ann",
+            session: "s",
+            endpoint: Endpoint::All,
+            accepts: Accepts::Either,
+            version: Version::V2025_11_25,
+        }
+    }
+
+    /// A world with the device `laptop` on connection 1, whose server `files` has the tools `read` and `write`.
+    fn ready() -> Self {
+        let mut world = Self::new();
+        world.up(1, "laptop", Some("id-1"));
+        world.catalog(1, &files());
+        world.drain();
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        self.shard.handle_event(event, self.now);
+    }
+
+    fn drain(&mut self) -> Vec<String> {
+        core::iter::from_fn(|| self.shard.poll_action()).map(|action| show(&action)).collect()
+    }
+
+    fn advance(&mut self, by: Duration) -> Vec<String> {
+        self.now = Now { instant: self.now.instant + by, unix: self.now.unix + by };
+        self.shard.handle_timeout(self.now);
+        self.drain()
+    }
+
+    fn up(&mut self, conn: u64, device: &str, id: Option<&str>) {
+        let dialect = if id.is_some() { Dialect::V2 } else { Dialect::V1 };
+        self.event(Event::TunnelUp {
+            conn: ConnId(conn),
+            user: UserId::new(self.user),
+            device: DeviceName::new(device),
+            device_id: id.map(DeviceId::new),
+            family: FamilyId::new(format!("family-{conn}")),
+            expires: UnixTime::from_secs(30_000),
+            dialect,
+        });
+    }
+
+    fn catalog(&mut self, conn: u64, json: &str) {
+        self.tunnel(conn, tunnel::Event::Catalog(Bytes::copy_from_slice(json.as_bytes())));
+    }
+
+    fn tunnel(&mut self, conn: u64, event: tunnel::Event) {
+        self.event(Event::Tunnel { conn: ConnId(conn), event });
+    }
+
+    fn post(&mut self, json: &str) -> Vec<String> {
+        let body = Bytes::copy_from_slice(json.as_bytes());
+        let content = match rpc::parse(&body).unwrap() {
+            Message::Request { id, method, params } => Content::Request(Request { id, method, params }),
+            Message::Notification { params, .. } => Content::Cancelled { params },
+            Message::Response { .. } => panic!("responses never reach a shard"),
+        };
+        self.content(content)
+    }
+
+    fn content(&mut self, content: Content) -> Vec<String> {
+        self.exchanges += 1;
+        let post = Post {
+            exchange: ExchangeId(self.exchanges),
+            principal: Arc::new(principal(self.user, Role::Client)),
+            endpoint: self.endpoint.clone(),
+            session: self.session(),
+            accepts: self.accepts,
+            headers: HeaderMap::new(),
+            content,
+        };
+        self.event(Event::Post(post));
+        self.drain()
+    }
+
+    fn listen(&mut self) -> Vec<String> {
+        self.exchanges += 1;
+        let listen = Listen {
+            exchange: ExchangeId(self.exchanges),
+            principal: Arc::new(principal(self.user, Role::Client)),
+            endpoint: self.endpoint.clone(),
+            session: self.session(),
+            headers: HeaderMap::new(),
+        };
+        self.event(Event::Listen(listen));
+        self.drain()
+    }
+
+    fn session(&self) -> Session {
+        Session {
+            key: SessionKey(Arc::from(self.session)),
+            version: self.version,
+            client: "Cursor 1".into(),
+            capabilities: Capabilities::default(),
+            expires: UnixTime::from_secs(100_000),
+        }
+    }
+
+    /// Calls `files__read` with request id `id`.
+    fn call(&mut self, id: u32) -> Vec<String> {
+        self.post(&call("files__read", id))
+    }
+
+    fn answer(&mut self, conn: u64, stream: u32, length: Option<u64>) -> Vec<String> {
+        let stream = StreamId(stream);
+        self.tunnel(conn, tunnel::Event::Answer { stream, outcome: Outcome::Result, length });
+        self.drain()
+    }
+
+    fn data(&mut self, conn: u64, stream: u32, text: &str, end: bool) -> Vec<String> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        self.tunnel(conn, tunnel::Event::Data { stream: StreamId(stream), bytes, end });
+        self.drain()
+    }
+
+    fn progress(&mut self, conn: u64, stream: u32) -> Vec<String> {
+        let json = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/progress"}"#);
+        self.tunnel(conn, tunnel::Event::Message { stream: StreamId(stream), json, credit: 51 });
+        self.drain()
+    }
+
+    fn gone(&mut self, exchange: u64) -> Vec<String> {
+        self.event(Event::Gone { exchange: ExchangeId(exchange) });
+        self.drain()
+    }
+
+    /// The result of a request that is answered at once.
+    fn ask(&mut self, json: &str) -> serde_json::Value {
+        let actions = self.post(json);
+        let [action] = actions.as_slice() else { panic!("more than a reply: {actions:?}") };
+        let json = action.splitn(4, ' ').nth(3).unwrap();
+        serde_json::from_str(json).unwrap()
+    }
+}
+
+pub(super) fn call(tool: &str, id: u32) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":1.0}}}}}}"#
+    )
+}
+
+fn files() -> String {
+    whole(&[server("files", &["read", "write"])])
+}
+
+fn whole(servers: &[String]) -> String {
+    format!(r#"{{"whole":true,"servers":[{}]}}"#, servers.join(","))
+}
+
+fn server(name: &str, tools: &[&str]) -> String {
+    let tools: Vec<_> = tools
+        .iter()
+        .map(|tool| format!(r#"{{"name":"{tool}","description":"Tool {tool}","inputSchema":{{"type":"object"}}}}"#))
+        .collect();
+    format!(r#"{{"name":"{name}","state":"ready","tools":[{}]}}"#, tools.join(","))
+}
+
+/// An action in a line.
+fn show(action: &Action) -> String {
+    let text = |bytes: &Bytes| core::str::from_utf8(bytes).unwrap().to_string();
+    match action {
+        Action::Reply { exchange, reply } => {
+            format!("reply {exchange} {} {}", reply.status.as_u16(), text(&reply.body))
+        }
+        Action::Begin { exchange, head, source } => {
+            let kind = head.headers["content-type"].to_str().unwrap();
+            let kind = if kind == "text/event-stream" { "events" } else { "json" };
+            let length = head.length.map_or(String::new(), |length| format!(" of {length}"));
+            let source = source.map_or(String::new(), |(conn, stream)| format!(" from {conn}/{stream}"));
+            format!("begin {exchange} {kind}{length}{source}")
+        }
+        Action::Body { exchange, bytes, credit } => format!("body {exchange} +{credit} {:?}", text(bytes)),
+        Action::Finish { exchange } => format!("finish {exchange}"),
+        Action::Abort { exchange } => format!("abort {exchange}"),
+        Action::Tunnel { conn, command } => format!("tunnel {conn} {}", show_command(command)),
+    }
+}
+
+fn show_command(command: &Command) -> String {
+    match command {
+        Command::Open { stream, head, params, v1_tool } => {
+            let params = core::str::from_utf8(params).unwrap();
+            let v1 = v1_tool.as_ref().map_or(String::new(), |tool| format!(" v1 {tool}"));
+            assert_eq!(head.length, params.len() as u64);
+            format!("open {stream} {} {} {params}{v1}", head.server, head.method)
+        }
+        Command::Consumed { stream, bytes } => format!("consumed {stream} {bytes}"),
+        Command::Reset { stream, code, .. } => format!("reset {stream} {code:?}"),
+        Command::Restart { server } => format!("restart {server:?}"),
+        Command::Close(close) => format!("close {:?}", close.code),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The code and the reason of the error in a reply.
+fn failure(action: &str) -> (i64, String) {
+    let start = action.find('{').unwrap();
+    let end = action.rfind('}').unwrap();
+    let text = action[start..=end].replace("\\\"", "\"").replace("\\\\", "\\");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    (json["error"]["code"].as_i64().unwrap(), json["error"]["data"]["reason"].as_str().unwrap_or_default().to_string())
+}
