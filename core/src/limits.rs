@@ -253,3 +253,5 @@ pub const REFRESH_FUTILE: Duration = Duration::from_secs(30);
 pub const REFRESH_BROKEN_MAX: u32 = 3;
 /// How long a person may take to sign in in the browser.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Between attempts to sign in while no token is needed: tokens that nobody refreshes run out in the end.
+pub const SIGNIN_RETRY: Duration = Duration::from_secs(60);

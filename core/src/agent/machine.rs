@@ -37,8 +37,8 @@ pub struct Agent {
     interactive: bool,
     /// `None` with a minted token.
     signin: Option<Signin>,
-    /// Whether there was a token already.
-    signed_in: bool,
+    /// Whether the sign-in has given up, and waits to be started again.
+    signin_idle: bool,
     uplink: Uplink,
     watch: Watch,
     servers: BTreeMap<Slot, Server>,
@@ -101,7 +101,7 @@ impl Agent {
             started: Instant::default(),
             interactive: false,
             signin,
-            signed_in: false,
+            signin_idle: false,
             watch: Watch::default(),
             servers: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -121,6 +121,7 @@ impl Agent {
         self.cx.now = self.clamp.clamp(now);
         if self.watch.woke(self.cx.now) && self.phase == Phase::Running {
             tracing::info!("the machine was asleep");
+            self.fire_early(Timer::SigninAgain);
             let wish = self.uplink.woke(&mut self.cx);
             self.grant(wish);
         }
@@ -138,6 +139,7 @@ impl Agent {
             Event::DialFailed { .. } => {}
             Event::Tunnel { conn, event } => self.tunnel_event(conn, event),
             Event::Nudge if self.phase == Phase::Running => {
+                self.fire_early(Timer::SigninAgain);
                 let wish = self.uplink.nudge(&mut self.cx);
                 self.grant(wish);
             }
@@ -194,6 +196,14 @@ impl Agent {
                 server.fetched(fetch, event, cx);
             }
             _ => {}
+        }
+    }
+
+    /// Does now what would be due later, if it is planned at all.
+    fn fire_early(&mut self, timer: Timer) {
+        if self.cx.timers.get(&timer).is_some() {
+            self.cx.timers.clear(&timer);
+            self.fire(timer);
         }
     }
 
@@ -299,13 +309,16 @@ impl Agent {
 
     /// Something of the sign-in.
     fn signin_event(&mut self, event: signin::Event) {
-        // Tokens of an earlier run: signed in, also while the relay cannot be reached.
-        let cached = matches!(&event, signin::Event::Loaded(Some(tokens)) if !tokens.is_empty());
+        if matches!(event, signin::Event::Start { .. }) {
+            self.signin_idle = false;
+            self.cx.timers.clear(&Timer::SigninAgain);
+        }
         if let Some(signin) = &mut self.signin {
             signin.handle_event(event, self.cx.now);
         }
         self.drain_signin();
-        if cached && self.phase == Phase::Running {
+        // With tokens of an earlier run this device is signed in, also while the relay cannot be reached.
+        if self.phase == Phase::Running && self.has_tokens() {
             self.start_servers();
         }
     }
@@ -314,7 +327,6 @@ impl Agent {
         while let Some(action) = self.signin.as_mut().and_then(Machine::poll_action) {
             match action {
                 signin::Action::Ready { access, expires } if self.phase == Phase::Running => {
-                    self.signed_in = true;
                     self.start_servers();
                     let wish = self.uplink.token(access, expires, &mut self.cx);
                     self.grant(wish);
@@ -327,15 +339,14 @@ impl Agent {
     }
 
     fn signin_failed(&mut self, failure: Failure) {
-        tracing::warn!(reason = failure.to_string().as_str(), "no token");
-        self.uplink.note(people(&failure.to_string(), limits::MAX_REASON));
+        self.signin_idle = true;
+        let reason = failure.to_string();
+        tracing::warn!(reason = reason.as_str(), "no token");
+        self.uplink.note(people(&reason, limits::MAX_REASON));
         match failure {
-            // It is tried again by itself.
-            Failure::Unreachable { .. } => {}
-            // It was a relay before: a captive portal, a maintenance page.
-            Failure::NotARelay { .. } if self.signed_in => {
-                self.cx.timers.set(Timer::SigninAgain, self.cx.now.instant + limits::RECONNECT_REFUSED);
-            }
+            Failure::Unreachable { .. } => self.sign_in_again(),
+            // Somebody has signed in there, so that it is a relay: a captive portal or a maintenance page is in between.
+            Failure::NotARelay { .. } if self.has_tokens() => self.sign_in_again(),
             Failure::NotARelay { .. }
             | Failure::NeedsLogin { .. }
             | Failure::Refused { .. }
@@ -343,10 +354,24 @@ impl Agent {
         }
     }
 
+    /// Plans the next attempt: when the relay is dialled the next time, or, if that needs no token now, in a while.
+    fn sign_in_again(&mut self) {
+        if !self.uplink.wait_for_token(&mut self.cx) {
+            self.cx.timers.set(Timer::SigninAgain, self.cx.now.instant + limits::SIGNIN_RETRY);
+        }
+    }
+
+    fn has_tokens(&self) -> bool {
+        self.signin.as_ref().is_some_and(Signin::has_tokens)
+    }
+
     /// Does what the uplink wants.
     fn grant(&mut self, wish: Wish) {
         match wish {
             Wish::Nothing => {}
+            Wish::Signin if self.signin_idle => {
+                self.signin_event(signin::Event::Start { interactive: self.interactive });
+            }
             Wish::Signin => self.signin_event(signin::Event::Refused),
             Wish::Exit(exit) => self.stop(exit),
         }

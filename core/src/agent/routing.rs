@@ -13,7 +13,7 @@ use super::cx::{RequestId, Slot};
 use crate::id::{ConnId, StreamId};
 use crate::mcp::code;
 use crate::rpc::RawId;
-use crate::rpc::object::{self, NotAnObject, Object};
+use crate::rpc::object::{NotAnObject, Object};
 
 /// The calls under way.
 #[derive(Debug, Default)]
@@ -111,16 +111,6 @@ pub(super) fn progress_of(params: &Bytes) -> Option<(RequestId, Object)> {
     Some((RequestId(request), params))
 }
 
-/// `params` of a `tools/call` with another name.
-pub(super) fn renamed(params: &Bytes, name: &str) -> Result<Bytes, NotAnObject> {
-    Ok(Object::parse(params)?.set(&[("name", crate::rpc::quoted(name).as_bytes())]))
-}
-
-/// The tool that a `tools/call` names.
-pub(super) fn tool_name(params: &Bytes) -> Option<alloc::string::String> {
-    object::get(params, "name").and_then(|raw| crate::rpc::string(&raw).map(alloc::borrow::Cow::into_owned))
-}
-
 /// The code of a raw `error` object.
 pub(super) fn error_code(error: &[u8]) -> i64 {
     #[derive(Deserialize)]
@@ -135,6 +125,7 @@ const TOKEN: &str = "progressToken";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::object;
 
     const PARAMS: &str = r#"{"name":"x","arguments":{"n":1e400}, "_meta":{"a":null,"progressToken":"mine","b":1}}"#;
 

@@ -3,6 +3,7 @@
 mod calls;
 mod http;
 mod lives;
+mod signin;
 mod uplink;
 
 use alloc::collections::VecDeque;

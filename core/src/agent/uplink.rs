@@ -5,7 +5,7 @@
 //!                      ▲  │ failed      │ closed
 //!              backoff │  ▼             ▼
 //!                     Waiting ◄─────────┤
-//!   SigningIn ◄── 401, revoked ─────────┤
+//!   SigningIn ◄── 401, revoked ─────────┤   (without a token, Waiting leads to SigningIn, and a failed sign-in back)
 //!   Halted ◄── do not retry ────────────┘   (SIGHUP dials)
 //! ```
 //!
@@ -128,9 +128,9 @@ impl Uplink {
     }
 
     /// The connection, if it is usable.
-    pub(super) fn up(&self) -> Option<(ConnId, Dialect)> {
+    pub(super) fn up(&self) -> Option<ConnId> {
         match &self.state {
-            State::Open(Open { conn, dialect, up: true, .. }) => Some((*conn, *dialect)),
+            State::Open(Open { conn, up: true, .. }) => Some(*conn),
             _ => None,
         }
     }
@@ -159,6 +159,15 @@ impl Uplink {
             // A refresh: an open tunnel belongs to its grant, not to its token.
             State::Dialing(_) | State::Open(_) | State::Waiting | State::Halted | State::Closed => Wish::Nothing,
         }
+    }
+
+    /// No token can be had now. `true`: one is needed, and it is tried again when the relay would be dialled.
+    pub(super) fn wait_for_token(&mut self, cx: &mut Cx) -> bool {
+        let needed = matches!(self.state, State::Idle | State::SigningIn);
+        if needed {
+            self.wait(Duration::ZERO, cx);
+        }
+        needed
     }
 
     /// Dials, if there is a token that may still be good.

@@ -132,6 +132,12 @@ impl Signin {
             broken: 0,
         }
     }
+
+    /// Whether somebody has signed in here, now or in an earlier run. The tokens may have run out.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
 }
 
 impl Machine for Signin {

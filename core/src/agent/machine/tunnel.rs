@@ -8,16 +8,15 @@ use bytes::Bytes;
 
 use super::{Action, Agent, Phase};
 use crate::agent::cx::{Report, RequestId, Slot};
-use crate::agent::routing::{self, Route};
+use crate::agent::routing::Route;
 use crate::agent::server::{Server, people};
 use crate::agent::status;
 use crate::id::{ConnId, StreamId};
 use crate::limits;
 use crate::mcp::{catalog, code, method};
-use crate::names;
 use crate::rpc::envelope;
 use crate::time::Instant;
-use crate::tunnel::{self, Command, Dialect, OpenHead, Outcome};
+use crate::tunnel::{self, Command, OpenHead, Outcome};
 
 impl Agent {
     pub(super) fn tunnel_event(&mut self, conn: ConnId, event: tunnel::Event) {
@@ -59,10 +58,14 @@ impl Agent {
     }
 
     fn call(&mut self, conn: ConnId, stream: StreamId, head: OpenHead, params: Bytes) {
-        let server = people(&head.server, limits::MAX_QUOTE);
-        tracing::debug!(call = stream.0, server, method = people(&head.method, limits::MAX_QUOTE), "call");
-        match self.destination(&head, params) {
-            Ok((slot, params)) => {
+        tracing::debug!(
+            call = stream.0,
+            server = people(&head.server, limits::MAX_QUOTE),
+            method = people(&head.method, limits::MAX_QUOTE),
+            "call"
+        );
+        match self.destination(&head) {
+            Ok(slot) => {
                 let request = self.cx.request_id();
                 if !self.routes.add(request, Route { conn, stream, slot }) {
                     return tracing::debug!(call = stream.0, "second call on one stream dropped");
@@ -79,8 +82,8 @@ impl Agent {
         }
     }
 
-    /// Where a call goes, and its params there; or the error that answers it.
-    fn destination(&mut self, head: &OpenHead, params: Bytes) -> Result<(Slot, Bytes), (i64, String)> {
+    /// Where a call goes; or the error that answers it.
+    fn destination(&self, head: &OpenHead) -> Result<Slot, (i64, String)> {
         if self.routes.len() >= limits::MAX_STREAMS {
             return Err((code::OVERLOADED, "too many calls at once".to_string()));
         }
@@ -88,34 +91,11 @@ impl Agent {
         if head.method == method::INITIALIZE || method::is_notification(&head.method) {
             return Err((code::METHOD_NOT_FOUND, "this method cannot be called".to_string()));
         }
-        if !head.server.is_empty() {
-            return match self.names.get(&head.server) {
-                Some(slot) => Ok((*slot, params)),
-                None => {
-                    let name = people(&head.server, limits::MAX_QUOTE);
-                    Err((code::SERVER_UNAVAILABLE, format!("no server is named \"{name}\" on this device")))
-                }
-            };
-        }
-        // Dialect V1 knows tools by their listed names alone.
-        let listed = routing::tool_name(&params).unwrap_or_default();
-        let Some((slot, tool)) = self.find_listed(&listed) else {
-            return Err((code::INVALID_PARAMS, format!("unknown tool: {}", people(&listed, limits::MAX_QUOTE))));
+        let Some(slot) = self.names.get(&head.server) else {
+            let name = people(&head.server, limits::MAX_QUOTE);
+            return Err((code::SERVER_UNAVAILABLE, format!("no server is named \"{name}\" on this device")));
         };
-        let params = routing::renamed(&params, &tool)
-            .map_err(|error| (code::INVALID_PARAMS, format!("invalid params: {error}")))?;
-        Ok((slot, params))
-    }
-
-    /// The server and tool that are listed as `listed` in dialect V1.
-    fn find_listed(&self, listed: &str) -> Option<(Slot, String)> {
-        let (label, _) = names::split(listed)?;
-        let mut named = self.names.iter().filter(|(name, _)| names::label(name) == label);
-        named.find_map(|(name, slot)| {
-            let mut tools = self.servers.get(slot)?.tools().iter();
-            let tool = tools.find(|tool| names::listed(None, name, &tool.name) == listed)?;
-            Some((*slot, tool.name.clone()))
-        })
+        Ok(*slot)
     }
 
     fn cancel(&mut self, request: RequestId, route: Route, reason: &str) {
@@ -141,7 +121,7 @@ impl Agent {
                 }
             }
             Report::Notice { server, json } => {
-                if let Some((conn, Dialect::V2)) = self.uplink.up() {
+                if let Some(conn) = self.uplink.up() {
                     let command = Command::Notice { server, json };
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
@@ -153,13 +133,13 @@ impl Agent {
     pub(super) fn send_catalog(&mut self) {
         let pending = core::mem::take(&mut self.catalog);
         // A relay that is dialled later hears everything.
-        let Some((conn, dialect)) = self.uplink.up() else { return };
+        let Some(conn) = self.uplink.up() else { return };
         let changed: Vec<Slot> = pending.changed.iter().copied().filter(|slot| self.is_current(*slot)).collect();
         if !pending.whole && changed.is_empty() && pending.removed.is_empty() {
             return;
         }
-        // V1 has no changes, only lists. A catalog that does not fit is cut as a whole, so that it is cut fairly.
-        let whole = pending.whole || dialect == Dialect::V1 || !self.fits();
+        // One that does not fit is cut as a whole, so that what is left does not depend on what changed last.
+        let whole = pending.whole || !self.fits();
         let now = self.cx.now.instant;
         let update = if whole {
             catalog::Update { whole: true, servers: self.whole_catalog(now), removed: Vec::new() }
@@ -183,7 +163,7 @@ impl Agent {
 
     /// Whether all tools of all servers fit into a catalog.
     fn fits(&self) -> bool {
-        let tools: usize = self.current().map(|server| server.tools().len()).sum();
+        let tools: usize = self.current().map(|server| server.tool_count()).sum();
         let bytes: usize = self.current().map(Server::weight).sum();
         tools <= limits::MAX_TOOLS && bytes <= limits::MAX_CATALOG
     }
@@ -195,7 +175,7 @@ impl Agent {
         let mut servers = Vec::new();
         for server in self.current() {
             let (count, bytes) = server.prefix(tools_left, bytes_left);
-            if count < server.tools().len() {
+            if count < server.tool_count() {
                 tracing::warn!(server = server.name(), tools = count, "catalog full: the other tools are left out");
             }
             tools_left -= count;

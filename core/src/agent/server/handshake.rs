@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{About, Fault, Link, Server, State, Timer, Tool, people};
+use super::{About, Fault, Link, Server, State, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::limits;
@@ -32,7 +32,7 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Listing {
     request: RequestId,
-    tools: Vec<Tool>,
+    tools: Vec<Box<RawValue>>,
     bytes: usize,
     pages: usize,
     /// The tools changed again meanwhile.
@@ -189,7 +189,7 @@ impl Listing {
                 tracing::warn!(server, tools = self.tools.len(), "too many tools: the rest is left out");
                 return Ok(None);
             }
-            self.tools.push(Tool { name: name.into_owned(), json: raw.to_owned() });
+            self.tools.push(raw.to_owned());
         }
         self.pages += 1;
         match page.next {
@@ -252,7 +252,9 @@ fn kept(raw: &RawValue) -> Option<Box<RawValue>> {
 }
 
 fn prefix(mut text: String, max: usize) -> String {
-    text.truncate(text.floor_char_boundary(max));
+    while text.len() > max {
+        text.pop();
+    }
     text
 }
 

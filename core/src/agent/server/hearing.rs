@@ -24,10 +24,10 @@ impl Server {
             return;
         }
         let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
-        let before = stdio.noise_text().is_none();
+        let was_noisy = stdio.is_noisy();
         let messages = stdio.read(line);
-        if let Some(noise) = stdio.noise_text().filter(|_| before) {
-            tracing::warn!(server = self.name.as_str(), reason = noise, "server prints to its stdout");
+        if !was_noisy && stdio.is_noisy() {
+            tracing::warn!(server = self.name.as_str(), reason = stdio.noise_text(), "server prints to its stdout");
         }
         for (message, json) in messages {
             self.hear(message, json, None, cx);

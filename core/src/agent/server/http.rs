@@ -267,7 +267,7 @@ impl Http {
         let mut heard = Vec::new();
         let Some(exchange) = self.exchanges.get_mut(&fetch) else { return heard };
         let Reading::Events(parser) = &mut exchange.reading else { return heard };
-        while let Some(event) = parser.next() {
+        for event in parser.by_ref() {
             exchange.resume.attempts = 0;
             exchange.resume.retry = event.retry.or(exchange.resume.retry);
             exchange.resume.last_event = event.id.or(exchange.resume.last_event.take());

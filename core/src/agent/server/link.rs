@@ -1,5 +1,7 @@
 //! The link to a server, whichever kind it is.
 
+use alloc::boxed::Box;
+
 use bytes::Bytes;
 
 use super::http::Http;
@@ -12,7 +14,7 @@ use crate::rpc::{RawId, envelope};
 #[derive(Debug)]
 pub(super) enum Link {
     Stdio(Stdio),
-    Http(Http),
+    Http(Box<Http>),
 }
 
 impl Link {

@@ -153,21 +153,8 @@ struct About {
     info: Option<Box<RawValue>>,
     capabilities: Option<Box<RawValue>>,
     instructions: Option<String>,
-    tools: Vec<Tool>,
-}
-
-/// A tool: its name, decoded, and all of its JSON.
-#[derive(Debug)]
-pub(super) struct Tool {
-    pub(super) name: String,
-    pub(super) json: Box<RawValue>,
-}
-
-impl Tool {
-    /// Its bytes in the catalog, with the comma.
-    fn weight(&self) -> usize {
-        self.json.get().len() + 1
-    }
+    /// Each tool's own JSON.
+    tools: Vec<Box<RawValue>>,
 }
 
 /// A call that the server works on.
@@ -221,9 +208,9 @@ impl Server {
         &self.config
     }
 
-    /// What its tools are; empty while nothing is known of them.
-    pub(super) fn tools(&self) -> &[Tool] {
-        &self.about.tools
+    /// How many tools it has, as far as is known.
+    pub(super) fn tool_count(&self) -> usize {
+        self.about.tools.len()
     }
 
     /// Whether it was stopped and nothing of it is left.
@@ -385,7 +372,7 @@ impl Server {
                 self.link = Some(Link::Stdio(Stdio::new(child)));
             }
             Transport::Http { url, headers } => {
-                self.link = Some(Link::Http(Http::new(self.slot, url, headers)));
+                self.link = Some(Link::Http(Box::new(Http::new(self.slot, url, headers))));
                 self.move_to_probing(cx);
             }
         }

@@ -6,7 +6,7 @@ use alloc::string::String;
 use serde_json::value::RawValue;
 
 use super::link::Link;
-use super::{Server, State, Then, Tool};
+use super::{Server, State, Then};
 use crate::agent::status;
 use crate::limits;
 use crate::mcp::catalog;
@@ -22,7 +22,7 @@ impl Server {
             info: self.about.info.clone(),
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
-            tools: self.about.tools.iter().take(tools).map(|tool| tool.json.clone()).collect(),
+            tools: self.about.tools.iter().take(tools).cloned().collect(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,
         }
@@ -30,17 +30,17 @@ impl Server {
 
     /// About how many bytes it takes in the catalog.
     pub(in crate::agent) fn weight(&self) -> usize {
-        self.weight_without_tools() + self.about.tools.iter().map(Tool::weight).sum::<usize>()
+        self.weight_without_tools() + self.about.tools.iter().map(weight).sum::<usize>()
     }
 
     /// How many of its tools fit into the room of a catalog, and how many bytes it takes with those.
     pub(in crate::agent) fn prefix(&self, tools: usize, bytes: usize) -> (usize, usize) {
         let (mut count, mut sum) = (0, self.weight_without_tools());
         for tool in self.about.tools.iter().take(tools) {
-            if sum + tool.weight() > bytes {
+            if sum + weight(tool) > bytes {
                 break;
             }
-            sum += tool.weight();
+            sum += weight(tool);
             count += 1;
         }
         (count, sum)
@@ -80,4 +80,10 @@ impl Server {
             State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => catalog::State::Failed,
         }
     }
+}
+
+/// A tool's bytes in the catalog, with the comma.
+#[expect(clippy::borrowed_box, reason = "it is mapped over a list of boxes")]
+fn weight(tool: &Box<RawValue>) -> usize {
+    tool.get().len() + 1
 }

@@ -67,6 +67,11 @@ impl Stdio {
         self.noise.add(line);
     }
 
+    /// Whether there was something on its stdout besides the protocol.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.noise.lines > 0
+    }
+
     /// What was on its stdout besides the protocol: for people.
     pub(super) fn noise_text(&self) -> Option<String> {
         self.noise.text()

@@ -60,15 +60,9 @@ pub(super) fn spawn_remedy(config: &ServerConfig, error: &str) -> String {
         Transport::Stdio { command, .. } => command.first().map_or("", String::as_str),
         Transport::Http { .. } => "",
     };
-    let missing = ["os error 2", "not found", "No such file", "NotFound"].iter().any(|text| error.contains(text));
-    if missing {
-        format!(
-            "`{program}` cannot be started: {error}. Install it, or give its full path in `command` \
-             (the agent looks it up in its own PATH); check `cwd`, too"
-        )
-    } else {
-        format!("`{program}` cannot be started: {error}")
-    }
+    let missing = ["os error 2", "not found", "does not exist"].iter().any(|text| error.contains(text));
+    let remedy = if missing { ". Install it, or give its full path in `command`; then restart the server" } else { "" };
+    format!("`{program}` cannot be started: {error}{remedy}")
 }
 
 #[cfg(test)]

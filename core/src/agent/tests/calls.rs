@@ -240,6 +240,7 @@ fn line_that_is_too_long_fails_only_its_call() {
 fn strangers_and_handshakes_are_refused() {
     let mut rig = Rig::ready(&["a"]);
     rig.call(1, "nobody", "{}");
+    rig.call(9, "", "{}");
     rig.call_method(2, "a", "initialize", "{}");
     rig.call_method(3, "a", "notifications/cancelled", "{}");
     rig.call(4, "a", "[1]");
@@ -248,7 +249,14 @@ fn strangers_and_handshakes_are_refused() {
     let (unavailable, method, params) = (code::SERVER_UNAVAILABLE, code::METHOD_NOT_FOUND, code::INVALID_PARAMS);
     assert_eq!(
         codes,
-        [(1, Some(unavailable)), (2, Some(method)), (3, Some(method)), (4, Some(params)), (5, Some(params))]
+        [
+            (1, Some(unavailable)),
+            (9, Some(unavailable)),
+            (2, Some(method)),
+            (3, Some(method)),
+            (4, Some(params)),
+            (5, Some(params))
+        ]
     );
     assert!(rig.written(A).is_empty());
 }
@@ -278,23 +286,6 @@ fn server_that_does_not_read_gets_no_more_calls_until_it_does() {
     rig.event(Event::Wrote { child: A, bytes: params.len() });
     rig.call(3, "a", &params);
     assert!(rig.answers().is_empty());
-}
-
-#[test]
-fn legacy_relay_calls_tools_by_their_listed_names() {
-    let mut rig = Rig::started(&["a", "my.server"]);
-    rig.bring_up("a", &["tool"]);
-    let child = rig.bring_up("my.server", &["to ol"]);
-    rig.connect(Dialect::V1);
-    assert_eq!(rig.catalogs()[0]["whole"], true);
-    let listed = crate::names::listed(None, "my.server", "to ol");
-    rig.call(1, "", &json!({"name": listed, "arguments": {"x": 1}}).to_string());
-    assert_eq!(rig.written(child)[0]["params"], json!({"name": "to ol", "arguments": {"x": 1}}));
-    rig.call(2, "", "{\"name\":\"a__other\"}");
-    rig.call(3, "", "{}");
-    assert!(rig.answers().iter().all(|(_, code, _)| *code == Some(code::INVALID_PARAMS)));
-    rig.exited(child, 0, "");
-    assert!(rig.catalogs().iter().all(|update| update["whole"] == true), "this dialect has no changes");
 }
 
 #[test]

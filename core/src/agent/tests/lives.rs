@@ -3,7 +3,6 @@
 use super::*;
 use crate::limits;
 use crate::mcp::catalog::State;
-use crate::signin;
 
 fn restart(rig: &mut Rig, server: Option<&str>) {
     let command = ControlCommand::Restart { server: server.map(ToString::to_string) };
@@ -33,24 +32,6 @@ fn killed(rig: &mut Rig) -> Vec<(ChildId, bool)> {
 fn servers_start_side_by_side_with_a_minted_token() {
     let mut rig = Rig::started(&["a", "b"]);
     assert!(rig.spawned("a").is_some() && rig.spawned("b").is_some() && rig.dialled().is_some());
-}
-
-#[test]
-fn servers_wait_for_the_sign_in() {
-    let mut rig = Rig::new(config(&["a"]), None);
-    rig.event(Event::Start { interactive: true });
-    rig.advance(Duration::from_secs(1));
-    assert_eq!(rig.spawned("a"), None);
-    assert_eq!(rig.dialled(), None);
-}
-
-#[test]
-fn servers_of_a_device_that_was_signed_in_do_not_wait_for_the_relay() {
-    let mut rig = Rig::new(config(&["a"]), None);
-    rig.event(Event::Start { interactive: true });
-    assert_eq!(rig.spawned("a"), None);
-    rig.event(Event::Signin(signin::machine::Event::Loaded(Some(Bytes::from_static(b"{}")))));
-    assert!(rig.spawned("a").is_some());
 }
 
 #[test]
