@@ -34,13 +34,12 @@ pub(super) struct RefreshRequest {
 impl Grants {
     /// Answers `/token` (RFC 6749 section 3.2).
     pub(super) fn token(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
-        let result =
-            self.read_client_form(head, body, now).and_then(|(client, fields)| match fields.get("grant_type") {
-                Some("authorization_code") => self.redeem(exchange, &client, &fields, now),
-                Some("refresh_token") => self.read_refresh(exchange, head, client, &fields, now),
-                Some(_) => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
-                None => Err(Refusal::new(Code::InvalidRequest, "grant_type is missing")),
-            });
+        let result = self.read_client_form(head, body).and_then(|(client, fields)| match fields.get("grant_type") {
+            Some("authorization_code") => self.redeem(exchange, &client, &fields, now),
+            Some("refresh_token") => self.read_refresh(exchange, head, client, &fields, now),
+            Some(_) => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
+            None => Err(Refusal::new(Code::InvalidRequest, "grant_type is missing")),
+        });
         if let Err(refusal) = result {
             self.refused(exchange, head.peer, &refusal, now);
         }
@@ -48,7 +47,7 @@ impl Grants {
 
     /// Answers `/revoke` (RFC 7009): done for what is known, done for what is not, refused for another client's.
     pub(super) fn revoke(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
-        let result = self.read_client_form(head, body, now).and_then(|(client, fields)| {
+        let result = self.read_client_form(head, body).and_then(|(client, fields)| {
             let token = fields.get("token").ok_or_else(|| Refusal::new(Code::InvalidRequest, "token is missing"))?;
             let family = Refresh::open(&self.sealer, token).map(|refresh| refresh.family);
             let family = family.or_else(|| token::read_access(&self.sealer, token).map(|access| access.family));
@@ -197,10 +196,7 @@ impl Grants {
             .ok_or_else(|| Refusal::new(Code::InvalidTarget, "resource is not what was granted"))
     }
 
-    fn read_client_form(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(Client, Form), Refusal> {
-        if !self.rates.allows(rates::Kind::TokenFailure, head.peer, now.instant) {
-            return Err(Refusal::new(Code::SlowDown, "too many refused requests from this address"));
-        }
+    fn read_client_form(&self, head: &RequestHead, body: &[u8]) -> Result<(Client, Form), Refusal> {
         if !fields::is_form(&head.headers) {
             return Err(Refusal::new(Code::InvalidRequest, "the body must be application/x-www-form-urlencoded"));
         }
@@ -210,10 +206,11 @@ impl Grants {
     }
 
     fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {
-        if matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant) {
-            self.rates.take(rates::Kind::TokenFailure, peer, now.instant);
-        }
-        self.reply(exchange, refusal.reply());
+        let guess = matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant);
+        let allowed = !guess || self.rates.take(rates::Kind::TokenFailure, peer, now.instant);
+        // Good requests are never put off: others behind the same proxy must not be able to cause that.
+        let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");
+        self.reply(exchange, if allowed { refusal.reply() } else { slow_down.reply() });
     }
 }
 

@@ -54,17 +54,12 @@ pub(super) struct Rates {
 type Key = (Kind, IpAddr);
 
 impl Rates {
-    /// Whether one more is allowed now.
-    pub(super) fn allows(&self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
-        self.wait(kind, peer, now) + kind.interval() <= kind.refill()
-    }
-
     /// Takes one, if it is allowed.
     pub(super) fn take(&mut self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
-        let allowed = self.allows(kind, peer, now);
+        let wait = self.wait(kind, peer, now) + kind.interval();
+        let allowed = wait <= kind.refill();
         if allowed {
-            let full_at = now + self.wait(kind, peer, now) + kind.interval();
-            self.set((kind, network(peer)), full_at, now);
+            self.set((kind, network(peer)), now + wait, now);
         }
         allowed
     }

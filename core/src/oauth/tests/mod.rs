@@ -2,6 +2,7 @@
 
 mod admin;
 mod authorize;
+mod hostile;
 mod login;
 mod tokens;
 
