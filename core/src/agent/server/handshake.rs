@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 
 use super::{About, Fault, Link, Server, State, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
-use crate::agent::routing;
 use crate::limits;
 use crate::mcp::{Version, code, method};
 use crate::rpc::{self, envelope};
@@ -37,6 +36,14 @@ pub(super) struct Listing {
     pages: usize,
     /// The tools changed again meanwhile.
     stale: bool,
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) code: i64,
+    /// For people.
+    pub(super) reason: String,
 }
 
 impl Asked {
@@ -90,7 +97,7 @@ impl Server {
     }
 
     /// The answer to what was asked.
-    pub(super) fn hear_about(&mut self, outcome: Result<Bytes, Bytes>, cx: &mut Cx) {
+    pub(super) fn hear_about(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         match self.asked.take() {
             Some(Asked::Initialize(_)) => self.initialized(outcome, cx),
             Some(Asked::Tools(listing)) => self.listed(listing, outcome, cx),
@@ -98,8 +105,8 @@ impl Server {
         }
     }
 
-    fn initialized(&mut self, outcome: Result<Bytes, Bytes>, cx: &mut Cx) {
-        let (version, about) = match outcome.map_err(|error| refusal(&error)).and_then(|result| greeting(&result)) {
+    fn initialized(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
+        let (version, about) = match outcome.map_err(|refusal| refusal.reason).and_then(|result| greeting(&result)) {
             Ok(greeting) => greeting,
             Err(reason) => {
                 let reason = self.with_noise(reason);
@@ -124,12 +131,12 @@ impl Server {
         self.ask(request, method::TOOLS_LIST, b"{}", cx);
     }
 
-    fn listed(&mut self, mut listing: Listing, outcome: Result<Bytes, Bytes>, cx: &mut Cx) {
+    fn listed(&mut self, mut listing: Listing, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         let page = match &outcome {
             Ok(result) => listing.add(result, &self.name),
             // A server without tools need not know the method, whatever it declared.
-            Err(error) if routing::error_code(error) == code::METHOD_NOT_FOUND => Ok(None),
-            Err(error) => Err(format!("tools/list failed: {}", refusal(error))),
+            Err(refusal) if refusal.code == code::METHOD_NOT_FOUND => Ok(None),
+            Err(refusal) => Err(format!("tools/list failed: {}", refusal.reason)),
         };
         match page {
             Ok(Some(cursor)) => {
@@ -258,16 +265,21 @@ fn prefix(mut text: String, max: usize) -> String {
     text
 }
 
-/// What an `error` object says, for people.
-fn refusal(error: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Error<'a> {
-        code: i64,
-        #[serde(borrow)]
-        message: Cow<'a, str>,
-    }
-    match serde_json::from_slice::<Error<'_>>(error) {
-        Ok(Error { code, message }) => format!("it said \"{}\" ({code})", people(&message, limits::MAX_QUOTE)),
-        Err(_) => "it answered with a malformed error".to_string(),
+impl Refusal {
+    /// What an `error` object says.
+    pub(super) fn read(error: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Error<'a> {
+            code: i64,
+            #[serde(borrow)]
+            message: Cow<'a, str>,
+        }
+        match serde_json::from_slice::<Error<'_>>(error) {
+            Ok(Error { code, message }) => {
+                let reason = format!("it said \"{}\" ({code})", people(&message, limits::MAX_QUOTE));
+                Self { code, reason }
+            }
+            Err(_) => Self { code: code::INTERNAL_ERROR, reason: "it answered with a malformed error".to_string() },
+        }
     }
 }

@@ -4,7 +4,7 @@ use alloc::format;
 
 use bytes::Bytes;
 
-use super::handshake::Asked;
+use super::handshake::{Asked, Refusal};
 use super::http::Heard;
 use super::link::Link;
 use super::{Fault, Server, State, people, stdio};
@@ -108,7 +108,7 @@ impl Server {
             return tracing::debug!(server = self.name.as_str(), "answer without one of our ids dropped");
         };
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
-            return self.hear_about(outcome, cx);
+            return self.hear_about(outcome.map_err(|error| Refusal::read(&error)), cx);
         }
         if self.calls.remove(&request).is_none() {
             return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
@@ -154,8 +154,7 @@ impl Server {
 
     fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
-            let error = envelope::error_object(code, reason, None);
-            self.hear_about(Err(error), cx);
+            self.hear_about(Err(Refusal { code, reason: reason.into() }), cx);
         } else if self.calls.remove(&request).is_some() {
             self.refuse(request, code, reason, cx);
         }

@@ -324,7 +324,7 @@ impl Http {
             return Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, reason)]);
         }
         resume.attempts += 1;
-        let wait = resume.retry.unwrap_or(LISTEN_FIRST).min(limits::RECONNECT_MAX);
+        let wait = resume.retry.unwrap_or(LISTEN_FIRST).clamp(RESUME_MIN, limits::RECONNECT_MAX);
         cx.arm(self.slot, Timer::Resume(request), wait);
         self.resuming.insert(request, resume);
         Vec::new()
@@ -405,6 +405,9 @@ impl Http {
 
 /// Between two attempts to open a stream, unless the server says how long.
 const LISTEN_FIRST: Duration = Duration::from_secs(1);
+
+/// However short a server wants it: a stream that always ends at once must not keep both sides busy.
+const RESUME_MIN: Duration = Duration::from_millis(100);
 
 /// The entry's header fields as the HTTP library has them. The configuration was checked; what is not a header is left
 /// out and said.

@@ -387,3 +387,15 @@ fn hanging_handshake_over_http_is_given_up() {
     assert_eq!(rig.aborted(), [fetch]);
     assert_eq!(rig.server_status("web").state, State::Restarting);
 }
+
+#[test]
+fn address_that_is_no_mcp_endpoint_is_the_reason() {
+    let mut rig = started();
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 404, &[]);
+    rig.chunk(fetch, "Cannot POST /mcp\n");
+    rig.fetch(fetch, FetchEvent::End);
+    let status = rig.server_status("web");
+    assert_eq!(status.state, State::Restarting);
+    assert_eq!(status.reason.unwrap(), "it answered 404 Not Found: Cannot POST /mcp");
+}
