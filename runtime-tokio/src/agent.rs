@@ -274,7 +274,7 @@ impl Driver {
             }
             Action::ReadConfig => {
                 let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
-                tokio::task::spawn_blocking(move || urgent.send(Input::Event(Event::ConfigRead(read()))));
+                tokio::task::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));
             }
             Action::ControlReply { job, json } => {
                 if let Some(answer) = self.asked.remove(&job) {

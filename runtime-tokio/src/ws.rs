@@ -284,3 +284,181 @@ const READS_AT_ONCE: usize = 32;
 const READ_BUFFER: usize = 8 * 1024;
 /// How much of a refusal's text is kept.
 const MAX_ERROR_TEXT: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tunnel_core::id::StreamId;
+    use tunnel_core::limits::STREAM_CREDIT;
+    use tunnel_core::tunnel::connection::Settings;
+    use tunnel_core::tunnel::{Hello, OpenHead, Outcome, Side};
+
+    /// One end of a tunnel whose pump runs in a task.
+    struct End {
+        commands: Queue<Command>,
+        events: mpsc::UnboundedReceiver<Event>,
+    }
+
+    impl End {
+        fn start(socket: WebSocketStream<TokioAdapter<DuplexStream>>, side: Side) -> Self {
+            let clock = Clock::new();
+            let hello = Hello { max_message: 64 << 20, max_streams: 64, ..Hello::default() };
+            let connection = Connection::new(Settings { side, dialect: Dialect::V2, hello }, clock.now());
+            let commands = Queue::new();
+            let (brought, events) = mpsc::unbounded_channel();
+            let queue = commands.clone();
+            tokio::spawn(async move {
+                pump(socket, connection, &queue, clock, |events| events.for_each(|event| drop(brought.send(event))))
+                    .await;
+            });
+            Self { commands, events }
+        }
+
+        /// The next event that is not about the tunnel's health.
+        async fn next(&mut self) -> Event {
+            loop {
+                let event = timeout(Duration::from_secs(10), self.events.recv()).await.expect("comes soon");
+                match event.expect("the pump runs") {
+                    Event::RoundTrip { .. } => {}
+                    event => return event,
+                }
+            }
+        }
+
+        fn order(&self, command: Command) {
+            assert!(self.commands.send(command), "the pump runs");
+        }
+    }
+
+    async fn sockets() -> [WebSocketStream<TokioAdapter<DuplexStream>>; 2] {
+        let (one, other) = tokio::io::duplex(16 * 1024);
+        let client =
+            WebSocketStream::from_raw_socket(TokioAdapter::new(other), Role::Client, Some(config(Dialect::V2)));
+        [accepted(TokioAdapter::new(one), &[], Dialect::V2).await, client.await]
+    }
+
+    /// A relay's end and an agent's end that know each other.
+    async fn tunnel() -> (End, End) {
+        let [one, other] = sockets().await;
+        let (mut relay, mut agent) = (End::start(one, Side::Relay), End::start(other, Side::Agent));
+        assert!(matches!(relay.next().await, Event::Up(_)));
+        assert!(matches!(agent.next().await, Event::Up(_)));
+        (relay, agent)
+    }
+
+    fn open(stream: u32) -> Command {
+        let head = OpenHead {
+            server: "server".into(),
+            method: "tools/call".into(),
+            version: None,
+            client: None,
+            session: String::new(),
+            length: 2,
+        };
+        Command::Open { stream: StreamId(stream), head, params: Bytes::from_static(b"{}"), v1_tool: None }
+    }
+
+    fn answer(stream: u32, length: usize) -> Command {
+        Command::Answer { stream: StreamId(stream), outcome: Outcome::Result, body: vec![b'x'; length].into() }
+    }
+
+    #[tokio::test]
+    async fn slow_consumer_holds_its_own_answer_and_no_other() {
+        let (mut relay, mut agent) = tunnel().await;
+        let large = 3_000_000;
+        relay.order(open(1));
+        assert!(matches!(agent.next().await, Event::Call { stream: StreamId(1), .. }));
+        agent.order(answer(1, large));
+        let mut taken = 0;
+        while taken < STREAM_CREDIT as usize {
+            if let Event::Data { bytes, .. } = relay.next().await {
+                taken += bytes.len();
+            }
+        }
+        // Nobody took anything of it: another answer comes past it.
+        relay.order(open(2));
+        while !matches!(agent.next().await, Event::Call { stream: StreamId(2), .. }) {}
+        agent.order(answer(2, 100));
+        loop {
+            match relay.next().await {
+                Event::Data { stream: StreamId(2), end: true, .. } => break,
+                Event::Data { stream: StreamId(1), .. } => panic!("more than its credit"),
+                _ => {}
+            }
+        }
+        relay.order(Command::Consumed { stream: StreamId(1), bytes: taken as u32 });
+        loop {
+            if let Event::Data { bytes, end, .. } = relay.next().await {
+                taken += bytes.len();
+                relay.order(Command::Consumed { stream: StreamId(1), bytes: bytes.len() as u32 });
+                if end {
+                    break;
+                }
+            }
+        }
+        assert_eq!(taken, large);
+    }
+
+    #[tokio::test]
+    async fn close_reaches_the_peer_with_its_words_and_ends_both_pumps() {
+        let (mut relay, mut agent) = tunnel().await;
+        let close = Close::new(CloseCode::Replaced, "another one came");
+        relay.order(Command::Close(close.clone()));
+        assert_eq!(relay.next().await, Event::Closed(close.clone()));
+        assert_eq!(agent.next().await, Event::Closed(close));
+        assert_eq!(relay.events.recv().await, None);
+        assert_eq!(agent.events.recv().await, None);
+        assert!(!relay.commands.send(Command::Probe) && !agent.commands.send(Command::Probe));
+    }
+
+    #[tokio::test]
+    async fn socket_that_breaks_is_a_closed_tunnel() {
+        let [one, other] = sockets().await;
+        let mut relay = End::start(one, Side::Relay);
+        drop(other);
+        assert!(matches!(relay.next().await, Event::Closed(Close { code: CloseCode::Other(1006), .. })));
+        assert_eq!(relay.events.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn message_over_the_limit_closes_the_tunnel() {
+        let [one, mut other] = sockets().await;
+        let mut relay = End::start(one, Side::Relay);
+        let too_large = vec![0; Dialect::V2.max_receive() + 1];
+        tokio::spawn(async move {
+            let _ = other.send(WsMessage::Binary(too_large.into())).await;
+        });
+        assert!(matches!(relay.next().await, Event::Closed(_)));
+    }
+
+    /// Answers one upgrade request with `answer`, verbatim.
+    async fn refusing(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.expect("reads") > 0);
+            stream.write_all(answer.as_bytes()).await.expect("writes");
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn refusal_is_told_with_its_status_wait_and_words() {
+        let url = refusing("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nlater\x07\r\n.").await;
+        let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
+        let (retry_after, message) = (Some(Duration::from_secs(7)), "later.".into());
+        assert_eq!(error, DialError::Status { status: 503, retry_after, message });
+        assert!(matches!(
+            dial(&Connector::new(), "ws://127.0.0.1:1/ws", HeaderMap::new()).await,
+            Err(DialError::Connect(_))
+        ));
+        let url = refusing("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: wrong\r\n\r\n").await;
+        assert!(matches!(dial(&Connector::new(), &url, HeaderMap::new()).await, Err(DialError::Connect(_))));
+    }
+}

@@ -1,6 +1,8 @@
 //! The guard with real processes. This program plays every part by itself: the test, the agent that is killed, the
 //! guard; so it has a `main` of its own instead of the test harness.
 
+#![expect(clippy::print_stdout, reason = "a test program of its own tells how it went")]
+
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

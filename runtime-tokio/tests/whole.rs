@@ -1,6 +1,8 @@
 //! Relay, agent and a local server with real sockets and processes, from a client's request to the server's answer.
 //! This program plays the server and the guard too, so it has a `main` of its own.
 
+#![expect(clippy::print_stdout, reason = "a test program of its own tells how it went")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
