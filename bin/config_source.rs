@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tunnel_core::config::{self, AgentConfig, Config, Problem, RelayConfig, Severity};
 
@@ -59,11 +59,13 @@ impl Source {
         }
     }
 
-    /// The file, if it is one.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    /// What tells this source from others: the same file is the same source, however its path was written.
+    pub(crate) fn identity(&self) -> String {
         match self {
-            Self::Inline(_) => None,
-            Self::Named(path) | Self::Found(path) => Some(path),
+            Self::Inline(text) => text.clone(),
+            Self::Named(path) | Self::Found(path) => {
+                path.canonicalize().as_deref().unwrap_or(path).display().to_string()
+            }
         }
     }
 }

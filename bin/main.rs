@@ -11,6 +11,7 @@ mod failure;
 mod host;
 mod logging;
 mod output;
+mod signals;
 mod trust;
 
 use std::process::ExitCode;

@@ -1,7 +1,10 @@
 //! One file for each family of commands.
 
+mod agent;
 mod config;
 mod demo;
+mod login;
+mod relay;
 mod secrets;
 mod status;
 mod token;
@@ -17,45 +20,35 @@ use crate::output;
 /// Runs what was typed.
 pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
     let global = &cli.global;
-    match &cli.command {
-        Some(Command::Config(command)) => config::run(command, global),
-        Some(Command::GenSecret) => secrets::gen_secret(),
-        Some(Command::HashPassword) => secrets::hash_password(),
-        Some(Command::Completions { shell }) => completions(*shell),
-        Some(Command::DemoServer) => demo::server::run(),
-        None => {
-            // What it is decides itself by the configuration's mode.
-            match config_source::load(global)? {
-                (_, _, Config::Relay(config)) => relay(config),
-                (source, text, Config::Agent(config)) => {
-                    config_source::trusted(&source, &text, &config)?;
-                    agent(source, config)
-                }
+    let Some(command) = &cli.command else {
+        // What this is, the configuration's mode decides.
+        return match config_source::load(global)? {
+            (_, _, Config::Relay(config)) => relay::run(config),
+            (source, text, Config::Agent(config)) => {
+                config_source::trusted(&source, &text, &config)?;
+                agent::run(source, config, global)
             }
-        }
-        Some(Command::Relay) => relay(config_source::relay(global)?),
-        Some(Command::Agent) => {
+        };
+    };
+    match command {
+        Command::Relay => relay::run(config_source::relay(global)?),
+        Command::Agent => {
             let (source, config) = config_source::agent(global)?;
-            agent(source, config)
+            agent::run(source, config, global)
         }
-        Some(Command::Token(command)) => token::run(command, global),
-        _ => Err(Failure::Failed("not wired yet".into())),
+        Command::Demo(args) => demo::run(args, global),
+        Command::Login(which) => login::login(which, global),
+        Command::Logout(which) => login::logout(which, global),
+        Command::Status => agent::status(global),
+        Command::Config(command) => config::run(command, global),
+        Command::GenSecret => secrets::gen_secret(),
+        Command::HashPassword => secrets::hash_password(),
+        Command::Token(command) => token::run(command, global),
+        Command::Completions { shell } => completions(*shell),
+        Command::DemoServer => demo::server::run(),
     }
 }
 
-fn relay(_: tunnel_core::config::RelayConfig) -> Result<(), Failure> {
-    Err(Failure::Failed("not wired yet".into()))
-}
-fn agent(_: config_source::Source, _: tunnel_core::config::AgentConfig) -> Result<(), Failure> {
-    Err(Failure::Failed("not wired yet".into()))
-}
-async fn admin(
-    _: &tunnel_core::config::RelayConfig,
-    _: &std::path::Path,
-    _: tunnel_core::oauth::grants::AdminCommand,
-) -> Result<serde_json::Value, Failure> {
-    Err(Failure::Failed("not wired yet".into()))
-}
 /// Prints completions for `shell`.
 fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 
+use super::relay;
 use crate::cli::{self, Global, TokenCommand};
 use crate::failure::Failure;
 use crate::{config_source, directories, host, output};
@@ -14,7 +15,7 @@ use crate::{config_source, directories, host, output};
 pub(crate) fn run(command: &TokenCommand, global: &Global) -> Result<(), Failure> {
     let config = config_source::relay(global)?;
     let state_dir = directories::state(&config)?;
-    let answer = host::run(super::admin(&config, &state_dir, order(command)))?;
+    let answer = host::run(async { relay::admin(&config, &state_dir, &order(command)).await })?;
     if global.json {
         return output::json(&answer);
     }

@@ -19,6 +19,7 @@ pub use checked::{AgentConfig, Config, Local, LocalUser, Login, Naming, Oidc, Re
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Problem, Severity};
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::limits::MAX_CONFIG;
@@ -76,6 +77,16 @@ pub fn parse_with(text: &str, options: Options) -> Result<Parsed, Vec<Problem>> 
     let mut report = Report::default();
     let config = document(text, &mut report).and_then(|json| mode(&Node::root(&json), options, &mut report));
     report.finish(config)
+}
+
+/// A relay's address as people write it (a bare host, or a `ws`, `wss`, `http` or `https` URL) as
+/// `https://host[:port]` or `http://…`.
+///
+/// # Errors
+///
+/// What is wrong with it, to be read after the name of the setting.
+pub fn relay_url(text: &str, options: Options) -> Result<String, &'static str> {
+    address::relay(text, options.allow_insecure)
 }
 
 /// The text as JSON.

@@ -1,0 +1,129 @@
+//! `agent` and `status`: this machine's servers and their way to the relay.
+
+use std::fs;
+use std::io;
+
+use serde_json::{Value, json};
+use tunnel_core::agent::machine::Exit;
+use tunnel_core::agent::status::Document;
+use tunnel_core::config::{AgentConfig, Config};
+use tunnel_core::secret::Secret;
+
+use super::status;
+use crate::cli::Global;
+use crate::config_source::{self, Source};
+use crate::failure::Failure;
+use crate::host::agent::{self, AgentError, Options};
+use crate::host::ipc;
+use crate::{directories, host, output, signals};
+
+/// Runs an agent until SIGTERM or SIGINT, or until nothing but a person can help it on.
+pub(crate) fn run(source: Source, config: AgentConfig, global: &Global) -> Result<(), Failure> {
+    let allow_insecure = global.allow_insecure;
+    let options = Options {
+        config_dir: directories::config()?,
+        source: source.identity(),
+        token: config.token.as_deref().map(minted_token).transpose()?,
+        // Whoever reads stderr may open the URL that stands there; where nobody does, the sign-in ends by itself.
+        interactive: true,
+        read_config: match source {
+            // The text it was started with is all there is: its entries stay.
+            Source::Inline(_) => {
+                let config = config.clone();
+                Box::new(move || Ok(config.clone()))
+            }
+            Source::Named(_) | Source::Found(_) => Box::new(move || config_source::reload(&source, allow_insecure)),
+        },
+        config,
+        guard: None,
+    };
+    host::run(async {
+        let asked = signals::asked()?;
+        ended(agent::run(options, asked).await)
+    })
+}
+
+/// What the end of an agent means for the program.
+pub(super) fn ended(outcome: Result<Exit, AgentError>) -> Result<(), Failure> {
+    match outcome {
+        Ok(Exit::Stopped) => Ok(()),
+        Ok(Exit::NeedsLogin(failure)) => Err(super::login::failed(&failure)),
+        Ok(Exit::Refused(reason)) => {
+            Err(Failure::Failed(format!("the relay refused this device: {}", output::visible(&reason))))
+        }
+        Err(error) => Err(Failure::Failed(error.to_string())),
+    }
+}
+
+/// A minted token from where `token` says it is: `env:NAME` or `file:PATH`.
+fn minted_token(place: &str) -> Result<Secret, Failure> {
+    let found = match place.split_once(':') {
+        Some(("env", name)) => {
+            std::env::var(name).map_err(|error| format!("the variable {name} of token cannot be used: {error}"))
+        }
+        Some(("file", path)) => {
+            fs::read_to_string(path).map_err(|error| format!("the file {path} of token cannot be read: {error}"))
+        }
+        _ => Err("token must be env:NAME or file:PATH".into()),
+    };
+    let token = Secret::new(found.map_err(Failure::Usage)?.trim());
+    // A header's value: what else stands there is no token.
+    if token.is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Failure::Usage(
+            "there is no token where token says it is: make one with `mcp-local-tunnel token create`".into(),
+        ));
+    }
+    Ok(token)
+}
+
+/// Asks the running agent of this configuration how it is, and prints it.
+pub(crate) fn status(global: &Global) -> Result<(), Failure> {
+    let (source, _, config) = config_source::load(global)?;
+    if let Config::Relay(_) = config {
+        return Err(Failure::Usage(format!("{} is a relay's: status asks an agent", source.name())));
+    }
+    let socket = agent::control_socket(&directories::config()?, &source.identity());
+    let answer = host::run(async {
+        let question = json!({ "command": "status" }).to_string();
+        ipc::request(&socket, question.as_bytes()).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Failure::Failed("no agent runs with this configuration: start it with `mcp-local-tunnel agent`".into())
+            }
+            _ => Failure::Failed(format!("the agent does not answer: {error}")),
+        })
+    })?;
+    let strange = |error| Failure::Failed(format!("the agent's answer is not understood: {error}"));
+    let answer: Value = serde_json::from_slice(&answer).map_err(strange)?;
+    if let Some(error) = answer.get("error").and_then(Value::as_str) {
+        return Err(Failure::Failed(output::visible(error)));
+    }
+    if global.json {
+        return output::json(&answer);
+    }
+    let document: Document = serde_json::from_value(answer).map_err(strange)?;
+    output::line(status::describe(&document))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_is_read_from_its_file_and_never_shown() {
+        let path = std::env::temp_dir().join(format!("mcp-local-tunnel-token-{}", std::process::id()));
+        let place = format!("file:{}", path.display());
+        fs::write(&path, "  mlt_a_token\n").expect("writes");
+        assert_eq!(minted_token(&place).expect("reads").expose(), "mlt_a_token");
+        for (content, wrong) in [("", "empty"), ("two words", "two words"), ("ünïcode", "no ASCII")] {
+            fs::write(&path, content).expect("writes");
+            let failure = minted_token(&place).expect_err(wrong);
+            assert!(
+                matches!(&failure, Failure::Usage(text) if content.is_empty() || !text.contains(content)),
+                "{failure}"
+            );
+        }
+        fs::remove_file(&path).expect("removes");
+        assert!(matches!(minted_token(&place), Err(Failure::Usage(_))));
+        assert!(matches!(minted_token("env:MCP_LOCAL_TUNNEL_NO_SUCH_VARIABLE"), Err(Failure::Usage(_))));
+    }
+}
