@@ -34,11 +34,15 @@ pub(super) struct RefreshRequest {
 impl Grants {
     /// Answers `/token` (RFC 6749 section 3.2).
     pub(super) fn token(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
-        let result = self.read_client_form(head, body).and_then(|(client, fields)| match fields.get("grant_type") {
-            Some("authorization_code") => self.redeem(exchange, &client, &fields, now),
-            Some("refresh_token") => self.read_refresh(exchange, head, client, &fields, now),
-            Some(_) => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
-            None => Err(Refusal::new(Code::InvalidRequest, "grant_type is missing")),
+        let result = read_form(head, body).and_then(|form| {
+            let missing = || Refusal::new(Code::InvalidRequest, "grant_type is missing");
+            let grant_type = form.get("grant_type").ok_or_else(missing)?;
+            let client = self.client_of(head, &form)?;
+            match grant_type {
+                "authorization_code" => self.redeem(exchange, &client, &form, now),
+                "refresh_token" => self.read_refresh(exchange, head, client, &form, now),
+                _ => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
+            }
         });
         if let Err(refusal) = result {
             self.refused(exchange, head.peer, &refusal, now);
@@ -47,8 +51,9 @@ impl Grants {
 
     /// Answers `/revoke` (RFC 7009): done for what is known, done for what is not, refused for another client's.
     pub(super) fn revoke(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
-        let result = self.read_client_form(head, body).and_then(|(client, fields)| {
-            let token = fields.get("token").ok_or_else(|| Refusal::new(Code::InvalidRequest, "token is missing"))?;
+        let result = read_form(head, body).and_then(|form| {
+            let token = form.get("token").ok_or_else(|| Refusal::new(Code::InvalidRequest, "token is missing"))?;
+            let client = self.client_of(head, &form)?;
             let family = Refresh::open(&self.sealer, token).map(|refresh| refresh.family);
             let family = family.or_else(|| token::read_access(&self.sealer, token).map(|access| access.family));
             let owner = family.as_ref().and_then(|id| self.families.known.get(id)).map(|family| &family.client);
@@ -196,13 +201,8 @@ impl Grants {
             .ok_or_else(|| Refusal::new(Code::InvalidTarget, "resource is not what was granted"))
     }
 
-    fn read_client_form(&self, head: &RequestHead, body: &[u8]) -> Result<(Client, Form), Refusal> {
-        if !fields::is_form(&head.headers) {
-            return Err(Refusal::new(Code::InvalidRequest, "the body must be application/x-www-form-urlencoded"));
-        }
-        let form = Form::parse(body).map_err(|error| Refusal::new(Code::InvalidRequest, error.to_string()))?;
-        let client = clients::authenticate(&self.sealer, head, form.get("client_id"), form.get("client_secret"))?;
-        Ok((client, form))
+    fn client_of(&self, head: &RequestHead, form: &Form) -> Result<Client, Refusal> {
+        clients::authenticate(&self.sealer, head, form.get("client_id"), form.get("client_secret"))
     }
 
     fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {
@@ -212,6 +212,13 @@ impl Grants {
         let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");
         self.reply(exchange, if allowed { refusal.reply() } else { slow_down.reply() });
     }
+}
+
+fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal> {
+    if !fields::is_form(&head.headers) {
+        return Err(Refusal::new(Code::InvalidRequest, "the body must be application/x-www-form-urlencoded"));
+    }
+    Form::parse(body).map_err(|error| Refusal::new(Code::InvalidRequest, error.to_string()))
 }
 
 /// What an access token of `family` that is made now says.

@@ -142,6 +142,7 @@ fn malformed_token_requests_are_refused() {
     let form = form::encode(refresh(&tokens.client, &tokens.refresh));
     let reply = relay.ask(Method::POST, "/token", HeaderMap::new(), &form);
     assert_refused(&reply, 400, "invalid_request");
+    assert_refused(&relay.post("/token", &[]), 400, "invalid_request");
     let reply = relay.ask(Method::POST, "/token", form_headers(), &format!("{form}&client_id=other"));
     assert_refused(&reply, 400, "invalid_request");
     for token in ["x", tokens.access.as_str(), "mlt_r_AAAA"] {
