@@ -36,6 +36,8 @@ pub(super) struct Server {
     /// The raw `serverInfo` object.
     pub(super) info: Option<Bytes>,
     pub(super) instructions: Option<String>,
+    /// Which of [`PASSED`] it can do.
+    pub(super) passed: Vec<&'static str>,
     /// In the server's own order.
     pub(super) tools: Vec<Tool>,
     /// What was left out, and why.
@@ -146,7 +148,8 @@ impl Server {
         Self {
             state: server.state,
             reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
-            info: server.info.and_then(|raw| check_info(raw)),
+            info: server.info.and_then(check_info),
+            passed: server.capabilities.map(passed).unwrap_or_default(),
             instructions: server.instructions.filter(|text| text.len() <= limits::MAX_INSTRUCTIONS),
             list: list_result(tools.iter().map(|tool| tool.json.text().clone())),
             tools,
@@ -255,6 +258,14 @@ fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
     (text("name") && text("version")).then_some(info)
 }
 
+/// Which of [`PASSED`] the raw capabilities declare.
+fn passed(raw: Box<RawValue>) -> Vec<&'static str> {
+    let text: Box<str> = raw.into();
+    let declared = Object::parse(&Bytes::from(String::from(text)));
+    let has = |name: &&str| declared.as_ref().is_ok_and(|all| all.get(name).is_some_and(|raw| raw.starts_with(b"{")));
+    PASSED.into_iter().filter(has).collect()
+}
+
 /// What an agent sends, each server still raw, so that one that cannot be read does not hide the others.
 #[derive(serde::Deserialize)]
 struct Update<'a> {
@@ -265,6 +276,9 @@ struct Update<'a> {
     #[serde(default)]
     removed: Vec<String>,
 }
+
+/// Capabilities whose requests can be passed on without knowing them.
+const PASSED: [&str; 3] = ["completions", "prompts", "resources"];
 
 /// Left-out tools that are remembered of one server; the log has them all.
 pub(super) const MAX_DROPPED: usize = 32;

@@ -146,8 +146,8 @@ impl Gate {
                 Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key, expires })
             }),
             _ => self.post(&body, &principal, session, now, entropy).map(|posted| match posted {
-                Posted::Nothing => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
-                Posted::Content(session, content, minted) => {
+                None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
+                Some(Posted { session, content, minted }) => {
                     let mut headers = headers.clone();
                     headers.extend(minted);
                     let user = principal.user.clone();
@@ -184,12 +184,12 @@ impl Gate {
     }
 }
 
-/// What a POST carried.
-enum Posted {
-    /// Nothing that anybody waits for: a notification or a response.
-    Nothing,
-    /// Something for the shard; an `initialize` has minted its session's header.
-    Content(Session, Content, Option<(HeaderName, HeaderValue)>),
+/// What a POST carries for the shard.
+struct Posted {
+    session: Session,
+    content: Content,
+    /// The header of a session that `initialize` has minted.
+    minted: Option<(HeaderName, HeaderValue)>,
 }
 
 /// Heads.
@@ -365,6 +365,7 @@ impl Gate {
             })
     }
 
+    /// Reads a POST's body; `None` when it carries nothing that anybody waits for: notifications and responses.
     fn post(
         &self,
         body: &Bytes,
@@ -372,7 +373,7 @@ impl Gate {
         session: impl Fn() -> Result<Session, Reply>,
         now: Now,
         entropy: &mut dyn Entropy,
-    ) -> Result<Posted, Reply> {
+    ) -> Result<Option<Posted>, Reply> {
         if rpc::is_batch(body) {
             return batch(body, session()?);
         }
@@ -384,22 +385,24 @@ impl Gate {
                 let minted = (HeaderName::from_static(header::SESSION_ID), value);
                 let (client, version) = (&session.client, session.version.as_str());
                 tracing::info!(%client, version, "session begins");
-                Ok(Posted::Content(session, Content::Request(Request { id, method, params }), Some(minted)))
+                let content = Content::Request(Request { id, method, params });
+                Ok(Some(Posted { session, content, minted: Some(minted) }))
             }
             Message::Request { id, method, params } => {
                 let session = session().map_err(|reply| with_id(reply, &id))?;
-                Ok(Posted::Content(session, Content::Request(Request { id, method, params }), None))
+                let content = Content::Request(Request { id, method, params });
+                Ok(Some(Posted { session, content, minted: None }))
             }
             Message::Notification { method, params } if method == method::CANCELLED => {
-                Ok(Posted::Content(session()?, Content::Cancelled { params }, None))
+                Ok(Some(Posted { session: session()?, content: Content::Cancelled { params }, minted: None }))
             }
-            Message::Notification { .. } | Message::Response { .. } => session().map(|_| Posted::Nothing),
+            Message::Notification { .. } | Message::Response { .. } => session().map(|_| None),
         }
     }
 }
 
 /// Splits a batch: 2025-03-26 alone has them (Base Protocol, Batching).
-fn batch(body: &Bytes, session: Session) -> Result<Posted, Reply> {
+fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
     if !session.version.has_batches() {
         let text = "batches were removed in 2025-06-18: send one message at a time";
         return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
@@ -418,9 +421,9 @@ fn batch(body: &Bytes, session: Session) -> Result<Posted, Reply> {
         }
     }
     if requests.is_empty() && cancelled.is_empty() {
-        return Ok(Posted::Nothing);
+        return Ok(None);
     }
-    Ok(Posted::Content(session, Content::Batch { requests, cancelled }, None))
+    Ok(Some(Posted { session, content: Content::Batch { requests, cancelled }, minted: None }))
 }
 
 /// What a client takes, checked with the rest of a `/mcp` request's fields.

@@ -21,19 +21,21 @@ pub(super) fn aggregated<'a>(version: Version, servers: impl IntoIterator<Item =
             instructions.push_str(&section);
         }
     }
-    result(version, OWN_INFO, Some(&instructions))
+    result(version, OWN_INFO, "", Some(&instructions))
 }
 
-/// For an endpoint of one server: what the server said of itself, as far as its tools go.
+/// For an endpoint of one server: what the server said of itself. Of what it can do besides its tools, that which needs
+/// nothing but requests passed on; it is not promised that the client hears of changes.
 pub(super) fn transparent(version: Version, server: &Server) -> Bytes {
     let info = server.info.as_ref().and_then(|info| core::str::from_utf8(info).ok());
-    result(version, info.unwrap_or(OWN_INFO), server.instructions.as_deref())
+    let more: String = server.passed.iter().map(|name| format!(",\"{name}\":{{}}")).collect();
+    result(version, info.unwrap_or(OWN_INFO), &more, server.instructions.as_deref())
 }
 
-fn result(version: Version, info: &str, instructions: Option<&str>) -> Bytes {
+fn result(version: Version, info: &str, more: &str, instructions: Option<&str>) -> Bytes {
     let instructions = instructions.map(|text| format!(",\"instructions\":{}", quoted(text))).unwrap_or_default();
     let version = version.as_str();
-    let capabilities = r#"{"tools":{"listChanged":true}}"#;
+    let capabilities = format!(r#"{{"tools":{{"listChanged":true}}{more}}}"#);
     Bytes::from(format!(
         r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"serverInfo":{info}{instructions}}}"#
     ))

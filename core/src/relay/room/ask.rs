@@ -180,8 +180,10 @@ impl Room {
             Err(failure) => self.respond(sink, &id, Err(failure), cx),
             Ok((place, stream)) => {
                 let key = (errand.conn, stream);
-                tracing::debug!(conn = %key.0, call = %key.1, device = %place.device,
-                    server = %place.server, method = %printable(&errand.method, limits::MAX_LISTED_NAME), "call opened");
+                let tool = errand.tool.as_deref().map(|tool| printable(tool, limits::MAX_LISTED_NAME));
+                let method = printable(&errand.method, limits::MAX_LISTED_NAME);
+                tracing::debug!(conn = %key.0, call = %key.1, device = %place.device, server = %place.server, %method,
+                    tool, "call opened");
                 let exchange = match &sink {
                     Sink::Reply(outlet) => Some(outlet.exchange()),
                     Sink::Slot { .. } | Sink::Nobody => None,

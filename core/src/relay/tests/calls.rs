@@ -387,3 +387,35 @@ fn batch_may_cancel() {
     assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
     assert_eq!(actions[2..], ["reply 2 202 "]);
 }
+
+/// Whatever becomes of a client, each byte of credit comes back once: with a piece, or at once.
+#[test]
+fn credit_is_conserved() {
+    let credit = |actions: &[String]| -> u32 {
+        let amounts = actions.iter().filter_map(|action| {
+            let body = action.strip_prefix("body ").and_then(|rest| rest.split(' ').nth(1));
+            body.or(action.strip_prefix("tunnel 1 consumed 1 "))
+                .and_then(|amount| amount.trim_start_matches('+').parse::<u32>().ok())
+        });
+        amounts.sum::<u32>()
+    };
+    for accepts in [Accepts::Either, Accepts::Json, Accepts::Stream] {
+        for gone_after in 0..4 {
+            let mut world = World::ready();
+            world.accepts = accepts;
+            world.call(7);
+            let mut returned = 0;
+            for step in 0..4 {
+                if step == gone_after {
+                    returned += credit(&world.gone(1));
+                }
+                returned += credit(&match step {
+                    0 => world.progress(1, 1),
+                    1 => world.answer(1, 1, None),
+                    _ => world.data(1, 1, "1234567", false),
+                });
+            }
+            assert_eq!(returned, 51 + 7 + 7, "{accepts:?} {gone_after}");
+        }
+    }
+}

@@ -273,8 +273,8 @@ fn initialize_is_answered_for_the_relay_or_for_the_server() {
     const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
     let mut world = World::ready();
     world.version = Version::V2025_06_18;
-    let info =
-        r#"{"name":"files","state":"ready","info":{"name":"fs","version":"1","x":[]},"instructions":"Be kind."}"#;
+    let info = r#"{"name":"files","state":"ready","info":{"name":"fs","version":"1","x":[]},"instructions":"Be kind.",
+        "capabilities":{"tools":{},"resources":{"subscribe":true},"prompts":null,"logging":{}}}"#;
     world.catalog(1, &whole(&[info.into()]));
     let answer = world.ask(INITIALIZE)["result"].clone();
     assert_eq!(answer["protocolVersion"], "2025-06-18");
@@ -285,6 +285,7 @@ fn initialize_is_answered_for_the_relay_or_for_the_server() {
     let answer = world.ask(INITIALIZE)["result"].clone();
     assert_eq!(answer["serverInfo"], serde_json::json!({"name": "fs", "version": "1", "x": []}));
     assert_eq!(answer["instructions"], "Be kind.");
+    assert_eq!(answer["capabilities"], serde_json::json!({"tools": {"listChanged": true}, "resources": {}}));
 }
 
 #[test]

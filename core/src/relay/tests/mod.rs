@@ -5,6 +5,7 @@ mod catalogs;
 mod devices;
 mod gate;
 mod listeners;
+mod random;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
