@@ -195,6 +195,24 @@ fn resuming_that_brings_nothing_ends() {
 }
 
 #[test]
+fn stream_that_is_cut_into_pieces_is_followed_to_its_end() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (mut fetch, request) = rig.fetched(&Method::POST);
+    for piece in 0..limits::MAX_RESUMPTIONS * 2 {
+        rig.head(fetch, 200, SSE);
+        rig.chunk(fetch, &format!("id: e{piece}\nretry: 0\ndata:\n\n"));
+        rig.fetch(fetch, FetchEvent::End);
+        assert!(rig.is_quiet(), "not without a pause, whatever the server wishes");
+        rig.advance(Duration::from_millis(100));
+        fetch = rig.fetched(&Method::GET).0;
+    }
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, &format!("data: {}\n\n", result(&request, &json!(1))));
+    assert_eq!(rig.answers(), [(1, None, "1".to_string())]);
+}
+
+#[test]
 fn stream_without_ids_that_breaks_is_a_lost_call_and_never_sent_again() {
     let mut rig = ready();
     rig.call(1, "web", "{}");
