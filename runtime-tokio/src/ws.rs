@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tokio::{TokioAdapter, client_async_with_config};
-use async_tungstenite::tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{Error as WsError, handshake::client::generate_key};
 use futures_util::io::{AsyncRead, AsyncWrite};
-use futures_util::{Sink, Stream as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
 use http::header::{CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use tokio::time::{Sleep, sleep_until, timeout};
+use tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
+use tungstenite::{Error as WsError, handshake::client::generate_key};
 use tunnel_core::agent::machine::DialError;
 use tunnel_core::limits::{DIAL_TIMEOUT, MAX_TRANSMIT};
 use tunnel_core::time::Now;
@@ -43,7 +43,11 @@ pub async fn pump<S>(
     if !broken {
         // The closing handshake: what was written must get out before the socket is dropped, or a reset could
         // overtake it. A peer that does not answer is not waited for.
-        let _ = timeout(LINGER, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+        let last_words = async {
+            let _ = socket.flush().await;
+            while let Some(Ok(_)) = socket.next().await {}
+        };
+        let _ = timeout(LINGER, last_words).await;
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_tungstenite::tokio::TokioAdapter;
-use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -16,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
+use tungstenite::handshake::derive_accept_key;
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ConnId, ExchangeId, UserId};
 use tunnel_core::limits::{BODY_TIMEOUT, HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
