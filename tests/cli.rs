@@ -256,3 +256,31 @@ fn demo_server_speaks_mcp() {
         "{ran:?}"
     );
 }
+
+#[test]
+fn demo_walks_the_whole_way_and_leaves_nothing() {
+    let home = Home::new();
+    let mut command = home.command(&["demo", "--check"]);
+    let ran = Ran::from(command.env("TMPDIR", home.path()).output().expect("starts"));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for step in ["ask without a token", "sign in with the password", "demo__echo", "stream a result"] {
+        assert!(ran.stdout.contains(step), "{step}\n{ran:?}");
+    }
+    assert_eq!(ran.stderr, "");
+    assert_eq!(fs::read_dir(home.path()).expect("lists").count(), 0, "its files went with it");
+}
+
+#[test]
+fn demo_runs_a_server_of_ones_own_and_names_the_step_that_fails() {
+    let home = Home::new();
+    let program = home.command(&[]).get_program().to_owned();
+    let program = program.to_str().expect("is UTF-8");
+    let ran = home.run(&["demo", "--check", "--json", "--", program, "demo-server"]);
+    assert!(ran.code == Some(0) && ran.stdout.contains(r#""ok":true,"step":"call the status tool""#), "{ran:?}");
+    let ran = home.run(&["demo", "--check", "--", "/no/such/program"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains("the step \"list the tools\" failed") && ran.stderr.contains("/no/such/program"),
+        "{ran:?}"
+    );
+}

@@ -27,7 +27,7 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
         Ok(config::Parsed { config: Config::Agent(_), warnings }) => (Some("agent"), warnings),
         Err(problems) => (None, problems),
     };
-    let usable = mode.is_some() && !(strict && !problems.is_empty());
+    let usable = mode.is_some() && (!strict || problems.is_empty());
     if global.json {
         output::json(&json!({ "ok": usable, "source": source.name(), "mode": mode, "problems": problems }))?;
     } else {

@@ -1,7 +1,8 @@
 //! The demo's stage: a relay on loopback with an embedded login, and an agent, in a directory that goes with them.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +20,6 @@ use crate::failure::Failure;
 use crate::host;
 use crate::host::agent::Options as AgentOptions;
 use crate::host::entropy::OsEntropy;
-use crate::host::files;
 use crate::host::relay::{Options as RelayOptions, Relay, RelayError};
 use crate::host::signal::Asked;
 
@@ -127,7 +127,7 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
     let again = config.clone();
     Ok(AgentOptions {
         config,
-        config_dir: dir.join("agent"),
+        config_dir: dir.to_owned(),
         source: "demo".into(),
         token: Some(minted),
         interactive: false,
@@ -165,10 +165,15 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Result<Self, Failure> {
-        let drawn = entropy::bytes::<8>(&mut OsEntropy::new());
-        let name = format!("mcp-local-tunnel-demo-{}", files::short_hash(&drawn));
+        let drawn = entropy::bytes::<4>(&mut OsEntropy::new());
+        // Short: sockets lie in it, and a socket's path must fit 104 bytes on some systems.
+        let name: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("mlt-demo-{name}");
         let path = std::env::temp_dir().join(name);
-        files::private_dir(&path)
+        // Not recursive: one that is there already is somebody else's.
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
             .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", path.display())))?;
         Ok(Self(path))
     }

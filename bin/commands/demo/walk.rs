@@ -270,27 +270,42 @@ async fn initialize(session: &mut Session<'_>) -> Result<((), String), Problem> 
     Ok(((), output::visible(name)))
 }
 
-/// The tools, as soon as there are any of the server's. An own server may be fetched from a registry first.
+/// The tools, as soon as the server is ready. An own server may be fetched from a registry first.
 async fn list_tools(session: &mut Session<'_>) -> Result<(Vec<String>, String), Problem> {
     let begun = Instant::now();
-    loop {
-        let answer = session.request("tools/list", json!({})).await?.result;
-        let tools = answer.get("tools").and_then(Value::as_array).ok_or("the answer has no tools")?;
-        let names: Vec<_> = tools.iter().filter_map(|tool| tool.get("name")?.as_str()).map(str::to_owned).collect();
-        if names.iter().any(|name| name.contains("__")) {
-            let note = output::visible(&names.join(", "));
-            let short: String = note.chars().take(100).collect();
-            return Ok((names, if short.len() < note.len() { format!("{short}…") } else { note }));
-        }
+    while !is_server_ready(session).await? {
         if begun.elapsed() > TOOLS_WITHIN {
-            let status = session.call("status", json!({})).await.ok();
-            let status = status.and_then(|outcome| text_result(&outcome.result).map(str::to_owned)).unwrap_or_default();
-            return Err(format!("the server's tools do not appear; status says: {status}"));
+            return Err("the server is not ready in time".into());
         }
         host::sleep(Duration::from_millis(50)).await;
     }
+    let answer = session.request("tools/list", json!({})).await?.result;
+    let tools = answer.get("tools").and_then(Value::as_array).ok_or("the answer has no tools")?;
+    let names: Vec<_> = tools.iter().filter_map(|tool| tool.get("name")?.as_str()).map(str::to_owned).collect();
+    let note = output::visible(&names.join(", "));
+    let short: String = note.chars().take(MAX_NOTE).collect();
+    Ok((names, if short.len() < note.len() { format!("{short}…") } else { note }))
 }
 
+/// Asks the `status` tool; a server that ended will not get better by waiting.
+async fn is_server_ready(session: &mut Session<'_>) -> Result<bool, Problem> {
+    let status = session.call("status", json!({})).await?.result;
+    let devices =
+        status.pointer("/structuredContent/devices").and_then(Value::as_array).ok_or("status says nothing")?;
+    let servers = devices.iter().filter_map(|device| device.get("servers")?.as_array()).flatten();
+    let states: Vec<_> =
+        servers.map(|server| (server.get("state").and_then(Value::as_str), server.get("reason"))).collect();
+    match states.iter().find(|(state, _)| matches!(state, Some("failed" | "restarting"))) {
+        Some((_, reason)) => {
+            let reason = reason.and_then(Value::as_str).unwrap_or("it does not say why");
+            Err(format!("the server does not run: {}", output::visible(reason)))
+        }
+        None => Ok(states.iter().any(|(state, _)| *state == Some("ready"))),
+    }
+}
+
+/// Characters of a list of names that fit a line.
+const MAX_NOTE: usize = 100;
 /// How long the server may take to start: time to fetch it from a registry.
 pub(super) const START_SECS: u64 = 120;
 const TOOLS_WITHIN: Duration = Duration::from_secs(START_SECS + 5);
