@@ -266,6 +266,10 @@ impl Machine for Shard {
                 let close = Close::new(CloseCode::GoingAway, "the relay is stopping");
                 self.out.push(Action::Tunnel { conn, command: tunnel::Command::Close(close) });
             }
+            // Connections are never numbered twice; a second one of a number would take the first one's calls.
+            Event::TunnelUp { conn, .. } if self.tunnels.contains_key(&conn) => {
+                tracing::error!(%conn, "a connection came up twice");
+            }
             Event::TunnelUp { conn, user, device: name, device_id: id, family, expires, dialect } => {
                 self.tunnels.insert(conn, user.clone());
                 let since = now.instant;
