@@ -121,6 +121,7 @@ fn broken(error: hyper::Error) -> FetchError {
 mod tests {
     use super::*;
     use http::Method;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -198,5 +199,39 @@ mod tests {
         drop(listener);
         assert!(matches!(fetch(&Connector::new(), get(url)).await, Err(FetchError::Connect(_))));
         assert!(matches!(fetch(&Connector::new(), get("nonsense".into())).await, Err(FetchError::Url(_))));
+    }
+
+    #[tokio::test]
+    async fn tls_is_spoken_with_who_is_trusted_and_nobody_else() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = || Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a key that fits");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("https://localhost:{}/", listener.local_addr().expect("bound").port());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+                let mut head = [0; 512];
+                assert!(stream.read(&mut head).await.expect("reads") > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("writes");
+            }
+        });
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let client = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let trusting = Connector::with_tls(Arc::new(client));
+        assert_eq!(fetch(&trusting, get(url.clone())).await.expect("an answer").body, "ok");
+        assert!(matches!(fetch(&Connector::new(), get(url)).await, Err(FetchError::Tls(_))));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,12 +32,13 @@ impl Server {
         if let Some(dir) = path.parent() {
             files::private_dir(dir)?;
         }
-        match std::os::unix::net::UnixStream::connect(path) {
+        let short = ShortPath::of(path)?;
+        match std::os::unix::net::UnixStream::connect(short.as_ref()) {
             Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} is in use", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => files::remove(path)?,
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = UnixListener::bind(short.as_ref())?;
         // Until here the directory's mode kept others out.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path: path.to_owned() })
@@ -86,7 +88,7 @@ impl Drop for Server {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
 pub async fn request(path: &Path, json: &[u8]) -> io::Result<Bytes> {
-    let mut stream = BufReader::new(UnixStream::connect(path).await?);
+    let mut stream = BufReader::new(UnixStream::connect(ShortPath::of(path)?.as_ref()).await?);
     stream.write_all(json).await?;
     stream.write_all(b"\n").await?;
     timeout(ANSWER_WITHIN, read_line(&mut stream))
@@ -129,6 +131,35 @@ fn is_same_user(stream: &UnixStream) -> bool {
     })
 }
 
+/// A path that fits a socket's address, which holds some hundred bytes: a long one goes by way of its open directory.
+struct ShortPath {
+    path: PathBuf,
+    /// Open as long as `path` is used.
+    _dir: Option<std::fs::File>,
+}
+
+impl ShortPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if path.as_os_str().len() < MAX_ADDRESS || !cfg!(target_os = "linux") {
+            return Ok(Self { path: path.to_owned(), _dir: None });
+        }
+        let dir = std::fs::File::open(dir)?;
+        let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+        Ok(Self { path, _dir: Some(dir) })
+    }
+}
+
+impl AsRef<Path> for ShortPath {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What a socket's address holds everywhere.
+const MAX_ADDRESS: usize = 100;
 /// A status with hundreds of servers is a few hundred kilobytes.
 const MAX_LINE: u64 = 16 * 1024 * 1024;
 /// People and scripts ask one at a time.
@@ -150,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn question_is_answered_on_a_private_socket() {
         let dir = TempDir::new();
-        let path = dir.path().join("run").join("test.sock");
+        let path = dir.path().join("long".repeat(40)).join("test.sock");
         assert_eq!(request(&path, b"x").await.expect_err("nobody").kind(), io::ErrorKind::NotFound);
         let server = Server::bind(&path).expect("binds");
         assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);

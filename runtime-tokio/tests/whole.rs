@@ -55,6 +55,14 @@ async fn main_job(dir: &Path) {
     let answer = client.call("local__large", json!({"bytes": 5_000_000})).await;
     assert_eq!(answer["result"]["content"][0]["text"].as_str().map(str::len), Some(5_000_000));
 
+    // A client that does not read its large result delays nobody else.
+    let unread = client.call_without_reading("local__large", json!({"bytes": 20_000_000})).await;
+    let begin = Instant::now();
+    let answer = client.call("local__echo", json!({"text": "past it"})).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "past it", "{answer}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    drop(unread);
+
     // The relay goes and comes back: same token, same server process.
     let pid = client.call("local__pid", json!({})).await["result"]["content"][0]["text"].clone();
     world.restart_relay().await;
@@ -227,15 +235,7 @@ impl Client {
     }
 
     async fn post(&self, message: &Value) -> Fetched {
-        let request = Fetch {
-            method: Method::POST,
-            url: self.url.clone(),
-            headers: self.headers.clone(),
-            body: Bytes::from(message.to_string()),
-            timeout: Duration::from_secs(20),
-            max_body: 64 * 1024 * 1024,
-        };
-        fetch::fetch(&self.connector, request).await.expect("an answer")
+        fetch::fetch(&self.connector, self.fetch(message)).await.expect("an answer")
     }
 
     async fn request(&self, method: &str, params: Value) -> Value {
@@ -245,6 +245,24 @@ impl Client {
         // An event stream holds the answer as its last event.
         let json = body.lines().rev().find_map(|line| line.strip_prefix("data:")).unwrap_or(body);
         serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// Returns the open answer once its head is there.
+    async fn call_without_reading(&self, tool: &str, arguments: Value) -> fetch::Response {
+        let message = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": tool, "arguments": arguments}});
+        fetch::open(&self.connector, self.fetch(&message)).await.expect("a head")
+    }
+
+    fn fetch(&self, message: &Value) -> Fetch {
+        Fetch {
+            method: Method::POST,
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            body: Bytes::from(message.to_string()),
+            timeout: Duration::from_secs(20),
+            max_body: 64 * 1024 * 1024,
+        }
     }
 
     async fn wait_for_tool(&self, name: &str) -> Vec<String> {

@@ -117,6 +117,7 @@ impl Hosted for Office {
             handle.push(Part::Abort);
             later.push(Later::Wake(handle));
         }
+        self.asked.clear();
     }
 }
 
