@@ -221,7 +221,10 @@ impl Relay {
     ) -> std::io::Result<BufReader<TcpStream>> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        let upgrades = headers.iter().any(|(name, _)| *name == "Upgrade");
+        let connection = if upgrades { "Upgrade" } else { "close" };
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nConnection: {connection}\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("Host: localhost:{}\r\n", self.port));
         }

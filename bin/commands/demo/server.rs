@@ -17,8 +17,10 @@ use crate::failure::Failure;
 const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 /// Countdowns at once: each is a thread.
 const MAX_COUNTDOWNS: usize = 64;
+/// What a blob repeats.
+const DIGITS: &str = "0123456789abcdef";
 /// The largest blob: what a tunnel takes as one result, with room for its envelope.
-const MAX_BLOB: u64 = 32 * 1024 * 1024;
+const MAX_BLOB: u64 = 60 * 1024 * 1024;
 
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -237,7 +239,11 @@ fn add(arguments: &Value) -> Value {
 
 fn blob(arguments: &Value) -> Value {
     match arguments.get("bytes").and_then(Value::as_u64).filter(|bytes| *bytes <= MAX_BLOB).map(usize::try_from) {
-        Some(Ok(bytes)) => text(&"0123456789abcdef".chars().cycle().take(bytes).collect::<String>()),
+        Some(Ok(bytes)) => {
+            let mut filler = DIGITS.repeat(bytes.div_ceil(DIGITS.len()));
+            filler.truncate(bytes);
+            text(&filler)
+        }
         _ => failed(&format!("bytes must be a whole number up to {MAX_BLOB}")),
     }
 }
@@ -303,7 +309,7 @@ mod tests {
             ("add", json!({ "a": 2, "b": 0.5 }), "2.5", false),
             ("add", json!({ "a": "2" }), "a and b must be numbers", true),
             ("blob", json!({ "bytes": 18 }), "0123456789abcdef01", false),
-            ("blob", json!({ "bytes": MAX_BLOB + 1 }), "bytes must be a whole number up to 33554432", true),
+            ("blob", json!({ "bytes": MAX_BLOB + 1 }), "bytes must be a whole number up to 62914560", true),
             (
                 "countdown",
                 json!({ "from": 0 }),
