@@ -259,19 +259,20 @@ impl Gate {
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
     fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Reply> {
-        handshake::check(head)?;
         let query = Form::parse(head.uri.query().unwrap_or_default())
             .map_err(|error| Reply::text(StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}\n")))?;
         let in_query = query.secret("token");
         let token = match (bearer(&head.headers).map_err(|_| bad_credentials())?, &in_query) {
             (None, Some(_)) if !self.settings.token_in_query => {
                 tracing::warn!(setting = "legacy.tokenInQuery", "an agent that sends its token in the URL was refused");
-                return Err(Reply::text(StatusCode::FORBIDDEN, TOKEN_IN_QUERY));
+                return Err(Reply::text(StatusCode::UNAUTHORIZED, TOKEN_IN_QUERY)
+                    .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_request\"")));
             }
             (None, Some(token)) => Some(token.expose()),
             (token, _) => token,
         };
         let principal = self.principal(token, "/ws", "", snapshot, now)?;
+        handshake::check(head)?;
         let device =
             handshake::device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
         let dialect = Dialect::of_upgrade(&head.headers);
@@ -478,5 +479,5 @@ fn document(json: Bytes) -> Reply {
     Reply::json(StatusCode::OK, json).with(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"))
 }
 
-const TOKEN_IN_QUERY: &str = "tokens in the URL are refused, since URLs are logged: update this agent, or set \
-\"legacy\": {\"tokenInQuery\": true} in the relay's configuration\n";
+const TOKEN_IN_QUERY: &str = "tokens in the URL are refused, since URLs are logged: update this agent, or turn \
+legacy.tokenInQuery on in the relay's configuration\n";

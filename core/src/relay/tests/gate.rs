@@ -501,9 +501,9 @@ fn token_in_the_url_needs_the_operators_word() {
     let head = |door: &Door| without(RequestHead { uri: target.clone(), ..door.tunnel() }, "authorization");
     let strict = Door::new();
     let reply = strict.refused(&head(&strict));
-    assert_eq!(reply.status, 403);
+    assert_eq!(reply.status, 401);
     let text = core::str::from_utf8(&reply.body).unwrap();
-    assert!(text.contains("tokenInQuery") && !text.contains(&token), "{text}");
+    assert!(text.contains("legacy.tokenInQuery") && !text.contains(&token), "{text}");
     let lenient = Door::with(&RelayConfig { token_in_query: true, ..config() });
     assert!(matches!(lenient.admit(&head(&lenient)), Admission::Upgrade(_)));
     let mcp =
