@@ -265,8 +265,7 @@ impl Gate {
         let token = match (bearer(&head.headers).map_err(|_| bad_credentials())?, &in_query) {
             (None, Some(_)) if !self.settings.token_in_query => {
                 tracing::warn!(setting = "legacy.tokenInQuery", "an agent that sends its token in the URL was refused");
-                return Err(Reply::text(StatusCode::UNAUTHORIZED, TOKEN_IN_QUERY)
-                    .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_request\"")));
+                return Err(Reply::text(StatusCode::FORBIDDEN, TOKEN_IN_QUERY));
             }
             (None, Some(token)) => Some(token.expose()),
             (token, _) => token,
