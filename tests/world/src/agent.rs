@@ -1,16 +1,26 @@
 //! An agent of the world: the real machine, scripts for its local servers.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
+use bytes::Bytes;
+use tunnel_core::agent::machine::{Action, DialError, Event, Exit};
 use tunnel_core::agent::{Agent as Machine, Identity};
 use tunnel_core::config::{AgentConfig, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
+use tunnel_core::host::Machine as _;
+use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName};
+use tunnel_core::relay::gate::Admission;
+use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::secret::Secret;
-use tunnel_core::tunnel::connection::Connection;
+use tunnel_core::tunnel::connection::{Connection, Settings};
+use tunnel_core::tunnel::{Hello, Side};
 
-use crate::script::Script;
-use crate::world::World;
+use crate::link::{Link, Toward, WINDOW, size};
+use crate::script::{Say, Script, Start};
+use crate::world::{AgentKey, Delivery, World};
 
 /// A running agent.
 pub struct Agent {
@@ -26,7 +36,7 @@ pub struct Agent {
     /// When it dialed, in microseconds.
     pub dials: Vec<u64>,
     /// Why it ended, if it did.
-    pub exit: Option<tunnel_core::agent::machine::Exit>,
+    pub exit: Option<Exit>,
     /// What its configuration file says now.
     pub config: AgentConfig,
 }
@@ -75,5 +85,202 @@ pub fn config<'a>(servers: impl Iterator<Item = &'a str>) -> AgentConfig {
         name: None,
         servers: servers.map(|name| (name.to_owned(), server(name))).collect(),
         token: Some("env:TOKEN".to_owned()),
+    }
+}
+
+/// The agents' side of the world.
+impl World {
+    pub(crate) fn drain_agent(&mut self, key: AgentKey) {
+        let now = self.now();
+        while let Some(action) = self.agents.get_mut(&key).and_then(|agent| agent.machine.poll_action()) {
+            match action {
+                Action::Dial { conn, url, headers, hello } => {
+                    let clock = self.clock;
+                    self.look(key).dials.push(clock);
+                    self.schedule(self.latency * 2, Delivery::Dialed(key, conn, headers, url, hello));
+                }
+                Action::Tunnel { conn, command } => {
+                    self.at_agent(key, conn, |connection| connection.handle_command(command, now));
+                }
+                Action::Spawn { child, spawn } => self.spawn(key, child, &spawn.server),
+                Action::Write { child, bytes } => self.write(key, child, &bytes),
+                Action::CloseStdin { child } | Action::Kill { child, .. } => {
+                    if self.look(key).children.contains_key(&child) {
+                        let exit = Say::Exit(Duration::ZERO, 0);
+                        self.schedule(Duration::from_millis(1), Delivery::Say(key, child, exit));
+                    }
+                }
+                Action::ReadConfig => {
+                    let config = self.look(key).config.clone();
+                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, Event::ConfigRead(Ok(config))));
+                }
+                Action::Exit(exit) => self.look(key).exit = Some(exit),
+                Action::ControlReply { job, json } => drop(self.admin.insert(job, json)),
+                Action::Signin(_) | Action::Fetch { .. } | Action::AbortFetch { .. } => {
+                    panic!("agents of the world hold minted tokens and run stdio servers")
+                }
+            }
+        }
+    }
+
+    pub(crate) fn dialed(
+        &mut self,
+        key: AgentKey,
+        at_agent: ConnId,
+        mut headers: http::HeaderMap,
+        url: &str,
+        hello: Hello,
+    ) {
+        let now = self.now();
+        let Some(relay) = &mut self.relay else {
+            let error = DialError::Connect("connection refused".to_owned());
+            return self.tell(key, Event::DialFailed { conn: at_agent, error });
+        };
+        let uri: http::Uri = url.parse().expect("an agent dials a URL");
+        for (name, value) in [
+            ("host", Self::AUTHORITY),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            headers.insert(name, http::HeaderValue::from_static(value));
+        }
+        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let head = RequestHead {
+            method: http::Method::GET,
+            uri: target.parse().expect("its path too"),
+            headers,
+            peer: Ipv4Addr::LOCALHOST.into(),
+        };
+        let upgrade = match relay.gate.admit(&head, &relay.snapshot, now) {
+            Admission::Upgrade(upgrade) => upgrade,
+            Admission::Reply(Reply { status, body, .. }) => {
+                let message = String::from_utf8_lossy(&body).into_owned();
+                let error = DialError::Status { status: status.as_u16(), retry_after: None, message };
+                return self.tell(key, Event::DialFailed { conn: at_agent, error });
+            }
+            Admission::Read { .. } => panic!("an upgrade has no body"),
+        };
+        let dialect = upgrade.dialect;
+        let ours = Hello { version: "2.0.0".to_owned(), ..hello.clone() };
+        let relay_end = Connection::new(Settings { side: Side::Relay, dialect, hello: ours }, now);
+        let agent_end = Connection::new(Settings { side: Side::Agent, dialect, hello }, now);
+        let conn = ConnId(self.number());
+        if let Some(relay) = &mut self.relay {
+            relay.connections.insert(conn, relay_end);
+        }
+        let link =
+            Link { agent: key, at_agent, at_relay: conn, latency: self.latency, under_way: [0; 2], silent: false };
+        self.links.insert(conn, link);
+        self.look(key).connection = Some((at_agent, agent_end));
+        self.shard(ShardEvent::TunnelUp {
+            conn,
+            user: upgrade.user,
+            device: upgrade.device,
+            device_id: upgrade.device_id,
+            family: upgrade.family,
+            expires: upgrade.expires,
+            dialect,
+        });
+        self.at_relay(conn, |_| ());
+        self.tell(key, Event::Dialed { conn: at_agent, dialect });
+        self.at_agent(key, at_agent, |_| ());
+    }
+
+    /// Drives an agent's end of a tunnel.
+    pub(crate) fn at_agent(&mut self, key: AgentKey, conn: ConnId, input: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.agent_end(key, conn) {
+            input(connection);
+        }
+        while let Some(event) = self.agent_end(key, conn).and_then(Connection::poll_event) {
+            self.tell(key, Event::Tunnel { conn, event });
+        }
+        self.transmit_agent(key, conn);
+    }
+
+    pub(crate) fn agent_end(&mut self, key: AgentKey, conn: ConnId) -> Option<&mut Connection> {
+        let (own, connection) = self.agents.get_mut(&key)?.connection.as_mut()?;
+        (*own == conn).then_some(connection)
+    }
+
+    pub(crate) fn transmit_agent(&mut self, key: AgentKey, at_agent: ConnId) {
+        let now = self.now();
+        let found = self.links.iter().find(|(_, link)| link.agent == key && link.at_agent == at_agent);
+        let Some(conn) = found.map(|(conn, _)| *conn) else { return };
+        while self.links[&conn].under_way[Toward::Relay as usize] < WINDOW {
+            let Some(connection) = self.agent_end(key, at_agent) else { return };
+            let Some(message) = connection.poll_transmit(now) else {
+                if connection.is_closed() {
+                    self.look(key).connection = None;
+                    self.schedule(self.latency, Delivery::Gone(conn, Toward::Relay));
+                }
+                return;
+            };
+            let latency = self.latency;
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.under_way[Toward::Relay as usize] += size(&message);
+            }
+            self.schedule(latency, Delivery::Message(conn, Toward::Relay, message));
+        }
+    }
+}
+
+/// Local servers of the world.
+impl World {
+    pub(crate) fn spawn(&mut self, key: AgentKey, child: ChildId, server: &str) {
+        let agent = self.look(key);
+        *agent.spawned.entry(server.to_owned()).or_default() += 1;
+        let script = agent.scripts.entry(server.to_owned()).or_default();
+        if script.start == Start::Missing {
+            let error = "No such file or directory".to_owned();
+            return self.schedule(Duration::ZERO, Delivery::Agent(key, Event::SpawnFailed { child, error }));
+        }
+        let says = script.started();
+        agent.children.insert(child, server.to_owned());
+        let pid = 1000 + u32::try_from(child.0).expect("a test starts few processes");
+        self.schedule(Duration::ZERO, Delivery::Agent(key, Event::Spawned { child, pid }));
+        self.schedule_says(key, child, says);
+    }
+
+    pub(crate) fn write(&mut self, key: AgentKey, child: ChildId, bytes: &[u8]) {
+        let agent = self.look(key);
+        let Some(server) = agent.children.get(&child).cloned() else { return };
+        let script = agent.scripts.entry(server).or_default();
+        let says: Vec<_> = bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .flat_map(|line| script.hear(line))
+            .collect();
+        let wrote = Event::Wrote { child, bytes: bytes.len() };
+        self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));
+        self.schedule_says(key, child, says);
+    }
+
+    pub(crate) fn schedule_says(&mut self, key: AgentKey, child: ChildId, says: Vec<Say>) {
+        for say in says {
+            let (Say::Line(after, _) | Say::TooLong(after, _, _) | Say::Exit(after, _)) = say;
+            self.schedule(after + Duration::from_micros(100), Delivery::Say(key, child, say));
+        }
+    }
+
+    pub(crate) fn say(&mut self, key: AgentKey, child: ChildId, say: Say) {
+        if !self.agents.get(&key).is_some_and(|agent| agent.children.contains_key(&child)) {
+            return;
+        }
+        match say {
+            Say::Line(_, line) => self.tell(key, Event::Line { child, line }),
+            Say::TooLong(_, prefix, length) => {
+                self.tell(key, Event::LineTooLong { child, prefix, suffix: Bytes::from_static(b"\"}]}}"), length });
+            }
+            Say::Exit(_, code) => self.child_exits(key, child, Some(code), None),
+        }
+    }
+
+    pub(crate) fn child_exits(&mut self, key: AgentKey, child: ChildId, code: Option<i32>, signal: Option<i32>) {
+        self.look(key).children.remove(&child);
+        let stderr = "cannot open the display".to_owned();
+        self.tell(key, Event::OutputEnded { child });
+        self.tell(key, Event::Exited { child, code, signal, stderr });
     }
 }

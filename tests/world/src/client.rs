@@ -6,8 +6,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use tunnel_core::http::Reply;
 use tunnel_core::http::RequestHead;
 use tunnel_core::id::{ConnId, ExchangeId, StreamId};
+use tunnel_core::tunnel::Command;
 
 use crate::world::World;
 
@@ -241,6 +243,64 @@ impl Client {
             uri: self.path.parse().expect("a test's path is valid"),
             headers,
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+/// Replies, as clients take them.
+impl World {
+    pub(crate) fn reply(&mut self, exchange: ExchangeId, reply: Reply) {
+        if let Some(it) = self.exchanges.get_mut(&exchange) {
+            assert_eq!(it.status, None, "one reply for an exchange");
+            it.status = Some(reply.status);
+            it.headers = reply.headers;
+            it.length = Some(reply.body.len() as u64);
+            it.body = reply.body.to_vec();
+        }
+        self.end(exchange, Outcome::Complete);
+    }
+
+    pub(crate) fn last_word(&mut self, exchange: ExchangeId, outcome: Outcome) {
+        if let Some(it) = self.exchanges.get_mut(&exchange) {
+            assert_eq!(it.finished.replace(outcome), None, "one last word for an exchange");
+        }
+        self.read(exchange);
+    }
+
+    /// The client of an exchange takes what waits, if it reads at all.
+    pub(crate) fn read(&mut self, exchange: ExchangeId) {
+        let mut taken = VecDeque::new();
+        if let Some(it) = self.exchanges.get_mut(&exchange).filter(|it| it.reading) {
+            taken = std::mem::take(&mut it.unread);
+        }
+        for (bytes, credit) in taken {
+            let Some(it) = self.exchanges.get_mut(&exchange) else { return };
+            it.body.extend_from_slice(&bytes);
+            if let Some((conn, stream)) = it.source.filter(|_| credit > 0) {
+                self.consumed(conn, stream, credit);
+            }
+        }
+        if let Some(it) = self.exchanges.get(&exchange)
+            && let (Some(outcome), None, true) = (it.finished, it.outcome, it.unread.is_empty())
+        {
+            let (length, body) = (it.length, it.body.len() as u64);
+            let whole = length.is_none_or(|length| length == body);
+            assert!(whole || outcome == Outcome::Aborted, "{length:?} announced, {body} sent");
+            self.end(exchange, outcome);
+        }
+    }
+
+    pub(crate) fn consumed(&mut self, conn: ConnId, stream: StreamId, bytes: u32) {
+        let now = self.now();
+        self.at_relay(conn, |connection| {
+            connection.handle_command(Command::Consumed { stream, bytes }, now);
+        });
+    }
+
+    pub(crate) fn end(&mut self, exchange: ExchangeId, outcome: Outcome) {
+        if let Some(it) = self.exchanges.get_mut(&exchange) {
+            assert_eq!(it.outcome.replace(outcome), None, "one end for an exchange");
+            it.ended_at = self.clock;
         }
     }
 }

@@ -1,33 +1,30 @@
 //! The world itself: its clock, its queue of what will happen, and the drivers of its machines.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use tunnel_core::agent::machine::{Action as AgentAction, DialError, Event as AgentEvent};
+use tunnel_core::agent::machine::Event as AgentEvent;
 use tunnel_core::config::{Naming, RelayConfig};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine;
-use tunnel_core::http::{Reply, RequestHead};
-use tunnel_core::id::{ChildId, ConnId, ExchangeId, JobId, StreamId};
+use tunnel_core::http::RequestHead;
+use tunnel_core::id::{ChildId, ConnId, ExchangeId, JobId};
 use tunnel_core::oauth::Role;
-use tunnel_core::oauth::grants::{Action as GrantsAction, AdminCommand, Change, Event as GrantsEvent};
+use tunnel_core::oauth::grants::{AdminCommand, Event as GrantsEvent};
 use tunnel_core::relay::gate::{Admission, Step};
-use tunnel_core::relay::shard::{Action as ShardAction, Event as ShardEvent};
+use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::seal::{Key, Sealer};
 use tunnel_core::time::{Deadline, Instant, Now, UnixTime};
-use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
-use tunnel_core::tunnel::{self, Dialect, Hello, Message, Side};
+use tunnel_core::tunnel::{Hello, Message};
 
 use crate::agent::Agent;
 use crate::client::{Exchange, Outcome};
-use crate::link::{Link, Toward, WINDOW, size};
+use crate::link::{Link, Toward, size};
 use crate::relay::{Disk, Relay, config};
-use crate::script::{Say, Script, Start};
+use crate::script::{Say, Script};
 
 /// Which agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,29 +32,29 @@ pub struct AgentKey(pub usize);
 
 /// The world. See the crate's documentation.
 pub struct World {
-    clock: u64,
+    pub(crate) clock: u64,
     /// How far the wall clock runs ahead of the monotonic one, in milliseconds: a suspend adds to it.
-    wall_ahead: u64,
-    queue: BTreeMap<(u64, u64), Delivery>,
-    sequence: u64,
-    seed: u64,
+    pub(crate) wall_ahead: u64,
+    pub(crate) queue: BTreeMap<(u64, u64), Delivery>,
+    pub(crate) sequence: u64,
+    pub(crate) seed: u64,
     /// One way between relay and agents.
     pub latency: Duration,
-    config: RelayConfig,
-    key: Key,
-    disk: Disk,
-    relay: Option<Relay>,
-    agents: BTreeMap<AgentKey, Agent>,
-    links: BTreeMap<ConnId, Link>,
-    exchanges: BTreeMap<ExchangeId, Exchange>,
-    admin: BTreeMap<JobId, Bytes>,
-    numbers: u64,
+    pub(crate) config: RelayConfig,
+    pub(crate) key: Key,
+    pub(crate) disk: Disk,
+    pub(crate) relay: Option<Relay>,
+    pub(crate) agents: BTreeMap<AgentKey, Agent>,
+    pub(crate) links: BTreeMap<ConnId, Link>,
+    pub(crate) exchanges: BTreeMap<ExchangeId, Exchange>,
+    pub(crate) admin: BTreeMap<JobId, Bytes>,
+    pub(crate) numbers: u64,
     /// How many steps the world has taken; a machine that spins would show here.
     pub steps: u64,
 }
 
 /// Something that will happen. Links go by their number at the relay.
-enum Delivery {
+pub(crate) enum Delivery {
     Message(ConnId, Toward, Message),
     Gone(ConnId, Toward),
     Dialed(AgentKey, ConnId, http::HeaderMap, String, Hello),
@@ -331,19 +328,19 @@ impl World {
 
     // The drivers.
 
-    fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now {
             instant: Instant::from_micros(self.clock),
             unix: UnixTime::from_millis(self.wall_ahead + self.clock / 1000),
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    fn schedule(&mut self, after: Duration, delivery: Delivery) {
+    pub(crate) fn schedule(&mut self, after: Duration, delivery: Delivery) {
         self.sequence += 1;
         self.queue.insert((self.clock + micros(after), self.sequence), delivery);
     }
@@ -445,373 +442,11 @@ impl World {
             Delivery::Grants(event) => self.grants(event),
         }
     }
-
-    // The relay's side.
-
-    fn shard(&mut self, event: ShardEvent) {
-        let now = self.now();
-        if let Some(relay) = &mut self.relay {
-            relay.shard.handle_event(event, now);
-            self.drain_shard();
-        }
-    }
-
-    fn drain_shard(&mut self) {
-        let now = self.now();
-        while let Some(action) = self.relay.as_mut().and_then(|relay| relay.shard.poll_action()) {
-            match action {
-                ShardAction::Reply { exchange, reply } => self.reply(exchange, reply),
-                ShardAction::Begin { exchange, head, source } => {
-                    if let Some(it) = self.exchanges.get_mut(&exchange) {
-                        assert_eq!(it.status, None, "one head for an exchange");
-                        (it.status, it.headers, it.length, it.source) =
-                            (Some(head.status), head.headers, head.length, source);
-                    }
-                }
-                ShardAction::Body { exchange, bytes, credit } => {
-                    if let Some(it) = self.exchanges.get_mut(&exchange) {
-                        assert!(it.status.is_some() && it.finished.is_none(), "a piece belongs to a started answer");
-                        it.unread.push_back((bytes, credit));
-                        self.read(exchange);
-                    }
-                }
-                ShardAction::Finish { exchange } => self.last_word(exchange, Outcome::Complete),
-                ShardAction::Abort { exchange } => self.last_word(exchange, Outcome::Aborted),
-                ShardAction::Tunnel { conn, command } => {
-                    self.at_relay(conn, |connection| connection.handle_command(command, now));
-                }
-            }
-        }
-    }
-
-    fn grants(&mut self, event: GrantsEvent) {
-        let now = self.now();
-        if let Some(relay) = &mut self.relay {
-            relay.grants.handle_event(event, now);
-            self.drain_grants();
-        }
-    }
-
-    fn drain_grants(&mut self) {
-        while let Some(action) = self.relay.as_mut().and_then(|relay| relay.grants.poll_action()) {
-            match action {
-                GrantsAction::Reply { exchange, reply } => self.reply(exchange, reply),
-                GrantsAction::Persist { job, changes } => {
-                    for change in changes {
-                        match change {
-                            Change::Put { key, value } => drop(self.disk.records.insert(key, value)),
-                            Change::Delete { key } => drop(self.disk.records.remove(&key)),
-                        }
-                    }
-                    let done = GrantsEvent::Persisted { job, result: Ok(()) };
-                    self.schedule(Duration::from_millis(1), Delivery::Grants(done));
-                }
-                GrantsAction::Publish(snapshot) => {
-                    if let Some(relay) = &mut self.relay {
-                        relay.snapshot = Arc::clone(&snapshot);
-                    }
-                }
-                GrantsAction::Revoked { family } => self.shard(ShardEvent::Revoked { family }),
-                GrantsAction::SessionEnded { user, session } => self.shard(ShardEvent::SessionEnded { user, session }),
-                GrantsAction::AdminReply { job, json } => drop(self.admin.insert(job, json)),
-                GrantsAction::Fetch { .. } | GrantsAction::Verify { .. } => panic!("nobody signs in at a page here"),
-            }
-        }
-    }
-
-    /// Drives the relay's end of a tunnel.
-    fn at_relay(&mut self, conn: ConnId, input: impl FnOnce(&mut Connection)) {
-        let Some(connection) = self.relay.as_mut().and_then(|relay| relay.connections.get_mut(&conn)) else { return };
-        input(connection);
-        while let Some(event) =
-            self.relay.as_mut().and_then(|relay| relay.connections.get_mut(&conn)).and_then(Connection::poll_event)
-        {
-            self.shard(ShardEvent::Tunnel { conn, event });
-        }
-        self.transmit_relay(conn);
-    }
-
-    fn transmit_relay(&mut self, conn: ConnId) {
-        let now = self.now();
-        while let Some(link) = self.links.get_mut(&conn) {
-            let Some(relay) = &mut self.relay else { return };
-            let Some(connection) = relay.connections.get_mut(&conn) else { return };
-            if link.under_way[Toward::Agent as usize] >= WINDOW {
-                return;
-            }
-            let Some(message) = connection.poll_transmit(now) else {
-                if connection.is_closed() {
-                    relay.connections.remove(&conn);
-                    self.schedule(self.latency, Delivery::Gone(conn, Toward::Agent));
-                }
-                return;
-            };
-            link.under_way[Toward::Agent as usize] += size(&message);
-            let latency = link.latency;
-            self.schedule(latency, Delivery::Message(conn, Toward::Agent, message));
-        }
-    }
-
-    // The agents' side.
-
-    fn drain_agent(&mut self, key: AgentKey) {
-        let now = self.now();
-        while let Some(action) = self.agents.get_mut(&key).and_then(|agent| agent.machine.poll_action()) {
-            match action {
-                AgentAction::Dial { conn, url, headers, hello } => {
-                    let clock = self.clock;
-                    self.look(key).dials.push(clock);
-                    self.schedule(self.latency * 2, Delivery::Dialed(key, conn, headers, url, hello));
-                }
-                AgentAction::Tunnel { conn, command } => {
-                    self.at_agent(key, conn, |connection| connection.handle_command(command, now));
-                }
-                AgentAction::Spawn { child, spawn } => self.spawn(key, child, &spawn.server),
-                AgentAction::Write { child, bytes } => self.write(key, child, &bytes),
-                AgentAction::CloseStdin { child } | AgentAction::Kill { child, .. } => {
-                    if self.look(key).children.contains_key(&child) {
-                        let exit = Say::Exit(Duration::ZERO, 0);
-                        self.schedule(Duration::from_millis(1), Delivery::Say(key, child, exit));
-                    }
-                }
-                AgentAction::ReadConfig => {
-                    let config = self.look(key).config.clone();
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, AgentEvent::ConfigRead(Ok(config))));
-                }
-                AgentAction::Exit(exit) => self.look(key).exit = Some(exit),
-                AgentAction::ControlReply { job, json } => drop(self.admin.insert(job, json)),
-                AgentAction::Signin(_) | AgentAction::Fetch { .. } | AgentAction::AbortFetch { .. } => {
-                    panic!("agents of the world hold minted tokens and run stdio servers")
-                }
-            }
-        }
-    }
-
-    fn dialed(&mut self, key: AgentKey, at_agent: ConnId, mut headers: http::HeaderMap, url: &str, hello: Hello) {
-        let now = self.now();
-        let Some(relay) = &mut self.relay else {
-            let error = DialError::Connect("connection refused".to_owned());
-            return self.tell(key, AgentEvent::DialFailed { conn: at_agent, error });
-        };
-        let uri: http::Uri = url.parse().expect("an agent dials a URL");
-        for (name, value) in [
-            ("host", Self::AUTHORITY),
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ] {
-            headers.insert(name, http::HeaderValue::from_static(value));
-        }
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let head = RequestHead {
-            method: http::Method::GET,
-            uri: target.parse().expect("its path too"),
-            headers,
-            peer: Ipv4Addr::LOCALHOST.into(),
-        };
-        let upgrade = match relay.gate.admit(&head, &relay.snapshot, now) {
-            Admission::Upgrade(upgrade) => upgrade,
-            Admission::Reply(Reply { status, body, .. }) => {
-                let message = String::from_utf8_lossy(&body).into_owned();
-                let error = DialError::Status { status: status.as_u16(), retry_after: None, message };
-                return self.tell(key, AgentEvent::DialFailed { conn: at_agent, error });
-            }
-            Admission::Read { .. } => panic!("an upgrade has no body"),
-        };
-        let dialect = upgrade.dialect;
-        let ours = Hello { version: "2.0.0".to_owned(), ..hello.clone() };
-        let relay_end = Connection::new(TunnelSettings { side: Side::Relay, dialect, hello: ours }, now);
-        let agent_end = Connection::new(TunnelSettings { side: Side::Agent, dialect, hello }, now);
-        let conn = ConnId(self.number());
-        if let Some(relay) = &mut self.relay {
-            relay.connections.insert(conn, relay_end);
-        }
-        let link =
-            Link { agent: key, at_agent, at_relay: conn, latency: self.latency, under_way: [0; 2], silent: false };
-        self.links.insert(conn, link);
-        self.look(key).connection = Some((at_agent, agent_end));
-        self.shard(ShardEvent::TunnelUp {
-            conn,
-            user: upgrade.user,
-            device: upgrade.device,
-            device_id: upgrade.device_id,
-            family: upgrade.family,
-            expires: upgrade.expires,
-            dialect,
-        });
-        self.at_relay(conn, |_| ());
-        self.tell(
-            key,
-            AgentEvent::Dialed {
-                conn: at_agent,
-                dialect: if dialect == Dialect::V2 { Dialect::V2 } else { Dialect::V1 },
-            },
-        );
-        self.at_agent(key, at_agent, |_| ());
-    }
-
-    /// Drives an agent's end of a tunnel.
-    fn at_agent(&mut self, key: AgentKey, conn: ConnId, input: impl FnOnce(&mut Connection)) {
-        if let Some(connection) = self.agent_end(key, conn) {
-            input(connection);
-        }
-        while let Some(event) = self.agent_end(key, conn).and_then(Connection::poll_event) {
-            self.tell(key, AgentEvent::Tunnel { conn, event });
-        }
-        self.transmit_agent(key, conn);
-    }
-
-    fn agent_end(&mut self, key: AgentKey, conn: ConnId) -> Option<&mut Connection> {
-        let (own, connection) = self.agents.get_mut(&key)?.connection.as_mut()?;
-        (*own == conn).then_some(connection)
-    }
-
-    fn transmit_agent(&mut self, key: AgentKey, at_agent: ConnId) {
-        let now = self.now();
-        let found = self.links.iter().find(|(_, link)| link.agent == key && link.at_agent == at_agent);
-        let Some(conn) = found.map(|(conn, _)| *conn) else { return };
-        while self.links[&conn].under_way[Toward::Relay as usize] < WINDOW {
-            let Some(connection) = self.agent_end(key, at_agent) else { return };
-            let Some(message) = connection.poll_transmit(now) else {
-                if connection.is_closed() {
-                    self.look(key).connection = None;
-                    self.schedule(self.latency, Delivery::Gone(conn, Toward::Relay));
-                }
-                return;
-            };
-            let latency = self.latency;
-            if let Some(link) = self.links.get_mut(&conn) {
-                link.under_way[Toward::Relay as usize] += size(&message);
-            }
-            self.schedule(latency, Delivery::Message(conn, Toward::Relay, message));
-        }
-    }
-
-    // Local servers.
-
-    fn spawn(&mut self, key: AgentKey, child: ChildId, server: &str) {
-        let agent = self.look(key);
-        *agent.spawned.entry(server.to_owned()).or_default() += 1;
-        let script = agent.scripts.entry(server.to_owned()).or_default();
-        if script.start == Start::Missing {
-            let error = "No such file or directory".to_owned();
-            return self.schedule(Duration::ZERO, Delivery::Agent(key, AgentEvent::SpawnFailed { child, error }));
-        }
-        let says = script.started();
-        agent.children.insert(child, server.to_owned());
-        let pid = 1000 + u32::try_from(child.0).expect("a test starts few processes");
-        self.schedule(Duration::ZERO, Delivery::Agent(key, AgentEvent::Spawned { child, pid }));
-        self.schedule_says(key, child, says);
-    }
-
-    fn write(&mut self, key: AgentKey, child: ChildId, bytes: &[u8]) {
-        let agent = self.look(key);
-        let Some(server) = agent.children.get(&child).cloned() else { return };
-        let script = agent.scripts.entry(server).or_default();
-        let says: Vec<_> = bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .flat_map(|line| script.hear(line))
-            .collect();
-        let wrote = AgentEvent::Wrote { child, bytes: bytes.len() };
-        self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));
-        self.schedule_says(key, child, says);
-    }
-
-    fn schedule_says(&mut self, key: AgentKey, child: ChildId, says: Vec<Say>) {
-        for say in says {
-            let (Say::Line(after, _) | Say::TooLong(after, _, _) | Say::Exit(after, _)) = say;
-            self.schedule(after + Duration::from_micros(100), Delivery::Say(key, child, say));
-        }
-    }
-
-    fn say(&mut self, key: AgentKey, child: ChildId, say: Say) {
-        if !self.agents.get(&key).is_some_and(|agent| agent.children.contains_key(&child)) {
-            return;
-        }
-        match say {
-            Say::Line(_, line) => self.tell(key, AgentEvent::Line { child, line }),
-            Say::TooLong(_, prefix, length) => {
-                self.tell(
-                    key,
-                    AgentEvent::LineTooLong { child, prefix, suffix: Bytes::from_static(b"\"}]}}"), length },
-                );
-            }
-            Say::Exit(_, code) => self.child_exits(key, child, Some(code), None),
-        }
-    }
-
-    fn child_exits(&mut self, key: AgentKey, child: ChildId, code: Option<i32>, signal: Option<i32>) {
-        self.look(key).children.remove(&child);
-        let stderr = "cannot open the display".to_owned();
-        self.tell(key, AgentEvent::OutputEnded { child });
-        self.tell(key, AgentEvent::Exited { child, code, signal, stderr });
-    }
-
-    // Replies.
-
-    fn reply(&mut self, exchange: ExchangeId, reply: Reply) {
-        if let Some(it) = self.exchanges.get_mut(&exchange) {
-            assert_eq!(it.status, None, "one reply for an exchange");
-            it.status = Some(reply.status);
-            it.headers = reply.headers;
-            it.length = Some(reply.body.len() as u64);
-            it.body = reply.body.to_vec();
-        }
-        self.end(exchange, Outcome::Complete);
-    }
-
-    fn last_word(&mut self, exchange: ExchangeId, outcome: Outcome) {
-        if let Some(it) = self.exchanges.get_mut(&exchange) {
-            assert_eq!(it.finished.replace(outcome), None, "one last word for an exchange");
-        }
-        self.read(exchange);
-    }
-
-    /// The client of an exchange takes what waits, if it reads at all.
-    fn read(&mut self, exchange: ExchangeId) {
-        let mut taken = VecDeque::new();
-        if let Some(it) = self.exchanges.get_mut(&exchange).filter(|it| it.reading) {
-            taken = std::mem::take(&mut it.unread);
-        }
-        for (bytes, credit) in taken {
-            let Some(it) = self.exchanges.get_mut(&exchange) else { return };
-            it.body.extend_from_slice(&bytes);
-            if let Some((conn, stream)) = it.source.filter(|_| credit > 0) {
-                self.consumed(conn, stream, credit);
-            }
-        }
-        if let Some(it) = self.exchanges.get(&exchange).filter(|it| it.unread.is_empty()) {
-            if let (Some(outcome), None) = (it.finished, it.outcome) {
-                let (length, body) = (it.length, it.body.len() as u64);
-                assert!(
-                    outcome == Outcome::Aborted || length.is_none_or(|length| length == body),
-                    "{length:?} announced, {body} sent"
-                );
-                self.end(exchange, outcome);
-            }
-        }
-    }
-
-    fn consumed(&mut self, conn: ConnId, stream: StreamId, bytes: u32) {
-        let now = self.now();
-        self.at_relay(conn, |connection| {
-            connection.handle_command(tunnel::Command::Consumed { stream, bytes }, now);
-        });
-    }
-
-    fn end(&mut self, exchange: ExchangeId, outcome: Outcome) {
-        if let Some(it) = self.exchanges.get_mut(&exchange) {
-            assert_eq!(it.outcome.replace(outcome), None, "one end for an exchange");
-            it.ended_at = self.clock;
-        }
-    }
 }
 
 /// Whose timer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Whose {
+pub(crate) enum Whose {
     Shard,
     Grants,
     RelayTunnel(ConnId),
