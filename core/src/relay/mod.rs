@@ -2,6 +2,14 @@
 //!
 //! Three parts by who changes what: [`gate`] reads requests and checks tokens against an immutable snapshot, without a
 //! lock; [`crate::oauth::grants`] owns sign-in; [`shard`] owns the rooms of a slice of the users.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `gate`, `service`, `route`, `handshake`, `session` | a request's head and body: paths, methods, tokens, upgrades, sealed session ids |
+//! | `shard`, `room` | one mutex's worth of users; one user's devices, calls and listeners |
+//! | `device`, `catalog`, `listing` | a connected device, what it offers, and under which names |
+//! | `calls`, `outlet`, `failure` | a call under way, the reply it feeds, and why it may have no result |
+//! | `listeners`, `initialize`, `meta` | change notices, the handshake's answer, the tools `status` and `restart` |
 
 mod calls;
 mod catalog;
