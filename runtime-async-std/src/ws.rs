@@ -11,6 +11,7 @@ use async_tungstenite::WebSocketStream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
 use tungstenite::Error as WsError;
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
 use tunnel_core::limits::MAX_TRANSMIT;
 use tunnel_core::time::Now;
@@ -139,13 +140,14 @@ where
 
     fn lose(&mut self, error: &WsError, now: Now) {
         self.broken = true;
-        match error {
-            WsError::ConnectionClosed | WsError::AlreadyClosed => {
-                self.connection.handle_gone("the connection ended", now)
-            }
-            // Said by the library before a message was complete; the peer is told by the reset.
-            other => self.connection.handle_gone(&other.to_string(), now),
-        }
+        let reason = match error {
+            WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "the connection broke".into(),
+            WsError::Io(error) => error.to_string(),
+            // What the library refuses of the peer; it hears of it by the reset.
+            other => other.to_string(),
+        };
+        self.connection.handle_gone(&reason, now);
     }
 
     /// Sleeps until the connection's deadline.

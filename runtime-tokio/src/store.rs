@@ -1,5 +1,7 @@
 //! The relay's small store: a map of text keys to bytes, crash-safe, in the state directory.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -44,11 +46,13 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Records), StoreError> {
         let unusable = |cause: String| StoreError::Unusable { path: dir.to_owned(), cause };
         files::private_dir(dir).map_err(|error| unusable(error.to_string()))?;
-        let database =
-            Database::builder().set_cache_size(CACHE).create(dir.join(FILE)).map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
-                other => unusable(other.to_string()),
-            })?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(dir.join(FILE));
+        let file = file.map_err(|error| unusable(error.to_string()))?;
+        let database = Database::builder().set_cache_size(CACHE).create_file(file).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
+            other => unusable(other.to_string()),
+        })?;
         let records = load(&database).map_err(|error| unusable(error.to_string()))?;
         let (writer, queue) = mpsc::channel();
         std::thread::Builder::new()
@@ -167,6 +171,15 @@ mod tests {
         drop(store);
         let records = reopen(dir.path()).await;
         assert_eq!(records, [("a".to_owned(), b"3".to_vec()), ("c".to_owned(), Vec::new())]);
+    }
+
+    #[test]
+    fn file_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = TempDir::new();
+        let (_store, _) = Store::open(dir.path()).expect("opens");
+        let mode = std::fs::metadata(dir.path().join(FILE)).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[tokio::test]

@@ -11,8 +11,10 @@ use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
 use http::header::{CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use tokio::time::{Sleep, sleep_until, timeout};
+use tungstenite::Error as WsError;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::client::generate_key;
 use tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
-use tungstenite::{Error as WsError, handshake::client::generate_key};
 use tunnel_core::agent::machine::DialError;
 use tunnel_core::limits::{DIAL_TIMEOUT, MAX_TRANSMIT};
 use tunnel_core::time::Now;
@@ -142,13 +144,14 @@ where
 
     fn lose(&mut self, error: &WsError, now: Now) {
         self.broken = true;
-        match error {
-            WsError::ConnectionClosed | WsError::AlreadyClosed => {
-                self.connection.handle_gone("the connection ended", now)
-            }
-            // Said by the library before a message was complete; the peer is told by the reset.
-            other => self.connection.handle_gone(&other.to_string(), now),
-        }
+        let reason = match error {
+            WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "the connection broke".into(),
+            WsError::Io(error) => error.to_string(),
+            // What the library refuses of the peer; it hears of it by the reset.
+            other => other.to_string(),
+        };
+        self.connection.handle_gone(&reason, now);
     }
 
     /// Sleeps until the connection's deadline.
