@@ -25,6 +25,7 @@ use tunnel_core::http::Reply;
 use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_HEADERS};
 
 use crate::exchange::PieceBody;
+use crate::net;
 
 /// Serves `listener` with `handler` until `shutdown` is done; then nothing new is accepted, and what is under way has
 /// [`GRACE`] to end.
@@ -109,9 +110,9 @@ where
     }
 }
 
-/// Small pieces go out at once; a client that vanished without a word is given up.
+/// A client that vanished without a word is given up.
 fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    net::tune(stream)?;
     #[cfg(target_os = "linux")]
     rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
     Ok(())
