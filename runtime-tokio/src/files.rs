@@ -14,7 +14,7 @@ use tunnel_core::secret::Secret;
 /// # Errors
 /// What the system says.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    make_dir(dir)?;
     let mode = fs::metadata(dir)?.permissions().mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
@@ -22,13 +22,15 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces `path` by `content`, 0600, durably: a reader sees the old file or the new one, never a part.
+/// Replaces `path` by `content`, 0600, durably: a reader sees the old file or the new one, never a part. Directories that
+/// are missing are made, 0700.
 ///
 /// # Errors
 /// What the system says; then the old file is untouched.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    private_dir(dir)?;
+    // One that is there already may be anybody's: its mode is left alone.
+    make_dir(dir)?;
     let temporary = temporary_beside(path);
     let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -122,7 +124,9 @@ impl TokenFile {
     pub fn save(&self, tokens: Option<&Secret>) -> Result<(), String> {
         match tokens {
             Some(tokens) => {
-                replace(&self.path, tokens.expose().as_bytes()).map_err(|error| self.explain("write", &error))
+                let dir = self.path.parent().map_or(Ok(()), private_dir);
+                dir.and_then(|()| replace(&self.path, tokens.expose().as_bytes()))
+                    .map_err(|error| self.explain("write", &error))
             }
             None => remove(&self.path).map_err(|error| self.explain("remove", &error)),
         }
@@ -131,6 +135,10 @@ impl TokenFile {
     fn explain(&self, what: &str, error: &io::Error) -> String {
         format!("cannot {what} {}: {error}", self.path.display())
     }
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -170,11 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn wide_directory_is_narrowed() {
+    fn wide_directory_is_narrowed_only_where_that_is_asked_for() {
         let dir = TempDir::new();
         let wide = dir.path().join("wide");
         fs::create_dir(&wide).expect("made");
         fs::set_permissions(&wide, fs::Permissions::from_mode(0o755)).expect("set");
+        replace(&wide.join("file"), b"").expect("writes");
+        assert_eq!(fs::metadata(&wide).expect("exists").permissions().mode() & 0o777, 0o755);
         private_dir(&wide).expect("narrows");
         assert_eq!(fs::metadata(&wide).expect("exists").permissions().mode() & 0o777, 0o700);
     }
