@@ -1,5 +1,6 @@
 //! `relay`: the public side, until a signal ends it.
 
+use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ pub(crate) fn run(config: RelayConfig) -> Result<(), Failure> {
         .ok();
     host::run(async {
         let stop = signals::stop()?;
-        let relay = Relay::bind(Options { config: config.clone(), state_dir }).await.map_err(|error| failed(&error))?;
+        let options = Options { config: config.clone(), state_dir };
+        let relay = patiently(|| Relay::bind(options.clone())).await.map_err(|error| failed(&error))?;
         announce(&config, relay.public_url());
         relay.run(stop).await;
         Ok(())
@@ -51,16 +53,7 @@ fn announce(config: &RelayConfig, public_url: &str) {
 /// Carries out an operator's command at the relay that keeps its state in `state_dir`, running or not; the answer is
 /// the machine's, if it is a good one.
 pub(crate) async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminCommand) -> Result<Value, Failure> {
-    let begun = Instant::now();
-    let answer = loop {
-        match relay::admin(config, state_dir, command).await {
-            // Somebody has the state and does not answer yet: a relay that is starting.
-            Err(RelayError::State(StoreError::InUse(_))) if begun.elapsed() < STARTS_WITHIN => {
-                host::sleep(Duration::from_millis(20)).await;
-            }
-            outcome => break outcome.map_err(|error| failed(&error))?,
-        }
-    };
+    let answer = patiently(|| relay::admin(config, state_dir, command)).await.map_err(|error| failed(&error))?;
     let answer: Value = serde_json::from_slice(&answer)
         .map_err(|error| Failure::Failed(format!("the relay's answer is not JSON: {error}")))?;
     if answer.get("ok") == Some(&Value::Bool(true)) {
@@ -70,8 +63,24 @@ pub(crate) async fn admin(config: &RelayConfig, state_dir: &Path, command: &Admi
     Err(Failure::Failed(crate::output::visible(reason)))
 }
 
-/// How long a relay takes from opening its state to answering operators, on a slow machine.
-const STARTS_WITHIN: Duration = Duration::from_secs(3);
+/// Tries again for a while when somebody else has the state: a relay that starts or ends, an operator's command.
+async fn patiently<T, W>(mut work: impl FnMut() -> W) -> Result<T, RelayError>
+where
+    W: Future<Output = Result<T, RelayError>>,
+{
+    let begun = Instant::now();
+    loop {
+        match work().await {
+            Err(RelayError::State(StoreError::InUse(_))) if begun.elapsed() < HELD_AT_MOST => {
+                host::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Longer than starting or ending takes on a slow machine; a relay that has the state for good is named after it.
+const HELD_AT_MOST: Duration = Duration::from_secs(3);
 
 /// Why a relay does not start, with what mends it.
 pub(crate) fn failed(error: &RelayError) -> Failure {
