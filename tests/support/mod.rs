@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub mod browser;
+
 /// The password of every user of the tests' relays, and its argon2 hash (with small parameters: tests are many).
 pub const PASSWORD: &str = "correct horse battery staple";
 pub const PASSWORD_HASH: &str = include_str!("password.phc");

@@ -1,0 +1,107 @@
+//! A scripted browser for the relay's own pages: cookies, forms, no redirect followed unless asked.
+
+use std::collections::BTreeMap;
+
+use super::{Relay, Reply};
+
+/// A person's browser at one relay.
+pub struct Browser<'a> {
+    relay: &'a Relay,
+    cookies: BTreeMap<String, String>,
+}
+
+/// A page's form.
+#[derive(Debug, Clone)]
+pub struct Form {
+    pub action: String,
+    pub fields: Vec<(String, String)>,
+}
+
+impl<'a> Browser<'a> {
+    pub fn new(relay: &'a Relay) -> Self {
+        Self { relay, cookies: BTreeMap::new() }
+    }
+
+    pub fn get(&mut self, path: &str) -> Reply {
+        self.send("GET", path, &[], b"")
+    }
+
+    /// Sends a form as the relay's own page would, with these fields beside its hidden ones.
+    pub fn submit(&mut self, form: &Form, fields: &[(&str, &str)]) -> Reply {
+        let origin = self.relay.url();
+        let own = form.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let body: Vec<_> =
+            own.chain(fields.iter().copied()).map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Origin", origin.as_str()),
+            ("Sec-Fetch-Site", "same-origin"),
+        ];
+        let path = form.action.strip_prefix(&origin).unwrap_or(&form.action).to_owned();
+        self.send("POST", &path, &headers, body.join("&").as_bytes())
+    }
+
+    fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let jar: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let jar = jar.join("; ");
+        let mut headers = headers.to_vec();
+        if !jar.is_empty() {
+            headers.push(("Cookie", &jar));
+        }
+        let reply = self.relay.http(method, path, &headers, body);
+        for (_, line) in reply.headers.iter().filter(|(name, _)| name == "set-cookie") {
+            let pair = line.split(';').next().unwrap_or_default();
+            if let Some((name, value)) = pair.split_once('=') {
+                if value.is_empty() || line.contains("Max-Age=0") {
+                    self.cookies.remove(name);
+                } else {
+                    self.cookies.insert(name.to_owned(), value.to_owned());
+                }
+            }
+        }
+        reply
+    }
+}
+
+/// The form of a page, with its hidden fields.
+pub fn form(page: &Reply) -> Form {
+    let text = page.text();
+    let start = text.find("<form").unwrap_or_else(|| panic!("a form: {} {text}", page.status));
+    let form = &text[start..start + text[start..].find("</form>").expect("it ends")];
+    let inputs = form.split("<input").skip(1).filter(|input| input.contains("type=\"hidden\""));
+    let fields = inputs.map(|input| (attribute(input, "name"), attribute(input, "value"))).collect();
+    Form { action: attribute(form, "action"), fields }
+}
+
+/// A query parameter of a URL.
+pub fn parameter(url: &str, name: &str) -> Option<String> {
+    let query = url.split_once('?')?.1;
+    query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")).map(decode))
+}
+
+pub fn encode(text: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next(), rest.next()].map(|digit| digit.expect("two digits follow"));
+                u8::from_str_radix(std::str::from_utf8(&digits).expect("ASCII"), 16).expect("hexadecimal")
+            }
+            b'+' => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn attribute(tag: &str, name: &str) -> String {
+    let start = tag.find(&format!("{name}=\"")).unwrap_or_else(|| panic!("{name} in {tag}")) + name.len() + 2;
+    let value = &tag[start..start + tag[start..].find('"').expect("it is quoted")];
+    value.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
