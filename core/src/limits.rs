@@ -225,6 +225,8 @@ pub const MAX_PENDING_RESTARTS: usize = 64;
 pub const SUSPEND_GAP: Duration = Duration::from_secs(5);
 /// Between two looks at both clocks.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// Entries of `NO_PROXY` that are read; people write tens.
+pub const MAX_PROXY_EXCEPTIONS: usize = 256;
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
 /// Between attempts at a relay that does not take the sign-in for an agent's.

@@ -205,6 +205,7 @@ fn agent_config(port: u16) -> AgentConfig {
         name: Some("device".into()),
         servers: BTreeMap::from([("local".into(), server)]),
         token: None,
+        ca_file: None,
     }
 }
 

@@ -122,8 +122,13 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
     };
     let transport = Transport::Stdio { command, env: Default::default(), cwd: None };
     let server = ServerConfig { transport, start_timeout_secs: super::walk::START_SECS };
-    let config =
-        AgentConfig { relay: relay.into(), name: None, servers: [(name.to_owned(), server)].into(), token: None };
+    let config = AgentConfig {
+        relay: relay.into(),
+        name: None,
+        servers: [(name.to_owned(), server)].into(),
+        token: None,
+        ca_file: None,
+    };
     let again = config.clone();
     Ok(AgentOptions {
         config,

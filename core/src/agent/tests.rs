@@ -44,6 +44,7 @@ fn config(servers: &[&str]) -> AgentConfig {
         name: None,
         servers: servers.iter().map(|name| (name.to_string(), stdio(name))).collect(),
         token: None,
+        ca_file: None,
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use url::{Host, Url};
 
 /// Whether `host` (a name, an IPv4 address, an IPv6 address with or without brackets) can only be this machine.
-fn is_loopback_host(host: &str) -> bool {
+pub(super) fn is_loopback_host(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<core::net::IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),

@@ -16,7 +16,8 @@ use crate::limits;
 use crate::secret::Secret;
 
 /// The settings of an agent. `inputs` comes with a block that is pasted from VS Code.
-pub(super) const KEYS: [&str; 8] = ["mode", "relay", "name", "servers", "mcpServers", "token", "$schema", "inputs"];
+pub(super) const KEYS: [&str; 9] =
+    ["mode", "relay", "name", "servers", "mcpServers", "token", "caFile", "$schema", "inputs"];
 /// Settings that stand elsewhere, and what to say of them.
 const ELSEWHERE: [(&str, &str); 9] = [
     ("auth", "is a relay's setting: an agent signs in by itself"),
@@ -68,6 +69,7 @@ pub(super) fn check(top: &Object<'_>, options: Options, report: &mut Report) -> 
     };
     let name = top.get("name").map(|node| name(&node, report));
     let token = top.get("token").map(|node| token(&node, report));
+    let ca_file = top.get("caFile").map(|node| place(&node, report));
     let servers = servers(top, report);
     Some(AgentConfig {
         relay: relay?,
@@ -78,6 +80,10 @@ pub(super) fn check(top: &Object<'_>, options: Options, report: &mut Report) -> 
         servers: servers?,
         token: match token {
             Some(token) => Some(token?),
+            None => None,
+        },
+        ca_file: match ca_file {
+            Some(path) => Some(path?),
             None => None,
         },
     })

@@ -111,6 +111,8 @@ pub struct AgentConfig {
     pub servers: BTreeMap<String, ServerConfig>,
     /// `token`: where a minted token comes from (`env:NAME`, `file:PATH`), instead of a sign-in.
     pub token: Option<String>,
+    /// `caFile`: a PEM file of certificates that are trusted beside the system's.
+    pub ca_file: Option<String>,
 }
 
 /// One local server.

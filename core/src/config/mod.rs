@@ -10,6 +10,7 @@ mod json;
 mod nearest;
 mod network;
 mod problem;
+mod proxy;
 mod raw;
 mod relay;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 pub use checked::{AgentConfig, Config, Local, LocalUser, Login, Naming, Oidc, RelayConfig, ServerConfig, Transport};
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Problem, Severity};
+pub use proxy::{Proxies, Proxy, Route};
 
 use alloc::string::String;
 use alloc::vec::Vec;

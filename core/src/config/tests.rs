@@ -114,13 +114,14 @@ fn local_users_are_taken() {
 #[test]
 fn agent_takes_every_setting() {
     let config = agent(
-        r#"{"mode":"agent","relay":"wss://tunnel.example.com/ws","name":"laptop","token":"env:TUNNEL_TOKEN","servers":{
+        r#"{"mode":"agent","relay":"wss://tunnel.example.com/ws","name":"laptop","token":"env:TUNNEL_TOKEN","caFile":"/etc/ca.pem","servers":{
             "files":{"command":["npx","-y","fs"],"args":["/home"],"env":{"KEY":"v"},"cwd":"/tmp","startTimeout":5},
             "web":{"url":"http://127.0.0.1:8000/mcp","headers":{"Authorization":"Bearer t"}},
             "off":{"disabled":true,"type":"sse","url":"x"}}}"#,
     );
     assert_eq!(config.relay, "https://tunnel.example.com");
     assert_eq!((config.name.as_deref(), config.token.as_deref()), (Some("laptop"), Some("env:TUNNEL_TOKEN")));
+    assert_eq!(config.ca_file.as_deref(), Some("/etc/ca.pem"));
     assert_eq!(config.servers.keys().collect::<Vec<_>>(), ["files", "web"]);
     let (command, env) = stdio(&config, "files");
     assert_eq!(command, ["npx", "-y", "fs", "/home"]);
