@@ -8,6 +8,7 @@ use tunnel_core::agent::machine::Exit;
 use tunnel_core::agent::status::Document;
 use tunnel_core::config::{AgentConfig, Config};
 use tunnel_core::secret::Secret;
+use tunnel_core::signin::machine::Person;
 
 use super::status;
 use crate::cli::Global;
@@ -25,7 +26,7 @@ pub(crate) fn run(source: Source, config: AgentConfig, global: &Global) -> Resul
         source: source.identity(),
         token: config.token.as_deref().map(minted_token).transpose()?,
         // Whoever reads stderr may open the URL that stands there; where nobody does, the sign-in ends by itself.
-        interactive: true,
+        person: Person::Here,
         read_config: match source {
             // The text it was started with is all there is: its entries stay.
             Source::Inline(_) => {

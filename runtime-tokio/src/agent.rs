@@ -16,6 +16,7 @@ use tunnel_core::host::Machine;
 use tunnel_core::http::fetch::{Fetch, FetchEvent};
 use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
 use tunnel_core::secret::Secret;
+use tunnel_core::signin::machine::Person;
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
 
@@ -39,8 +40,8 @@ pub struct Options {
     pub source: String,
     /// A minted token, instead of a sign-in.
     pub token: Option<Secret>,
-    /// Whether a person is there who may sign in.
-    pub interactive: bool,
+    /// Who is there to sign in.
+    pub person: Person,
     /// Reads the configuration again, or says why it cannot.
     pub read_config: ReadConfig,
     /// The binary that guards the servers; `None`: the running one.
@@ -166,7 +167,7 @@ impl Driver {
         let mut launcher = Launcher::new(options.config_dir.join("logs"));
         launcher.guard = options.guard.or(launcher.guard);
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
-        agent.handle_event(Event::Start { interactive: options.interactive }, clock.now());
+        agent.handle_event(Event::Start { person: options.person }, clock.now());
         let driver = Self {
             agent,
             clock,

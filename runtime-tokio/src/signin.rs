@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
-use tunnel_core::signin::machine::{Action, Event, Failure, Settings, Signin};
+use tunnel_core::signin::machine::{Action, Event, Failure, Person, Settings, Signin};
 
 use crate::callback::Callback;
 use crate::clock::Clock;
@@ -31,7 +31,7 @@ pub struct Options {
 /// # Errors
 /// Why there is no token.
 pub async fn login(options: &Options) -> Result<(), Failure> {
-    run(options, Event::Start { interactive: true }).await
+    run(options, Event::Start { person: Person::Here }).await
 }
 
 /// Forgets the tokens and revokes them at the relay.

@@ -20,6 +20,7 @@ use tunnel_core::http::fetch::{Fetch, Fetched};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 use tunnel_core::secret::Secret;
+use tunnel_core::signin::machine::Person;
 use tunnel_runtime_tokio::net::Connector;
 use tunnel_runtime_tokio::relay::{Options as RelayOptions, Relay, admin};
 use tunnel_runtime_tokio::signal::Asked;
@@ -117,7 +118,7 @@ impl World {
             config_dir: dir.join("config"),
             source: "test".into(),
             token: Some(Secret::new(tokens[1].clone())),
-            interactive: false,
+            person: Person::Absent,
             read_config: Box::new(move || Ok(agent_config(port))),
             guard: std::env::current_exe().ok(),
         };

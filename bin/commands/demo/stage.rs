@@ -13,6 +13,7 @@ use tunnel_core::limits;
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 use tunnel_core::secret::Secret;
+use tunnel_core::signin::machine::Person;
 
 use crate::cli::DemoArgs;
 use crate::commands::{agent, relay, secrets, token};
@@ -135,7 +136,7 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
         config_dir: dir.to_owned(),
         source: "demo".into(),
         token: Some(minted),
-        interactive: false,
+        person: Person::Absent,
         read_config: Box::new(move || Ok(again.clone())),
         guard: None,
     })

@@ -31,8 +31,8 @@ pub struct Identity {
 pub enum Event {
     /// Begin: sign in, start servers, dial.
     Start {
-        /// Whether a person is there, so that a browser may be opened for the sign-in.
-        interactive: bool,
+        /// Who is there to sign in.
+        person: signin::machine::Person,
     },
     /// Something of the sign-in.
     Signin(signin::machine::Event),

@@ -21,7 +21,7 @@ use crate::host::{Machine, MonotonicClamp};
 use crate::id::JobId;
 use crate::limits;
 use crate::secret::Secret;
-use crate::signin::machine::{self as signin, Failure, Signin};
+use crate::signin::machine::{self as signin, Failure, Person, Signin};
 use crate::time::{Deadline, Instant, Now};
 
 /// An agent: local servers, the uplink to the relay, and the routing between them.
@@ -34,7 +34,7 @@ pub struct Agent {
     identity: Identity,
     phase: Phase,
     started: Instant,
-    interactive: bool,
+    person: Person,
     /// `None` with a minted token.
     signin: Option<Signin>,
     /// Whether the sign-in has given up, and waits to be started again.
@@ -99,7 +99,7 @@ impl Agent {
             identity,
             phase: Phase::New,
             started: Instant::default(),
-            interactive: false,
+            person: Person::Absent,
             signin,
             signin_idle: false,
             watch: Watch::default(),
@@ -129,7 +129,7 @@ impl Agent {
 
     fn dispatch(&mut self, event: Event) {
         match event {
-            Event::Start { interactive } => self.start(interactive),
+            Event::Start { person } => self.start(person),
             Event::Signin(event) => self.signin_event(event),
             Event::Dialed { conn, dialect } => self.uplink.dialed(conn, dialect, &mut self.cx),
             Event::DialFailed { conn, error } if self.uplink.is_current(conn) => {
@@ -214,7 +214,7 @@ impl Agent {
                 self.grant(wish);
             }
             Timer::Watch => self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL),
-            Timer::SigninAgain => self.signin_event(signin::Event::Start { interactive: self.interactive }),
+            Timer::SigninAgain => self.signin_event(signin::Event::Start { person: self.person }),
             Timer::StopDeadline => {
                 if let Phase::Stopping { exit, .. } = &self.phase {
                     tracing::warn!("not everything ended in time");
@@ -290,20 +290,20 @@ impl Machine for Agent {
 }
 
 impl Agent {
-    fn start(&mut self, interactive: bool) {
+    fn start(&mut self, person: Person) {
         if self.phase != Phase::New {
             return;
         }
         self.phase = Phase::Running;
         self.started = self.cx.now.instant;
-        self.interactive = interactive;
+        self.person = person;
         self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL);
         if self.uplink.has_token() {
             self.start_servers();
             let wish = self.uplink.dial(&mut self.cx);
             self.grant(wish);
         } else {
-            self.signin_event(signin::Event::Start { interactive });
+            self.signin_event(signin::Event::Start { person });
         }
     }
 
@@ -370,7 +370,7 @@ impl Agent {
         match wish {
             Wish::Nothing => {}
             Wish::Signin if self.signin_idle => {
-                self.signin_event(signin::Event::Start { interactive: self.interactive });
+                self.signin_event(signin::Event::Start { person: self.person });
             }
             Wish::Signin => self.signin_event(signin::Event::Refused),
             Wish::Exit(exit) => self.stop(exit),

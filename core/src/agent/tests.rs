@@ -24,6 +24,7 @@ use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ChildId, ConnId, JobId, StreamId};
 use crate::secret::Secret;
+use crate::signin::machine::Person;
 use crate::time::{Instant, Now, UnixTime};
 use crate::tunnel::{self, Close, CloseCode, Command, Dialect, Hello, OpenHead, Outcome};
 
@@ -60,7 +61,7 @@ impl Rig {
     /// An agent with a minted token that was started.
     fn started(servers: &[&str]) -> Self {
         let mut rig = Self::new(config(servers), Some("minted"));
-        rig.event(Event::Start { interactive: false });
+        rig.event(Event::Start { person: Person::Absent });
         rig
     }
 

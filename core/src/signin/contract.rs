@@ -12,10 +12,10 @@ use crate::time::UnixTime;
 
 /// What happened, as far as the agent's sign-in is concerned. Its `Debug` shows neither tokens nor codes.
 pub enum Event {
-    /// A token is wanted. `interactive`: a person is there, a browser may be opened.
+    /// A token is wanted.
     Start {
-        /// Whether a browser may be opened.
-        interactive: bool,
+        /// Who is there to sign in.
+        person: Person,
     },
     /// The cached tokens were read: the file's content, `None` when there is none.
     Loaded(Option<Bytes>),
@@ -44,7 +44,7 @@ pub enum Event {
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start { interactive } => f.debug_struct("Start").field("interactive", interactive).finish(),
+            Self::Start { person } => f.debug_struct("Start").field("person", person).finish(),
             Self::Loaded(tokens) => f.debug_tuple("Loaded").field(&tokens.as_ref().map(Bytes::len)).finish(),
             Self::Saved(result) => f.debug_tuple("Saved").field(result).finish(),
             Self::Fetched { fetch, result } => {
@@ -143,6 +143,19 @@ pub enum Failure {
         /// What failed and how to mend it.
         cause: String,
     },
+}
+
+/// Who is there when a sign-in needs a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Person {
+    /// Nobody: without tokens the sign-in fails.
+    #[default]
+    Absent,
+    /// Somebody whose browser runs on this machine, so that it can come back to a loopback port.
+    Here,
+    /// Somebody who sees what this machine says, and whose browser is elsewhere: they open the relay's page for devices
+    /// and type a code there (RFC 8628). With a relay that has no such page it goes as with [`Person::Here`].
+    Elsewhere,
 }
 
 /// What a sign-in is for.

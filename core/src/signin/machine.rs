@@ -24,7 +24,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::callback::{self, Callback};
-pub use super::contract::{Action, CLIENT_ID, Event, Failure, Settings};
+pub use super::contract::{Action, CLIENT_ID, Event, Failure, Person, Settings};
 use super::metadata::{self, Metadata};
 use super::request::{self, Answer};
 use super::tokens::Tokens;
@@ -45,8 +45,8 @@ pub struct Signin {
     timer: Option<Deadline>,
     out: Mailbox<Action>,
     next_fetch: u64,
-    /// Whether a browser may be opened.
-    interactive: bool,
+    /// Who is there to sign in.
+    person: Person,
     tokens: Option<Tokens>,
     /// When the relay issued `tokens` in place of ones that it had refused; `None` when they came about otherwise.
     mended: Option<Instant>,
@@ -123,7 +123,7 @@ impl Signin {
             timer: None,
             out: Mailbox::default(),
             next_fetch: 0,
-            interactive: false,
+            person: Person::Absent,
             tokens: None,
             mended: None,
             unsaved: false,
@@ -147,7 +147,7 @@ impl Machine for Signin {
     fn handle_event(&mut self, event: Event, now: Now) {
         let now = self.clamp.clamp(now);
         match event {
-            Event::Start { interactive } => self.handle_start(interactive, now),
+            Event::Start { person } => self.handle_start(person, now),
             Event::Loaded(content) => self.handle_loaded(content.as_deref(), now),
             Event::Saved(result) => self.handle_saved(result, now),
             Event::Fetched { fetch, result } => self.handle_fetched(fetch, result, now),
@@ -186,11 +186,11 @@ impl Machine for Signin {
 
 /// Events.
 impl Signin {
-    fn handle_start(&mut self, interactive: bool, now: Now) {
+    fn handle_start(&mut self, person: Person, now: Now) {
         let usable = self.usable(now);
         match self.state {
             State::Idle => {
-                self.interactive = interactive;
+                self.person = person;
                 self.refused_refresh = None;
                 match metadata::check_relay(&self.settings) {
                     Ok(()) => self.load(Purpose::Token),
@@ -198,15 +198,16 @@ impl Signin {
                 }
             }
             State::Ready if usable => {
-                self.interactive = interactive;
+                self.person = person;
                 self.announce();
             }
             State::Ready => {
-                self.interactive = interactive;
+                self.person = person;
                 self.load(Purpose::Token);
             }
             // What is under way answers this too.
-            _ => self.interactive |= interactive,
+            _ if person != Person::Absent => self.person = person,
+            _ => {}
         }
     }
 
@@ -367,10 +368,9 @@ impl Signin {
     }
 
     fn login(&mut self) {
-        if self.interactive {
-            self.discover(Errand::Login);
-        } else {
-            self.fail(Failure::NeedsLogin { relay: self.settings.relay.clone() });
+        match self.person {
+            Person::Here | Person::Elsewhere => self.discover(Errand::Login),
+            Person::Absent => self.fail(Failure::NeedsLogin { relay: self.settings.relay.clone() }),
         }
     }
 
@@ -421,7 +421,7 @@ impl Signin {
             // A relay of dialect V1 answers so when the grant is gone: with a person there, signing in again is quicker
             // than finding out.
             Answer::Unreachable { broken: true, .. }
-                if self.interactive || was_broken + 1 >= limits::REFRESH_BROKEN_MAX =>
+                if self.person != Person::Absent || was_broken + 1 >= limits::REFRESH_BROKEN_MAX =>
             {
                 self.refresh_refused(token);
             }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::machine::{Action, Event, Failure, Settings, Signin};
+use super::machine::{Action, Event, Failure, Person, Settings, Signin};
 use super::tokens::Tokens;
 use crate::entropy::Seeded;
 use crate::host::Machine;
@@ -150,7 +150,7 @@ fn kind(failure: &Failure) -> &'static str {
 }
 
 fn start(interactive: bool) -> Step {
-    Step::Is(Event::Start { interactive })
+    Step::Is(Event::Start { person: if interactive { Person::Here } else { Person::Absent } })
 }
 
 fn saved() -> Step {

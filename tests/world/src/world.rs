@@ -17,6 +17,7 @@ use tunnel_core::oauth::grants::{AdminCommand, Event as GrantsEvent};
 use tunnel_core::relay::gate::{Admission, Step};
 use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::seal::{Key, Sealer};
+use tunnel_core::signin::machine::Person;
 use tunnel_core::time::{Deadline, Instant, Now, UnixTime};
 use tunnel_core::tunnel::{Hello, Message};
 
@@ -167,7 +168,7 @@ impl World {
         let scripts = servers.into_iter().map(|(name, script)| (name.to_owned(), script)).collect();
         let seed = self.seed ^ (0x1000 + key.0 as u64);
         self.agents.insert(key, Agent::new(device, device_id, token, scripts, seed));
-        self.tell(key, AgentEvent::Start { interactive: false });
+        self.tell(key, AgentEvent::Start { person: Person::Absent });
         key
     }
 

@@ -22,7 +22,7 @@ fn started() -> Rig {
     let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: headers.into() };
     config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60 });
     let mut rig = Rig::new(config, Some("minted"));
-    rig.event(Event::Start { interactive: false });
+    rig.event(Event::Start { person: Person::Absent });
     rig
 }
 

@@ -7,9 +7,9 @@ use crate::limits;
 use crate::mcp::catalog::State;
 use crate::signin::machine::{self as signin, Failure};
 
-fn new(interactive: bool) -> Rig {
+fn new(person: Person) -> Rig {
     let mut rig = Rig::new(config(&["a"]), None);
-    rig.event(Event::Start { interactive });
+    rig.event(Event::Start { person });
     assert!(rig.signin(|action| matches!(action, signin::Action::Load)));
     rig
 }
@@ -51,7 +51,7 @@ impl Rig {
 
 #[test]
 fn nothing_is_started_before_somebody_signs_in() {
-    let mut rig = new(true);
+    let mut rig = new(Person::Here);
     rig.event(Event::Signin(signin::Event::Loaded(None)));
     rig.advance(Duration::from_secs(1));
     assert_eq!((rig.spawned("a"), rig.dialled()), (None, None));
@@ -62,7 +62,7 @@ fn nothing_is_started_before_somebody_signs_in() {
 
 #[test]
 fn tokens_of_another_relay_are_no_sign_in() {
-    let mut rig = new(true);
+    let mut rig = new(Person::Here);
     let file = json!({"issuer": "https://other", "clientId": "x", "accessToken": "a", "expiresAt": 9});
     rig.event(Event::Signin(signin::Event::Loaded(Some(Bytes::from(file.to_string())))));
     assert_eq!((rig.spawned("a"), rig.dialled()), (None, None));
@@ -70,7 +70,7 @@ fn tokens_of_another_relay_are_no_sign_in() {
 
 #[test]
 fn cached_tokens_start_servers_and_dial_at_once() {
-    let mut rig = new(false);
+    let mut rig = new(Person::Absent);
     let loaded = tokens(&rig, 3600);
     rig.event(loaded);
     assert!(rig.spawned("a").is_some() && rig.dialled().is_some());
@@ -78,7 +78,7 @@ fn cached_tokens_start_servers_and_dial_at_once() {
 
 #[test]
 fn servers_of_a_signed_in_device_start_while_the_relay_is_down_and_it_is_tried_again() {
-    let mut rig = new(false);
+    let mut rig = new(Person::Absent);
     let loaded = tokens(&rig, 0);
     rig.event(loaded);
     rig.bring_up("a", &["x"]);
@@ -103,7 +103,7 @@ fn servers_of_a_signed_in_device_start_while_the_relay_is_down_and_it_is_tried_a
 
 #[test]
 fn agent_without_a_person_ends_when_nobody_has_signed_in() {
-    let mut rig = new(false);
+    let mut rig = new(Person::Absent);
     rig.event(Event::Signin(signin::Event::Loaded(None)));
     assert!(matches!(rig.exit(), Some(Exit::NeedsLogin(Failure::NeedsLogin { .. }))));
     assert_eq!(rig.spawned("a"), None);
@@ -111,7 +111,7 @@ fn agent_without_a_person_ends_when_nobody_has_signed_in() {
 
 #[test]
 fn refused_token_is_exchanged_for_another() {
-    let mut rig = new(false);
+    let mut rig = new(Person::Absent);
     let loaded = tokens(&rig, 3600);
     rig.event(loaded);
     rig.connect(Dialect::V2);
@@ -126,7 +126,7 @@ fn refused_token_is_exchanged_for_another() {
 
 #[test]
 fn sign_in_that_is_refused_ends_the_agent_after_its_servers() {
-    let mut rig = new(false);
+    let mut rig = new(Person::Absent);
     let loaded = tokens(&rig, 0);
     rig.event(loaded);
     let child = rig.spawned("a").unwrap();

@@ -52,7 +52,7 @@ fn loopback_relay_is_dialled_without_tls() {
     let mut config = config(&[]);
     config.relay = "http://127.0.0.1:3000".to_string();
     let mut rig = Rig::new(config, Some("t"));
-    rig.event(Event::Start { interactive: false });
+    rig.event(Event::Start { person: Person::Absent });
     let url = rig.take(|action| match action {
         Action::Dial { url, .. } => Some(url.clone()),
         _ => None,
