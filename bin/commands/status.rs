@@ -56,6 +56,7 @@ fn relay(relay: &Relay) -> String {
 fn row(server: &Server) -> [String; 4] {
     let (word, colour) = match server.state {
         State::Ready => ("ready", AnsiColor::Green),
+        State::Asleep => ("asleep", AnsiColor::Green),
         State::Starting => ("starting", AnsiColor::Yellow),
         State::Probing => ("probing", AnsiColor::Yellow),
         State::Restarting => ("restarting", AnsiColor::Yellow),

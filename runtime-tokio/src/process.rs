@@ -300,7 +300,8 @@ fn check_program(program: &str, path: Option<&std::ffi::OsStr>, cwd: Option<&str
     let path = path.unwrap_or("/bin:/usr/bin".as_ref());
     match std::env::split_paths(path).any(|dir| executable(&here.join(dir).join(program))) {
         true => Ok(()),
-        false => Err(format!("`{program}` was not found in PATH: install it, or give its full path")),
+        // What mends it is said where all reasons are made.
+        false => Err("not found in PATH".into()),
     }
 }
 

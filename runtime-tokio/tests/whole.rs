@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::Exit;
-use tunnel_core::config::{AgentConfig, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
 use tunnel_core::http::fetch::{Fetch, Fetched};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
@@ -200,7 +200,7 @@ fn agent_config(port: u16) -> AgentConfig {
         env: BTreeMap::new(),
         cwd: None,
     };
-    let server = ServerConfig { transport, start_timeout_secs: 20 };
+    let server = ServerConfig { transport, start_timeout_secs: 20, life: Life::default() };
     AgentConfig {
         relay: format!("http://localhost:{port}"),
         name: Some("device".into()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tunnel_core::config::{AgentConfig, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
 use tunnel_core::entropy;
 use tunnel_core::limits;
 use tunnel_core::oauth::Role;
@@ -122,7 +122,7 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
         ("server", args.server.clone())
     };
     let transport = Transport::Stdio { command, env: Default::default(), cwd: None };
-    let server = ServerConfig { transport, start_timeout_secs: super::walk::START_SECS };
+    let server = ServerConfig { transport, start_timeout_secs: super::walk::START_SECS, life: Life::default() };
     let config = AgentConfig {
         relay: relay.into(),
         name: None,

@@ -19,7 +19,7 @@ use super::contract::{Action, ControlCommand, Event, Exit, Identity};
 use super::cx::Cx;
 use super::machine::Agent;
 use super::status;
-use crate::config::{AgentConfig, ServerConfig, Transport};
+use crate::config::{AgentConfig, Life, ServerConfig, Transport};
 use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ChildId, ConnId, JobId, StreamId};
@@ -36,7 +36,7 @@ pub(super) fn cx() -> Cx {
 /// An entry of a server that is a process.
 pub(super) fn stdio(command: &str) -> ServerConfig {
     let transport = Transport::Stdio { command: [command.to_string()].into(), env: [].into(), cwd: None };
-    ServerConfig { transport, start_timeout_secs: 60 }
+    ServerConfig { transport, start_timeout_secs: 60, life: Life::default() }
 }
 
 fn config(servers: &[&str]) -> AgentConfig {

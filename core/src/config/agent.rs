@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use super::checked::{AgentConfig, ServerConfig, Transport};
 use super::problem::Report;
 use super::raw::{Node, Object};
-use super::{Options, address};
+use super::{Options, address, life, reference};
 use crate::limits;
 use crate::secret::Secret;
 
@@ -31,7 +31,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("server", "is not a setting: did you mean servers?"),
 ];
 /// The settings of a server.
-const SERVER_KEYS: [&str; 12] = [
+const SERVER_KEYS: [&str; 18] = [
     "command",
     "args",
     "env",
@@ -39,6 +39,12 @@ const SERVER_KEYS: [&str; 12] = [
     "url",
     "headers",
     "startTimeout",
+    "lazy",
+    "idleStop",
+    "restart",
+    "memoryLimit",
+    "callIdleTimeout",
+    "isolation",
     "type",
     "disabled",
     "alwaysAllow",
@@ -177,7 +183,8 @@ fn server(node: &Node<'_>, report: &mut Report) -> Option<ServerConfig> {
         (Some(command), None) => stdio(&entry, &command, report),
         (None, Some(url)) => http(&entry, &url, report),
     };
-    Some(ServerConfig { transport: transport?, start_timeout_secs: start_timeout.unwrap_or(START_SECS) })
+    let life = life::check(&entry, report);
+    Some(ServerConfig { transport: transport?, start_timeout_secs: start_timeout.unwrap_or(START_SECS), life })
 }
 
 /// Time for `npx` or `uvx` to fetch a package over a slow line.
@@ -209,7 +216,7 @@ fn stdio(entry: &Object<'_>, node: &Node<'_>, report: &mut Report) -> Option<Tra
 /// A server that is reached over Streamable HTTP.
 fn http(entry: &Object<'_>, node: &Node<'_>, report: &mut Report) -> Option<Transport> {
     check_type(entry, &["http", "streamable-http", "streamableHttp"], "http", report);
-    for key in ["args", "env", "cwd"] {
+    for key in ["args", "env", "cwd", "memoryLimit"] {
         if let Some(node) = entry.get(key) {
             report.warn(&node.path, format!("has no effect with url: {key} is for a server with command"));
         }
@@ -293,10 +300,23 @@ fn env(node: &Node<'_>, report: &mut Report) -> Option<BTreeMap<String, Secret>>
         if value.contains('\0') {
             report.error(&node.path, "must not contain a NUL character");
         }
+        check_reference(&node.path, value, report);
         warn_placeholder(&node.path, value, report);
         env.insert(name.to_string(), Secret::new(value));
     }
     Some(env)
+}
+
+/// A value that says where it is, `env:NAME` or `file:/PATH`: it is looked up when the server is started.
+fn check_reference(path: &str, value: &str, report: &mut Report) {
+    match value.split_once(':') {
+        Some(("env", name)) if !is_variable(name) => report.error(path, "must name a variable after env:"),
+        // Programs have such values of their own, as Prisma's `file:./dev.db`.
+        Some(("file", place)) if !reference::is_file(place) => {
+            report.warn(path, "is given as it stands: to read a file, write its whole path, as in file:/home/me/key");
+        }
+        _ => {}
+    }
 }
 
 /// `headers`.

@@ -122,6 +122,47 @@ pub struct ServerConfig {
     pub transport: Transport,
     /// `startTimeout`: how long it may take until it answers the first probe, in seconds (default 60).
     pub start_timeout_secs: u64,
+    /// When it runs, and how it ends.
+    pub life: Life,
+}
+
+/// When a local server runs, and how it ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Life {
+    /// `lazy`: whether it is started by its first call rather than with the agent.
+    pub lazy: bool,
+    /// `idleStop`: after how many seconds without a call it is stopped, until the next one; `None`: never.
+    pub idle_stop_secs: Option<u64>,
+    /// `restart`: when it is started again after it ended by itself.
+    pub restart: RestartPolicy,
+    /// `memoryLimit`: how many bytes its processes may occupy together; `None`: any number.
+    pub memory_limit: Option<u64>,
+    /// `callIdleTimeout`: how many seconds a call may go without any message of it; `None`: the relay's limit alone.
+    pub call_idle_secs: Option<u64>,
+    /// `isolation`: who shares it.
+    pub isolation: Isolation,
+}
+
+/// When a server that ended by itself is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever its exit code.
+    #[default]
+    Always,
+    /// Unless it ended with code 0.
+    OnFailure,
+    /// Only by a person.
+    Never,
+}
+
+/// Who shares one run of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Everybody.
+    #[default]
+    Shared,
+    /// Each session of a client has its own.
+    Session,
 }
 
 /// How a local server is reached.

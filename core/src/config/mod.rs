@@ -7,19 +7,25 @@ mod address;
 mod agent;
 pub mod checked;
 mod json;
+mod life;
 mod nearest;
 mod network;
 mod problem;
 mod proxy;
 mod raw;
+mod reference;
 mod relay;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{AgentConfig, Config, Local, LocalUser, Login, Naming, Oidc, RelayConfig, ServerConfig, Transport};
+pub use checked::{
+    AgentConfig, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
+    ServerConfig, Transport,
+};
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Problem, Severity};
 pub use proxy::{Proxies, Proxy, Route};
+pub use reference::Reference;
 
 use alloc::string::String;
 use alloc::vec::Vec;

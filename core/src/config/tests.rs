@@ -127,6 +127,25 @@ fn agent_takes_every_setting() {
     assert_eq!(command, ["npx", "-y", "fs", "/home"]);
     assert_eq!(env, [("KEY".to_string(), "v".to_string())]);
     assert_eq!((config.servers["files"].start_timeout_secs, config.servers["web"].start_timeout_secs), (5, 60));
+    assert_eq!(config.servers["web"].life, Life::default());
+}
+
+#[test]
+fn server_is_told_when_to_run_and_how_to_end() {
+    let life = |entry: &str| agent(&server(entry)).servers["files"].life.clone();
+    let all = r#"{"command":"a","lazy":true,"idleStop":300,"restart":"on-failure","memoryLimit":512,"callIdleTimeout":60,"isolation":"session"}"#;
+    let expected = Life {
+        lazy: true,
+        idle_stop_secs: Some(300),
+        restart: RestartPolicy::OnFailure,
+        memory_limit: Some(512 << 20),
+        call_idle_secs: Some(60),
+        isolation: Isolation::Session,
+    };
+    assert_eq!(life(all), expected);
+    assert_eq!(life(r#"{"command":"a","restart":"never"}"#).restart, RestartPolicy::Never);
+    let same = r#"{"command":"a","lazy":false,"restart":"always","isolation":"shared"}"#;
+    assert_eq!(life(same), life(r#"{"command":"a"}"#));
 }
 
 #[test]
@@ -359,6 +378,15 @@ fn agent_mistakes_are_named() {
         (server(r#"{"command":"a","type":"http"}"#), "error servers.files.type does not fit"),
         (server(r#"{"command":"a","type":"pipe"}"#), "error servers.files.type must be \"stdio\""),
         (server(r#"{"command":"a","startTimeout":0}"#), "error servers.files.startTimeout must be a time in seconds"),
+        (server(r#"{"command":"a","lazy":1}"#), "error servers.files.lazy must be true or false"),
+        (server(r#"{"command":"a","idleStop":"5m"}"#), "error servers.files.idleStop must be a time in seconds"),
+        (server(r#"{"command":"a","restart":"no"}"#), "error servers.files.restart must be \"always\""),
+        (server(r#"{"command":"a","memoryLimit":"1G"}"#), "error servers.files.memoryLimit must be a size in MiB"),
+        (server(r#"{"command":"a","callIdleTimeout":0}"#), "error servers.files.callIdleTimeout must be a time"),
+        (server(r#"{"command":"a","isolation":"user"}"#), "error servers.files.isolation must be \"shared\""),
+        (server(r#"{"url":"http://127.0.0.1","memoryLimit":99}"#), "warning servers.files.memoryLimit has no effect"),
+        (server(r#"{"command":"a","env":{"K":"env:"}}"#), "error servers.files.env.K must name a variable"),
+        (server(r#"{"command":"a","env":{"K":"file:./x"}}"#), "warning servers.files.env.K is given as it stands"),
         (server(r#"{"command":"a","disabled":"no"}"#), "error servers.files.disabled must be true or false"),
         (server(r#"{"url":"127.0.0.1:8000"}"#), "error servers.files.url must be an http"),
         (server(r#"{"url":"file:///etc/passwd"}"#), "error servers.files.url must be an http"),

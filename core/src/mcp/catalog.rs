@@ -60,6 +60,8 @@ pub enum State {
     Probing,
     /// It takes calls.
     Ready,
+    /// It is not running: its next call starts it.
+    Asleep,
     /// It ended and will be started again.
     Restarting,
     /// It cannot be started without somebody's help.

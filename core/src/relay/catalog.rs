@@ -159,11 +159,11 @@ impl Server {
         }
     }
 
-    /// Whether it takes calls.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether its device takes calls for it: one that is coming up, or can, has them wait there until it is ready.
+    pub(super) fn takes_calls(&self) -> bool {
         match self.state {
-            State::Ready => true,
-            State::Starting | State::Probing | State::Restarting | State::Failed | State::Unknown => false,
+            State::Starting | State::Probing | State::Ready | State::Asleep | State::Restarting => true,
+            State::Failed | State::Unknown => false,
         }
     }
 }

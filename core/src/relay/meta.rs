@@ -90,6 +90,7 @@ pub(super) fn state(state: State) -> &'static str {
         State::Starting => "starting",
         State::Probing => "probing",
         State::Ready => "ready",
+        State::Asleep => "asleep",
         State::Restarting => "restarting",
         State::Failed => "failed",
         State::Unknown => "in a state this relay does not know",

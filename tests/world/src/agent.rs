@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tunnel_core::agent::machine::{Action, DialError, Event, Exit};
 use tunnel_core::agent::{Agent as Machine, Identity};
-use tunnel_core::config::{AgentConfig, ServerConfig, Transport};
+use tunnel_core::config::{AgentConfig, Life, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::http::{Reply, RequestHead};
@@ -79,6 +79,7 @@ pub fn config<'a>(servers: impl Iterator<Item = &'a str>) -> AgentConfig {
     let server = |name: &str| ServerConfig {
         transport: Transport::Stdio { command: vec![name.to_owned()], env: BTreeMap::new(), cwd: None },
         start_timeout_secs: 60,
+        life: Life::default(),
     };
     AgentConfig {
         relay: World::PUBLIC_URL.to_owned(),

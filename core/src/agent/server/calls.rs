@@ -23,10 +23,11 @@ impl Server {
         }
         match self.state {
             State::Ready => self.send_call(held, cx),
-            State::Idle | State::Starting | State::Probing | State::Stopping(_, Then::Start) => {
+            // Held until it is ready, or has failed once more.
+            State::Idle | State::Starting | State::Probing | State::Restarting | State::Stopping(_, Then::Start) => {
                 self.held.push_back(held);
             }
-            State::Restarting | State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => {
+            State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => {
                 let reason = self.reason.clone().unwrap_or_else(|| "it is stopped".to_string());
                 self.refuse(request, code::SERVER_UNAVAILABLE, &reason, cx);
             }

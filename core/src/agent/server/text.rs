@@ -60,7 +60,7 @@ pub(super) fn spawn_remedy(config: &ServerConfig, error: &str) -> String {
         Transport::Stdio { command, .. } => command.first().map_or("", String::as_str),
         Transport::Http { .. } => "",
     };
-    let missing = ["os error 2", "not found", "does not exist"].iter().any(|text| error.contains(text));
+    let missing = ["os error 2", "not found in PATH"].iter().any(|text| error.contains(text));
     let remedy = if missing { ". Install it, or give its full path in `command`; then restart the server" } else { "" };
     format!("`{program}` cannot be started: {error}{remedy}")
 }

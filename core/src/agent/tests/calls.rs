@@ -137,11 +137,43 @@ fn calls_of_a_server_that_dies_are_answered_at_once_with_its_name_and_reason() {
 #[test]
 fn call_to_a_server_that_is_down_says_why() {
     let mut rig = Rig::ready(&["a"]);
-    rig.exited(A, 1, "boom");
+    restart_until_failed(&mut rig);
     rig.call(1, "a", "{}");
     let (_, code, body) = rig.answers().remove(0);
     assert_eq!(code, Some(code::SERVER_UNAVAILABLE));
     assert!(body.contains("boom"), "{body}");
+}
+
+#[test]
+fn call_during_a_restart_waits_for_the_new_run() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.exited(A, 1, "boom");
+    rig.call(1, "a", "{\"x\":1}");
+    assert!(rig.answers().is_empty());
+    rig.advance(limits::RESTART_MAX);
+    let child = rig.bring_up("a", &["tool"]);
+    assert_eq!(rig.written(child)[0]["params"], json!({"x": 1}));
+}
+
+#[test]
+fn call_during_a_restart_is_answered_with_why_it_failed_again() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.exited(A, 1, "boom");
+    rig.call(1, "a", "{}");
+    rig.advance(limits::RESTART_MAX);
+    let child = rig.spawned("a").unwrap();
+    rig.exited(child, 1, "still broken");
+    assert!(rig.answers().remove(0).2.contains("still broken"));
+}
+
+/// Ends a server, and each run of it that follows.
+fn restart_until_failed(rig: &mut Rig) {
+    rig.exited(A, 1, "boom");
+    for _ in 0..limits::MAX_QUICK_FAILURES {
+        rig.advance(limits::RESTART_MAX);
+        let child = rig.spawned("a").unwrap();
+        rig.exited(child, 1, "boom");
+    }
 }
 
 #[test]

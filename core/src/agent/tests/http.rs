@@ -20,7 +20,7 @@ fn started() -> Rig {
     let mut config = config(&[]);
     let headers = [("X-Key".to_string(), Secret::new("k")), ("Accept".to_string(), Secret::new("own"))];
     let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: headers.into() };
-    config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60 });
+    config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60, life: Life::default() });
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig

@@ -235,7 +235,7 @@ impl Room {
         if device.leaving {
             return Err(Failure::Leaving(place));
         }
-        if !server.is_ready() {
+        if !server.takes_calls() {
             return Err(Failure::NotReady { place, state: meta::state(server.state), reason: server.reason.clone() });
         }
         if device.dialect == Dialect::V1 && errand.method != method::TOOLS_CALL {

@@ -115,14 +115,19 @@ fn calls_without_a_name_are_refused() {
 }
 
 #[test]
-fn server_that_is_not_ready_says_why() {
-    for (state, words) in [
-        ("starting", "starting"),
-        ("probing", "probing"),
-        ("restarting", "restarting"),
-        ("failed", "failed"),
-        ("dreaming", "does not know"),
-    ] {
+fn calls_to_a_server_that_comes_up_wait_at_its_device() {
+    for state in ["starting", "probing", "ready", "asleep", "restarting"] {
+        let mut world = World::ready();
+        let json = server("files", &["read"]).replace("\"ready\"", &format!("\"{state}\""));
+        world.catalog(1, &whole(&[json]));
+        let actions = world.call(7);
+        assert!(actions.iter().any(|action| action.contains(" open ")), "{state}: {actions:?}");
+    }
+}
+
+#[test]
+fn server_that_cannot_run_says_why() {
+    for (state, words) in [("failed", "failed"), ("dreaming", "does not know")] {
         let mut world = World::ready();
         let json = server("files", &["read"]).replace("\"ready\"", &format!("\"{state}\",\"reason\":\"exit code 1\""));
         world.catalog(1, &whole(&[json]));
