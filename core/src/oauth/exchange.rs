@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tracing::warn;
 
-use super::clients::{self, Client};
+use super::clients::{self, Client, Origin};
 use super::codes::Lookup;
 use super::error::{Code, Refusal, json};
 use super::families::{Family, Kind, Rotation};
@@ -120,7 +120,7 @@ impl Grants {
         let missing = |what| Refusal::new(Code::InvalidRequest, what);
         let code = fields.get("code").ok_or_else(|| missing("code is missing"))?;
         let verifier = fields.get("code_verifier").ok_or_else(|| missing("code_verifier is missing"))?;
-        let redirect = fields.get("redirect_uri");
+        let redirect = fields.get("redirect_uri").filter(|redirect| !is_old_agents(client, redirect));
         let bad = || Refusal::new(Code::InvalidGrant, "the code is not good: unknown, used, expired, or another's");
         let (key, lookup) = self.codes.look_up(code, client.key.as_str(), redirect, verifier, now.instant);
         let grant = match lookup {
@@ -212,6 +212,12 @@ impl Grants {
         let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");
         self.reply(exchange, if allowed { refusal.reply() } else { slow_down.reply() });
     }
+}
+
+/// Whether this is what agents before 2.0 say in place of the redirect they were given: they ask for their port when they
+/// have closed it, and get 0. It says nothing, as if it were not sent, which is fine: PKCE binds the code.
+fn is_old_agents(client: &Client, redirect: &str) -> bool {
+    client.origin == Origin::BuiltIn && redirect == "http://localhost:0/callback"
 }
 
 fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal> {

@@ -48,6 +48,20 @@ fn agent_gets_tokens_for_the_tunnel_without_registration() {
 }
 
 #[test]
+fn agent_before_2_0_forgets_its_port_and_gets_its_tokens() {
+    let mut relay = Relay::new();
+    let (agent, forgotten) = ("mcp-local-tunnel-agent", "http://localhost:0/callback");
+    let code = relay.code(agent, "http://localhost:8801/callback");
+    assert_eq!(relay.redeem(agent, "http://localhost:8802/callback", &code).status, StatusCode::BAD_REQUEST);
+    let tokens = Tokens::new(agent.into(), &relay.redeem(agent, forgotten, &code));
+    assert_eq!(relay.open(&tokens.access, "/ws").unwrap().role, Role::Agent);
+
+    let client = relay.register("http://localhost/callback");
+    let code = relay.code(&client, "http://localhost:8801/callback");
+    assert_eq!(relay.redeem(&client, forgotten, &code).status, StatusCode::BAD_REQUEST, "no other client does so");
+}
+
+#[test]
 fn wrong_password_and_unknown_user_look_alike() {
     let mut relay = Relay::new();
     let mut browser = Browser::default();
