@@ -179,6 +179,15 @@ pub const MAX_BATCH_ANSWER: usize = 8 * MIB;
 /// Up to here an answer that is complete is sent in one piece.
 pub const WHOLE_ANSWER: usize = 64 * KIB;
 
+/// Patterns in one list of a policy: a person wrote them.
+pub const MAX_PATTERNS: usize = 256;
+/// A pattern of a policy, in bytes: the names of a server and a tool, with room.
+pub const MAX_PATTERN: usize = 512;
+/// The largest `callsPerMinute`: each call's time is kept for a minute.
+pub const MAX_CALLS_PER_MINUTE: u32 = 6_000;
+/// The largest `concurrency`: a tunnel takes no more calls.
+pub const MAX_CONCURRENCY: u32 = 1_024;
+
 /// Calls under way at one local server, held ones included: more is a client out of control.
 pub const MAX_SERVER_CALLS: usize = 256;
 /// What waits for a server that does not read its stdin: a few of the largest requests.

@@ -207,6 +207,7 @@ fn agent_config(port: u16) -> AgentConfig {
         servers: BTreeMap::from([("local".into(), server)]),
         token: None,
         ca_file: None,
+        policy: Default::default(),
     }
 }
 

@@ -129,6 +129,7 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
         servers: [(name.to_owned(), server)].into(),
         token: None,
         ca_file: None,
+        policy: Default::default(),
     };
     let again = config.clone();
     Ok(AgentOptions {

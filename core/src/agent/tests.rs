@@ -46,6 +46,7 @@ fn config(servers: &[&str]) -> AgentConfig {
         servers: servers.iter().map(|name| (name.to_string(), stdio(name))).collect(),
         token: None,
         ca_file: None,
+        policy: Default::default(),
     }
 }
 

@@ -11,13 +11,25 @@ use http::{HeaderName, HeaderValue};
 use super::checked::{AgentConfig, ServerConfig, Transport};
 use super::problem::Report;
 use super::raw::{Node, Object};
-use super::{Options, address, life, reference};
+use super::{Options, address, life, policy, reference};
 use crate::limits;
 use crate::secret::Secret;
 
 /// The settings of an agent. `inputs` comes with a block that is pasted from VS Code.
-pub(super) const KEYS: [&str; 9] =
-    ["mode", "relay", "name", "servers", "mcpServers", "token", "caFile", "$schema", "inputs"];
+pub(super) const KEYS: [&str; 12] = [
+    "mode",
+    "relay",
+    "name",
+    "servers",
+    "mcpServers",
+    "token",
+    "caFile",
+    "policy",
+    "pins",
+    "audit",
+    "$schema",
+    "inputs",
+];
 /// Settings that stand elsewhere, and what to say of them.
 const ELSEWHERE: [(&str, &str); 9] = [
     ("auth", "is a relay's setting: an agent signs in by itself"),
@@ -31,7 +43,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("server", "is not a setting: did you mean servers?"),
 ];
 /// The settings of a server.
-const SERVER_KEYS: [&str; 18] = [
+const SERVER_KEYS: [&str; 19] = [
     "command",
     "args",
     "env",
@@ -45,6 +57,7 @@ const SERVER_KEYS: [&str; 18] = [
     "memoryLimit",
     "callIdleTimeout",
     "isolation",
+    "policy",
     "type",
     "disabled",
     "alwaysAllow",
@@ -77,6 +90,7 @@ pub(super) fn check(top: &Object<'_>, options: Options, report: &mut Report) -> 
     let token = top.get("token").map(|node| token(&node, report));
     let ca_file = top.get("caFile").map(|node| place(&node, report));
     let servers = servers(top, report);
+    let policy = policy::check(top, report);
     Some(AgentConfig {
         relay: relay?,
         name: match name {
@@ -92,6 +106,7 @@ pub(super) fn check(top: &Object<'_>, options: Options, report: &mut Report) -> 
             Some(path) => Some(path?),
             None => None,
         },
+        policy,
     })
 }
 

@@ -4,11 +4,11 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::policy::AgentPolicy;
 use crate::secret::Secret;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Config {
     /// `"mode": "relay"`.
     Relay(RelayConfig),
@@ -113,6 +113,8 @@ pub struct AgentConfig {
     pub token: Option<String>,
     /// `caFile`: a PEM file of certificates that are trusted beside the system's.
     pub ca_file: Option<String>,
+    /// What may be called: `policy`, `pins` and `audit`.
+    pub policy: AgentPolicy,
 }
 
 /// One local server.

@@ -10,6 +10,7 @@ mod json;
 mod life;
 mod nearest;
 mod network;
+pub mod policy;
 mod problem;
 mod proxy;
 mod raw;
@@ -23,6 +24,7 @@ pub use checked::{
     ServerConfig, Transport,
 };
 pub use network::{InvalidNetwork, Network};
+pub use policy::{AgentPolicy, Approve, AuditFile, PinMode};
 pub use problem::{Problem, Severity};
 pub use proxy::{Proxies, Proxy, Route};
 pub use reference::Reference;

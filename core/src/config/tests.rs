@@ -306,6 +306,77 @@ fn relay_mistakes_are_named() {
 }
 
 #[test]
+fn agent_takes_a_policy() {
+    let text = r#"{"mode":"agent","relay":"tunnel.example.com","pins":"block","audit":true,
+        "policy":{"deny":["*/delete_*"],"concurrency":8,"approvalTimeout":30,"tools":{"shell/*":{"approve":"always"}}},
+        "servers":{"files":{"command":"a","policy":{"allow":["read_*","list"],"readOnly":true,"approve":"first",
+            "callsPerMinute":60,"tools":{"read_all":{"callsPerMinute":1,"concurrency":1}}}},"web":{"command":"b"}}}"#;
+    let policy = agent(text).policy;
+    assert_eq!((policy.pins, &policy.audit, policy.approval_secs), (PinMode::Block, &Some(AuditFile::Default), 30));
+    let device = &policy.device;
+    assert!(device.deny[0].matches("web", "delete_it") && device.allow.is_none() && !device.read_only);
+    assert_eq!((device.calls.concurrency, device.tools[0].approve), (Some(8), Approve::Always));
+    assert!(device.tools[0].tools.matches("shell", "run") && !device.tools[0].tools.matches("files", "run"));
+    assert_eq!(policy.servers.keys().collect::<Vec<_>>(), ["files"]);
+    let files = &policy.servers["files"];
+    assert!(files.read_only && files.approve == Approve::First && files.calls.per_minute == Some(60));
+    assert!(files.allow.as_ref().is_some_and(|allow| allow.len() == 2 && allow[0].matches("any", "read_x")));
+    assert_eq!((files.tools[0].calls.per_minute, files.tools[0].calls.concurrency), (Some(1), Some(1)));
+}
+
+#[test]
+fn agent_without_a_policy_warns_of_changed_tools_alone() {
+    let policy = agent(&agent_with(r#""name":"laptop""#)).policy;
+    assert_eq!(policy, AgentPolicy::default());
+    assert_eq!((policy.pins, policy.audit, policy.approval_secs), (PinMode::Warn, None, 120));
+}
+
+#[test]
+fn policy_mistakes_are_named() {
+    let policy = |policy: &str| server(&format!(r#"{{"command":"a","policy":{policy}}}"#));
+    let device = |policy: &str| agent_with(&format!(r#""policy":{policy}"#));
+    for (text, expected) in [
+        (policy("[]"), "error servers.files.policy must be a JSON object"),
+        (policy(r#"{"allow":"read"}"#), "error servers.files.policy.allow must be an array"),
+        (policy(r#"{"deny":[1]}"#), "error servers.files.policy.deny[0] must be a text"),
+        (policy(r#"{"deny":[""]}"#), "error servers.files.policy.deny[0] is empty"),
+        (
+            policy(r#"{"readonly":true}"#),
+            "warning servers.files.policy.readonly is not a setting: did you mean readOnly?",
+        ),
+        (policy(r#"{"readOnly":"yes"}"#), "error servers.files.policy.readOnly must be true or false"),
+        (
+            policy(r#"{"approve":"ask"}"#),
+            r#"error servers.files.policy.approve must be one of "never", "first", "always""#,
+        ),
+        (policy(r#"{"approve":true}"#), "error servers.files.policy.approve must be one of"),
+        (policy(r#"{"callsPerMinute":0}"#), "error servers.files.policy.callsPerMinute must be a number of calls"),
+        (policy(r#"{"concurrency":"2"}"#), "error servers.files.policy.concurrency must be a number of calls"),
+        (policy(r#"{"approvalTimeout":9}"#), "warning servers.files.policy.approvalTimeout belongs to the device"),
+        (policy(r#"{"tools":{"x":{"deny":[]}}}"#), "warning servers.files.policy.tools.x.deny belongs to the policy"),
+        (
+            policy(r#"{"tools":{"x":{"aprove":"first"}}}"#),
+            "warning servers.files.policy.tools.x.aprove is not a setting: did you mean approve?",
+        ),
+        (policy(r#"{"tools":[]}"#), "error servers.files.policy.tools must be a JSON object"),
+        (device(r#"{"allow":["read_*"]}"#), "error policy.allow[0] must name server and tool"),
+        (device(r#"{"tools":{"read":{}}}"#), "error policy.tools.read must name server and tool"),
+        (device(r#"{"approvalTimeout":1}"#), "error policy.approvalTimeout must be a time in seconds"),
+        (device(r#"{"allow":null}"#), "error policy.allow must be an array"),
+        (agent_with(r#""pins":"on""#), r#"error pins must be one of "off", "warn", "block""#),
+        (agent_with(r#""pin":"warn""#), "warning pin is not a setting: did you mean pins?"),
+        (agent_with(r#""audit":"~/log""#), "error audit must not begin with ~"),
+        (agent_with(r#""audit":1"#), "error audit must be true, false or a file's path"),
+    ] {
+        assert_only(&text, expected);
+    }
+    let long = format!(r#"{{"deny":["{}"]}}"#, "x".repeat(513));
+    assert_only(&policy(&long), "error servers.files.policy.deny[0] is longer than 512 bytes");
+    let many = format!(r#"{{"deny":[{}]}}"#, ["\"x\""; 257].join(","));
+    assert_only(&policy(&many), "error servers.files.policy.deny has more than 256 patterns");
+}
+
+#[test]
 fn agent_mistakes_are_named() {
     for (text, expected) in [
         (

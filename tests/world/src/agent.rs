@@ -87,6 +87,7 @@ pub fn config<'a>(servers: impl Iterator<Item = &'a str>) -> AgentConfig {
         servers: servers.map(|name| (name.to_owned(), server(name))).collect(),
         token: Some("env:TOKEN".to_owned()),
         ca_file: None,
+        policy: Default::default(),
     }
 }
 
