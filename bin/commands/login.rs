@@ -30,17 +30,25 @@ pub(crate) fn logout(which: &RelayArg, global: &Global) -> Result<(), Failure> {
 
 /// The relay that was typed, else the configuration's. No command of the configuration is run, so it needs no trust.
 fn options(which: &RelayArg, global: &Global) -> Result<Options, Failure> {
-    let relay = match &which.relay {
-        Some(typed) => config::relay_url(typed, config::Options { allow_insecure: global.allow_insecure })
-            .map_err(|problem| Failure::Usage(format!("the relay {problem}")))?,
+    let (relay, ca_file) = match &which.relay {
+        Some(typed) => (
+            config::relay_url(typed, config::Options { allow_insecure: global.allow_insecure })
+                .map_err(|problem| Failure::Usage(format!("the relay {problem}")))?,
+            None,
+        ),
         None => match config_source::load(global)? {
-            (_, _, Config::Agent(config)) => config.relay,
+            (_, _, Config::Agent(config)) => (config.relay, config.ca_file),
             (source, _, Config::Relay(_)) => {
                 return Err(Failure::Usage(format!("{} is a relay's: name the relay to sign in to", source.name())));
             }
         },
     };
-    Ok(Options { relay, config_dir: directories::config()?, allow_insecure: global.allow_insecure })
+    Ok(Options {
+        relay,
+        config_dir: directories::config()?,
+        allow_insecure: global.allow_insecure,
+        ca_file: ca_file.map(Into::into),
+    })
 }
 
 /// Why there is no token, as an exit code.

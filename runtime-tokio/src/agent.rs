@@ -159,7 +159,7 @@ impl Driver {
         let (streams, stream_inputs) = mpsc::channel(STREAM_EVENTS);
         let clock = Clock::new();
         let identity = identity(&options)?;
-        let connector = Connector::new();
+        let connector = connector(&options.config)?;
         let tokens = TokenFile::new(&options.config_dir, &options.config.relay);
         let signed = urgent.clone();
         let desk =
@@ -382,6 +382,12 @@ async fn serve_control(server: ipc::Server, urgent: mpsc::UnboundedSender<Input>
             }
         })
         .await;
+}
+
+fn connector(config: &AgentConfig) -> Result<Connector, AgentError> {
+    let path = config.ca_file.as_deref().map(PathBuf::from);
+    Connector::from_environment(path.as_deref())
+        .map_err(|cause| AgentError::Unusable { path: path.unwrap_or_else(|| "SSL_CERT_FILE".into()), cause })
 }
 
 fn identity(options: &Options) -> Result<Identity, AgentError> {

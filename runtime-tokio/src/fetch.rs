@@ -77,6 +77,7 @@ async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Respons
     let stream = connector.connect(&target).await.map_err(|error| match error {
         ConnectError::Tcp(error) => FetchError::Connect(error.to_string()),
         ConnectError::Tls(error) => FetchError::Tls(error),
+        error @ ConnectError::Proxy { .. } => FetchError::Connect(error.to_string()),
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // Ends by itself: when the answer is read to its end, or when it is dropped.
@@ -232,6 +233,24 @@ mod tests {
             .with_no_client_auth();
         let trusting = Connector::with_tls(Arc::new(client));
         assert_eq!(fetch(&trusting, get(url.clone())).await.expect("an answer").body, "ok");
-        assert!(matches!(fetch(&Connector::new(), get(url)).await, Err(FetchError::Tls(_))));
+        assert!(matches!(fetch(&Connector::new(), get(url.clone())).await, Err(FetchError::Tls(_))));
+
+        let dir = crate::testing::TempDir::new();
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, made.cert.pem()).expect("writes");
+        let told = Connector::from_environment(Some(&file)).expect("a file of certificates");
+        assert_eq!(fetch(&told, get(url)).await.expect("an answer").body, "ok");
+    }
+
+    #[test]
+    fn file_without_certificates_is_refused_at_once() {
+        let dir = crate::testing::TempDir::new();
+        let file = dir.path().join("ca.pem");
+        assert!(Connector::from_environment(Some(&file)).is_err(), "it does not exist");
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for content in ["", "no certificate", bad] {
+            std::fs::write(&file, content).expect("writes");
+            assert!(Connector::from_environment(Some(&file)).is_err(), "{content}");
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod keys;
 mod lines;
 pub mod net;
 pub mod process;
+mod proxy;
 pub mod queue;
 pub mod relay;
 pub mod signal;

@@ -1,27 +1,37 @@
-//! Outgoing connections: TCP, and TLS over it with the system's trusted certificates.
+//! Outgoing connections: TCP, through a proxy where the environment names one, and TLS with the system's trusted
+//! certificates and those of a file.
 
+use std::fmt;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http::Uri;
-use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tunnel_core::config::{Proxies, Route};
+
+use crate::{files, proxy};
 
 /// Makes outgoing connections; clones share the TLS settings and session cache.
 #[derive(Clone, Default)]
 pub struct Connector {
     /// Made at first use: reading the system's certificates takes a while and plain connections need none.
     tls: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
+    proxies: Arc<Proxies>,
+    /// Trusted beside what the system trusts.
+    roots: Arc<[CertificateDer<'static>]>,
 }
 
 impl Connector {
-    /// A connector that trusts what the system trusts.
+    /// A connector that trusts what the system trusts, and goes its way directly.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -30,7 +40,24 @@ impl Connector {
     /// A connector with TLS settings of its own, for tests with a certificate authority of theirs.
     #[must_use]
     pub fn with_tls(config: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls: Arc::new(OnceLock::from(config)) }
+        Self { tls: Arc::new(OnceLock::from(config)), ..Self::default() }
+    }
+
+    /// A connector with the proxies that the process's environment names, which trusts the certificates of `ca_file`
+    /// beside the system's. (The system's are those of `SSL_CERT_FILE` where that is set.)
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn from_environment(ca_file: Option<&Path>) -> io::Result<Self> {
+        let proxies = Proxies::new(|name| std::env::var(name).ok());
+        let mut roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
+        // Elsewhere the system's own store is asked, which does not know the variable.
+        if cfg!(target_vendor = "apple")
+            && let Some(file) = std::env::var_os("SSL_CERT_FILE")
+        {
+            roots.extend(certificates(Path::new(&file))?);
+        }
+        Ok(Self { tls: Arc::default(), proxies: Arc::new(proxies), roots: roots.into() })
     }
 
     /// Connects to `target`'s host and port, with TLS for `https` and `wss`.
@@ -38,28 +65,57 @@ impl Connector {
     /// # Errors
     /// Which step failed, and what was said.
     pub async fn connect(&self, target: &Target) -> Result<Stream, ConnectError> {
-        let tcp = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(ConnectError::Tcp)?;
-        tune(&tcp).map_err(ConnectError::Tcp)?;
+        let proxy = match self.proxies.route(target.tls, &target.host, target.port) {
+            Route::Direct => return self.secure(tcp(&target.host, target.port).await?, target).await,
+            Route::Through(proxy) => proxy,
+            Route::Unusable { variable } => {
+                let cause = format!("{variable} must be an http:// or https:// URL");
+                return Err(ConnectError::Proxy { variable, cause });
+            }
+        };
+        let failed = |cause: String| ConnectError::Proxy { variable: proxy.variable, cause };
+        let own = Target { host: proxy.host.clone(), port: proxy.port, tls: proxy.tls };
+        let to_proxy = tcp(&own.host, own.port).await.map_err(|error| failed(error.to_string()))?;
+        let to_proxy = Box::pin(self.secure(to_proxy, &own)).await.map_err(|error| failed(error.to_string()))?;
+        let through = Box::pin(proxy::connect(to_proxy, proxy, target)).await.map_err(failed)?;
+        if !target.tls {
+            return Ok(Stream::Through(Box::new(through)));
+        }
+        Ok(Stream::Through(Box::new(self.tls(through, target).await?)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_proxies(proxies: Arc<Proxies>) -> Self {
+        Self { proxies, ..Self::default() }
+    }
+
+    async fn secure(&self, tcp: TcpStream, target: &Target) -> Result<Stream, ConnectError> {
         if !target.tls {
             return Ok(Stream::Plain(tcp));
         }
+        Ok(Stream::Tls(Box::new(self.tls(tcp, target).await?)))
+    }
+
+    async fn tls<S>(&self, stream: S, target: &Target) -> Result<TlsStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(target.host.clone()).map_err(|error| ConnectError::Tls(error.to_string()))?;
         let connector = TlsConnector::from(self.tls_config()?);
-        let stream = connector.connect(name, tcp).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
-        Ok(Stream::Tls(Box::new(stream)))
+        connector.connect(name, stream).await.map_err(|error| ConnectError::Tls(error.to_string()))
     }
 
     fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
         }
-        let config = platform_tls().map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let config = platform_tls(&self.roots).map_err(|error| ConnectError::Tls(error.to_string()))?;
         Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
     }
 }
 
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
     }
 }
@@ -107,12 +163,20 @@ pub enum ConnectError {
     Tcp(io::Error),
     /// No TLS session, or no trusted certificates to check one with.
     Tls(String),
+    /// The proxy does not bring us there.
+    Proxy {
+        /// The variable that names it.
+        variable: &'static str,
+        /// What happened.
+        cause: String,
+    },
 }
 
-impl std::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(error) => error.fmt(f),
+            Self::Proxy { variable, cause } => write!(f, "the proxy of {variable}: {cause}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
         }
     }
@@ -125,13 +189,21 @@ pub enum Stream {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Through a proxy, with TLS or without.
+    Through(Box<dyn Io>),
 }
+
+/// What bytes go over.
+pub trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Io for T {}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Through(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -141,6 +213,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Through(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 
@@ -148,6 +221,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Through(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -155,6 +229,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Through(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -175,14 +250,43 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 * 1024;
 
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let tcp = TcpStream::connect((host, port)).await.map_err(ConnectError::Tcp)?;
+    tune(&tcp).map_err(ConnectError::Tcp)?;
+    Ok(tcp)
+}
+
+/// The certificates of a PEM file.
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let content = files::read(path, MAX_CA_FILE)?.ok_or(io::ErrorKind::NotFound)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    let found = found.map_err(|error| bad(format!("it is not a PEM file of certificates: {error}")))?;
+    // Each must be one that can be trusted, which is said now rather than at the first connection.
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in &found {
+        store.add(certificate.clone()).map_err(|error| bad(format!("a certificate in it cannot be used: {error}")))?;
+    }
+    if found.is_empty() {
+        return Err(bad("there is no certificate in it".into()));
+    }
+    Ok(found)
+}
+
 /// The provider is named, never the process's default: two providers in one tree would make the default a panic.
-fn platform_tls() -> Result<rustls::ClientConfig, rustls::Error> {
+fn platform_tls(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new_with_extra_roots(roots.iter().cloned(), Arc::clone(&provider))?;
     Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
+        .dangerous()
+        // The system's own verifier; the library's short cut for it takes no further certificates.
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
 }
+
+/// Four times what systems trust in all.
+const MAX_CA_FILE: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,8 @@ pub struct Options {
     pub config_dir: PathBuf,
     /// Whether a relay that is neither `https` nor loopback may be used.
     pub allow_insecure: bool,
+    /// `caFile` of the configuration.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Signs in, in the browser where that is needed.
@@ -48,7 +50,9 @@ async fn run(options: &Options, first: Event) -> Result<(), Failure> {
     let mut signin = Signin::new(settings, Box::new(OsEntropy::new()));
     let (events, mut happened) = mpsc::unbounded_channel();
     let tokens = TokenFile::new(&options.config_dir, &options.relay);
-    let mut desk = Desk::new(tokens, Connector::new(), move |event| drop(events.send(event)));
+    let connector = Connector::from_environment(options.ca_file.as_deref())
+        .map_err(|error| Failure::Local { cause: format!("cannot use the file of trusted certificates: {error}") })?;
+    let mut desk = Desk::new(tokens, connector, move |event| drop(events.send(event)));
     signin.handle_event(first, clock.now());
     loop {
         while let Some(action) = signin.poll_action() {

@@ -58,6 +58,9 @@ pub enum RelayError {
     /// The master key cannot be used.
     #[error(transparent)]
     Key(#[from] keys::KeyError),
+    /// The file of `SSL_CERT_FILE` cannot be used.
+    #[error("cannot use the file of SSL_CERT_FILE: {0}")]
+    Certificates(io::Error),
     /// The running relay did not answer.
     #[error("the running relay does not answer: {0}")]
     Silent(io::Error),
@@ -107,7 +110,7 @@ impl Relay {
             office: Host::new(Office::new(grants, state.store, Arc::clone(&published)), clock),
             published,
             shards,
-            connector: Connector::new(),
+            connector: Connector::from_environment(None).map_err(RelayError::Certificates)?,
             clock,
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),
