@@ -382,6 +382,7 @@ impl Signin {
 
     fn discovered(&mut self, errand: Errand, answer: Answer, now: Now) {
         let metadata = match answer {
+            Answer::Ok(fetched) if request::is_page(&fetched.body) => Err(self.odd(request::PAGE)),
             Answer::Ok(fetched) => metadata::read(&fetched.body, &self.settings).map_err(|cause| self.odd(cause)),
             Answer::Unreachable { cause, .. } => Err(self.unreachable(cause)),
             Answer::Refused(code) => Err(self.odd(&alloc::format!("it answered {code}"))),
@@ -415,7 +416,7 @@ impl Signin {
         match answer {
             Answer::Ok(fetched) => match Tokens::from_answer(&fetched, Some(&token), now.unix) {
                 Some(tokens) => self.keep(tokens, false, now),
-                None => self.postpone(self.odd("its tokens cannot be read"), now),
+                None => self.postpone(self.odd(request::unreadable(&fetched)), now),
             },
             Answer::Refused(_) => self.refresh_refused(token),
             // A relay of dialect V1 answers so when the grant is gone: with a person there, signing in again is quicker
@@ -449,7 +450,7 @@ impl Signin {
         let failure = match answer {
             Answer::Ok(fetched) => match Tokens::from_answer(&fetched, None, now.unix) {
                 Some(tokens) => return self.keep(tokens, true, now),
-                None => self.odd("its tokens cannot be read"),
+                None => self.odd(request::unreadable(&fetched)),
             },
             Answer::Unreachable { cause, .. } => self.unreachable(cause),
             Answer::Refused(code) => {

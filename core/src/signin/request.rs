@@ -48,10 +48,26 @@ pub(super) fn judge(result: Result<Fetched, FetchError>) -> Answer {
         Answer::Unreachable { cause, broken: status == StatusCode::INTERNAL_SERVER_ERROR }
     } else if let Some(code) = error_code(&fetched.body).filter(|_| status.is_client_error()) {
         Answer::Refused(code)
+    } else if status.is_redirection() {
+        Answer::Odd(alloc::format!("it answered {}, which sends us elsewhere; {PORTAL}", status.as_u16()))
     } else {
         Answer::Odd(alloc::format!("it answered {}", status.as_u16()))
     }
 }
+
+/// Whether that is a web page, where JSON is expected.
+pub(super) fn is_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
+}
+
+/// What to say of tokens that cannot be read.
+pub(super) fn unreadable(answer: &Fetched) -> &'static str {
+    if is_page(&answer.body) { PAGE } else { "its tokens cannot be read" }
+}
+
+/// What to say of a web page.
+pub(super) const PAGE: &str = "it answered with a web page; if this network has a sign-in page, open it in a browser";
+const PORTAL: &str = "if this network has a sign-in page, open it in a browser";
 
 pub(super) fn metadata(settings: &Settings) -> Fetch {
     fetch(Method::GET, super::metadata::url(settings), Bytes::new())

@@ -33,6 +33,8 @@ struct Rig {
     fetch: FetchId,
     request: Option<Fetch>,
     url: String,
+    /// Why it failed the last time, in its own words.
+    reason: String,
 }
 
 impl Rig {
@@ -48,6 +50,7 @@ impl Rig {
             fetch: FetchId(u64::MAX),
             request: None,
             url: String::new(),
+            reason: String::new(),
         }
     }
 
@@ -106,7 +109,10 @@ impl Rig {
                 }
                 Action::Ready { access, .. } => format!("ready {}", access.expose()),
                 Action::SignedOut => "signed out".to_string(),
-                Action::Failed(failure) => format!("failed {}", kind(&failure)),
+                Action::Failed(failure) => {
+                    self.reason = failure.to_string();
+                    format!("failed {}", kind(&failure))
+                }
             });
         }
         said.push(format!("→ {}", self.signin.state_name()));
@@ -521,6 +527,29 @@ fn renewal_that_cannot_be_had_is_tried_again_while_the_token_works() {
             "/.well-known/oauth-authorization-server, → discovering-refresh",
             "the tokens were kept"
         );
+    }
+}
+
+#[test]
+fn captive_portal_signs_nobody_out_and_is_named() {
+    let page = || Bytes::from_static(b"\n<!DOCTYPE html><title>Free Wi-Fi</title>");
+    for (state, status, expected) in [
+        ("discovering-refresh", 200, "sign-in page"),
+        ("discovering-refresh", 302, "sign-in page"),
+        ("discovering-refresh", 511, "it answered 511"),
+        ("discovering-refresh", 403, "it answered 403"),
+        ("refreshing", 200, "sign-in page"),
+        ("refreshing", 307, "sign-in page"),
+        ("refreshing", 511, "it answered 511"),
+        ("discovering-login", 200, "sign-in page"),
+    ] {
+        let mut rig = Rig::in_state(state);
+        let status = StatusCode::from_u16(status).expect("a status");
+        let event = Step::Fetched(Ok(Fetched { status, headers: HeaderMap::new(), body: page() }));
+        let said = rig.give(event);
+        assert!(said.starts_with("failed ") && said.ends_with("→ idle"), "{state} {status}: {said}");
+        assert!(rig.reason.contains(expected), "{state} {status}: {}", rig.reason);
+        assert_eq!(rig.signin.has_tokens(), state != "discovering-login", "{state} {status}");
     }
 }
 
