@@ -232,6 +232,10 @@ pub const MAX_PENDING_RESTARTS: usize = 64;
 
 /// How far the wall clock must run ahead of the monotonic one to count as sleep.
 pub const SUSPEND_GAP: Duration = Duration::from_secs(5);
+/// From a change of the network until its addresses can be used: routes and names follow within a second.
+pub const NETWORK_SETTLES: Duration = Duration::from_secs(1);
+/// Between two looks at the tunnel because the network changed: a machine whose containers come and go changes all day.
+pub const NETWORK_PAUSE: Duration = Duration::from_secs(15);
 /// Between two looks at both clocks.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Entries of `NO_PROXY` that are read; people write tens.

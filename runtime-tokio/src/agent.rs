@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use tunnel_core::agent::machine::{Action, Agent, ControlCommand, Event, Exit, Identity};
@@ -28,7 +28,7 @@ use crate::process::{Launcher, Process};
 use crate::queue::Queue;
 use crate::signal::Asked;
 use crate::signin::Desk;
-use crate::{fetch, ipc, ws};
+use crate::{fetch, ipc, network, ws};
 
 /// What an agent is started with.
 pub struct Options {
@@ -83,6 +83,9 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
     };
     let (mut driver, mut inputs) = Driver::new(options)?;
     let control = control.map(|server| tokio::spawn(serve_control(server, driver.urgent.clone())));
+    let network = Arc::new(Notify::new());
+    let changed = Arc::clone(&network);
+    let watching = tokio::spawn(network::watch(move || changed.notify_one()));
     let exit = loop {
         if let Some(exit) = driver.settle() {
             break exit;
@@ -102,10 +105,12 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
                 Asked::Nudge => Event::Nudge,
             }),
             Some(input) = inputs.urgent.recv() => driver.take(input),
+            () = network.notified() => driver.hand(Event::NetworkChanged),
             () = due => driver.agent.handle_timeout(clock.now()),
             Some(event) = inputs.streams.recv() => driver.hand(event),
         }
     };
+    watching.abort();
     if let Some(task) = control {
         task.abort();
         let _ = task.await;

@@ -18,6 +18,7 @@ pub mod ipc;
 pub mod keys;
 mod lines;
 pub mod net;
+mod network;
 pub mod process;
 mod proxy;
 pub mod queue;

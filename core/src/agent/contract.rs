@@ -123,8 +123,10 @@ pub enum Event {
     },
     /// The configuration was read again, or why not.
     ConfigRead(Result<AgentConfig, String>),
-    /// SIGHUP, or the network changed: try to connect at once.
+    /// SIGHUP: try to connect at once.
     Nudge,
+    /// This machine's addresses changed. May come as often as it likes.
+    NetworkChanged,
     /// Somebody asks on the control socket.
     Control {
         /// To answer with [`Action::ControlReply`].

@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Watch,
     /// The next attempt to sign in, after a relay answered nonsense.
     SigninAgain,
+    /// The network changed a moment ago, and has settled.
+    Network,
     /// The end of the patience with whatever still runs at the stop.
     StopDeadline,
     /// Something of one local server.
@@ -45,6 +47,7 @@ impl Timer {
             Self::Redial => "connect to the relay",
             Self::Watch => "compare the clocks",
             Self::SigninAgain => "sign in again",
+            Self::Network => "look at the changed network",
             Self::StopDeadline => "end without waiting",
             Self::Server(_, timer) => timer.reason(),
         }

@@ -50,6 +50,8 @@ pub struct Agent {
     catalog: Catalog,
     /// Restarts that wait for the configuration to be read.
     restarts: Vec<Restart>,
+    /// When a changed network was last a reason to look at the tunnel.
+    network_seen: Option<Instant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +112,7 @@ impl Agent {
             routes: Routes::default(),
             catalog: Catalog::default(),
             restarts: Vec::new(),
+            network_seen: None,
         };
         for name in agent.config.servers.keys().cloned().collect::<Vec<_>>() {
             agent.add_server(name);
@@ -121,9 +124,24 @@ impl Agent {
         self.cx.now = self.clamp.clamp(now);
         if self.watch.woke(self.cx.now) && self.phase == Phase::Running {
             tracing::info!("the machine was asleep");
-            self.fire_early(Timer::SigninAgain);
-            let wish = self.uplink.woke(&mut self.cx);
-            self.grant(wish);
+            self.look_again();
+        }
+    }
+
+    /// What was found out about the way to the relay may hold no longer.
+    fn look_again(&mut self) {
+        self.fire_early(Timer::SigninAgain);
+        let wish = self.uplink.woke(&mut self.cx);
+        self.grant(wish);
+    }
+
+    /// Waits until the new addresses are there to be used. A network that never settles (containers come and go) must
+    /// not undo the backoff.
+    fn network_changed(&mut self) {
+        if self.phase == Phase::Running && self.cx.timers.get(&Timer::Network).is_none() {
+            let settled = self.cx.now.instant + limits::NETWORK_SETTLES;
+            let at = self.network_seen.map_or(settled, |seen| settled.max(seen + limits::NETWORK_PAUSE));
+            self.cx.timers.set(Timer::Network, at);
         }
     }
 
@@ -144,6 +162,7 @@ impl Agent {
                 self.grant(wish);
             }
             Event::Nudge => {}
+            Event::NetworkChanged => self.network_changed(),
             Event::ConfigRead(result) => self.config_read(result),
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
@@ -215,6 +234,11 @@ impl Agent {
             }
             Timer::Watch => self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL),
             Timer::SigninAgain => self.signin_event(signin::Event::Start { person: self.person }),
+            Timer::Network => {
+                tracing::info!("the network changed");
+                self.network_seen = Some(self.cx.now.instant);
+                self.look_again();
+            }
             Timer::StopDeadline => {
                 if let Phase::Stopping { exit, .. } = &self.phase {
                     tracing::warn!("not everything ended in time");
@@ -394,6 +418,7 @@ impl Agent {
                 }
                 let closing = self.uplink.close(&mut self.cx);
                 self.cx.timers.clear(&Timer::SigninAgain);
+                self.cx.timers.clear(&Timer::Network);
                 self.cx.timers.set(Timer::StopDeadline, self.cx.now.instant + limits::STOP_TIMEOUT);
                 for job in self.restarts.drain(..).filter_map(|restart| restart.job) {
                     let error = Some("the agent stops".to_string());

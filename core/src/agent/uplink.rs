@@ -221,7 +221,7 @@ impl Uplink {
 
     /// The tunnel could not be connected.
     pub(super) fn dial_failed(&mut self, error: &DialError, cx: &mut Cx) -> Wish {
-        self.note(people(&error.to_string(), limits::MAX_REASON));
+        self.note(people(&self.what_failed(error), limits::MAX_REASON));
         match *error {
             DialError::Connect(_) | DialError::TimedOut => self.wait(Duration::ZERO, cx),
             DialError::Status { status, retry_after, .. } => match StatusCode::from_u16(status) {
@@ -382,6 +382,20 @@ impl Uplink {
     fn enter(&mut self, state: State, cx: &Cx) {
         self.state = state;
         self.since = cx.now.instant;
+    }
+
+    /// Why there is no tunnel, for people. A web page is nothing to read in a log.
+    fn what_failed(&self, error: &DialError) -> String {
+        let DialError::Status { status, message, .. } = error else { return error.to_string() };
+        // No relay answers so: RFC 9110 section 15.2.2 knows one success, and 511 is a captive portal's (RFC 6585).
+        if matches!(status, 100..=399 | 511) {
+            return format!(
+                "something in between answers for {} ({status}): if this network has a sign-in page, open it in a browser",
+                self.relay
+            );
+        }
+        let is_page = message.trim_start().starts_with('<');
+        if is_page || message.trim().is_empty() { format!("the relay answered {status}") } else { error.to_string() }
     }
 
     fn name_taken(&self) -> String {

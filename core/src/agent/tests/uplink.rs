@@ -150,6 +150,88 @@ fn clock_set_back_is_no_sleep() {
 }
 
 #[test]
+fn changed_network_is_looked_at_once_it_has_settled_and_not_too_often() {
+    let mut rig = Rig::ready(&[]);
+    for _ in 0..10 {
+        rig.event(Event::NetworkChanged);
+    }
+    assert_eq!(probes(&mut rig), 0);
+    rig.advance(limits::NETWORK_SETTLES);
+    assert_eq!(probes(&mut rig), 1);
+    for _ in 0..60 {
+        rig.event(Event::NetworkChanged);
+        rig.advance(Duration::from_secs(1));
+    }
+    let often = probes(&mut rig);
+    assert!((3..=4).contains(&often), "{often}");
+}
+
+#[test]
+fn changed_network_ends_a_wait_but_not_a_refusal() {
+    let mut rig = Rig::started(&[]);
+    for _ in 0..10 {
+        fail(&mut rig);
+        rig.advance(limits::RECONNECT_MAX);
+    }
+    refuse(&mut rig, 429, Some(600));
+    rig.event(Event::NetworkChanged);
+    rig.advance(limits::NETWORK_SETTLES);
+    refuse(&mut rig, 409, None);
+    rig.event(Event::NetworkChanged);
+    rig.advance(Duration::from_secs(3600));
+    assert_eq!(rig.dialled(), None);
+}
+
+#[test]
+fn every_refusal_leads_to_its_wait_and_its_words() {
+    // What was answered; the least and the most seconds until the next attempt (`None`: it waits for somebody).
+    let table = [
+        (200, None, Some((0, 30)), "sign-in page"),
+        (204, None, Some((0, 30)), "sign-in page"),
+        (302, None, Some((0, 30)), "sign-in page"),
+        (307, Some(3600), Some((0, 30)), "sign-in page"),
+        (511, None, Some((0, 30)), "sign-in page"),
+        (403, None, Some((60, 60)), "agent's token"),
+        (404, None, Some((0, 30)), "the relay answered 404: because"),
+        (407, None, Some((0, 30)), "407"),
+        (409, None, None, "laptop of Ann"),
+        (426, None, Some((0, 30)), "426"),
+        (429, None, Some((0, 30)), "429"),
+        (429, Some(90), Some((90, 90)), "429"),
+        (500, None, Some((0, 30)), "500"),
+        (502, None, Some((0, 30)), "502"),
+        (503, Some(45), Some((45, 45)), "503"),
+        (999, None, Some((0, 30)), "999"),
+    ];
+    for (status, retry_after, wait, words) in table {
+        let mut rig = Rig::started(&["a"]);
+        refuse(&mut rig, status, retry_after);
+        let relay = rig.status().relay;
+        let said = relay.last_error.unwrap();
+        assert!(said.contains(words), "{status}: {said}");
+        assert_eq!(rig.exit(), None, "{status}");
+        assert!(rig.spawned("a").is_some(), "{status}: its servers are no concern of the relay's");
+        let Some((least, most)) = wait else {
+            assert_eq!(relay.state, status::Uplink::Halted, "{status}");
+            continue;
+        };
+        let millis = relay.next_attempt_ms.unwrap();
+        assert!((least * 1000..=most * 1000).contains(&millis), "{status}: {millis}");
+        rig.advance(Duration::from_secs(most));
+        assert!(rig.dialled().is_some(), "{status}");
+    }
+}
+
+#[test]
+fn web_page_is_not_repeated_in_the_log() {
+    let mut rig = Rig::started(&[]);
+    let conn = rig.dialled().unwrap();
+    let message = "<html><body><h1>502 Bad Gateway</h1>".to_string();
+    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 502, retry_after: None, message } });
+    assert_eq!(rig.status().relay.last_error.as_deref(), Some("the relay answered 502"));
+}
+
+#[test]
 fn retry_after_is_honoured_within_reason() {
     for (status, asked, least) in [(429, 90, 90), (503, 45, 45), (503, 86_400, 600)] {
         let mut rig = Rig::started(&[]);
