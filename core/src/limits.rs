@@ -134,6 +134,8 @@ pub const MAX_FORM_FIELDS: usize = 64;
 
 /// Authorization codes that are remembered, redeemed ones among them: a kilobyte each, made only after a login.
 pub const MAX_CODES: usize = 4_096;
+/// Devices that wait for their person to type a code: half a kilobyte each, made by anybody.
+pub const MAX_DEVICE_GRANTS: usize = 1_024;
 /// Token families in all: half a kilobyte each.
 pub const MAX_FAMILIES: usize = 16_384;
 /// Sign-ins of one user that are good at once: a person has a dozen clients. Beyond it the longest unused one ends.

@@ -13,9 +13,10 @@ use http::header::SET_COOKIE;
 use super::clients::Origin;
 use super::cookies::{self, Step};
 use super::grants::Grants;
+use super::login::Errand;
 use super::rates::Kind;
 use super::request::{AuthRequest, Stop};
-use super::{pages, redirect};
+use super::{Settings, pages, redirect};
 use crate::entropy::{self, Entropy};
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
@@ -41,39 +42,46 @@ impl Grants {
         let Ok(class) = redirect::classify(&request.redirect) else {
             return refuse("The program asks to be answered at an address that is not allowed.");
         };
+        let (redirect, audience) = (request.redirect.clone(), request.audience.clone());
+        self.ask_consent(&Errand::Client(request), |settings, flow, sealed| {
+            let (client, redirect, audience) = (&client, redirect.as_str(), audience.as_str());
+            pages::consent(
+                settings,
+                &pages::Consent { client, redirect, class: &class, audience, flow, request: sealed },
+            )
+        })
+    }
+
+    /// The consent page for `errand`, made by `page` from the flow's handle and the sealed errand, which only this
+    /// browser can bring back.
+    pub(super) fn ask_consent(&mut self, errand: &Errand, page: impl FnOnce(&Settings, &str, &str) -> Reply) -> Reply {
         let flow = random(&mut *self.entropy);
         let browser = random(&mut *self.entropy);
-        let plain = serde_json::to_vec(&request).expect("strings and numbers always serialise");
+        let plain = serde_json::to_vec(errand).expect("strings and numbers always serialise");
         let sealed = self.sealer.seal(Purpose::Consent, &binding(&flow, &browser), &plain, &mut *self.entropy);
-        let mut reply = pages::consent(
-            &self.settings,
-            &pages::Consent {
-                client: &client,
-                redirect: &request.redirect,
-                class: &class,
-                audience: &request.audience,
-                flow: &flow,
-                request: &sealed,
-            },
-        );
+        let mut reply = page(&self.settings, &flow, &sealed);
         let cookie = cookies::set(&self.settings, &cookies::name(&self.settings, Step::Consent, &flow), &browser);
         reply.headers.append(SET_COOKIE, cookie);
         reply
     }
 
-    /// Answers `POST /consent`: on to the login, or back to the client with a no.
+    /// Answers `POST /consent`: on to the login, or the client or device is told no.
     pub(super) fn consent(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
         match self.read_consent(head, body, now) {
-            Ok((request, true)) => self.start_login(exchange, request, now),
-            Ok((request, false)) => {
+            Ok((errand, true)) => self.start_login(exchange, errand, now),
+            Ok((Errand::Client(request), false)) => {
                 let url = request.answer(&self.settings, &[("error", "access_denied")]);
                 self.reply(exchange, pages::see_other(&url));
+            }
+            Ok((Errand::Device(request), false)) => {
+                let reply = self.device_denied(&request, now);
+                self.reply(exchange, reply);
             }
             Err(reply) => self.reply(exchange, reply),
         }
     }
 
-    fn read_consent(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(AuthRequest, bool), Reply> {
+    fn read_consent(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(Errand, bool), Reply> {
         if !self.site.is_own_form(head) {
             return Err(forged());
         }
@@ -82,14 +90,14 @@ impl Grants {
             return Err(refuse("The form is malformed."));
         };
         let name = cookies::name(&self.settings, Step::Consent, flow);
-        let request: AuthRequest = cookies::get(head, &name)
+        let errand: Errand = cookies::get(head, &name)
             .and_then(|browser| self.sealer.open(Purpose::Consent, &binding(flow, browser), sealed).ok())
             .and_then(|plain| serde_json::from_slice(&plain).ok())
-            .filter(|request: &AuthRequest| request.is_fresh(now.unix))
+            .filter(|errand: &Errand| errand.is_fresh(now.unix))
             .ok_or_else(stale)?;
         match fields.get("decision") {
-            Some("allow") => Ok((request, true)),
-            Some("deny") => Ok((request, false)),
+            Some("allow") => Ok((errand, true)),
+            Some("deny") => Ok((errand, false)),
             _ => Err(refuse("The form is malformed.")),
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Refusal {
     pub(super) description: Cow<'static, str>,
 }
 
-/// Error codes of RFC 6749 sections 4.1.2.1 and 5.2, RFC 7591 section 3.2.2 and RFC 8707 section 2.
+/// Error codes of RFC 6749 sections 4.1.2.1 and 5.2, RFC 7591 section 3.2.2, RFC 8628 section 3.5 and RFC 8707 section 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     InvalidRequest,
@@ -28,6 +28,13 @@ pub(super) enum Code {
     InvalidClientMetadata,
     UnsupportedGrantType,
     UnsupportedResponseType,
+    UnauthorizedClient,
+    AuthorizationPending,
+    AccessDenied,
+    ExpiredToken,
+    /// A device asks too soon.
+    PollSlowDown,
+    /// An address asks too much.
     SlowDown,
     TemporarilyUnavailable,
 }
@@ -43,7 +50,11 @@ impl Code {
             Self::InvalidClientMetadata => "invalid_client_metadata",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
-            Self::SlowDown => "slow_down",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::AuthorizationPending => "authorization_pending",
+            Self::AccessDenied => "access_denied",
+            Self::ExpiredToken => "expired_token",
+            Self::PollSlowDown | Self::SlowDown => "slow_down",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
         }
     }
@@ -59,7 +70,12 @@ impl Code {
             | Self::InvalidRedirectUri
             | Self::InvalidClientMetadata
             | Self::UnsupportedGrantType
-            | Self::UnsupportedResponseType => StatusCode::BAD_REQUEST,
+            | Self::UnsupportedResponseType
+            | Self::UnauthorizedClient
+            | Self::AuthorizationPending
+            | Self::AccessDenied
+            | Self::ExpiredToken
+            | Self::PollSlowDown => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -11,9 +11,9 @@ use super::codes::Lookup;
 use super::error::{Code, Refusal, json};
 use super::families::{Family, Kind, Rotation};
 use super::grants::Grants;
-use super::store::{Answer, Enqueued, Queued, Then, unwritable};
+use super::store::{Answer, Enqueued, Queued, Redeemed, Then, unwritable};
 use super::token::{self, Refresh};
-use super::{Principal, Role, rates};
+use super::{Principal, Role, device, rates};
 use crate::entropy;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead, fields};
@@ -41,6 +41,7 @@ impl Grants {
             match grant_type {
                 "authorization_code" => self.redeem(exchange, &client, &form, now),
                 "refresh_token" => self.read_refresh(exchange, head, client, &form, now),
+                device::GRANT_TYPE => self.redeem_device(exchange, &client, &form, now),
                 _ => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
             }
         });
@@ -140,7 +141,7 @@ impl Grants {
         let id = self.new_family_id();
         let family = Family::signed_in(&grant.user, &client.key, request.role, request.audience, now.unix);
         self.codes.redeem(&key, Some(id.clone()));
-        self.write_family(id, family, Then::Issue { exchange, audience, code: Some(key) });
+        self.write_family(id, family, Then::Issue { exchange, audience, redeemed: Some(Redeemed::Code(key)) });
         Ok(())
     }
 
@@ -183,14 +184,14 @@ impl Grants {
             }
             Rotation::Rotate(..) if !self.can_write() => Err(unwritable()),
             Rotation::Rotate(next) => {
-                self.write_family(id.clone(), next, Then::Issue { exchange, audience, code: None });
+                self.write_family(id.clone(), next, Then::Issue { exchange, audience, redeemed: None });
                 Ok(())
             }
         }
     }
 
     /// The audience of an access token: what was granted, or what the client names within it (RFC 8707 section 2.2).
-    fn narrowed(&self, granted: &str, role: Role, resource: Option<&str>) -> Result<String, Refusal> {
+    pub(super) fn narrowed(&self, granted: &str, role: Role, resource: Option<&str>) -> Result<String, Refusal> {
         let Some(resource) = resource else { return Ok(granted.to_string()) };
         let public_url = self.settings.public_url.as_str();
         token::audience(public_url, role, resource)
@@ -201,7 +202,7 @@ impl Grants {
             .ok_or_else(|| Refusal::new(Code::InvalidTarget, "resource is not what was granted"))
     }
 
-    fn client_of(&self, head: &RequestHead, form: &Form) -> Result<Client, Refusal> {
+    pub(super) fn client_of(&self, head: &RequestHead, form: &Form) -> Result<Client, Refusal> {
         clients::authenticate(&self.sealer, head, form.get("client_id"), form.get("client_secret"))
     }
 
@@ -220,7 +221,8 @@ fn is_old_agents(client: &Client, redirect: &str) -> bool {
     client.origin == Origin::BuiltIn && redirect == "http://localhost:0/callback"
 }
 
-fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal> {
+/// The form that a program posts.
+pub(super) fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal> {
     if !fields::is_form(&head.headers) {
         return Err(Refusal::new(Code::InvalidRequest, "the body must be application/x-www-form-urlencoded"));
     }

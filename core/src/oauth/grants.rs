@@ -15,6 +15,7 @@ use http::header::{ALLOW, HeaderValue};
 use tracing::{trace, warn};
 
 use super::codes::Codes;
+use super::device;
 use super::error::{Code, Refusal};
 use super::families::Family;
 use super::login::{Attempt, Waiting};
@@ -39,7 +40,7 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub enum Event {
     /// A request to `/` or to one of the endpoints of sign-in (`/authorize`, `/consent`, `/login`, `/callback`,
-    /// `/token`, `/register`, `/revoke`), admitted by the gate, its body read. The metadata documents are the gate's.
+    /// `/device`, `/device_authorization`, `/token`, `/register`, `/revoke`), admitted by the gate, its body read. The metadata documents are the gate's.
     Request {
         /// The exchange to answer.
         exchange: ExchangeId,
@@ -195,6 +196,7 @@ pub struct Grants {
     pub(super) out: Mailbox<Action>,
     pub(super) families: Families,
     pub(super) codes: Codes,
+    pub(super) devices: device::Pending,
     pub(super) rates: Rates,
     /// What the gate was last told, and will be told next.
     pub(super) snapshot: Snapshot,
@@ -253,6 +255,7 @@ impl Grants {
             out: Mailbox::default(),
             families: Families::default(),
             codes: Codes::default(),
+            devices: device::Pending::default(),
             rates: Rates::default(),
             snapshot: Snapshot::default(),
             pending: BTreeMap::new(),
@@ -297,10 +300,12 @@ impl Grants {
             ("/callback", "GET") => return self.callback(exchange, head, now),
             ("/token", "POST") => return self.token(exchange, head, body, now),
             ("/revoke", "POST") => return self.revoke(exchange, head, body, now),
+            ("/device_authorization", "POST") => self.device_authorization(head, body, now),
+            ("/device", "GET" | "HEAD" | "POST") => self.device(head, body, now),
             ("/register", "POST") => self.register(head, body, now),
             ("/authorize" | "/callback" | "/", _) => not_allowed("GET"),
-            ("/login", _) => not_allowed("GET, POST"),
-            ("/consent" | "/token" | "/revoke" | "/register", _) => not_allowed("POST"),
+            ("/login" | "/device", _) => not_allowed("GET, POST"),
+            ("/consent" | "/token" | "/revoke" | "/register" | "/device_authorization", _) => not_allowed("POST"),
             _ => Reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         self.reply(exchange, reply);

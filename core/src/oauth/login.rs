@@ -1,4 +1,5 @@
-//! Signing the person in, here (`/login`) or at the provider (`/callback`), and answering the client with a code.
+//! Signing the person in, here (`/login`) or at the provider (`/callback`), and answering the client with a code, or
+//! letting the device have its tokens.
 
 use alloc::string::String;
 use alloc::string::ToString;
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 
 use super::authorize::{forged, random, refuse, stale, too_many};
 use super::cookies::{self, Step};
+use super::device::DeviceRequest;
 use super::grants::{Action, Grants, Pending};
 use super::pages;
 use super::rates::Kind;
@@ -25,14 +27,34 @@ use crate::limits;
 use crate::oidc::{self, LoginError, LoginId, Output};
 use crate::seal::Purpose;
 use crate::secret::Secret;
-use crate::time::Now;
+use crate::time::{Now, UnixTime};
 
-/// A consented request on its way through the login: sealed in a cookie, so that a relay that restarts meanwhile does
-/// not matter.
+/// What a person agrees to and signs in for.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Errand {
+    /// A client that waits for a code at its redirect.
+    #[serde(rename = "c")]
+    Client(AuthRequest),
+    /// A device that asks for its tokens itself.
+    #[serde(rename = "d")]
+    Device(DeviceRequest),
+}
+
+impl Errand {
+    /// Whether it may still go on.
+    pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
+        match self {
+            Self::Client(request) => request.is_fresh(now),
+            Self::Device(request) => request.is_fresh(now),
+        }
+    }
+}
+
+/// An errand on its way through the login: sealed in a cookie, so that a relay that restarts meanwhile does not matter.
 #[derive(Clone, Serialize, Deserialize)]
 struct Flow {
     #[serde(rename = "q")]
-    request: AuthRequest,
+    errand: Errand,
     /// What the way back from the provider is judged by; none for the embedded login.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pending: Option<oidc::Pending>,
@@ -41,7 +63,7 @@ struct Flow {
 /// A login that waits for the relying party.
 pub(super) struct Waiting {
     exchange: ExchangeId,
-    request: AuthRequest,
+    errand: Errand,
     /// The cookie to remove when it is over.
     cookie: Option<String>,
 }
@@ -50,7 +72,7 @@ pub(super) struct Waiting {
 pub(super) struct Attempt {
     exchange: ExchangeId,
     peer: core::net::IpAddr,
-    request: AuthRequest,
+    errand: Errand,
     /// The login page's handle and token, to show it again.
     flow: String,
     csrf: String,
@@ -60,14 +82,14 @@ pub(super) struct Attempt {
 
 impl Grants {
     /// The person agreed: on to the login page or to the provider.
-    pub(super) fn start_login(&mut self, exchange: ExchangeId, request: AuthRequest, now: Now) {
+    pub(super) fn start_login(&mut self, exchange: ExchangeId, errand: Errand, now: Now) {
         if self.party.is_none() {
             let flow = random(&mut *self.entropy);
             let url = self.settings.url(&alloc::format!("/login?flow={flow}"));
-            let reply = self.with_flow_cookie(pages::see_other(&url), &flow, &Flow { request, pending: None });
+            let reply = self.with_flow_cookie(pages::see_other(&url), &flow, &Flow { errand, pending: None });
             return self.reply(exchange, reply);
         }
-        if let Some(login) = self.wait_for_party(exchange, request, None)
+        if let Some(login) = self.wait_for_party(exchange, errand, None)
             && let Some(party) = &mut self.party
         {
             party.start(login, now, &mut *self.entropy, &mut self.next_fetch);
@@ -103,7 +125,7 @@ impl Grants {
         self.rates.give_back(Kind::Login, attempt.peer, now.instant);
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
         let user = UserId::from(alloc::format!("local:{user}"));
-        self.answer_with_code(attempt.exchange, attempt.request, user, Some(&cookie), now);
+        self.signed_in(attempt.exchange, attempt.errand, user, Some(&cookie), now);
     }
 
     /// Answers `GET /callback`: the browser is back from the provider.
@@ -113,11 +135,11 @@ impl Grants {
         }
         let query = head.uri.query().unwrap_or_default();
         let flow = oidc::state_of(query).and_then(|state| Some((self.open_flow(head, &state, now)?.1, state)));
-        let Some((Flow { request, pending: Some(pending) }, state)) = flow else {
+        let Some((Flow { errand, pending: Some(pending) }, state)) = flow else {
             return self.reply(exchange, stale());
         };
         let cookie = cookies::name(&self.settings, Step::Login, &state);
-        if let Some(login) = self.wait_for_party(exchange, request, Some(cookie))
+        if let Some(login) = self.wait_for_party(exchange, errand, Some(cookie))
             && let Some(party) = &mut self.party
         {
             party.callback(login, pending, query, now, &mut self.next_fetch);
@@ -133,14 +155,14 @@ impl Grants {
                 Output::Redirect { login, url, pending } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
                     let state = pending.state().to_string();
-                    let flow = Flow { request: waiting.request, pending: Some(pending) };
+                    let flow = Flow { errand: waiting.errand, pending: Some(pending) };
                     let reply = self.with_flow_cookie(pages::see_other(&url), &state, &flow);
                     self.reply(waiting.exchange, reply);
                 }
                 Output::SignedIn { login, identity } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
                     let cookie = waiting.cookie.as_deref();
-                    self.answer_with_code(waiting.exchange, waiting.request, identity.user, cookie, now);
+                    self.signed_in(waiting.exchange, waiting.errand, identity.user, cookie, now);
                 }
                 Output::Failed { login, error } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
@@ -172,7 +194,7 @@ impl Grants {
         }
         let fields = Form::parse(body).map_err(|_| refuse("The form is malformed."))?;
         let flow = fields.get("flow").ok_or_else(stale)?;
-        let (cookie, Flow { request, .. }) = self.open_flow(head, flow, now).ok_or_else(stale)?;
+        let (cookie, Flow { errand, .. }) = self.open_flow(head, flow, now).ok_or_else(stale)?;
         let csrf = self.csrf(flow, &cookie);
         if !bool::from(csrf.as_bytes().ct_eq(fields.get("csrf").unwrap_or_default().as_bytes())) {
             return Err(forged());
@@ -193,7 +215,7 @@ impl Grants {
             Login::Oidc(_) => false,
         };
         let (flow, user) = (flow.to_string(), known.then(|| user.to_string()));
-        Ok((Attempt { exchange, peer: head.peer, request, flow, csrf, user }, password))
+        Ok((Attempt { exchange, peer: head.peer, errand, flow, csrf, user }, password))
     }
 
     /// Orders the password check. An unknown user's password is checked too, against another's hash whose answer does
@@ -209,13 +231,8 @@ impl Grants {
         self.out.push(Action::Verify { job, password, hash });
     }
 
-    fn wait_for_party(
-        &mut self,
-        exchange: ExchangeId,
-        request: AuthRequest,
-        cookie: Option<String>,
-    ) -> Option<LoginId> {
-        let waiting = Waiting { exchange, request, cookie };
+    fn wait_for_party(&mut self, exchange: ExchangeId, errand: Errand, cookie: Option<String>) -> Option<LoginId> {
+        let waiting = Waiting { exchange, errand, cookie };
         if self.logins.len() >= limits::MAX_LOGINS {
             self.login_failed(&waiting, &LoginError::Busy);
             return None;
@@ -234,26 +251,28 @@ impl Grants {
             "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
-        let back = waiting.request.answer(&self.settings, &[("error", code)]);
-        let mut reply = pages::error(status, &sentence(error), Some(&back));
+        let back = match &waiting.errand {
+            Errand::Client(request) => Some(request.answer(&self.settings, &[("error", code)])),
+            // The device goes on waiting: its person may try again.
+            Errand::Device(_) => None,
+        };
+        let mut reply = pages::error(status, &sentence(error), back.as_deref());
         if let Some(cookie) = &waiting.cookie {
             reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));
         }
         self.reply(waiting.exchange, reply);
     }
 
-    /// The person is signed in: back to the client, with a code.
-    fn answer_with_code(
-        &mut self,
-        exchange: ExchangeId,
-        request: AuthRequest,
-        user: UserId,
-        cookie: Option<&str>,
-        now: Now,
-    ) {
-        info!(user = %self.pseudonym(&user), client = %request.client, "signed in");
-        let code = self.codes.issue(request.clone(), user, now.instant, &mut *self.entropy);
-        let mut reply = pages::see_other(&request.answer(&self.settings, &[("code", &code)]));
+    /// The person is signed in: back to the client, with a code; or the device may have its tokens.
+    fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, user: UserId, cookie: Option<&str>, now: Now) {
+        let mut reply = match errand {
+            Errand::Client(request) => {
+                info!(user = %self.pseudonym(&user), client = %request.client, "signed in");
+                let code = self.codes.issue(request.clone(), user, now.instant, &mut *self.entropy);
+                pages::see_other(&request.answer(&self.settings, &[("code", &code)]))
+            }
+            Errand::Device(request) => self.device_approved(&request, &user, now),
+        };
         if let Some(cookie) = cookie {
             reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));
         }
@@ -265,7 +284,7 @@ impl Grants {
         let cookie = cookies::get(head, &cookies::name(&self.settings, Step::Login, handle))?;
         let plain = self.sealer.open(Purpose::LoginState, handle.as_bytes(), cookie).ok()?;
         let flow: Flow = serde_json::from_slice(&plain).ok()?;
-        flow.request.is_fresh(now.unix).then(|| (cookie.to_string(), flow))
+        flow.errand.is_fresh(now.unix).then(|| (cookie.to_string(), flow))
     }
 
     fn with_flow_cookie(&mut self, mut reply: Reply, handle: &str, flow: &Flow) -> Reply {

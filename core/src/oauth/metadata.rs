@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{AGENT_SCOPE, CLIENT_SCOPE, Settings};
+use super::{AGENT_SCOPE, CLIENT_SCOPE, Settings, device};
 
 /// The document of `/.well-known/oauth-authorization-server`.
 #[must_use]
@@ -14,10 +14,11 @@ pub fn authorization_server(settings: &Settings) -> Bytes {
         token_endpoint: settings.url("/token"),
         registration_endpoint: settings.url("/register"),
         revocation_endpoint: settings.url("/revoke"),
+        device_authorization_endpoint: settings.url("/device_authorization"),
         scopes_supported: &[CLIENT_SCOPE, AGENT_SCOPE],
         response_types_supported: &["code"],
         response_modes_supported: &["query"],
-        grant_types_supported: &["authorization_code", "refresh_token"],
+        grant_types_supported: &["authorization_code", "refresh_token", device::GRANT_TYPE],
         token_endpoint_auth_methods_supported: AUTH_METHODS,
         revocation_endpoint_auth_methods_supported: AUTH_METHODS,
         code_challenge_methods_supported: &["S256"],
@@ -49,6 +50,7 @@ struct AuthorizationServer<'a> {
     token_endpoint: alloc::string::String,
     registration_endpoint: alloc::string::String,
     revocation_endpoint: alloc::string::String,
+    device_authorization_endpoint: alloc::string::String,
     scopes_supported: &'a [&'a str],
     response_types_supported: &'a [&'a str],
     response_modes_supported: &'a [&'a str],
@@ -101,9 +103,14 @@ mod tests {
         assert_eq!(server["response_types_supported"], serde_json::json!(["code"]));
         assert_eq!(server["authorization_response_iss_parameter_supported"], true);
         assert!(server["token_endpoint_auth_methods_supported"].as_array().unwrap().contains(&"none".into()));
-        for later in ["device_authorization_endpoint", "client_id_metadata_document_supported"] {
-            assert!(server.get(later).is_none(), "{later} is not there yet");
-        }
+        assert!(server.get("client_id_metadata_document_supported").is_none(), "not there yet");
+    }
+
+    #[test]
+    fn device_grant_is_offered() {
+        let server: Value = serde_json::from_slice(&authorization_server(&settings())).unwrap();
+        assert_eq!(server["device_authorization_endpoint"], "https://relay.example/device_authorization");
+        assert!(server["grant_types_supported"].as_array().unwrap().contains(&device::GRANT_TYPE.into()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod authorize;
 pub mod clients;
 mod codes;
 mod cookies;
+mod device;
 mod error;
 mod exchange;
 mod families;

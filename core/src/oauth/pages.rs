@@ -1,4 +1,4 @@
-//! The pages that people see: landing, consent, login, errors. Plain HTML, no script, nothing from elsewhere.
+//! The pages that people see: landing, consent, a device's code, login, errors. Plain HTML, no script, nothing from elsewhere.
 
 use alloc::format;
 use alloc::string::String;
@@ -46,7 +46,7 @@ pub fn landing(settings: &Settings) -> Reply {
                 }
             }
             h2 { "Connect a machine" }
-            p { "Write its servers into a configuration file and run the agent there; it opens a browser to sign in." }
+            p { "Write its servers into a configuration file and run the agent there; it opens a browser to sign in, or shows a code for " a href=(settings.url("/device")) { "this page" } "." }
             (json(format!(
                 "{{\n  \"mode\": \"agent\",\n  \"relay\": \"{}\",\n  \"servers\": {{ \"files\": {{ \"command\": [\"npx\", \"-y\", \
                  \"@modelcontextprotocol/server-filesystem\", \".\"] }} }}\n}}",
@@ -123,6 +123,92 @@ pub(super) fn consent(settings: &Settings, ask: &Consent<'_>) -> Reply {
             }
         },
     )
+}
+
+/// Asks for the code that a device shows.
+pub(super) fn device_code(settings: &Settings, typed: &str, problem: Option<(StatusCode, &str)>) -> Reply {
+    let (status, message) = problem.map_or((StatusCode::OK, None), |(status, message)| (status, Some(message)));
+    page(
+        status,
+        "Connect a device",
+        &html! {
+            h1 { "Connect a device" }
+            @if let Some(message) = message {
+                p.warn role="alert" { (message) }
+            }
+            form method="post" action=(settings.url("/device")) {
+                label for="user_code" { "The code that your device shows" }
+                input #user_code name="user_code" type="text" value=(typed) autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="20" placeholder="XXXX-XXXX" required autofocus;
+                button.primary type="submit" { "Continue" }
+            }
+            p { small { "Take the code only from a device of your own that you are connecting now. Nobody who calls or writes to you needs one." } }
+        },
+    )
+}
+
+/// What the consent page for a device asks about, and what its form brings back.
+pub(super) struct DeviceConsent<'a> {
+    /// What the device calls itself.
+    pub(super) name: &'a str,
+    /// The address that it asked from.
+    pub(super) peer: &'a str,
+    /// The code, with its dash.
+    pub(super) code: &'a str,
+    /// The request's handle.
+    pub(super) flow: &'a str,
+    /// The sealed request.
+    pub(super) request: &'a str,
+}
+
+/// Asks whether the device may.
+pub(super) fn device_consent(settings: &Settings, ask: &DeviceConsent<'_>) -> Reply {
+    page(
+        StatusCode::OK,
+        "Connect this device?",
+        &html! {
+            h1 { "Connect “" bdi { (device_name(ask.name)) } "”?" }
+            p { "Does your device show this very code, and is that its name?" }
+            pre { code { (ask.code) } }
+            p { "It asked from the address " code { (ask.peer) } "." }
+            h2 { "It will be able to" }
+            ul {
+                li { strong { "join your devices" } ", so that your MCP clients can use its tools" }
+            }
+            p.warn role="note" {
+                strong { "Take care: " }
+                "whoever sent you a link or a code wants a machine of theirs among your devices. Allow it only if you have just started signing in on this device yourself."
+            }
+            p { "If you allow it, you sign in next." }
+            form method="post" action=(settings.url("/consent")) {
+                input type="hidden" name="flow" value=(ask.flow);
+                input type="hidden" name="request" value=(ask.request);
+                button.primary type="submit" name="decision" value="allow" { "Allow" }
+                button type="submit" name="decision" value="deny" { "Deny" }
+            }
+        },
+    )
+}
+
+/// Says how it ended for the device.
+pub(super) fn device_done(name: &str, allowed: bool) -> Reply {
+    let name = device_name(name);
+    let title = if allowed { "Device connected" } else { "Device denied" };
+    page(
+        StatusCode::OK,
+        title,
+        &html! {
+            h1 { (title) }
+            @if allowed {
+                p { "“" bdi { (name) } "” goes on by itself within a few seconds. You can close this page." }
+            } @else {
+                p { "“" bdi { (name) } "” gets nothing. You can close this page." }
+            }
+        },
+    )
+}
+
+fn device_name(name: &str) -> &str {
+    if name.is_empty() { "A device without a name" } else { name }
 }
 
 /// Asks for name and password.

@@ -18,6 +18,12 @@ pub(super) enum Kind {
     TokenFailure,
     /// Wrong passwords.
     Login,
+    /// Devices that begin to wait for their person.
+    Device,
+    /// Wrong codes of devices.
+    DeviceGuess,
+    /// The same from all addresses together, kept under [`everybody`].
+    DeviceGuesses,
 }
 
 impl Kind {
@@ -25,7 +31,9 @@ impl Kind {
     const fn burst(self) -> u32 {
         match self {
             Self::Register | Self::Authorize | Self::TokenFailure => 100,
-            Self::Login => 10,
+            Self::Login | Self::DeviceGuess => 10,
+            Self::Device => 20,
+            Self::DeviceGuesses => 600,
         }
     }
 
@@ -33,8 +41,11 @@ impl Kind {
     const fn interval(self) -> Duration {
         match self {
             Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(1),
+            Self::Device => Duration::from_secs(10),
+            // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
+            Self::DeviceGuesses => Duration::from_secs(1),
             // 14 400 guesses a day: nothing against a password that is not on a short list.
-            Self::Login => Duration::from_secs(6),
+            Self::Login | Self::DeviceGuess => Duration::from_secs(6),
         }
     }
 
@@ -42,6 +53,11 @@ impl Kind {
     fn refill(self) -> Duration {
         self.interval().saturating_mul(self.burst())
     }
+}
+
+/// The address that stands for all of them.
+pub(super) const fn everybody() -> IpAddr {
+    IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED)
 }
 
 /// All buckets that are not full. A bucket is kept as the time at which it will be full again.

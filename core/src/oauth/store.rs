@@ -13,6 +13,7 @@ use http::StatusCode;
 use tracing::{info, warn};
 
 use super::codes::CodeKey;
+use super::device::GrantKey;
 use super::error::{Code, Refusal};
 use super::exchange::RefreshRequest;
 use super::families::{Family, Kind};
@@ -61,8 +62,8 @@ pub(super) enum Then {
         exchange: ExchangeId,
         /// Of the access token.
         audience: String,
-        /// The code that is redeemed with it.
-        code: Option<CodeKey>,
+        /// What is redeemed with it.
+        redeemed: Option<Redeemed>,
     },
     /// Let the revocation act.
     Revoke(Answer),
@@ -71,6 +72,15 @@ pub(super) enum Then {
         /// The question.
         job: JobId,
     },
+}
+
+/// What tokens are issued for, good again if they cannot be.
+#[derive(Debug)]
+pub(super) enum Redeemed {
+    /// An authorization code.
+    Code(CodeKey),
+    /// A device's grant.
+    Device(GrantKey),
 }
 
 /// Who hears of a revocation.
@@ -168,10 +178,12 @@ impl Grants {
                 self.families.known.insert(id.clone(), next);
                 self.reply(exchange, reply);
             }
-            (Err(reason), Then::Issue { exchange, code, .. }) => {
+            (Err(reason), Then::Issue { exchange, redeemed, .. }) => {
                 warn!(reason, "tokens withheld: the store cannot be written");
-                if let Some(code) = code {
-                    self.codes.redeem(&code, None);
+                match redeemed {
+                    Some(Redeemed::Code(code)) => self.codes.redeem(&code, None),
+                    Some(Redeemed::Device(key)) => self.devices.give_back(&key),
+                    None => {}
                 }
                 self.reply(exchange, unwritable().reply());
             }
@@ -270,6 +282,7 @@ impl Grants {
     /// Removes what has ended, from memory and from the store, and writes what could not be written before.
     pub(super) fn sweep(&mut self, now: Now) {
         self.codes.sweep(now.instant);
+        self.devices.sweep(now.instant);
         self.rates.sweep(now.instant);
         self.write_again();
         self.remove_ended(now);

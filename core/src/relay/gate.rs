@@ -241,7 +241,7 @@ impl Gate {
         match service {
             Service::Metadata => Err(document(self.metadata.clone())),
             Service::Resource(path) => Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path))),
-            Service::Page | Service::Form | Service::Open => {
+            Service::Page | Service::Form | Service::Open | Service::Closed => {
                 Ok(Admission::Read { route: Route(Target::Grants), limit: limits::MAX_OAUTH_BODY })
             }
             Service::Tunnel => self.tunnel(head, snapshot, now).map(Admission::Upgrade),

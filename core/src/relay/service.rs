@@ -30,6 +30,8 @@ pub(super) enum Service<'a> {
     Form,
     /// An endpoint of sign-in that clients' pages may call too.
     Open,
+    /// An endpoint of sign-in that no page may call.
+    Closed,
     Nothing,
 }
 
@@ -40,8 +42,9 @@ impl<'a> Service<'a> {
             "/ws" => Self::Tunnel,
             METADATA_DOCUMENT => Self::Metadata,
             "/" | "/authorize" | "/callback" => Self::Page,
-            "/login" | "/consent" => Self::Form,
+            "/login" | "/consent" | "/device" => Self::Form,
             "/token" | "/register" | "/revoke" => Self::Open,
+            "/device_authorization" => Self::Closed,
             // RFC 9728 section 3.1: the resource's path follows the well-known one; none means the one resource.
             RESOURCE_DOCUMENT => Self::Resource(Cow::Borrowed("/mcp")),
             _ => match path.strip_prefix(RESOURCE_DOCUMENT) {
@@ -57,14 +60,14 @@ impl<'a> Service<'a> {
         match self {
             Self::Mcp(_) => Cors::Allowed,
             Self::Metadata | Self::Resource(_) | Self::Open => Cors::Open,
-            Self::Health | Self::Tunnel | Self::Page | Self::Form | Self::Nothing => Cors::Never,
+            Self::Health | Self::Tunnel | Self::Page | Self::Form | Self::Closed | Self::Nothing => Cors::Never,
         }
     }
 
     /// Whether a foreign page's request is refused here. Pages and forms are judged where they are answered.
     pub(super) fn is_guarded(&self) -> bool {
         match self {
-            Self::Mcp(_) | Self::Tunnel => true,
+            Self::Mcp(_) | Self::Tunnel | Self::Closed => true,
             Self::Health | Self::Metadata | Self::Resource(_) => false,
             Self::Page | Self::Form | Self::Open | Self::Nothing => false,
         }
@@ -79,6 +82,7 @@ impl<'a> Service<'a> {
             Self::Tunnel => (&[Method::GET], "GET"),
             Self::Form => (&[Method::GET, Method::HEAD, Method::POST], "GET, HEAD, POST"),
             Self::Open => (&[Method::POST], "POST, OPTIONS"),
+            Self::Closed => (&[Method::POST], "POST"),
             Self::Mcp(_) => (&[Method::GET, Method::POST, Method::DELETE], "GET, POST, DELETE, OPTIONS"),
             Self::Nothing => return Ok(()),
         };

@@ -4,8 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PATHS: &[&str] =
-    &["/", "/authorize", "/consent", "/login", "/callback", "/token", "/register", "/revoke", "/elsewhere"];
+const PATHS: &[&str] = &[
+    "/",
+    "/authorize",
+    "/consent",
+    "/login",
+    "/callback",
+    "/token",
+    "/register",
+    "/revoke",
+    "/device",
+    "/device_authorization",
+    "/elsewhere",
+];
 const NAMES: &[&str] = &[
     "client_id",
     "client_secret",
@@ -27,6 +38,9 @@ const NAMES: &[&str] = &[
     "code_verifier",
     "refresh_token",
     "token",
+    "user_code",
+    "device_code",
+    "device_name",
     "error",
     "iss",
 ];
@@ -45,10 +59,13 @@ fn good(relay: &mut Relay) -> Vec<String> {
         "S256",
         "authorization_code",
         "refresh_token",
+        "urn:ietf:params:oauth:grant-type:device_code",
         "allow",
         VERIFIER,
     ];
-    let made = [tokens.client, tokens.access, tokens.refresh, code, challenge()];
+    let device = body(&relay.post("/device_authorization", &[("client_id", "mcp-local-tunnel-agent")]));
+    let codes = [text(&device, "device_code"), text(&device, "user_code")];
+    let made = [tokens.client, tokens.access, tokens.refresh, code, challenge()].into_iter().chain(codes);
     fixed.map(ToString::to_string).into_iter().chain(made).collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod authorize;
+mod device;
 mod hostile;
 mod login;
 mod tokens;
