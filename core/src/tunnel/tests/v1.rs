@@ -1,5 +1,6 @@
 //! Transcripts of dialect V1: what the predecessor's peers say and are told, byte for byte.
 
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -130,8 +131,8 @@ fn agent_speaks_as_the_predecessor_did() {
     assert_eq!(
         said(&mut pair.agent, pair.now),
         [concat!(
-            r#"{"type":"tools","tools":[{"name":"files__read","description":"d","inputSchema":{"n":1.0},"annotations":{"a": 1}},"#,
-            r#"{"name":"files__list","inputSchema":{}},{"name":"time__now","inputSchema":{}}]}"#
+            r#"{"type":"tools","tools":[{"name":"files__read","description":"[files] d","inputSchema":{"n":1.0},"annotations":{"a": 1}},"#,
+            r#"{"name":"files__list","description":"[files]","inputSchema":{}},{"name":"time__now","description":"[time]","inputSchema":{}}]}"#
         )]
     );
     for message in [
@@ -171,9 +172,52 @@ fn agent_speaks_as_the_predecessor_did() {
         [
             r#"{"type":"error","id":7,"message":"bad \"zone\""}"#,
             r#"{"type":"response","id":"x-1","result":{"content":[ ]}}"#,
-            r#"{"type":"tools","tools":[{"name":"files__list"}]}"#,
+            r#"{"type":"tools","tools":[{"name":"files__list","description":"[files]"}]}"#,
         ]
     );
+}
+
+#[test]
+fn relay_is_told_of_tools_only_when_they_changed_or_servers_were_restarted() {
+    let mut pair = v1();
+    let catalog = |tools: &str| {
+        let server = format!(r#"{{"name":"a","state":"ready","tools":[{tools}]}}"#);
+        Command::Catalog(format!(r#"{{"whole":true,"servers":[{server}]}}"#).into())
+    };
+    let mut lists = |tools: &str| {
+        pair.agent(catalog(tools));
+        said(&mut pair.agent, pair.now).len()
+    };
+    let (none, one) = ("", r#"{"name":"b"}"#);
+    assert_eq!([lists(none), lists(none), lists(one), lists(one), lists(none)], [1, 0, 1, 0, 1]);
+    pair.agent.handle_message(text(r#"{"type":"restart"}"#), at(pair.now));
+    pair.agent(catalog(none));
+    assert_eq!(said(&mut pair.agent, pair.now), [r#"{"type":"tools","tools":[]}"#]);
+}
+
+#[test]
+fn label_of_a_description_is_taken_off_once() {
+    let own = |description: &str| {
+        let mut pair = v1();
+        let tools = format!(r#"{{"type":"tools","tools":[{{"name":"a\u0041__t","description":{description}}}]}}"#);
+        pair.relay.handle_message(text(&tools), at(pair.now));
+        let events = pair.relay_events();
+        let [Event::Catalog(json)] = &events[..] else { panic!("a catalog") };
+        let update: Update = serde_json::from_slice(json).unwrap();
+        update.servers[0].tools[0].get().to_string()
+    };
+    for (listed, expected) in [
+        (r#""[aA] says \u0061""#, r#","description":"says \u0061""#),
+        (r#""[aA] [aA] x""#, r#","description":"[aA] x""#),
+        (r#""[aA] ""#, ""),
+        (r#""[aA]""#, ""),
+        (r#""[aA]x""#, r#","description":"[aA]x""#),
+        (r#""[other] x""#, r#","description":"[other] x""#),
+        (r#""""#, r#","description":"""#),
+        ("5", r#","description":5"#),
+    ] {
+        assert_eq!(own(listed), format!(r#"{{"name":"t"{expected}}}"#), "{listed}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{About, Envelope, Outbox, text};
+use super::{About, Envelope, Outbox, label, text};
 use crate::id::StreamId;
 use crate::limits::{MAX_STREAMS, V1_CALL_TIMEOUT};
 use crate::mcp::catalog::Update;
@@ -25,6 +25,8 @@ use crate::tunnel::{Command, Event, Message, OpenHead, Outcome, ResetCode};
 pub(in crate::tunnel) struct V1Agent {
     /// Every server's tools: an old relay takes only whole lists, while a catalog may come in changes.
     servers: BTreeMap<String, Vec<Tool>>,
+    /// The list that the relay was told last: what else changes in a catalog is not for it.
+    told: Option<String>,
     /// The relay's ids of the open calls, as they stood in its JSON.
     calls: BTreeMap<u32, RawId>,
     /// When the relay stops waiting for each.
@@ -49,7 +51,11 @@ impl V1Agent {
         let envelope = Envelope::read(message)?;
         match &*envelope.kind {
             "request" => self.take_request(&envelope, cx),
-            "restart" => cx.events.push_back(Event::Restart { server: None }),
+            "restart" => {
+                // The predecessor always lists its tools after it.
+                self.told = None;
+                cx.events.push_back(Event::Restart { server: None });
+            }
             _ => tracing::debug!("message of an unknown type skipped"),
         }
         Ok(())
@@ -148,7 +154,8 @@ impl V1Agent {
         }
     }
 
-    /// Takes a catalog or a change of it, and queues the whole list in place of one that was not sent yet.
+    /// Takes a catalog or a change of it, and queues the whole list, if it is another, in place of one that was not sent
+    /// yet.
     fn list(&mut self, json: &Bytes) {
         let Ok(update) = serde_json::from_slice::<Update>(json) else {
             return tracing::error!("catalog that cannot be read");
@@ -164,11 +171,15 @@ impl V1Agent {
             self.servers.insert(server.name, tools);
         }
         let list = self.servers.values().flatten().map(Tool::write).collect::<Vec<_>>().join(",");
+        if self.told.as_ref() == Some(&list) {
+            return;
+        }
         self.outbox.remove(About::Tools);
         let parts: [&[u8]; 3] = [br#"{"type":"tools","tools":["#, list.as_bytes(), b"]}"];
         if self.outbox.push(About::Tools, &parts).is_err() {
             tracing::warn!(bytes = list.len(), "catalog not sent: over the limit");
         }
+        self.told = Some(list);
     }
 }
 
@@ -176,8 +187,10 @@ impl Tool {
     fn read(server: &str, raw: &str) -> Option<Self> {
         let object = object::Object::parse(&Bytes::copy_from_slice(raw.as_bytes())).ok()?;
         let name = rpc::string(&object.get("name")?)?.into_owned();
-        let known = ["description", "inputSchema", "annotations"];
-        let members = known.into_iter().filter_map(|key| Some((key, object.get(key)?))).collect();
+        let description = ("description", described(server, object.get("description").as_deref()));
+        let known = ["inputSchema", "annotations"];
+        let others = known.into_iter().filter_map(|key| Some((key, object.get(key)?)));
+        let members = core::iter::once(description).chain(others).collect();
         Some(Self { listed: names::listed(None, server, &name), name, members })
     }
 
@@ -190,6 +203,19 @@ impl Tool {
         out.push('}');
         out
     }
+}
+
+/// A description behind its server's label. An old relay has no other place for it.
+fn described(server: &str, description: Option<&[u8]>) -> Bytes {
+    let mut out = label(server).into_bytes();
+    match description.and_then(|raw| raw.strip_prefix(b"\"")) {
+        Some(rest) => {
+            out.push(b' ');
+            out.extend_from_slice(rest);
+        }
+        None => out.push(b'"'),
+    }
+    out.into()
 }
 
 fn error(outbox: &mut Outbox, stream: u32, id: &RawId, message: &str) {

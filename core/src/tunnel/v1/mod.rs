@@ -9,14 +9,16 @@
 //! | `{"type":"error","id","message"}` | agent → relay |
 //! | `{"type":"restart"}` | relay → agent |
 //!
-//! Nothing streams: no progress, no cancellation, no credit. Tools are listed as `server__tool`. Types that are not
-//! known are skipped; text that is not such a message is a fault.
+//! Nothing streams: no progress, no cancellation, no credit. Tools are listed as `server__tool`, and `[server] ` stands
+//! before their descriptions. Types that are not known are skipped; text that is not such a message is a fault.
 
 mod agent;
 mod relay;
 
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
@@ -71,6 +73,13 @@ impl<'a> Envelope<'a> {
 /// The text of a raw JSON string.
 fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     rpc::string(raw?.get().as_bytes())
+}
+
+/// The label of a server, as raw JSON that a description goes on from: `"[files]`.
+fn label(server: &str) -> String {
+    let mut label = rpc::quoted(&format!("[{server}]"));
+    label.pop();
+    label
 }
 
 /// Texts that wait to be sent, in order.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{About, Envelope, Outbox, text};
+use super::{About, Envelope, Outbox, label, text};
 use crate::id::StreamId;
 use crate::limits::{MAX_CATALOG, MAX_STREAMS, MAX_TOOLS, V1_CALL_TIMEOUT};
 use crate::mcp::catalog::{Server, State, Update};
@@ -153,7 +153,7 @@ impl V1Relay {
                 self.nameless.insert(name.clone().into_owned());
                 (NAMELESS, &name)
             });
-            let tool = tool.replace(&[("name", quoted(own).as_bytes())]);
+            let tool = own_tool(&tool, server, own);
             let Ok(tool) = serde_json::from_slice(&tool) else { continue };
             servers.entry(server.into()).or_default().push(tool);
         }
@@ -180,6 +180,24 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         tools,
         since_secs: 0,
         restarts: 0,
+    }
+}
+
+/// A listed tool as its server has it: with its own name, without its server's label. The relay sets its own labels.
+fn own_tool(listed: &object::Object, server: &str, name: &str) -> Bytes {
+    let name = quoted(name);
+    let description = listed.get("description").unwrap_or_default();
+    match description.strip_prefix(label(server).as_bytes()) {
+        // There was none: an old agent labels that too.
+        Some(b"\"" | b" \"") => {
+            let named = listed.replace(&[("name", name.as_bytes())]);
+            object::Object::parse(&named).map_or(named, |tool| tool.remove(&["description"]))
+        }
+        Some([b' ', rest @ ..]) => {
+            let own = [b"\"", rest].concat();
+            listed.replace(&[("name", name.as_bytes()), ("description", &own)])
+        }
+        Some(_) | None => listed.replace(&[("name", name.as_bytes())]),
     }
 }
 
