@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+mod presence;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -32,6 +33,9 @@ use crate::tunnel::{Close, CloseCode, Command, Event, ResetCode};
 #[derive(Debug)]
 pub(super) struct Room {
     devices: BTreeMap<ConnId, Device>,
+    /// Old agents whose name another tunnel has. One that is closed comes back within a second and takes the place
+    /// again, so they are left waiting until the name is free.
+    waiting: BTreeMap<ConnId, Device>,
     calls: BTreeMap<CallKey, Call>,
     /// Calls by what their client calls them.
     requests: BTreeMap<(SessionKey, RawId), CallKey>,
@@ -56,6 +60,7 @@ impl Room {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             devices: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             calls: BTreeMap::new(),
             requests: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -68,7 +73,8 @@ impl Room {
 
     /// Whether nothing would be lost with it.
     pub(super) fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.calls.is_empty() && self.batches.is_empty() && self.listeners.is_empty()
+        let alone = self.devices.is_empty() && self.waiting.is_empty();
+        alone && self.calls.is_empty() && self.batches.is_empty() && self.listeners.is_empty()
     }
 
     /// A client's GET.
@@ -96,36 +102,15 @@ impl Room {
         }
     }
 
-    /// A device's tunnel is up. It may take the place of its own old tunnel, and of nobody else's.
-    pub(super) fn tunnel_up(&mut self, device: Device, cx: &mut Cx<'_>) {
-        let conn = device.conn;
-        let old = self.devices.values().find(|old| old.name == device.name).map(|old| (old.conn, old.id.clone()));
-        match old {
-            Some((_, Some(old))) if device.id.as_ref().is_some_and(|new| *new != old) => {
-                tracing::warn!(%conn, device = %device.name, "device name is taken");
-                let remedy = "another device with this name is connected: set another \"name\" in the configuration";
-                return close(conn, CloseCode::NameTaken, remedy, cx);
-            }
-            Some((old, _)) => {
-                tracing::info!(%conn, device = %device.name, "device replaces its old tunnel");
-                close(old, CloseCode::Replaced, "the same device connected anew", cx);
-                self.lose(old, CloseCode::Replaced, cx);
-            }
-            None if self.devices.len() >= limits::MAX_DEVICES => {
-                tracing::warn!(%conn, device = %device.name, "too many devices");
-                return close(conn, CloseCode::Refused, "too many devices of this user are connected", cx);
-            }
-            None => {}
-        }
-        tracing::info!(%conn, device = %device.name, dialect = ?device.dialect, "device connected");
-        cx.lease(Lease::Tunnel(conn), device.expires);
-        self.devices.insert(conn, device);
-        self.changed(cx);
-    }
-
     /// A tunnel said something.
     pub(super) fn tunnel(&mut self, conn: ConnId, event: Event, cx: &mut Cx<'_>) {
-        let Some(device) = self.devices.get_mut(&conn) else { return };
+        let Some(device) = self.devices.get_mut(&conn) else {
+            // Whoever waits for a name is only heard when it goes.
+            if let Event::Closed(close) = event {
+                self.lose(conn, close.code, cx);
+            }
+            return;
+        };
         match event {
             Event::Up(hello) => device.hello = Some(hello),
             Event::Catalog(update) => {
@@ -158,8 +143,7 @@ impl Room {
 
     /// A family of tokens was revoked, or ran out.
     pub(super) fn revoked(&mut self, family: &FamilyId, cx: &mut Cx<'_>) {
-        let tunnels: Vec<ConnId> = self.of_devices(|device| device.family == *family);
-        for conn in tunnels {
+        for conn in self.tunnels_of(|device| device.family == *family) {
             self.expel(conn, cx);
         }
         self.end_calls(|call| call.family == *family, cx);
@@ -169,7 +153,8 @@ impl Room {
     /// A tunnel's grant ran out.
     pub(super) fn expired(&mut self, lease: &Lease, cx: &mut Cx<'_>) {
         match lease {
-            Lease::Tunnel(conn) => match self.devices.get(conn).map(|device| device.expires) {
+            Lease::Tunnel(conn) => match self.devices.get(conn).or(self.waiting.get(conn)).map(|device| device.expires)
+            {
                 Some(expires) if cx.now.unix < expires => cx.lease(lease.clone(), expires),
                 Some(_) => self.expel(*conn, cx),
                 None => {}
@@ -189,7 +174,7 @@ impl Room {
         for key in self.calls.keys().copied().collect::<Vec<_>>() {
             self.fail(key, &Failure::Stopping, cx);
         }
-        for conn in self.of_devices(|_| true) {
+        for conn in self.tunnels_of(|_| true) {
             close(conn, CloseCode::GoingAway, "the relay is stopping", cx);
             self.lose(conn, CloseCode::GoingAway, cx);
         }
@@ -265,10 +250,6 @@ impl Room {
     fn sources(&self) -> Vec<Source<'_>> {
         let devices = device::sorted(&self.devices).into_iter();
         devices.map(|device| Source { conn: device.conn, device: &device.name, catalog: &device.catalog }).collect()
-    }
-
-    fn of_devices(&self, wanted: impl Fn(&Device) -> bool) -> Vec<ConnId> {
-        self.devices.values().filter(|device| wanted(device)).map(|device| device.conn).collect()
     }
 
     /// The one server that an endpoint speaks for.

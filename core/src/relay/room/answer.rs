@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{Room, close, reset};
-use crate::id::{ConnId, ExchangeId, StreamId};
+use super::{Room, reset};
+use crate::id::ExchangeId;
 use crate::limits;
 use crate::relay::calls::{self, Call, CallKey, Progress, Sink};
 use crate::relay::failure::Failure;
-use crate::relay::shard::{Cx, Lease, Timer};
+use crate::relay::shard::{Cx, Timer};
 use crate::rpc::{self, RawId, envelope};
-use crate::tunnel::{CloseCode, Dialect, Outcome, ResetCode};
+use crate::tunnel::{Dialect, Outcome, ResetCode};
 
 impl Room {
     pub(super) fn answer(&mut self, key: CallKey, outcome: Outcome, length: Option<u64>, cx: &mut Cx<'_>) {
@@ -64,25 +64,6 @@ impl Room {
             calls::consume(key, credit, cx);
         }
         self.renew(key, cx);
-    }
-
-    /// A tunnel is over: every call on it is answered at once.
-    pub(super) fn lose(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) {
-        let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
-        for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
-            let place = self.calls.get(&key).expect("the call was just listed").place.clone();
-            self.fail(key, &Failure::Disconnected { place, code }, cx);
-        }
-        if self.devices.remove(&conn).is_some() {
-            cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
-            self.changed(cx);
-        }
-    }
-
-    pub(super) fn expel(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
-        tracing::info!(%conn, "tunnel's sign-in ended");
-        close(conn, CloseCode::Revoked, "the sign-in of this device was revoked or ran out", cx);
-        self.lose(conn, CloseCode::Revoked, cx);
     }
 
     /// Ends the calls of a client that may not have their answers any more; a batch ends with the last of its calls.

@@ -6,17 +6,18 @@ use crate::tunnel::{Close, CloseCode};
 #[test]
 fn one_device_cannot_take_anothers_name() {
     for (old, new, expected) in [
-        (Some("a"), Some("a"), "tunnel 1 close Replaced"),
-        (Some("a"), Some("b"), "tunnel 2 close NameTaken"),
-        (Some("a"), None, "tunnel 1 close Replaced"),
-        (None, Some("b"), "tunnel 1 close Replaced"),
-        (None, None, "tunnel 1 close Replaced"),
+        (Some("a"), Some("a"), &["tunnel 1 close Replaced"][..]),
+        (Some("a"), Some("b"), &["tunnel 2 close NameTaken"]),
+        // An old agent waits.
+        (Some("a"), None, &[]),
+        (None, Some("b"), &[]),
+        (None, None, &[]),
     ] {
         let mut world = World::new();
         world.up(1, "laptop", old);
         assert_eq!(world.drain(), [""; 0]);
         world.up(2, "laptop", new);
-        assert_eq!(world.drain(), [expected], "{old:?} {new:?}");
+        assert_eq!(world.drain(), expected, "{old:?} {new:?}");
     }
 }
 
@@ -31,6 +32,72 @@ fn replaced_tunnel_answers_its_calls_and_says_nothing_more() {
     world.catalog(2, &files());
     world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Replaced, "")));
     assert!(world.call(8)[0].starts_with("tunnel 2 open 1"));
+}
+
+/// `laptop` on connection 1 with id `old`, then on connection 2 with id `new`; an old agent has no id.
+fn two(old: Option<&str>, new: Option<&str>) -> World {
+    let mut world = World::new();
+    for (conn, id) in [(1, old), (2, new)] {
+        world.up(conn, "laptop", id);
+        world.catalog(conn, &files());
+    }
+    assert_eq!(world.drain(), [""; 0]);
+    world
+}
+
+#[test]
+fn old_agents_of_one_name_do_not_drive_each_other_out() {
+    for (old, new, holder, other) in [(None, None, 2, 1), (None, Some("a"), 2, 1), (Some("a"), None, 1, 2)] {
+        let mut world = two(old, new);
+        assert!(world.call(7)[0].starts_with(&format!("tunnel {holder} open")), "{old:?} {new:?}");
+        world.tunnel(holder, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
+        let actions = world.drain();
+        assert_eq!((failure(&actions[0]).1, actions.len()), ("device-disconnected".into(), 2));
+        assert_eq!(actions[1], format!("tunnel {other} close GoingAway"), "it connects anew, and says what it has");
+        assert_eq!(failure(&world.call(8)[0]).1, "no-such-tool");
+    }
+}
+
+#[test]
+fn old_agent_that_loses_its_name_answers_its_calls() {
+    let mut world = World::new();
+    world.up(1, "laptop", None);
+    world.catalog(1, &files());
+    world.call(7);
+    world.up(2, "laptop", None);
+    let actions = world.drain();
+    assert_eq!((failure(&actions[0]).1, actions.len()), ("device-disconnected".into(), 1));
+    assert_eq!(world.answer(1, 1, None), [""; 0]);
+}
+
+#[test]
+fn waiting_agent_goes_like_any_other() {
+    let gone = |world: &mut World| world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
+    let mut world = two(None, None);
+    gone(&mut world);
+    world.tunnel(2, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
+    assert_eq!(world.drain(), [""; 0], "nobody is left to call back");
+
+    let mut world = two(None, None);
+    world.event(Event::Revoked { family: FamilyId::new("family-1") });
+    assert_eq!(world.drain(), ["tunnel 1 close Revoked"]);
+
+    let mut world = two(None, None);
+    let expired = world.advance(Duration::from_secs(29_000));
+    assert_eq!(expired, ["tunnel 1 close Revoked", "tunnel 2 close Revoked"]);
+
+    let mut world = two(None, None);
+    world.event(Event::Stop);
+    assert_eq!(world.drain(), ["tunnel 1 close GoingAway", "tunnel 2 close GoingAway"]);
+}
+
+#[test]
+fn waiting_agents_are_bounded() {
+    let mut world = World::new();
+    for conn in 0..=u64::try_from(limits::MAX_DEVICES).unwrap() + 1 {
+        world.up(conn, "laptop", None);
+    }
+    assert_eq!(world.drain(), ["tunnel 0 close Refused"]);
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! Who is in a room: devices come, replace themselves, wait for a name, and go.
+
+use alloc::vec::Vec;
+
+use super::{Room, close};
+use crate::id::{ConnId, DeviceName, StreamId};
+use crate::limits;
+use crate::relay::catalog::Catalog;
+use crate::relay::device::Device;
+use crate::relay::failure::Failure;
+use crate::relay::shard::{Cx, Lease, Timer};
+use crate::tunnel::{CloseCode, Dialect};
+
+impl Room {
+    /// A device's tunnel is up. It may take the place of its own old tunnel, and of nobody else's. An old agent cannot
+    /// be told from others of its name: it takes an old agent's place alone.
+    pub(in crate::relay) fn tunnel_up(&mut self, device: Device, cx: &mut Cx<'_>) {
+        let conn = device.conn;
+        let old = self.devices.values().find(|old| old.name == device.name);
+        match old.map(|old| (old.conn, old.dialect, old.id.clone())) {
+            Some((_, Dialect::V2, _)) if device.dialect == Dialect::V1 => return self.wait(device, cx),
+            Some((_, Dialect::V2, Some(old))) if device.id.as_ref().is_some_and(|new| *new != old) => {
+                tracing::warn!(%conn, device = %device.name, "device name is taken");
+                let remedy = "another device with this name is connected: set another \"name\" in the configuration";
+                return close(conn, CloseCode::NameTaken, remedy, cx);
+            }
+            Some((old, Dialect::V2, _)) => {
+                tracing::info!(%conn, device = %device.name, "device replaces its old tunnel");
+                close(old, CloseCode::Replaced, "the same device connected anew", cx);
+                self.remove(old, CloseCode::Replaced, cx);
+            }
+            Some((old, Dialect::V1, _)) => {
+                if let Some(old) = self.remove(old, CloseCode::Replaced, cx) {
+                    self.wait(old, cx);
+                }
+            }
+            None if self.devices.len() >= limits::MAX_DEVICES => {
+                tracing::warn!(%conn, device = %device.name, "too many devices");
+                return close(conn, CloseCode::Refused, "too many devices of this user are connected", cx);
+            }
+            None => {}
+        }
+        tracing::info!(%conn, device = %device.name, dialect = ?device.dialect, "device connected");
+        cx.lease(Lease::Tunnel(conn), device.expires);
+        self.devices.insert(conn, device);
+        self.changed(cx);
+    }
+
+    /// A tunnel is over: every call on it is answered at once, and whoever waited for its name is called back.
+    pub(in crate::relay) fn lose(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) {
+        match self.remove(conn, code, cx) {
+            Some(device) => self.call_back(&device.name, cx),
+            None => self.dismiss(conn, cx),
+        }
+    }
+
+    /// A tunnel's sign-in ended.
+    pub(super) fn expel(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
+        tracing::info!(%conn, "tunnel's sign-in ended");
+        close(conn, CloseCode::Revoked, "the sign-in of this device was revoked or ran out", cx);
+        self.lose(conn, CloseCode::Revoked, cx);
+    }
+
+    /// The tunnels of these devices, those that wait first: nobody is called back who is about to go too.
+    pub(super) fn tunnels_of(&self, wanted: impl Fn(&Device) -> bool) -> Vec<ConnId> {
+        let all = self.waiting.values().chain(self.devices.values());
+        all.filter(|device| wanted(device)).map(|device| device.conn).collect()
+    }
+
+    /// Leaves an old agent waiting for its name.
+    fn wait(&mut self, device: Device, cx: &mut Cx<'_>) {
+        let conn = device.conn;
+        tracing::warn!(%conn, device = %device.name, "an old agent waits: another one of its name is connected");
+        if self.waiting.len() >= limits::MAX_DEVICES
+            && let Some((oldest, _)) = self.waiting.pop_first()
+        {
+            close(oldest, CloseCode::Refused, "too many devices of this user are connected", cx);
+            cx.timers.clear(&Timer::Expiry(Lease::Tunnel(oldest)));
+        }
+        cx.lease(Lease::Tunnel(conn), device.expires);
+        self.waiting.insert(conn, Device { catalog: Catalog::default(), ..device });
+    }
+
+    /// Lets those who wait for `name` connect anew: an old agent says what it has only then.
+    fn call_back(&mut self, name: &DeviceName, cx: &mut Cx<'_>) {
+        for conn in self.tunnels_of(|device| device.name == *name) {
+            close(conn, CloseCode::GoingAway, "the name is free: connect anew", cx);
+            self.dismiss(conn, cx);
+        }
+    }
+
+    fn dismiss(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
+        if self.waiting.remove(&conn).is_some() {
+            cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
+        }
+    }
+
+    /// Takes a device out of the room.
+    fn remove(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) -> Option<Device> {
+        let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
+        for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let place = self.calls.get(&key).expect("the call was just listed").place.clone();
+            self.fail(key, &Failure::Disconnected { place, code }, cx);
+        }
+        let device = self.devices.remove(&conn)?;
+        cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
+        self.changed(cx);
+        Some(device)
+    }
+}
