@@ -35,6 +35,10 @@ number!(
     ChildId
 );
 number!(
+    /// One connection to an agent's socket; numbered by the adapter, never reused.
+    SessionId
+);
+number!(
     /// One slow job (password check, write to the store) whose completion a machine awaits.
     JobId
 );

@@ -19,6 +19,8 @@
 //! | [`relay`] | gate, shard, rooms, calls |
 //! | [`signin`] | the agent as an OAuth client |
 //! | [`agent`] | local servers, uplink, routing |
+//! | [`daemon`] | an agent's sessions, how long it outlives them, who owns its files |
+//! | [`stub`] | the MCP server on stdio that an editor starts, and its way to the agent |
 #![no_std]
 
 extern crate alloc;
@@ -28,6 +30,7 @@ extern crate std;
 pub mod agent;
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod entropy;
 pub mod host;
 pub mod http;
@@ -43,6 +46,7 @@ pub mod seal;
 pub mod secret;
 pub mod signin;
 pub mod sse;
+pub mod stub;
 pub mod time;
 pub mod timers;
 pub mod tunnel;

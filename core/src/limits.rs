@@ -272,3 +272,29 @@ pub const REFRESH_BROKEN_MAX: u32 = 3;
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Between attempts to sign in while no token is needed: tokens that nobody refreshes run out in the end.
 pub const SIGNIN_RETRY: Duration = Duration::from_secs(60);
+
+/// Editors' sessions on one agent: each costs it a socket.
+pub const MAX_SESSIONS: usize = 256;
+/// How long a daemon outlives its last session (`DAEMON_GRACE_PERIOD_MS`): an editor that restarts finds it again.
+pub const DAEMON_GRACE: Duration = Duration::from_secs(10);
+/// The least time in which a new daemon's first session must come.
+pub const DAEMON_FIRST_SESSION: Duration = Duration::from_secs(10);
+/// Between two looks at who owns an agent's files.
+pub const OWNER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between two looks for an agent that is about to come or to go.
+pub const ATTACH_POLL: Duration = Duration::from_millis(50);
+/// Between two looks for an agent that only a person brings back.
+pub const ATTACH_LOOK: Duration = Duration::from_secs(2);
+/// How long a new agent may take until it listens.
+pub const DAEMON_START: Duration = Duration::from_secs(15);
+/// How long the agent that replaces another may be waited for: a stop, a start, and a moment.
+pub const DAEMON_REPLACED: Duration = Duration::from_secs(15);
+/// How long an older agent is asked to make room before it is taken as it is.
+pub const DAEMON_RETIRES: Duration = Duration::from_secs(15);
+/// Between two times that a browser is opened unasked.
+pub const SIGNIN_AGAIN: Duration = Duration::from_secs(60 * 60);
+/// Calls of the stub's tool that wait for the agent: each is answered within `STUB_CALL`.
+pub const MAX_STUB_CALLS: usize = 64;
+/// How long a call of the stub's tool waits for the agent.
+pub const STUB_CALL: Duration = Duration::from_secs(10);

@@ -1,0 +1,316 @@
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::*;
+use crate::entropy::Seeded;
+use crate::time::UnixTime;
+
+/// A link at a time.
+struct Rig {
+    link: Link,
+    now: Now,
+}
+
+impl Rig {
+    fn new(interactive: bool) -> Self {
+        let settings = Settings { version: "2.0.0".into(), interactive, keep: false };
+        let now = Now { instant: Instant::from_micros(1), unix: UnixTime::default() };
+        Self { link: Link::new(settings, Box::new(Seeded::new(1))), now }
+    }
+
+    /// A link in that state, with somebody to sign in.
+    fn state(state: &str) -> Self {
+        let mut rig = Self::new(true);
+        let steps: &[Event] = match state {
+            "new" => &[],
+            "looking" => &[Event::Begun],
+            "starting" => &[Event::Begun, NOBODY],
+            "attached" => &[Event::Begun, ok()],
+            "signing in" => &[Event::Begun, NO_TOKENS],
+            "resting" => &[Event::Begun, ok(), Event::Lost(Some(Farewell::Stopped))],
+            "troubled" => &[Event::Begun, ok(), Event::Lost(None)],
+            _ => panic!("no state {state}"),
+        };
+        for step in steps {
+            rig.hand(step.clone());
+        }
+        rig
+    }
+
+    fn hand(&mut self, event: Event) -> Vec<&'static str> {
+        self.link.handle_event(event, self.now);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<&'static str> {
+        let word = |action| match action {
+            Action::Attach { keep: false } => "attach",
+            Action::Attach { keep: true } => "attach and keep",
+            Action::Retire => "retire",
+            Action::Start => "start",
+            Action::SignIn => "sign in",
+        };
+        core::iter::from_fn(|| self.link.poll_action()).map(word).collect()
+    }
+
+    /// Waits for the next look; how long it took.
+    fn look(&mut self) -> Duration {
+        let before = self.now.instant;
+        self.now.instant = self.link.poll_timeout().expect("it will look again").at;
+        self.link.handle_timeout(self.now);
+        assert!(matches!(self.drain()[..], ["attach" | "attach and keep"]));
+        self.now.instant.saturating_since(before)
+    }
+
+    fn standing(&self) -> &'static str {
+        match self.link.standing() {
+            Standing::Attached => "attached",
+            Standing::Coming => "coming",
+            Standing::Troubled(_) => "troubled",
+            Standing::SigningIn => "signing in",
+            Standing::NeedsLogin(_) => "needs login",
+            Standing::Stopped => "stopped",
+            Standing::Refused(_) => "refused",
+        }
+    }
+}
+
+const NOBODY: Event = Event::Nobody { credentials: Some(1) };
+const NO_TOKENS: Event = Event::Nobody { credentials: None };
+
+fn answer(version: &str) -> Answer {
+    Answer { ok: true, version: version.into(), pid: 1, kind: Kind::Daemon, kept: false, ending: false, error: None }
+}
+
+fn ok() -> Event {
+    Event::Answered(answer("2.0.0"))
+}
+
+fn older() -> Event {
+    Event::Answered(answer("1.9.9"))
+}
+
+fn ending() -> Event {
+    Event::Answered(Answer { ok: false, ending: true, ..answer("1.9.9") })
+}
+
+fn failed() -> Event {
+    Event::Failed { reason: "x".into() }
+}
+
+fn start_failed() -> Event {
+    Event::StartFailed { reason: "x".into() }
+}
+
+#[test]
+fn every_event_in_every_state() {
+    const STATES: [&str; 7] = ["new", "looking", "starting", "attached", "signing in", "resting", "troubled"];
+    type Row = (&'static str, fn() -> Event, [(&'static [&'static str], &'static str); 7]);
+    // What it does to a state that does not wait for it: nothing.
+    let new = (&[][..], "coming");
+    let starting = (&[][..], "coming");
+    let attached = (&[][..], "attached");
+    let signing = (&[][..], "signing in");
+    let resting = (&[][..], "stopped");
+    let troubled = (&[][..], "troubled");
+    let none = |looking| [new, looking, starting, attached, signing, resting, troubled];
+    let rows: [Row; 16] = [
+        ("begun", || Event::Begun, [(&["attach"], "coming"), starting, starting, attached, signing, resting, troubled]),
+        ("ok", ok, none(attached)),
+        ("newer", || Event::Answered(answer("3.0.0")), none(attached)),
+        ("older", older, none((&["retire"], "coming"))),
+        (
+            "older in the foreground",
+            || Event::Answered(Answer { kind: Kind::Foreground, ..answer("1.0.0") }),
+            none(attached),
+        ),
+        ("ending", ending, none((&[], "coming"))),
+        ("refused", || Event::Answered(Answer { ok: false, ..answer("2.0.0") }), none((&[], "troubled"))),
+        ("nobody", || NOBODY, none((&["start"], "coming"))),
+        ("nobody, no tokens", || NO_TOKENS, none((&["sign in"], "signing in"))),
+        ("failed", failed, none((&[], "troubled"))),
+        ("start failed", start_failed, [new, starting, troubled, attached, signing, resting, troubled]),
+        (
+            "start ended",
+            || Event::StartEnded { needs_login: false },
+            [new, starting, troubled, attached, signing, resting, troubled],
+        ),
+        (
+            "start ended for want of a login",
+            || Event::StartEnded { needs_login: true },
+            [new, starting, (&["sign in"], "signing in"), attached, signing, resting, troubled],
+        ),
+        (
+            "signed in",
+            || Event::SignedIn(Ok(())),
+            [new, starting, starting, attached, (&["attach"], "coming"), resting, troubled],
+        ),
+        (
+            "not signed in",
+            || Event::SignedIn(Err("x".into())),
+            [new, starting, starting, attached, (&[], "needs login"), resting, troubled],
+        ),
+        ("lost", || Event::Lost(None), [new, starting, starting, troubled, signing, resting, troubled]),
+    ];
+    for (name, event, expected) in rows {
+        for (state, (actions, standing)) in STATES.into_iter().zip(expected) {
+            let mut rig = Rig::state(state);
+            assert_eq!((&rig.hand(event())[..], rig.standing()), (actions, standing), "{name} while {state}");
+        }
+    }
+}
+
+#[test]
+fn last_words_say_what_comes_next() {
+    let reason = || "x".into();
+    for (farewell, ordered, standing, pause) in [
+        (Farewell::Stopped, &[][..], "stopped", limits::ATTACH_LOOK),
+        (Farewell::Replaced, &[], "coming", limits::ATTACH_POLL),
+        (Farewell::Unused, &[], "coming", limits::RECONNECT_FIRST),
+        (Farewell::Unknown, &[], "coming", limits::RECONNECT_FIRST),
+        (Farewell::NeedsLogin { reason: reason() }, &["sign in"], "signing in", Duration::ZERO),
+        (Farewell::Refused { reason: reason() }, &[], "refused", limits::ATTACH_LOOK),
+    ] {
+        let mut rig = Rig::state("attached");
+        let name = std::format!("{farewell:?}");
+        assert_eq!((&rig.hand(Event::Lost(Some(farewell)))[..], rig.standing()), (ordered, standing), "{name}");
+        if pause > Duration::ZERO {
+            assert!(rig.look() <= pause, "{name}");
+        }
+    }
+}
+
+#[test]
+fn agent_that_was_killed_is_started_again_at_once() {
+    let mut rig = Rig::state("attached");
+    rig.hand(Event::Lost(None));
+    assert!(rig.look() <= limits::RECONNECT_FIRST);
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+    rig.look();
+    assert!(rig.hand(ok()).is_empty() && rig.standing() == "attached");
+}
+
+#[test]
+fn agent_that_ends_at_once_is_started_ever_more_seldom() {
+    let mut rig = Rig::state("looking");
+    let mut pauses = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(rig.hand(NOBODY), ["start"]);
+        rig.hand(Event::StartEnded { needs_login: false });
+        pauses.push(rig.look());
+    }
+    assert!(pauses.iter().all(|pause| *pause <= limits::RECONNECT_MAX), "{pauses:?}");
+    assert!(pauses.iter().sum::<Duration>() > limits::RECONNECT_MAX * 3, "{pauses:?}");
+}
+
+#[test]
+fn loser_of_a_race_finds_the_winner() {
+    let mut rig = Rig::state("starting");
+    rig.hand(Event::StartEnded { needs_login: false });
+    assert!(rig.look() <= limits::RECONNECT_FIRST);
+    rig.hand(ok());
+    assert_eq!(rig.standing(), "attached");
+}
+
+#[test]
+fn agent_that_never_comes_is_given_up_and_started_anew() {
+    let mut rig = Rig::state("starting");
+    let mut waited = Duration::ZERO;
+    while rig.standing() == "coming" {
+        waited += rig.look();
+        assert!(rig.hand(NOBODY).is_empty());
+    }
+    assert!(waited >= limits::DAEMON_START && waited < limits::DAEMON_START * 2, "{waited:?}");
+    rig.look();
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+}
+
+#[test]
+fn older_agent_makes_room_and_what_it_was_kept_for_stays() {
+    let mut rig = Rig::state("looking");
+    assert_eq!(rig.hand(Event::Answered(Answer { kept: true, ..answer("1.9.9") })), ["retire"]);
+    rig.look();
+    assert!(rig.hand(ending()).is_empty());
+    assert_eq!(rig.look(), limits::ATTACH_POLL);
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+    rig.now.instant = rig.link.poll_timeout().expect("looks").at;
+    rig.link.handle_timeout(rig.now);
+    assert_eq!(rig.drain(), ["attach and keep"]);
+}
+
+#[test]
+fn older_agent_that_does_not_make_room_is_taken_as_it_is() {
+    let mut rig = Rig::state("looking");
+    let mut asked = Duration::ZERO;
+    while rig.hand(older()) == ["retire"] {
+        asked += rig.look();
+    }
+    assert_eq!(rig.standing(), "attached");
+    assert!(asked >= limits::DAEMON_RETIRES && asked < limits::DAEMON_RETIRES * 2, "{asked:?}");
+}
+
+#[test]
+fn replaced_session_leaves_the_start_to_the_newer_version() {
+    let mut rig = Rig::state("attached");
+    rig.hand(Event::Lost(Some(Farewell::Replaced)));
+    for _ in 0..10 {
+        rig.look();
+        assert!(rig.hand(NOBODY).is_empty());
+    }
+    rig.look();
+    rig.hand(Event::Answered(answer("3.0.0")));
+    assert_eq!(rig.standing(), "attached");
+}
+
+#[test]
+fn stopped_agent_is_not_started_but_found_once_it_is_back() {
+    let mut rig = Rig::state("resting");
+    for _ in 0..10 {
+        assert_eq!(rig.look(), limits::ATTACH_LOOK);
+        assert!(rig.hand(NOBODY).is_empty());
+        assert_eq!(rig.standing(), "stopped");
+    }
+    rig.look();
+    rig.hand(ok());
+    assert_eq!(rig.standing(), "attached");
+}
+
+#[test]
+fn without_anybody_to_sign_in_it_waits_for_new_tokens() {
+    let mut rig = Rig::new(false);
+    rig.hand(Event::Begun);
+    assert!(rig.hand(NO_TOKENS).is_empty());
+    assert_eq!(rig.standing(), "needs login");
+    rig.look();
+    assert!(rig.hand(NO_TOKENS).is_empty());
+    rig.look();
+    assert_eq!(rig.hand(NOBODY), ["start"], "somebody ran login");
+    rig.hand(Event::StartEnded { needs_login: true });
+    assert_eq!(rig.standing(), "needs login");
+    rig.look();
+    assert!(rig.hand(NOBODY).is_empty(), "these tokens were of no use");
+    rig.look();
+    assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"]);
+}
+
+#[test]
+fn browser_is_not_opened_again_and_again() {
+    let mut rig = Rig::state("signing in");
+    rig.hand(Event::SignedIn(Ok(())));
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+    assert!(rig.hand(Event::StartEnded { needs_login: true }).is_empty());
+    assert_eq!(rig.standing(), "needs login");
+    rig.look();
+    assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"]);
+    rig.now.instant = rig.now.instant + limits::SIGNIN_AGAIN;
+    assert_eq!(rig.hand(Event::StartEnded { needs_login: true }), ["sign in"]);
+}
+
+#[test]
+fn early_wake_does_nothing() {
+    for state in ["new", "looking", "starting", "attached", "signing in", "resting", "troubled"] {
+        let mut rig = Rig::state(state);
+        rig.link.handle_timeout(rig.now);
+        assert!(rig.drain().is_empty(), "{state}");
+    }
+}
