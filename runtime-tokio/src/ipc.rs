@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,28 @@ use crate::files;
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    place: Place,
+}
+
+/// Where a socket was bound: another may have taken the path since.
+#[derive(Debug, Clone)]
+pub struct Place {
     path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Whether whoever connects to the path still comes to that socket.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|now| (now.device, now.inode) == (self.device, self.inode))
+    }
 }
 
 impl Server {
@@ -41,7 +62,13 @@ impl Server {
         let listener = UnixListener::bind(short.as_ref())?;
         // Until here the directory's mode kept others out.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, place: Place::of(path)? })
+    }
+
+    /// Where it was bound.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Answers requests with `answer`, side by side, until dropped.
@@ -51,7 +78,24 @@ impl Server {
         A: Future<Output = Bytes> + Send + 'static,
     {
         let answer = Arc::new(answer);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        self.converse(MAX_CONNECTIONS, |connection| {
+            let answer = Arc::clone(&answer);
+            async move {
+                if let Err(error) = answer_all(connection, &*answer).await {
+                    tracing::debug!(%error, "control connection ended");
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Talks to whoever connects, to at most `places` of them side by side, until dropped.
+    pub async fn converse<F, T>(&self, places: usize, talk: F)
+    where
+        F: Fn(Connection) -> T,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(places));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let stream = match self.listener.accept().await {
@@ -66,11 +110,9 @@ impl Server {
                 tracing::warn!("refused another user on the control socket");
                 continue;
             }
-            let answer = Arc::clone(&answer);
+            let talk = talk(Connection(BufReader::new(stream)));
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, &*answer).await {
-                    tracing::debug!(%error, "control connection ended");
-                }
+                talk.await;
                 drop(place);
             });
         }
@@ -79,7 +121,58 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.place.is_held() {
+            let _ = std::fs::remove_file(&self.place.path);
+        }
+    }
+}
+
+/// A conversation: JSON documents, one on a line.
+#[derive(Debug)]
+pub struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    /// Connects to the process that listens at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
+    pub async fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(BufReader::new(UnixStream::connect(ShortPath::of(path)?.as_ref()).await?)))
+    }
+
+    /// Sends a document.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn send(&mut self, json: &[u8]) -> io::Result<()> {
+        self.0.write_all(&[json, b"\n"].concat()).await
+    }
+
+    /// The next document; `None` once the other side is done. Dropping the future loses what it had read.
+    ///
+    /// # Errors
+    /// What the system says, and a line that is too long or cut short.
+    pub async fn receive(&mut self) -> io::Result<Option<Bytes>> {
+        let mut line = Vec::new();
+        (&mut self.0).take(MAX_LINE).read_until(b'\n', &mut line).await?;
+        match line.pop() {
+            Some(b'\n') => Ok(Some(line.into())),
+            None => Ok(None),
+            Some(_) if line.len() as u64 + 1 >= MAX_LINE => Err(io::Error::other("the line is too long")),
+            Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Sends a question and waits for its answer.
+    ///
+    /// # Errors
+    /// What went wrong; `TimedOut` when no answer comes.
+    pub async fn ask(&mut self, json: &[u8]) -> io::Result<Bytes> {
+        self.send(json).await?;
+        timeout(ANSWER_WITHIN, self.receive())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the process ended without an answer"))
     }
 }
 
@@ -88,39 +181,18 @@ impl Drop for Server {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
 pub async fn request(path: &Path, json: &[u8]) -> io::Result<Bytes> {
-    let mut stream = BufReader::new(UnixStream::connect(ShortPath::of(path)?.as_ref()).await?);
-    stream.write_all(json).await?;
-    stream.write_all(b"\n").await?;
-    timeout(ANSWER_WITHIN, read_line(&mut stream))
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
-        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the process ended without an answer"))
+    Connection::open(path).await?.ask(json).await
 }
 
-async fn converse<F, A>(stream: UnixStream, answer: &F) -> io::Result<()>
+async fn answer_all<F, A>(mut connection: Connection, answer: &F) -> io::Result<()>
 where
     F: Fn(Bytes) -> A,
     A: Future<Output = Bytes>,
 {
-    let mut stream = BufReader::new(stream);
-    while let Some(line) = timeout(IDLE, read_line(&mut stream)).await?? {
-        let answer = answer(line).await;
-        stream.write_all(&answer).await?;
-        stream.write_all(b"\n").await?;
+    while let Some(line) = timeout(IDLE, connection.receive()).await?? {
+        connection.send(&answer(line).await).await?;
     }
     Ok(())
-}
-
-/// A line without its end; `None` at the end of the stream.
-async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Bytes>> {
-    let mut line = Vec::new();
-    stream.take(MAX_LINE).read_until(b'\n', &mut line).await?;
-    match line.pop() {
-        Some(b'\n') => Ok(Some(line.into())),
-        None => Ok(None),
-        Some(_) if line.len() as u64 + 1 >= MAX_LINE => Err(io::Error::other("the line is too long")),
-        Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
 }
 
 /// The file's mode says so already; not every system heeds the mode of a socket.
@@ -202,6 +274,19 @@ mod tests {
         assert!(path.exists());
         let _server = Server::bind(&path).expect("replaces it");
         assert_eq!(Server::bind(&path).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn socket_that_took_the_path_over_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path().join("test.sock");
+        let old = Server::bind(&path).expect("binds");
+        assert!(old.place().is_held());
+        std::fs::remove_file(&path).expect("removes");
+        let new = Server::bind(&path).expect("binds");
+        assert!(!old.place().is_held());
+        drop(old);
+        assert!(path.exists() && new.place().is_held());
     }
 
     #[tokio::test]
