@@ -26,6 +26,13 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+impl Cli {
+    /// Whether this process is an agent in the background.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(&self.command, Some(Command::Agent(AgentArgs { daemon: true, .. })))
+    }
+}
+
 /// What applies to every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -70,7 +77,18 @@ pub(crate) enum Command {
     Relay,
     /// Run the agent: connect this machine's MCP servers to the relay
     #[command(after_help = AGENT_HELP)]
-    Agent,
+    Agent(AgentArgs),
+    /// Start the agent in the background, to stay until it is stopped
+    Start,
+    /// Stop this configuration's agent, in the background or not
+    Stop,
+    /// Restart one of the agent's servers, or all; the configuration is read again
+    Restart {
+        /// The server's name in the configuration
+        server: Option<String>,
+    },
+    /// Show the log of the agent in the background
+    Logs(LogsArgs),
     /// Try everything on this machine: a relay, an agent and a server, used as a client would
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArgs),
@@ -101,6 +119,28 @@ pub(crate) enum Command {
     /// The demo's MCP server, on stdin and stdout
     #[command(hide = true)]
     DemoServer,
+}
+
+/// How the agent runs.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Run here until stopped, whatever stdin is
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Run in the background, for stubs
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub(crate) daemon: bool,
+}
+
+/// What of the log.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on with what is written, until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How many lines of what was written before
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    pub(crate) lines: usize,
 }
 
 /// What the demo runs.
@@ -233,7 +273,11 @@ Example:
                                     \"servers\": {\"time\": {\"command\": [\"uvx\", \"mcp-server-time\"]}}}'
 
 The first run opens the browser to sign in. A block \"mcpServers\" as Claude Desktop, Cursor and VS Code have it may be
-pasted as it is. Signals: SIGHUP connects at once, SIGINT and SIGTERM end the agent and every server it started.";
+pasted as it is. Signals: SIGHUP connects at once, SIGINT and SIGTERM end the agent and every server it started.
+
+Started by an editor, with a pipe or a socket as stdin, it is an MCP server itself, with one tool that shows the tunnel:
+it starts the agent in the background and keeps it for as long as the editor runs. With a terminal, a file or /dev/null
+as stdin, or with --foreground, it is the agent itself.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -290,6 +334,12 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn daemon_is_told_apart() {
+        let is_daemon = |line: &[&str]| Cli::try_parse_from(line).expect("parses").is_daemon();
+        assert!(is_daemon(&["x", "agent", "--daemon"]) && !is_daemon(&["x", "agent"]) && !is_daemon(&["x"]));
     }
 
     #[test]

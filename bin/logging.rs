@@ -1,11 +1,17 @@
-//! Logs: to stderr, for people or as JSON, through `tracing`.
+//! Logs: to stderr, or to its file for an agent in the background; for people or as JSON, through `tracing`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::cli::{Cli, Command, LogFormat};
+use crate::cli::{Cli, Command, Global, LogFormat};
+use crate::config_source::Source;
+use crate::directories;
 use crate::failure::Failure;
+use crate::host::daemon::Files;
+use crate::host::log::{self, Log};
 
 /// Starts logging for the rest of the process.
 pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
@@ -16,12 +22,25 @@ pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(directives(level)).map_err(|_| {
         Failure::Usage("--log-level (or MCP_LOCAL_TUNNEL_LOG) must be error, warn, info, debug or trace".into())
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, ansi) = if cli.is_daemon() {
+        (BoxMakeWriter::new(Arc::new(background(global)?)), false)
+    } else {
+        (BoxMakeWriter::new(std::io::stderr), colour())
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match global.log_format {
-        LogFormat::Human => builder.with_ansi(colour()).with_target(false).init(),
+        LogFormat::Human => builder.with_ansi(ansi).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
     }
     Ok(())
+}
+
+/// The log of an agent in the background, which this process becomes with it.
+fn background(global: &Global) -> Result<Log, Failure> {
+    let path = Files::new(&directories::config()?, &Source::new(global).identity()).log;
+    Log::open(&path)
+        .and_then(|log| log::detach(&log).map(|()| log))
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
 /// A bare level counts for our own crates; libraries then speak only to warn.

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
-use serde_json::{Value, json};
-use tunnel_core::agent::machine::Exit;
+use serde_json::Value;
+use tunnel_core::agent::machine::{ControlCommand, Exit};
 use tunnel_core::agent::status::Document;
 use tunnel_core::config::{AgentConfig, Config};
+use tunnel_core::daemon::Kind;
+use tunnel_core::limits;
 use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::Person;
 
@@ -15,18 +18,23 @@ use crate::cli::Global;
 use crate::config_source::{self, Source};
 use crate::failure::Failure;
 use crate::host::agent::{self, AgentError, Options};
+use crate::host::daemon::Files;
 use crate::host::ipc;
 use crate::{directories, host, output, signals};
 
 /// Runs an agent until SIGTERM or SIGINT, or until nothing but a person can help it on.
-pub(crate) fn run(source: Source, config: AgentConfig, global: &Global) -> Result<(), Failure> {
+pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Global) -> Result<(), Failure> {
     let allow_insecure = global.allow_insecure;
     let options = Options {
         config_dir: directories::config()?,
         source: source.identity(),
         token: config.token.as_deref().map(minted_token).transpose()?,
         // Whoever reads stderr may open the URL that stands there; where nobody does, the sign-in ends by itself.
-        person: Person::Here,
+        // An agent in the background leaves it to its stubs.
+        person: match kind {
+            Kind::Foreground => Person::Here,
+            Kind::Daemon => Person::Absent,
+        },
         read_config: match source {
             // The text it was started with is all there is: its entries stay.
             Source::Inline(_) => {
@@ -37,12 +45,30 @@ pub(crate) fn run(source: Source, config: AgentConfig, global: &Global) -> Resul
         },
         config,
         guard: None,
+        kind,
+        grace: grace(),
     };
     host::run(async {
         let asked = signals::asked()?;
         ended(agent::run(options, asked).await)
     })
 }
+
+/// How long an agent in the background outlives its last session.
+fn grace() -> Duration {
+    let Some(text) = std::env::var_os(GRACE_VARIABLE).filter(|text| !text.is_empty()) else {
+        return limits::DAEMON_GRACE;
+    };
+    text.to_str().and_then(|text| text.trim().parse().ok()).map_or_else(
+        || {
+            tracing::warn!("{GRACE_VARIABLE} is not a number of milliseconds");
+            limits::DAEMON_GRACE
+        },
+        Duration::from_millis,
+    )
+}
+
+const GRACE_VARIABLE: &str = "DAEMON_GRACE_PERIOD_MS";
 
 /// What the end of an agent means for the program.
 pub(super) fn ended(outcome: Result<Exit, AgentError>) -> Result<(), Failure> {
@@ -79,30 +105,48 @@ fn minted_token(place: &str) -> Result<Secret, Failure> {
 
 /// Asks the running agent of this configuration how it is, and prints it.
 pub(crate) fn status(global: &Global) -> Result<(), Failure> {
-    let (source, _, config) = config_source::load(global)?;
-    if let Config::Relay(_) = config {
-        return Err(Failure::Usage(format!("{} is a relay's: status asks an agent", source.name())));
-    }
-    let socket = agent::control_socket(&directories::config()?, &source.identity());
-    let answer = host::run(async {
-        let question = json!({ "command": "status" }).to_string();
-        ipc::request(&socket, question.as_bytes()).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Failure::Failed("no agent runs with this configuration: start it with `mcp-local-tunnel agent`".into())
-            }
-            _ => Failure::Failed(format!("the agent does not answer: {error}")),
-        })
-    })?;
-    let strange = |error| Failure::Failed(format!("the agent's answer is not understood: {error}"));
-    let answer: Value = serde_json::from_slice(&answer).map_err(strange)?;
-    if let Some(error) = answer.get("error").and_then(Value::as_str) {
-        return Err(Failure::Failed(output::visible(error)));
-    }
+    let answer = ask(&ControlCommand::Status, global)?;
     if global.json {
         return output::json(&answer);
     }
-    let document: Document = serde_json::from_value(answer).map_err(strange)?;
+    let document: Document = serde_json::from_value(answer).map_err(|error| strange(&error))?;
     output::line(status::describe(&document))
+}
+
+/// The answer of the running agent of this configuration.
+pub(super) fn ask(command: &ControlCommand, global: &Global) -> Result<Value, Failure> {
+    let socket = files(global)?.socket;
+    let question = serde_json::to_vec(command).map_err(|error| Failure::Failed(error.to_string()))?;
+    let answer = host::run_small(async { ipc::request(&socket, &question).await.map_err(|error| no_agent(&error)) })?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| strange(&error))?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => Err(Failure::Failed(output::visible(error))),
+        None => Ok(answer),
+    }
+}
+
+/// The files of this configuration's agent.
+pub(super) fn files(global: &Global) -> Result<Files, Failure> {
+    let (source, _, config) = config_source::load(global)?;
+    if let Config::Relay(_) = config {
+        return Err(Failure::Usage(format!("{} is a relay's: this command is for an agent", source.name())));
+    }
+    Ok(Files::new(&directories::config()?, &source.identity()))
+}
+
+/// Why an agent did not answer.
+pub(super) fn no_agent(error: &io::Error) -> Failure {
+    Failure::Failed(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "no agent runs with this configuration: start it with `mcp-local-tunnel agent` or `mcp-local-tunnel start`"
+                .into()
+        }
+        _ => format!("the agent does not answer: {error}"),
+    })
+}
+
+fn strange(error: &serde_json::Error) -> Failure {
+    Failure::Failed(format!("the agent's answer is not understood: {error}"))
 }
 
 #[cfg(test)]

@@ -2,15 +2,19 @@
 
 mod agent;
 mod config;
+mod daemon;
 mod demo;
 mod login;
+mod logs;
 mod relay;
 mod secrets;
 mod status;
+mod stub;
 mod token;
 
 use clap::CommandFactory;
 use tunnel_core::config::Config;
+use tunnel_core::daemon::Kind;
 
 use crate::cli::{Cli, Command};
 use crate::config_source;
@@ -26,16 +30,24 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
             (_, _, Config::Relay(config)) => relay::run(config),
             (source, text, Config::Agent(config)) => {
                 config_source::trusted(&source, &text, &config)?;
-                agent::run(source, config, global)
+                stub::or_agent(source, config, global)
             }
         };
     };
     match command {
         Command::Relay => relay::run(config_source::relay(global)?),
-        Command::Agent => {
+        Command::Agent(args) => {
             let (source, config) = config_source::agent(global)?;
-            agent::run(source, config, global)
+            match (args.daemon, args.foreground) {
+                (true, _) => agent::run(source, config, Kind::Daemon, global),
+                (false, true) => agent::run(source, config, Kind::Foreground, global),
+                (false, false) => stub::or_agent(source, config, global),
+            }
         }
+        Command::Start => daemon::start(global),
+        Command::Stop => daemon::stop(global),
+        Command::Restart { server } => daemon::restart(server.as_deref(), global),
+        Command::Logs(args) => logs::show(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Login(which) => login::login(which, global),
         Command::Logout(which) => login::logout(which, global),

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
-use tunnel_core::agent::machine::{Action, Agent, ControlCommand, Event, Exit, Identity};
+use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity};
 use tunnel_core::config::AgentConfig;
+use tunnel_core::daemon::{self as daemon_machine, Kind};
 use tunnel_core::host::Machine;
 use tunnel_core::http::fetch::{Fetch, FetchEvent};
 use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
@@ -21,6 +22,7 @@ use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
 
 use crate::clock::Clock;
+use crate::daemon::{self, Claim, Files, Sessions};
 use crate::entropy::OsEntropy;
 use crate::files::{self, TokenFile};
 use crate::net::Connector;
@@ -46,6 +48,10 @@ pub struct Options {
     pub read_config: ReadConfig,
     /// The binary that guards the servers; `None`: the running one.
     pub guard: Option<PathBuf>,
+    /// Whether it lives for itself or for sessions.
+    pub kind: Kind,
+    /// How long a daemon outlives its last session.
+    pub grace: Duration,
 }
 
 /// Reads the configuration again.
@@ -72,17 +78,14 @@ pub enum AgentError {
 /// # Errors
 /// Why it does not start.
 pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) -> Result<Exit, AgentError> {
-    let socket = control_socket(&options.config_dir, &options.source);
-    let control = match ipc::Server::bind(&socket) {
-        Ok(server) => Some(server),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(AgentError::Running),
-        Err(error) => {
-            tracing::warn!(path = %socket.display(), %error, "no control socket: `status` will not find this agent");
-            None
-        }
-    };
-    let (mut driver, mut inputs) = Driver::new(options)?;
-    let control = control.map(|server| tokio::spawn(serve_control(server, driver.urgent.clone())));
+    let files = Files::new(&options.config_dir, &options.source);
+    let (claim, server) = claim(&files, options.kind)?;
+    let place = server.as_ref().map(|server| server.place().clone());
+    let (mut driver, mut inputs) = Driver::new(options, claim.as_ref().map(|_| files.pid).zip(place))?;
+    let control = server.map(|server| {
+        let urgent = driver.urgent.clone();
+        tokio::spawn(daemon::serve(server, move |input| drop(urgent.send(Input::Session(input)))))
+    });
     let network = Arc::new(Notify::new());
     let changed = Arc::clone(&network);
     let watching = tokio::spawn(network::watch(move || changed.notify_one()));
@@ -90,7 +93,8 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
         if let Some(exit) = driver.settle() {
             break exit;
         }
-        let deadline = driver.agent.poll_timeout();
+        let deadlines = [driver.agent.poll_timeout(), driver.sessions.daemon.poll_timeout()];
+        let deadline = deadlines.into_iter().flatten().min_by_key(|deadline| deadline.at);
         let clock = driver.clock;
         let due = async {
             match deadline {
@@ -100,29 +104,63 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
         };
         tokio::select! {
             biased;
-            Some(asked) = asked.recv() => driver.hand(match asked {
-                Asked::Stop => Event::Stop,
-                Asked::Nudge => Event::Nudge,
-            }),
+            Some(asked) = asked.recv() => match asked {
+                Asked::Stop => driver.sessions.daemon.handle_event(daemon_machine::Event::StopAsked, clock.now()),
+                Asked::Nudge => driver.hand(Event::Nudge),
+            },
             Some(input) = inputs.urgent.recv() => driver.take(input),
             () = network.notified() => driver.hand(Event::NetworkChanged),
-            () = due => driver.agent.handle_timeout(clock.now()),
+            () = due => {
+                driver.agent.handle_timeout(clock.now());
+                driver.sessions.daemon.handle_timeout(clock.now());
+            }
             Some(event) = inputs.streams.recv() => driver.hand(event),
         }
     };
     watching.abort();
+    // From here on nobody new is listened to, but the claim stays until all is over.
     if let Some(task) = control {
         task.abort();
         let _ = task.await;
     }
-    driver.finish().await;
+    driver.finish(&exit, inputs).await;
+    drop(claim);
     Ok(exit)
 }
 
 /// Where the agent of that configuration listens for commands.
 #[must_use]
 pub fn control_socket(config_dir: &Path, source: &str) -> PathBuf {
-    config_dir.join("run").join(format!("agent-{}.sock", files::short_hash(source.as_bytes())))
+    Files::new(config_dir, source).socket
+}
+
+/// Makes this process the agent of its configuration. One in the foreground does its work also where it can write no
+/// files; a daemon that nobody finds is of no use.
+fn claim(files: &Files, kind: Kind) -> Result<(Option<Claim>, Option<ipc::Server>), AgentError> {
+    let unusable = |path: &Path, cause: io::Error| match kind {
+        Kind::Daemon => Err(AgentError::Unusable { path: path.to_owned(), cause }),
+        Kind::Foreground => {
+            let path = path.display();
+            tracing::warn!(%path, error = %cause, "no control socket: `status` will not find this agent");
+            Ok(())
+        }
+    };
+    let claim = match Claim::take(&files.pid) {
+        Ok(None) => return Err(AgentError::Running),
+        Ok(claim) => claim,
+        Err(error) => {
+            unusable(&files.pid, error)?;
+            return Ok((None, None));
+        }
+    };
+    match ipc::Server::bind(&files.socket) {
+        Ok(server) => Ok((claim, Some(server))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(AgentError::Running),
+        Err(error) => {
+            unusable(&files.socket, error)?;
+            Ok((claim, None))
+        }
+    }
 }
 
 /// What comes to the machine's task.
@@ -135,12 +173,17 @@ struct Inputs {
 
 enum Input {
     Event(Event),
-    /// Somebody asks on the control socket.
-    Ask(ControlCommand, oneshot::Sender<Bytes>),
+    /// From the control socket.
+    Session(daemon::Input),
+    /// Who owns the pid file.
+    Owner(Option<u32>),
 }
 
 struct Driver {
     agent: Agent,
+    sessions: Sessions,
+    /// The pid file and the socket, where they could be had.
+    found_by: Option<(PathBuf, ipc::Place)>,
     clock: Clock,
     /// Events that orders brought at once.
     pending: Vec<Event>,
@@ -159,7 +202,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(options: Options) -> Result<(Self, Inputs), AgentError> {
+    fn new(options: Options, found_by: Option<(PathBuf, ipc::Place)>) -> Result<(Self, Inputs), AgentError> {
         let (urgent, urgent_inputs) = mpsc::unbounded_channel();
         let (streams, stream_inputs) = mpsc::channel(STREAM_EVENTS);
         let clock = Clock::new();
@@ -173,8 +216,17 @@ impl Driver {
         launcher.guard = options.guard.or(launcher.guard);
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
         agent.handle_event(Event::Start { person: options.person }, clock.now());
+        let mut sessions = Sessions::new(daemon_machine::Settings {
+            kind: options.kind,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            grace: options.grace,
+        });
+        sessions.daemon.handle_event(daemon_machine::Event::Begun, clock.now());
         let driver = Self {
             agent,
+            sessions,
+            found_by,
             clock,
             pending: Vec::new(),
             desk,
@@ -196,6 +248,13 @@ impl Driver {
     /// Carries out all that is ordered; returns why the agent ends, once it does.
     fn settle(&mut self) -> Option<Exit> {
         loop {
+            while let Some(action) = self.sessions.poll() {
+                match action {
+                    daemon_machine::Action::StopAgent => self.hand(Event::Stop),
+                    daemon_machine::Action::ReadOwner => self.read_owner(),
+                    daemon_machine::Action::Answer { .. } | daemon_machine::Action::Dismiss(_) => {}
+                }
+            }
             while let Some(action) = self.agent.poll_action() {
                 if let Some(exit) = self.carry_out(action) {
                     return Some(exit);
@@ -213,12 +272,32 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.hand(event),
-            Input::Ask(command, answer) => {
+            Input::Session(daemon::Input::Opened(session, words)) => self.sessions.opened(session, words),
+            Input::Session(daemon::Input::Asked(session, command, answer)) => {
+                self.sessions.asked(session, command, answer, self.clock.now());
+            }
+            Input::Session(daemon::Input::Ordered(command, answer)) => {
                 let job = JobId(self.next_job);
                 self.next_job += 1;
                 self.asked.insert(job, answer);
                 self.hand(Event::Control { job, command });
             }
+            Input::Session(daemon::Input::Closed(session)) => self.sessions.closed(session, self.clock.now()),
+            Input::Owner(pid) => {
+                self.sessions.daemon.handle_event(daemon_machine::Event::Owner { pid }, self.clock.now());
+            }
+        }
+    }
+
+    fn read_owner(&self) {
+        if let Some((pid_file, socket)) = self.found_by.clone() {
+            let urgent = self.urgent.clone();
+            tokio::task::spawn_blocking(move || {
+                let owner = Claim::owner(&pid_file);
+                // Without its socket it is no more to be found than without its pid file.
+                let lost = owner == Some(std::process::id()) && !socket.is_held();
+                drop(urgent.send(Input::Owner(owner.filter(|_| !lost))));
+            });
         }
     }
 
@@ -320,8 +399,21 @@ impl Driver {
         });
     }
 
-    /// Lets the tunnel say its last words.
-    async fn finish(mut self) {
+    /// Lets the tunnel and the sessions have their last words.
+    async fn finish(mut self, exit: &Exit, mut inputs: Inputs) {
+        self.sessions.daemon.handle_event(daemon_machine::Event::Ended(exit.clone()), self.clock.now());
+        while self.sessions.poll().is_some() {}
+        // Whoever waits for an answer learns that there is none.
+        self.asked.clear();
+        let dismissed = async {
+            while self.sessions.is_open() {
+                let Some(input) = inputs.urgent.recv().await else { return };
+                if let Input::Session(daemon::Input::Closed(session)) = input {
+                    self.sessions.closed(session, self.clock.now());
+                }
+            }
+        };
+        let _ = timeout(LAST_WORDS, dismissed).await;
         let _ = timeout(LAST_WORDS, async { while self.tunnel_tasks.join_next().await.is_some() {} }).await;
     }
 }
@@ -371,24 +463,6 @@ async fn stream(connector: Connector, fetch: FetchId, request: Fetch, events: mp
     }
 }
 
-async fn serve_control(server: ipc::Server, urgent: mpsc::UnboundedSender<Input>) {
-    server
-        .serve(move |line| {
-            let urgent = urgent.clone();
-            async move {
-                let Ok(command) = serde_json::from_slice(&line) else {
-                    return Bytes::from_static(br#"{"ok":false,"error":"not a command"}"#);
-                };
-                let (answer, answered) = oneshot::channel();
-                let _ = urgent.send(Input::Ask(command, answer));
-                answered
-                    .await
-                    .unwrap_or_else(|_| Bytes::from_static(br#"{"ok":false,"error":"the agent is stopping"}"#))
-            }
-        })
-        .await;
-}
-
 fn connector(config: &AgentConfig) -> Result<Connector, AgentError> {
     let path = config.ca_file.as_deref().map(PathBuf::from);
     Connector::from_environment(path.as_deref())
@@ -428,5 +502,5 @@ pub fn host_name() -> String {
 
 /// Events of servers that wait for the machine: lines may be large, so not many.
 const STREAM_EVENTS: usize = 16;
-/// How long the closing handshake of the tunnel may take when the agent ends.
+/// How long the closing handshake of the tunnel may take when the agent ends, and how long the farewell to sessions.
 const LAST_WORDS: Duration = Duration::from_millis(1500);

@@ -18,7 +18,9 @@ pub(crate) fn open(url: &str) {
     }
 }
 
-fn has_screen() -> bool {
+/// Whether a browser can be shown here.
+#[must_use]
+pub fn has_screen() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     cfg!(target_os = "macos") || set("DISPLAY") || set("WAYLAND_DISPLAY")
 }

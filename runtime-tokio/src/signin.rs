@@ -15,6 +15,8 @@ use crate::files::TokenFile;
 use crate::net::Connector;
 use crate::{browser, fetch};
 
+pub use crate::browser::has_screen;
+
 /// Which sign-in.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::Exit;
 use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::daemon::Kind;
 use tunnel_core::http::fetch::{Fetch, Fetched};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
@@ -121,6 +122,8 @@ impl World {
             person: Person::Absent,
             read_config: Box::new(move || Ok(agent_config(port))),
             guard: std::env::current_exe().ok(),
+            kind: Kind::Foreground,
+            grace: Duration::ZERO,
         };
         let agent = tokio::spawn(async move { agent::run(options, asked).await.expect("starts") });
         Self { dir: dir.to_owned(), relay: Some(relay), tokens, port, agent, signals }

@@ -28,7 +28,12 @@ pub fn run(home: &Path, config: &Value, args: &[&str]) -> Output {
 }
 
 fn command(home: &Path, config: &Value, args: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    command_of(&program(), home, config, args)
+}
+
+/// Another build of the program, with that home directory and configuration.
+pub fn command_of(program: &Path, home: &Path, config: &Value, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command
         .args(args)
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::daemon::Kind;
 use tunnel_core::entropy;
 use tunnel_core::limits;
 use tunnel_core::oauth::Role;
@@ -140,6 +141,8 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
         person: Person::Absent,
         read_config: Box::new(move || Ok(again.clone())),
         guard: None,
+        kind: Kind::Foreground,
+        grace: limits::DAEMON_GRACE,
     })
 }
 

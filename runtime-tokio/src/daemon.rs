@@ -1,0 +1,264 @@
+//! An agent's files, and the sessions on its socket.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tunnel_core::agent::machine::ControlCommand;
+use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Request, Settings};
+use tunnel_core::host::Machine;
+use tunnel_core::id::SessionId;
+use tunnel_core::limits;
+use tunnel_core::time::Now;
+
+use crate::files;
+use crate::ipc::{Connection, Server};
+
+/// Where the agent of one configuration has its files. Two configurations are two agents.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Where it listens for sessions and commands.
+    pub socket: PathBuf,
+    /// Its process id; locked while it runs.
+    pub pid: PathBuf,
+    /// Its log, when it runs as a daemon.
+    pub log: PathBuf,
+}
+
+impl Files {
+    /// Those of the configuration that comes from `source` (a path, or the text itself).
+    #[must_use]
+    pub fn new(config_dir: &Path, source: &str) -> Self {
+        let name = format!("agent-{}", files::short_hash(source.as_bytes()));
+        let run = config_dir.join("run");
+        Self {
+            socket: run.join(format!("{name}.sock")),
+            pid: run.join(format!("{name}.pid")),
+            log: config_dir.join("logs").join(format!("{name}.log")),
+        }
+    }
+}
+
+/// The claim to be the agent of a configuration: its pid file, locked. The system lets go of it when the process ends,
+/// however that ends, so that a pid file from before is never in the way.
+#[derive(Debug)]
+pub struct Claim {
+    file: File,
+    path: PathBuf,
+}
+
+impl Claim {
+    /// Takes the claim; `None` while another process has it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        if let Some(dir) = path.parent() {
+            files::private_dir(dir)?;
+        }
+        loop {
+            let mut options = OpenOptions::new();
+            let mut file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Whoever had the lock before may have removed the file, and a third may have made a new one.
+            if !is_at(&file, path) {
+                continue;
+            }
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())?;
+            return Ok(Some(Self { file, path: path.to_owned() }));
+        }
+    }
+
+    /// The process that the pid file names.
+    #[must_use]
+    pub fn owner(path: &Path) -> Option<u32> {
+        let mut text = String::new();
+        File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if is_at(&self.file, &self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    identity(file.metadata()).is_some_and(|own| identity(std::fs::metadata(path)) == Some(own))
+}
+
+/// What comes from a connection to the agent's socket.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Somebody connected; whom to say last words to.
+    Opened(SessionId, mpsc::UnboundedSender<Bytes>),
+    /// Somebody asks the machine.
+    Asked(SessionId, Command, oneshot::Sender<Bytes>),
+    /// Somebody asks the agent.
+    Ordered(ControlCommand, oneshot::Sender<Bytes>),
+    /// The connection closed.
+    Closed(SessionId),
+}
+
+/// Brings what comes on the socket, until dropped.
+pub(crate) async fn serve(server: Server, bring: impl Fn(Input) + Clone + Send + Sync + 'static) {
+    let next = AtomicU64::new(0);
+    server
+        .converse(limits::MAX_SESSIONS + COMMANDS, move |connection| {
+            talk(connection, SessionId(next.fetch_add(1, Ordering::Relaxed)), bring.clone())
+        })
+        .await;
+}
+
+async fn talk(mut connection: Connection, session: SessionId, bring: impl Fn(Input)) {
+    let (words, mut last_words) = mpsc::unbounded_channel();
+    bring(Input::Opened(session, words));
+    let talked = async {
+        loop {
+            let line = tokio::select! {
+                biased;
+                Some(words) = last_words.recv() => return connection.send(&words).await,
+                line = connection.receive() => line?,
+            };
+            let Some(line) = line else { return Ok(()) };
+            let (answer, answered) = oneshot::channel();
+            match serde_json::from_slice(&line) {
+                Ok(Request::Daemon(command)) => bring(Input::Asked(session, command, answer)),
+                Ok(Request::Agent(command)) => bring(Input::Ordered(command, answer)),
+                Err(_) => drop(answer.send(Bytes::from_static(NOT_A_COMMAND))),
+            }
+            connection.send(&answered.await.unwrap_or(Bytes::from_static(STOPPING))).await?;
+        }
+    };
+    let outcome: io::Result<()> = talked.await;
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "control connection ended");
+    }
+    bring(Input::Closed(session));
+}
+
+/// The machine with its connections.
+pub(crate) struct Sessions {
+    pub(crate) daemon: Daemon,
+    open: HashMap<SessionId, mpsc::UnboundedSender<Bytes>>,
+    asked: HashMap<SessionId, oneshot::Sender<Bytes>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { daemon: Daemon::new(settings), open: HashMap::new(), asked: HashMap::new() }
+    }
+
+    /// Somebody connected.
+    pub(crate) fn opened(&mut self, session: SessionId, words: mpsc::UnboundedSender<Bytes>) {
+        self.open.insert(session, words);
+    }
+
+    /// Somebody asks the machine.
+    pub(crate) fn asked(&mut self, session: SessionId, command: Command, answer: oneshot::Sender<Bytes>, now: Now) {
+        self.asked.insert(session, answer);
+        self.daemon.handle_event(Event::Asked { session, command }, now);
+    }
+
+    /// A connection closed.
+    pub(crate) fn closed(&mut self, session: SessionId, now: Now) {
+        self.open.remove(&session);
+        self.asked.remove(&session);
+        self.daemon.handle_event(Event::Closed { session }, now);
+    }
+
+    /// Whether a connection is open.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The next order that is not only for a connection.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        while let Some(action) = self.daemon.poll_action() {
+            match action {
+                Action::Answer { session, answer } => self.answer(session, &answer),
+                Action::Dismiss(farewell) => self.dismiss(&farewell),
+                action @ (Action::ReadOwner | Action::StopAgent) => return Some(action),
+            }
+        }
+        None
+    }
+
+    fn answer(&mut self, session: SessionId, answer: &Answer) {
+        if let Some(asker) = self.asked.remove(&session) {
+            let json = serde_json::to_vec(answer).expect("an answer is made of strings and numbers");
+            let _ = asker.send(json.into());
+        }
+    }
+
+    fn dismiss(&self, farewell: &Farewell) {
+        let json = Bytes::from(serde_json::to_vec(farewell).expect("last words are made of strings"));
+        for session in self.open.values() {
+            let _ = session.send(json.clone());
+        }
+    }
+}
+
+const STOPPING: &[u8] = br#"{"ok":false,"error":"the agent is stopping"}"#;
+const NOT_A_COMMAND: &[u8] = br#"{"ok":false,"error":"not a command"}"#;
+/// Places for commands beside the sessions: people and scripts ask one at a time.
+const COMMANDS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn claim_is_one_processes_and_names_it() {
+        let dir = TempDir::new();
+        let path = dir.path().join("run/agent.pid");
+        let claim = Claim::take(&path).expect("takes").expect("is free");
+        assert_eq!(Claim::owner(&path), Some(std::process::id()));
+        assert!(Claim::take(&path).expect("looks").is_none());
+        drop(claim);
+        assert!(!path.exists());
+        assert_eq!(Claim::owner(&path), None);
+    }
+
+    #[test]
+    fn stale_pid_file_is_replaced() {
+        let dir = TempDir::new();
+        let path = dir.path().join("agent.pid");
+        std::fs::write(&path, "4194304999\n and more of what was there before").expect("writes");
+        let _claim = Claim::take(&path).expect("takes").expect("is free");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn claim_that_was_taken_over_leaves_the_new_owners_file() {
+        let dir = TempDir::new();
+        let path = dir.path().join("agent.pid");
+        let orphan = Claim::take(&path).expect("takes").expect("is free");
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, "1\n").expect("another's");
+        drop(orphan);
+        assert_eq!(Claim::owner(&path), Some(1));
+    }
+
+    #[test]
+    fn two_configurations_have_files_of_their_own() {
+        let (one, other) = (Files::new(Path::new("/c"), "a"), Files::new(Path::new("/c"), "b"));
+        assert!(one.socket != other.socket && one.pid != other.pid && one.log != other.log);
+    }
+}

@@ -1,0 +1,384 @@
+//! The driver of the stub: stdio, and the way to the agent; that way alone for `start`.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tunnel_core::daemon::{self, Answer};
+use tunnel_core::host::Machine;
+use tunnel_core::limits;
+use tunnel_core::stub::link::{self, Link, Standing};
+use tunnel_core::stub::{Action, Event, Settings, Stub};
+use tunnel_core::time::Deadline;
+
+use crate::clock::Clock;
+use crate::daemon::{Claim, Files};
+use crate::entropy::OsEntropy;
+use crate::files::TokenFile;
+use crate::ipc::{self, Connection};
+use crate::lines::{Line, Lines};
+use crate::signin;
+
+/// The way to one configuration's agent.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The agent's files.
+    pub files: Files,
+    /// How the machine is signed in; `None`: with a minted token.
+    pub signin: Option<signin::Options>,
+    /// The program to start as an agent.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// What is added to its environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+/// Runs a stub on stdin and stdout until stdin ends or `stop` does.
+///
+/// # Errors
+/// What the system says when stdout cannot be written.
+pub async fn run(settings: Settings, way: Way, stop: impl Future<Output = ()>) -> io::Result<()> {
+    let clock = Clock::new();
+    let mut stub = Stub::new(settings, Box::new(OsEntropy::new()));
+    let (happened, mut events) = mpsc::unbounded_channel();
+    let socket = way.files.socket.clone();
+    let bring = happened.clone();
+    let mut liaison = Liaison::new(way, move |event| drop(bring.send(Event::Link(event))));
+    let mut lines = read_stdin()?;
+    let (output, written) = write_stdout()?;
+    stub.handle_event(Event::Begun, clock.now());
+    tokio::pin!(stop);
+    'serving: loop {
+        while let Some(action) = stub.poll_action() {
+            match action {
+                Action::Link(action) => liaison.carry_out(action),
+                Action::AskStatus { job } => {
+                    let (socket, happened) = (socket.clone(), happened.clone());
+                    tokio::spawn(async move {
+                        let outcome = status(&socket).await.map_err(|error| error.to_string());
+                        let _ = happened.send(Event::Status { job, outcome });
+                    });
+                }
+                // An editor that does not read is not read either.
+                Action::Write(line) => tokio::select! {
+                    sent = output.send(line) => if sent.is_err() { break 'serving },
+                    () = &mut stop => break 'serving,
+                },
+                Action::Exit => break 'serving,
+            }
+        }
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(event) = events.recv() => stub.handle_event(event, clock.now()),
+            () = due(stub.poll_timeout(), clock) => stub.handle_timeout(clock.now()),
+            Some(event) = lines.recv() => stub.handle_event(event, clock.now()),
+        }
+    }
+    drop(output);
+    timeout(LAST_LINES, written).await.unwrap_or(Ok(Ok(()))).unwrap_or(Ok(()))
+}
+
+/// An agent that runs and stays.
+#[derive(Debug)]
+pub struct Started {
+    /// What it says of itself.
+    pub answer: Answer,
+    /// Whether it was started now.
+    pub new: bool,
+}
+
+/// Why there is no agent, for people.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// A person must sign in.
+    NeedsLogin(String),
+    /// Something else.
+    Failed(String),
+}
+
+/// Starts the agent, unless it runs, and has it stay.
+///
+/// # Errors
+/// How it stands instead.
+pub async fn start(mut settings: link::Settings, way: Way) -> Result<Started, NotStarted> {
+    settings.keep = true;
+    let clock = Clock::new();
+    let give_up = Instant::now() + START_WITHIN;
+    let mut link = Link::new(settings, Box::new(OsEntropy::new()));
+    let (happened, mut events) = mpsc::unbounded_channel();
+    let mut liaison = Liaison::new(way, move |event| drop(happened.send(event)));
+    let (mut last, mut new) = (None, false);
+    link.handle_event(link::Event::Begun, clock.now());
+    loop {
+        while let Some(action) = link.poll_action() {
+            new |= action == link::Action::Start;
+            liaison.carry_out(action);
+        }
+        match (link.standing(), &last) {
+            (Standing::Attached, Some(answer)) => return Ok(Started { answer: Answer::clone(answer), new }),
+            (Standing::NeedsLogin(reason), _) => return Err(NotStarted::NeedsLogin(reason.to_owned())),
+            (Standing::Refused(reason), _) => return Err(NotStarted::Failed(reason.to_owned())),
+            (Standing::Troubled(reason), _) if Instant::now() >= give_up => {
+                return Err(NotStarted::Failed(reason.to_owned()));
+            }
+            // A person at a browser takes as long as it takes.
+            (Standing::SigningIn | Standing::Troubled(_) | Standing::Coming, _)
+            | (Standing::Attached | Standing::Stopped, _) => {}
+        }
+        tokio::select! {
+            Some(event) = events.recv() => {
+                if let link::Event::Answered(answer) = &event {
+                    last = Some(answer.clone());
+                }
+                link.handle_event(event, clock.now());
+            }
+            () = due(link.poll_timeout(), clock) => link.handle_timeout(clock.now()),
+        }
+    }
+}
+
+/// Carries out what a link orders.
+struct Liaison {
+    way: Arc<Way>,
+    bring: Arc<dyn Fn(link::Event) + Send + Sync>,
+    session: Option<AbortHandle>,
+}
+
+impl Liaison {
+    fn new(way: Way, bring: impl Fn(link::Event) + Send + Sync + 'static) -> Self {
+        Self { way: Arc::new(way), bring: Arc::new(bring), session: None }
+    }
+
+    fn carry_out(&mut self, action: link::Action) {
+        let (way, bring) = (Arc::clone(&self.way), Arc::clone(&self.bring));
+        match action {
+            link::Action::Attach { keep } => {
+                self.close_session();
+                let task = tokio::spawn(async move { attach(&way, keep, &*bring).await });
+                self.session = Some(task.abort_handle());
+            }
+            link::Action::Retire => {
+                self.close_session();
+                tokio::spawn(async move {
+                    let outcome = command(&way.files.socket, &daemon::Command::Retire { version: version() }).await;
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "the older agent was not asked");
+                    }
+                });
+            }
+            link::Action::Start => match spawn(&way) {
+                Ok(mut child) => {
+                    tokio::spawn(async move {
+                        let needs_login = child.wait().await.is_ok_and(|status| status.code() == Some(NEEDS_LOGIN));
+                        bring(link::Event::StartEnded { needs_login });
+                    });
+                }
+                Err(error) => {
+                    let reason = format!("cannot start {}: {error}", way.program.display());
+                    bring(link::Event::StartFailed { reason });
+                }
+            },
+            link::Action::SignIn => {
+                tokio::spawn(async move { bring(link::Event::SignedIn(sign_in(&way).await)) });
+            }
+        }
+    }
+
+    fn close_session(&mut self) {
+        if let Some(task) = self.session.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Liaison {
+    fn drop(&mut self) {
+        self.close_session();
+    }
+}
+
+/// Asks for a session, and stays in it until it ends.
+async fn attach(way: &Way, keep: bool, bring: &(dyn Fn(link::Event) + Send + Sync)) {
+    match timeout(ATTACH_WITHIN, open_session(&way.files.socket, keep)).await {
+        Ok(Ok((mut connection, answer))) => {
+            let open = answer.ok;
+            bring(link::Event::Answered(answer));
+            if open {
+                let words = connection.receive().await.ok().flatten();
+                bring(link::Event::Lost(words.and_then(|words| serde_json::from_slice(&words).ok())));
+            }
+        }
+        Ok(Err(error)) if is_nobody(&error) => {
+            let credentials = credentials(way);
+            bring(link::Event::Nobody { credentials });
+        }
+        Ok(Err(error)) => bring(link::Event::Failed { reason: format!("cannot reach the agent: {error}") }),
+        Err(_) => bring(link::Event::Failed { reason: "the agent does not answer".into() }),
+    }
+}
+
+async fn open_session(socket: &Path, keep: bool) -> io::Result<(Connection, Answer)> {
+    let mut connection = Connection::open(socket).await?;
+    let command = daemon::Command::Attach { version: version(), keep };
+    let answer = connection.ask(&json(&command)).await?;
+    Ok((connection, serde_json::from_slice(&answer)?))
+}
+
+/// Asks the agent's machine something.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` when no agent runs; otherwise what went wrong.
+pub async fn command(socket: &Path, command: &daemon::Command) -> io::Result<Answer> {
+    let answer = ipc::request(socket, &json(command)).await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+async fn status(socket: &Path) -> io::Result<Bytes> {
+    ipc::request(socket, br#"{"command":"status"}"#).await
+}
+
+/// Whether no agent runs, or only one that is just ending.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Tells the cached tokens from other ones, without reading them.
+fn credentials(way: &Way) -> Option<u64> {
+    let Some(signin) = &way.signin else { return Some(0) };
+    let tokens = TokenFile::new(&signin.config_dir, &signin.relay);
+    let found = std::fs::metadata(tokens.path()).ok()?;
+    let parts = [found.ino(), found.len(), found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned()];
+    Some(parts.into_iter().fold(0, |sum: u64, part| sum.wrapping_mul(31).wrapping_add(part)))
+}
+
+/// Signs in, one stub at a time: the others wait, and then find the tokens.
+async fn sign_in(way: &Way) -> Result<(), String> {
+    let Some(options) = &way.signin else { return Ok(()) };
+    let before = credentials(way);
+    let path = TokenFile::new(&options.config_dir, &options.relay).path().with_extension("lock");
+    let lock = loop {
+        match Claim::take(&path) {
+            Ok(Some(lock)) => break lock,
+            Ok(None) => sleep(SIGNIN_POLL).await,
+            Err(error) => return Err(format!("cannot use {}: {error}", path.display())),
+        }
+    };
+    let now = credentials(way);
+    let outcome = if now.is_some() && now != before {
+        Ok(())
+    } else {
+        signin::login(options).await.map_err(|failure| failure.to_string())
+    };
+    drop(lock);
+    outcome
+}
+
+/// Starts an agent. It detaches itself: see [`crate::log::detach`].
+fn spawn(way: &Way) -> io::Result<tokio::process::Child> {
+    Command::new(&way.program)
+        .args(&way.args)
+        .envs(way.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // Until its log is open; what it cannot write there is for the editor's.
+        .stderr(Stdio::inherit())
+        .kill_on_drop(false)
+        .spawn()
+}
+
+async fn due(deadline: Option<Deadline>, clock: Clock) {
+    match deadline {
+        Some(deadline) => sleep_until(clock.to_host(deadline.at)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads stdin on a thread of its own: it is shared with whoever started this, so it must not be made non-blocking, and
+/// a read that never ends must not hold up the end of the process.
+fn read_stdin() -> io::Result<mpsc::Receiver<Event>> {
+    let (bring, lines) = mpsc::channel(16);
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let mut cutter = Lines::new(limits::MAX_BODY);
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; READ];
+        let event = |line| match line {
+            Line::Whole(line) => Event::Line(line),
+            Line::TooLong { .. } => Event::LineTooLong,
+        };
+        loop {
+            match stdin.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => cutter.space().extend_from_slice(buffer.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            }
+            while let Some(line) = cutter.next() {
+                if bring.blocking_send(event(line)).is_err() {
+                    return;
+                }
+            }
+        }
+        if let Some(line) = cutter.finish() {
+            let _ = bring.blocking_send(event(line));
+        }
+        let _ = bring.blocking_send(Event::InputEnded);
+    })?;
+    Ok(lines)
+}
+
+type Written = tokio::sync::oneshot::Receiver<io::Result<()>>;
+
+/// Writes stdout on a thread of its own, for the same reasons.
+fn write_stdout() -> io::Result<(mpsc::Sender<Bytes>, Written)> {
+    let (output, mut lines) = mpsc::channel::<Bytes>(16);
+    let (done, written) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("stdout".into()).spawn(move || {
+        let mut stdout = io::stdout().lock();
+        let mut outcome = Ok(());
+        while let (Ok(()), Some(line)) = (&outcome, lines.blocking_recv()) {
+            outcome = stdout.write_all(&line).and_then(|()| stdout.flush());
+        }
+        let _ = done.send(outcome);
+    })?;
+    Ok((output, written))
+}
+
+fn json(command: &daemon::Command) -> Vec<u8> {
+    serde_json::to_vec(command).expect("a command is made of strings")
+}
+
+fn version() -> String {
+    env!("CARGO_PKG_VERSION").into()
+}
+
+/// The exit code of an agent that needs a sign-in, as `--help` documents it.
+const NEEDS_LOGIN: i32 = 3;
+/// How long an agent may take to answer a session: it does so at once, or hangs.
+const ATTACH_WITHIN: Duration = Duration::from_secs(5);
+/// How long `start` tries.
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks whether another stub's sign-in is over.
+const SIGNIN_POLL: Duration = Duration::from_millis(250);
+/// How long the last answers may take to be read.
+const LAST_LINES: Duration = Duration::from_secs(5);
+/// What is read at once.
+const READ: usize = 16 * 1024;
