@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tunnel_core::secret::Secret;
+use tunnel_core::signin::predecessor;
 
 /// Makes `dir` and its parents, 0700 each where they are new; `dir` itself is narrowed to 0700 if it was wider.
 ///
@@ -90,6 +91,9 @@ pub fn short_hash(data: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     path: PathBuf,
+    /// What an agent before 2.0 left, and the relay it belongs to.
+    old: Option<PathBuf>,
+    relay: String,
 }
 
 impl TokenFile {
@@ -99,7 +103,11 @@ impl TokenFile {
         let host = relay.split_once("://").map_or(relay, |(_, rest)| rest);
         // The scheme is part of the identity: a token got over https never goes to http.
         let name = if relay.starts_with("http://") { format!("{host}+http") } else { host.to_owned() };
-        Self { path: config_dir.join("tokens").join(format!("{}.json", file_name(&name))) }
+        Self {
+            path: config_dir.join("tokens").join(format!("{}.json", file_name(&name))),
+            old: predecessor::file_name(relay).map(|name| config_dir.join(name)),
+            relay: relay.to_owned(),
+        }
     }
 
     /// Where it is.
@@ -108,28 +116,38 @@ impl TokenFile {
         &self.path
     }
 
-    /// Its content, `None` when there is none.
+    /// Its content, `None` when there is none. The first time that is what an agent before 2.0 left, copied.
     ///
     /// # Errors
     /// For people: what failed and where.
     pub fn load(&self) -> Result<Option<Bytes>, String> {
         let found = read(&self.path, MAX_TOKEN_FILE).map_err(|error| self.explain("read", &error))?;
-        Ok(found.map(Bytes::from))
+        Ok(found.map(Bytes::from).or_else(|| self.adopt()))
     }
 
-    /// Replaces it; `None` removes it.
+    /// Replaces it; `None` empties it, so that nothing is copied into it again.
     ///
     /// # Errors
     /// For people: what failed and where.
     pub fn save(&self, tokens: Option<&Secret>) -> Result<(), String> {
-        match tokens {
-            Some(tokens) => {
-                let dir = self.path.parent().map_or(Ok(()), private_dir);
-                dir.and_then(|()| replace(&self.path, tokens.expose().as_bytes()))
-                    .map_err(|error| self.explain("write", &error))
-            }
-            None => remove(&self.path).map_err(|error| self.explain("remove", &error)),
+        let content = tokens.map_or("", Secret::expose).as_bytes();
+        let dir = self.path.parent().map_or(Ok(()), private_dir);
+        dir.and_then(|()| replace(&self.path, content)).map_err(|error| self.explain("write", &error))
+    }
+
+    /// Copies what of the old file is of use. The old file is left to the old agent.
+    fn adopt(&self) -> Option<Bytes> {
+        let path = self.old.as_ref()?;
+        let old = read(path, MAX_TOKEN_FILE).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "cannot read the tokens of an older agent");
+            None
+        })?;
+        let tokens = predecessor::adopt(&old, &self.relay)?;
+        match self.save(Some(&tokens)) {
+            Ok(()) => tracing::info!(path = %path.display(), "took over the sign-in of an older agent"),
+            Err(reason) => tracing::warn!(reason, "cannot copy the tokens of an older agent"),
         }
+        Some(Bytes::copy_from_slice(tokens.expose().as_bytes()))
     }
 
     fn explain(&self, what: &str, error: &io::Error) -> String {
@@ -208,8 +226,21 @@ mod tests {
         one.save(Some(&Secret::new("tokens"))).expect("saves");
         assert_eq!(other.load(), Ok(None));
         assert_eq!(one.load(), Ok(Some(Bytes::from_static(b"tokens"))));
-        one.save(None).expect("removes");
-        one.save(None).expect("removes nothing");
-        assert_eq!(one.load(), Ok(None));
+    }
+
+    #[test]
+    fn old_tokens_are_copied_once_and_left_alone() {
+        let dir = TempDir::new();
+        let old = dir.path().join("tokens-relay.example.json");
+        let content = r#"{"accessToken":"a","expiresAt":5,"clientId":"mcp-local-tunnel-agent"}"#;
+        fs::write(&old, content).expect("writes");
+        let tokens = TokenFile::new(dir.path(), "https://relay.example");
+        let copied = tokens.load().expect("reads").expect("copied");
+        assert_eq!(fs::read(tokens.path()).expect("is there"), copied);
+        assert_eq!(fs::metadata(tokens.path()).expect("is there").permissions().mode() & 0o777, 0o600);
+
+        tokens.save(None).expect("empties");
+        assert_eq!(tokens.load(), Ok(Some(Bytes::new())), "signed out stays signed out");
+        assert_eq!(fs::read_to_string(&old).expect("is there"), content);
     }
 }

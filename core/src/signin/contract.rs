@@ -65,9 +65,11 @@ impl fmt::Debug for Event {
 /// What the agent's sign-in orders.
 #[derive(Debug)]
 pub enum Action {
-    /// Read the cached tokens (0600 file of this relay), then bring [`Event::Loaded`].
+    /// Read the cached tokens (0600 file of this relay), then bring [`Event::Loaded`]. If that file never was, what
+    /// [`predecessor`](super::predecessor) makes of an old one is copied into it first.
     Load,
-    /// Replace the cached tokens atomically, 0600 in a 0700 directory; `None` removes the file.
+    /// Replace the cached tokens atomically, 0600 in a 0700 directory; `None` leaves an empty file: the
+    /// sign-in was ended here.
     Save(Option<Secret>),
     /// Make a request to the relay.
     Fetch {

@@ -5,6 +5,7 @@
 
 pub mod contract;
 pub mod machine;
+pub mod predecessor;
 
 mod callback;
 mod metadata;

@@ -51,11 +51,13 @@ impl Tokens {
         if file.issuer != relay || file.client_id != CLIENT_ID {
             return None;
         }
-        Some(Self {
-            access: secret(&file.access_token)?,
-            refresh: file.refresh_token.and_then(|text| secret(&text)),
-            expires: UnixTime::from_millis(file.expires_at),
-        })
+        Self::new(&file.access_token, file.refresh_token.as_deref(), file.expires_at)
+    }
+
+    /// Tokens as a file has them, if they can be used; `expires` in milliseconds since 1970.
+    pub(super) fn new(access: &str, refresh: Option<&str>, expires: u64) -> Option<Self> {
+        let (access, refresh) = (secret(access)?, refresh.and_then(secret));
+        Some(Self { access, refresh, expires: UnixTime::from_millis(expires) })
     }
 
     /// The file's new content.
