@@ -229,6 +229,10 @@ pub const RELIST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How long a whole stop may take: both steps, and a moment for the system to bury the dead.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// Restarts that a relay may have done within [`RELAY_RESTARTS_WINDOW`]: a person tries a few times.
+pub const RELAY_RESTARTS: usize = 6;
+/// See [`RELAY_RESTARTS`].
+pub const RELAY_RESTARTS_WINDOW: Duration = Duration::from_secs(60);
 /// Restarts that were asked for while the configuration is being read.
 pub const MAX_PENDING_RESTARTS: usize = 64;
 

@@ -21,6 +21,7 @@ use tunnel_core::signin::machine::Person;
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
 
+use crate::backlog::{Backlog, Ticket};
 use crate::clock::Clock;
 use crate::daemon::{self, Claim, Files, Sessions};
 use crate::entropy::OsEntropy;
@@ -177,6 +178,8 @@ enum Input {
     Session(daemon::Input),
     /// Who owns the pid file.
     Owner(Option<u32>),
+    /// What the relay said, which is listened to no faster than it is heard here.
+    Tunnel(Event, Ticket),
 }
 
 struct Driver {
@@ -272,6 +275,10 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.hand(event),
+            Input::Tunnel(event, ticket) => {
+                self.hand(event);
+                drop(ticket);
+            }
             Input::Session(daemon::Input::Opened(session, words)) => self.sessions.opened(session, words),
             Input::Session(daemon::Input::Asked(session, command, answer)) => {
                 self.sessions.asked(session, command, answer, self.clock.now());
@@ -383,13 +390,14 @@ impl Driver {
                     let settings = TunnelSettings { side: Side::Agent, dialect, hello };
                     let connection = Connection::new(settings, clock.now());
                     ending.bring(Event::Dialed { conn, dialect });
+                    let backlog = Backlog::default();
                     let bring = |events: std::vec::Drain<'_, tunnel::Event>| {
                         for event in events {
                             ending.told |= matches!(event, tunnel::Event::Closed(_));
-                            ending.bring(Event::Tunnel { conn, event });
+                            let _ = ending.urgent.send(Input::Tunnel(Event::Tunnel { conn, event }, backlog.ticket()));
                         }
                     };
-                    ws::pump(socket, connection, &commands, clock, bring).await;
+                    ws::pump(socket, connection, &commands, clock, |cx| backlog.poll_room(cx), bring).await;
                 }
                 Err(error) => {
                     ending.told = true;

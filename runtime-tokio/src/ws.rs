@@ -26,19 +26,30 @@ use crate::net::{Connector, Stream, Target};
 use crate::queue::Queue;
 
 /// Runs `connection` over `socket` until the tunnel is over: reads messages, carries out `commands` in order, brings
-/// events to `on_events`, and asks for the next message to send only while the socket takes one. Closes `commands`.
+/// events to `on_events`, and asks for the next message to send only while the socket takes one. It reads only while
+/// `room` is ready. Closes `commands`.
 pub async fn pump<S>(
     mut socket: WebSocketStream<S>,
     connection: Connection,
     commands: &Queue<Command>,
     clock: Clock,
+    room: impl FnMut(&mut Context<'_>) -> Poll<()>,
     on_events: impl FnMut(std::vec::Drain<'_, Event>),
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timer = pin!(sleep_until(clock.to_host(clock.now().instant)));
-    let mut pump =
-        Pump { socket: &mut socket, connection, commands, clock, on_events, events: Vec::new(), timer, broken: false };
+    let mut pump = Pump {
+        socket: &mut socket,
+        connection,
+        commands,
+        clock,
+        room,
+        on_events,
+        events: Vec::new(),
+        timer,
+        broken: false,
+    };
     std::future::poll_fn(|cx| pump.poll(cx)).await;
     let broken = pump.broken;
     commands.close();
@@ -53,11 +64,12 @@ pub async fn pump<S>(
     }
 }
 
-struct Pump<'a, S, F> {
+struct Pump<'a, S, R, F> {
     socket: &'a mut WebSocketStream<S>,
     connection: Connection,
     commands: &'a Queue<Command>,
     clock: Clock,
+    room: R,
     on_events: F,
     /// What one step brought, handed over together: one lock for all of them.
     events: Vec<Event>,
@@ -66,9 +78,10 @@ struct Pump<'a, S, F> {
     broken: bool,
 }
 
-impl<S, F> Pump<'_, S, F>
+impl<S, R, F> Pump<'_, S, R, F>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    R: FnMut(&mut Context<'_>) -> Poll<()>,
     F: FnMut(std::vec::Drain<'_, Event>),
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -100,7 +113,7 @@ where
     /// may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         for _ in 0..READS_AT_ONCE {
-            if self.broken {
+            if self.broken || (self.room)(cx).is_pending() {
                 return false;
             }
             match Pin::new(&mut *self.socket).poll_next(cx) {
@@ -319,8 +332,15 @@ mod tests {
             let (brought, events) = mpsc::unbounded_channel();
             let queue = commands.clone();
             tokio::spawn(async move {
-                pump(socket, connection, &queue, clock, |events| events.for_each(|event| drop(brought.send(event))))
-                    .await;
+                pump(
+                    socket,
+                    connection,
+                    &queue,
+                    clock,
+                    |_| Poll::Ready(()),
+                    |events| events.for_each(|event| drop(brought.send(event))),
+                )
+                .await;
             });
             Self { commands, events }
         }

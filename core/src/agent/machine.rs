@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn};
 use super::cx::{Cx, Slot, Timer};
+use super::restraint::Restraint;
 use super::routing::Routes;
 use super::server::{Server, people};
 use super::status;
@@ -52,6 +53,8 @@ pub struct Agent {
     restarts: Vec<Restart>,
     /// When a changed network was last a reason to look at the tunnel.
     network_seen: Option<Instant>,
+    /// How often the relay may have servers restarted.
+    relay_restarts: Restraint,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +116,7 @@ impl Agent {
             catalog: Catalog::default(),
             restarts: Vec::new(),
             network_seen: None,
+            relay_restarts: Restraint::new(limits::RELAY_RESTARTS, limits::RELAY_RESTARTS_WINDOW),
         };
         for name in agent.config.servers.keys().cloned().collect::<Vec<_>>() {
             agent.add_server(name);

@@ -7,6 +7,7 @@
 pub mod contract;
 mod cx;
 pub mod machine;
+mod restraint;
 mod routing;
 mod server;
 pub mod status;

@@ -62,12 +62,18 @@ pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, &'stati
     }
     let revocation = document.revocation_endpoint.map(|url| own(&url, settings)).transpose()?;
     Ok(Metadata {
-        authorization: own(&document.authorization_endpoint, settings)?,
+        authorization: own(&document.authorization_endpoint, settings).and_then(plain)?,
         token: own(&document.token_endpoint, settings)?.to_string(),
         revocation: revocation.map(String::from),
         promises_iss: document.authorization_response_iss_parameter_supported,
         issuer: document.issuer,
     })
+}
+
+/// The URL, if it has nothing that a shell would read: what opens browsers is often a script of somebody's.
+fn plain(url: Url) -> Result<Url, &'static str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/:%?=&+[]".contains(c);
+    if url.as_str().chars().all(is_plain) { Ok(url) } else { Err("an endpoint has characters that none needs") }
 }
 
 /// An endpoint on the relay's own origin: tokens go nowhere else, and the browser is sent nowhere else.
@@ -129,6 +135,21 @@ mod tests {
             ("authorization_endpoint", json!("https://u@relay.example/a"), "an endpoint is not a URL"),
             ("authorization_endpoint", json!("/authorize"), "an endpoint is not a URL"),
             ("revocation_endpoint", json!("https://evil.example/"), "an endpoint is on another server"),
+            (
+                "authorization_endpoint",
+                json!("https://relay.example/$(id)"),
+                "an endpoint has characters that none needs",
+            ),
+            (
+                "authorization_endpoint",
+                json!("https://relay.example/a;id"),
+                "an endpoint has characters that none needs",
+            ),
+            (
+                "authorization_endpoint",
+                json!("https://relay.example/?a=$(b)"),
+                "an endpoint has characters that none needs",
+            ),
             ("code_challenge_methods_supported", json!(["plain"]), "it does not support PKCE with S256"),
             ("code_challenge_methods_supported", json!([]), "it does not support PKCE with S256"),
         ];

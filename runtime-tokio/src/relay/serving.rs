@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_tungstenite::tokio::TokioAdapter;
@@ -237,14 +238,21 @@ impl Serving {
         };
         self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));
         let mut ending = Ending { serving: &self, index, conn, told: false };
-        ws::pump(socket, connection, &commands, self.clock, |events| {
-            self.drive_shard(index, |rooms, now| {
-                for event in events {
-                    ending.told |= matches!(event, tunnel::Event::Closed(_));
-                    rooms.heard(conn, event, now);
-                }
-            });
-        })
+        ws::pump(
+            socket,
+            connection,
+            &commands,
+            self.clock,
+            |_| Poll::Ready(()),
+            |events| {
+                self.drive_shard(index, |rooms, now| {
+                    for event in events {
+                        ending.told |= matches!(event, tunnel::Event::Closed(_));
+                        rooms.heard(conn, event, now);
+                    }
+                });
+            },
+        )
         .await;
     }
 

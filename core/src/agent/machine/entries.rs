@@ -96,8 +96,13 @@ impl Agent {
     /// Makes the servers those of `config`. Returns the names of those that changed.
     fn apply(&mut self, config: AgentConfig) -> BTreeSet<String> {
         let mut touched = BTreeSet::new();
-        if (&config.relay, &config.name, &config.token) != (&self.config.relay, &self.config.name, &self.config.token) {
-            tracing::warn!("relay, name and token are read at the start alone: start the agent again to use new ones");
+        let at_start = |config: &AgentConfig| {
+            (config.relay.clone(), config.name.clone(), config.token.clone(), config.ca_file.clone())
+        };
+        if at_start(&config) != at_start(&self.config) {
+            tracing::warn!(
+                "relay, name, token and caFile are read at the start alone: start the agent again to use new ones"
+            );
         }
         for name in self.names.keys().filter(|name| !config.servers.contains_key(*name)).cloned().collect::<Vec<_>>() {
             self.remove_server(&name);

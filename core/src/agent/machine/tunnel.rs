@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{Action, Agent, Phase};
 use crate::agent::cx::{Report, RequestId, Slot};
+use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
 use crate::agent::server::{Server, people};
 use crate::agent::status;
@@ -38,7 +39,7 @@ impl Agent {
                     self.cancel(request, route, &reason);
                 }
             }
-            tunnel::Event::Restart { server } => self.restart(server, None),
+            tunnel::Event::Restart { server } => self.restart_for_relay(server),
             tunnel::Event::RoundTrip { micros } => self.uplink.round_trip(micros),
             tunnel::Event::GoAway => tracing::info!("the relay is about to close the tunnel"),
             tunnel::Event::Closed(close) => {
@@ -54,6 +55,15 @@ impl Agent {
             | tunnel::Event::Answer { .. }
             | tunnel::Event::Data { .. }
             | tunnel::Event::Notice { .. } => tracing::debug!("word that only an agent says dropped"),
+        }
+    }
+
+    /// People ask for a restart now and then; a relay that asks without end would keep every server from its work.
+    fn restart_for_relay(&mut self, server: Option<String>) {
+        match self.relay_restarts.ask(self.cx.now.instant) {
+            Leave::Granted => self.restart(server, None),
+            Leave::Refused => tracing::warn!("the relay wants restarts too often: left out for a while"),
+            Leave::RefusedAgain => {}
         }
     }
 

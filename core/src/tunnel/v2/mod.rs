@@ -35,6 +35,8 @@ pub(super) struct V2 {
     ours: Hello,
     /// What the peer told; nothing else is taken before it.
     peer: Option<Hello>,
+    /// Whether the peer said that it is about to close.
+    leaving: bool,
     streams: BTreeMap<u32, Stream>,
     /// The highest number that was opened.
     highest: u32,
@@ -63,6 +65,7 @@ impl V2 {
             control: VecDeque::from([Frame::Hello(hello.clone())]),
             ours: hello,
             peer: None,
+            leaving: false,
             streams: BTreeMap::new(),
             highest: 0,
             pong: None,
@@ -160,7 +163,10 @@ impl V2 {
                 Ok(())
             }
             Frame::GoAway => {
-                cx.events.push_back(Event::GoAway);
+                // Once is enough.
+                if !core::mem::replace(&mut self.leaving, true) {
+                    cx.events.push_back(Event::GoAway);
+                }
                 Ok(())
             }
             frame => match self.side {
