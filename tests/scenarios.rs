@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tunnel_core::agent::machine::Event as AgentEvent;
-use tunnel_core::config::Naming;
+use tunnel_core::config::{Isolation, Life, Naming};
 use tunnel_core::limits;
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
@@ -399,9 +399,67 @@ fn server_that_dies_answers_its_calls_and_comes_back() {
     let reply = world.finish(waiting);
     assert!(reply.ended_at - died < 1_000_000);
     assert!(error_of(&reply.answer().expect("answered")).contains("tools"));
-    world.run(5 * SECOND);
-    assert!(client.call_now(&mut world, "tools__echo", &json!({})).get("result").is_some());
+    let next = client.call_now(&mut world, "tools__echo", &json!({}));
+    assert!(next.get("result").is_some(), "it waited for the restart: {next}");
     assert_eq!(world.look(laptop).spawned["tools"], 2);
+}
+
+#[test]
+fn restart_is_no_error_for_the_calls_that_come_meanwhile() {
+    let (mut world, laptop, mut client) = one_laptop(44);
+    let answer = client.call_now(&mut world, "restart", &json!({"server": "tools"}));
+    assert!(answer.get("result").is_some(), "{answer}");
+    for _ in 0..20 {
+        let answer = client.call_now(&mut world, "tools__echo", &json!({}));
+        assert!(answer.get("result").is_some(), "{answer}");
+        world.run(SECOND / 100);
+    }
+    assert_eq!(world.look(laptop).spawned["tools"], 2);
+}
+
+/// Gives the laptop's server this life, as an edit of the configuration and a restart do.
+fn with_life(world: &mut World, laptop: AgentKey, client: &mut Client, life: Life) {
+    world.look(laptop).config.servers.get_mut("tools").expect("it has it").life = life;
+    assert!(client.call_now(world, "restart", &json!({})).get("result").is_some());
+    world.run(15 * SECOND);
+}
+
+#[test]
+fn lazy_server_is_listed_asleep_and_woken_by_a_call() {
+    let (mut world, laptop, mut client) = one_laptop(45);
+    let life = Life { lazy: true, idle_stop_secs: Some(30), ..Life::default() };
+    with_life(&mut world, laptop, &mut client, life);
+    assert!(world.look(laptop).children.is_empty() && world.look(laptop).kept.contains_key("tools"));
+    assert!(client.tools(&mut world).contains(&"tools__echo".to_owned()));
+    for woken in 1..=2 {
+        assert!(client.call_now(&mut world, "tools__echo", &json!({})).get("result").is_some());
+        assert_eq!((world.look(laptop).children.len(), world.look(laptop).spawned["tools"]), (1, 2 + woken));
+        world.run(60 * SECOND);
+        assert!(world.look(laptop).children.is_empty());
+    }
+    let status = client.call_now(&mut world, "status", &json!({})).to_string();
+    assert!(status.contains("asleep"), "{status}");
+}
+
+#[test]
+fn each_session_has_its_own_server_where_that_is_asked_for() {
+    let (mut world, laptop, mut ada) = one_laptop(46);
+    let life = Life { isolation: Isolation::Session, ..Life::default() };
+    with_life(&mut world, laptop, &mut ada, life);
+    assert!(world.look(laptop).children.is_empty());
+    let mut other = signed_in(&mut world, "ada");
+    for client in [&mut ada, &mut other] {
+        for _ in 0..2 {
+            assert!(client.call_now(&mut world, "tools__echo", &json!({})).get("result").is_some());
+        }
+    }
+    assert_eq!(world.look(laptop).children.len(), 2);
+    let dying = ada.call_now(&mut world, "tools__die", &json!({}));
+    assert!(error_of(&dying).contains("tools"));
+    assert!(other.call_now(&mut world, "tools__echo", &json!({})).get("result").is_some());
+    assert_eq!(world.look(laptop).children.len(), 1);
+    world.run(2 * limits::SESSION_IDLE);
+    assert!(world.look(laptop).children.is_empty());
 }
 
 #[test]

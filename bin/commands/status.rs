@@ -72,6 +72,8 @@ fn row(server: &Server) -> [String; 4] {
     more.extend(
         (server.restarts > 0).then(|| count(usize::try_from(server.restarts).unwrap_or(usize::MAX), "restart")),
     );
+    more.extend((server.sessions > 0).then(|| count(server.sessions, "session")));
+    more.extend(server.next_start_ms.map(|ms| format!("next start in {}", duration(ms.div_ceil(1000)))));
     more.extend(server.reason.as_deref().map(visible));
     [format!("  {}", visible(&server.name)), state, count(server.tools, "tool"), more.join(", ")]
 }

@@ -221,6 +221,10 @@ pub const MAX_QUICK_FAILURES: u32 = 5;
 pub const FAILED_RETRY: Duration = Duration::from_secs(60);
 /// How long a process whose stdout ended may take to end itself.
 pub const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
+/// Runs that sessions have of one server for themselves: each is a process, and a person has a dozen conversations open.
+pub const MAX_SESSION_RUNS: usize = 16;
+/// How long such a run may be without a call: the client is gone, or comes back to a fresh one. Configurable.
+pub const SESSION_IDLE: Duration = Duration::from_secs(10 * 60);
 /// Changes of a server's tools within this time cost one list.
 pub const RELIST_DELAY: Duration = Duration::from_millis(200);
 /// How long a running server may take for a new list of its tools.

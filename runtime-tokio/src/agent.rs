@@ -29,9 +29,10 @@ use crate::files::{self, TokenFile};
 use crate::net::Connector;
 use crate::process::{Launcher, Process};
 use crate::queue::Queue;
+use crate::shelf::Shelf;
 use crate::signal::Asked;
 use crate::signin::Desk;
-use crate::{fetch, ipc, network, ws};
+use crate::{fetch, ipc, login_path, network, ws};
 
 /// What an agent is started with.
 pub struct Options {
@@ -90,6 +91,7 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
     let network = Arc::new(Notify::new());
     let changed = Arc::clone(&network);
     let watching = tokio::spawn(network::watch(move || changed.notify_one()));
+    driver.launcher.path = login_path::find().await;
     let exit = loop {
         if let Some(exit) = driver.settle() {
             break exit;
@@ -193,6 +195,7 @@ struct Driver {
     desk: Desk,
     connector: Connector,
     launcher: Launcher,
+    shelf: Shelf,
     read_config: Arc<ReadConfig>,
     urgent: mpsc::UnboundedSender<Input>,
     streams: mpsc::Sender<Event>,
@@ -235,6 +238,7 @@ impl Driver {
             desk,
             connector,
             launcher,
+            shelf: Shelf::new(&options.config_dir, &options.source),
             read_config: Arc::new(options.read_config),
             urgent,
             streams,
@@ -364,6 +368,11 @@ impl Driver {
                     task.abort();
                 }
             }
+            Action::Recall { server } => {
+                let catalog = self.shelf.load(&server);
+                self.pending.push(Event::Recalled { server, catalog });
+            }
+            Action::Keep { server, catalog } => self.shelf.save(&server, &catalog),
             Action::ReadConfig => {
                 let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
                 tokio::task::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));

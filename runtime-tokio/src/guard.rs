@@ -1,9 +1,11 @@
 //! The guard: a process between the agent and one local server, which lets nothing of the server outlive the agent.
 //!
-//! The agent starts its own binary again as `__guard <agent's pid> -- command…`; the guard starts the command with the
+//! The agent starts its own binary again as `__guard <agent's pid> [--memory <bytes>] -- command…`; the guard starts the command with the
 //! standard streams it was given and waits. It ends with the command, and with the agent, however that ended (also by
 //! `kill -9`, when the agent itself can do nothing any more). On Linux it is the *subreaper* of what it started: a
-//! process that detached itself with `setsid` becomes its child when orphaned, and is found and killed too.
+//! process that detached itself with `setsid` becomes its child when orphaned, and is found and killed too. There it
+//! also watches the memory of everything that descends from it: over the limit, all of it is killed, and the last line
+//! of stderr says so. The resident pages of all processes are added up, so that those which they share count for each.
 //!
 //! | signal to the guard | what it does |
 //! |---|---|
@@ -47,27 +49,43 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<i32, String> {
-    let (parent, command) = parse(args)?;
+    let Order { parent, memory, command } = parse(args)?;
     become_subreaper();
     let watch = Watch::new(parent).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if watch.parent_is_gone() {
         return Ok(0);
     }
     let child = start(&command)?;
+    // Kept for one line: whoever reads it is told of the command's end by the guard's own.
+    let ceiling = memory.map(|bytes| Ceiling { bytes, stderr: rustix::io::dup(std::io::stderr()).ok() });
     silence_own_streams();
-    Ok(attend(child, &watch))
+    Ok(attend(child, &watch, ceiling.as_ref()))
 }
 
-/// `<agent's pid> -- command…`
-fn parse(mut args: impl Iterator<Item = OsString>) -> Result<(Pid, Vec<OsString>), String> {
-    let pid = args.next().and_then(|pid| pid.to_str()?.parse().ok()).filter(|pid| *pid > 0);
-    let parent = pid.and_then(Pid::from_raw);
-    let dashes = args.next().is_some_and(|arg| arg == "--");
-    let command: Vec<_> = args.collect();
-    match parent {
-        Some(parent) if dashes && !command.is_empty() => Ok((parent, command)),
-        _ => Err(format!("usage: {SUBCOMMAND} <pid> -- <command>…")),
-    }
+/// What a guard is told to do.
+struct Order {
+    /// The agent.
+    parent: Pid,
+    /// How many bytes all processes of the command may occupy.
+    memory: Option<u64>,
+    command: Vec<OsString>,
+}
+
+/// `<agent's pid> [--memory <bytes>] -- command…`
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Order, String> {
+    let usage = || format!("usage: {SUBCOMMAND} <pid> [--memory <bytes>] -- <command>…");
+    let args: Vec<OsString> = args.collect();
+    let dashes = args.iter().position(|arg| arg == "--").ok_or_else(usage)?;
+    let (own, command) = args.split_at(dashes);
+    let command = command[1..].to_vec();
+    let words: Vec<&str> = own.iter().filter_map(|arg| arg.to_str()).collect();
+    let (pid, memory) = match words[..] {
+        [pid] => (pid, None),
+        [pid, "--memory", bytes] => (pid, Some(bytes.parse().map_err(|_| usage())?)),
+        _ => return Err(usage()),
+    };
+    let parent = pid.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(usage)?;
+    if command.is_empty() { Err(usage()) } else { Ok(Order { parent, memory, command }) }
 }
 
 fn start(command: &[OsString]) -> Result<Pid, String> {
@@ -91,7 +109,7 @@ fn silence_own_streams() {
 }
 
 /// Waits until the command or the agent is gone; returns the exit code once nothing of the command is left.
-fn attend(child: Pid, watch: &Watch) -> i32 {
+fn attend(child: Pid, watch: &Watch, ceiling: Option<&Ceiling>) -> i32 {
     let mut killing_at: Option<Instant> = None;
     loop {
         if let Some(status) = reap(child) {
@@ -108,8 +126,12 @@ fn attend(child: Pid, watch: &Watch) -> i32 {
             let _ = kill_process_group(child, Signal::TERM);
             killing_at = Some(Instant::now() + GRACE);
         }
+        if ceiling.is_some_and(Ceiling::is_hit) {
+            return kill_descendants(child, watch).map_or(128 + Signal::KILL.as_raw(), code_of);
+        }
         // Without a deadline of its own it wakes for signals and for the agent's end.
-        watch.wait(killing_at.map(|at| at.saturating_duration_since(Instant::now())));
+        let kill_in = killing_at.map(|at| at.saturating_duration_since(Instant::now()));
+        watch.wait(kill_in.into_iter().chain(ceiling.map(|_| WEIGH)).min());
     }
 }
 
@@ -144,6 +166,36 @@ fn kill_descendants(child: Pid, watch: &Watch) -> Option<WaitStatus> {
 
 fn code_of(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(NOT_STARTED)
+}
+
+/// How much memory the command and its descendants may occupy.
+struct Ceiling {
+    bytes: u64,
+    /// Where it is told that they had more.
+    stderr: Option<OwnedFd>,
+}
+
+impl Ceiling {
+    /// Whether they have more; it is told then.
+    fn is_hit(&self) -> bool {
+        let resident: u64 = descendants().into_iter().filter_map(resident).fold(0, u64::saturating_add);
+        if resident <= self.bytes {
+            return false;
+        }
+        if let Some(stderr) = &self.stderr {
+            let (used, limit) = (resident >> 20, self.bytes >> 20);
+            let line = format!("\nits processes took {used} MiB of memory and were killed: memoryLimit is {limit}\n");
+            let _ = rustix::io::write(stderr, line.as_bytes());
+        }
+        true
+    }
+}
+
+/// How much memory a process occupies, in bytes. Where there is no `/proc`, that is not known.
+fn resident(pid: Pid) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_nonzero())).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
 }
 
 /// What wakes the guard: the agent's end and signals.
@@ -249,6 +301,8 @@ const NOT_STARTED: i32 = 127;
 const GRACE: Duration = Duration::from_millis(500);
 /// After this long something is beyond SIGKILL (another user's, or stuck in the kernel).
 const HOPELESS: Duration = Duration::from_secs(5);
+/// How often memory is looked at: a process that grows by a gigabyte a second is over by half of one.
+const WEIGH: Duration = Duration::from_millis(500);
 /// How often the agent is looked for where its end cannot be waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -259,9 +313,11 @@ mod tests {
     #[test]
     fn arguments_are_a_pid_two_dashes_and_a_command() {
         let parse = |line: &str| parse(line.split(' ').map(OsString::from));
-        let (pid, command) = parse("17 -- npx -y x").expect("parses");
-        assert_eq!((pid.as_raw_nonzero().get(), command.len()), (17, 3));
-        for bad in ["", "17", "17 --", "x -- npx", "17 npx", "-1 -- npx"] {
+        let order = parse("17 -- npx -- x").expect("parses");
+        assert_eq!((order.parent.as_raw_nonzero().get(), order.memory, order.command.len()), (17, None, 3));
+        assert_eq!(parse("17 --memory 4096 -- npx").expect("parses").memory, Some(4096));
+        let bad = ["", "17", "17 --", "x -- npx", "17 npx", "-1 -- npx", "17 --memory -- x", "17 --memory x -- y"];
+        for bad in bad {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,8 @@
 //! Local servers' processes: each in its own process group under a [guard](crate::guard), its streams as events.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,8 +14,9 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::{Event, Spawn};
-use tunnel_core::config::BASE_ENVIRONMENT;
+use tunnel_core::config::{BASE_ENVIRONMENT, Reference};
 use tunnel_core::id::ChildId;
+use tunnel_core::secret::Secret;
 
 use crate::guard;
 use crate::lines::{Line, Lines};
@@ -26,6 +29,8 @@ pub struct Launcher {
     pub guard: Option<PathBuf>,
     /// Where each server's stderr goes: `<logs>/<server>.stderr.log`.
     pub logs: PathBuf,
+    /// What servers have for `PATH`, where it is not this process's own.
+    pub path: Option<OsString>,
 }
 
 impl Launcher {
@@ -35,7 +40,7 @@ impl Launcher {
         // Unlike the path that it once was started from, this names the running binary even after an upgrade.
         let running = Path::new("/proc/self/exe");
         let guard = if running.exists() { Some(running.to_owned()) } else { std::env::current_exe().ok() };
-        Self { guard, logs }
+        Self { guard, logs, path: None }
     }
 
     /// Starts a process; what it does comes as events of `child`, `Exited` being the last. Waits for room in `events`:
@@ -52,7 +57,7 @@ impl Launcher {
         let (killer, kills) = mpsc::unbounded_channel();
         let (ended, has_ended) = watch::channel(false);
         let writer = tokio::spawn(write_input(stdin, written, child, events.clone()));
-        let log = StderrLog::new(&self.logs, &spawn.server);
+        let log = StderrLog::new(&self.logs, &spawn.log);
         let run = Run {
             stderr: tokio::spawn(keep_stderr(stderr, log, has_ended.clone())),
             stdout: tokio::spawn(read_lines(stdout, Lines::new(spawn.max_line), child, events.clone(), has_ended)),
@@ -75,15 +80,18 @@ impl Launcher {
         {
             return Err(format!("its working directory {cwd} does not exist"));
         }
-        let environment = environment(spawn);
+        let environment = self.environment(spawn)?;
         let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         // Looked for here, since a guard could only tell in its exit code.
         check_program(program, path, spawn.cwd.as_deref())?;
         let mut command = match &self.guard {
             Some(binary) => {
                 let mut command = Command::new(binary);
-                command.arg0("mcp-local-tunnel").arg(guard::SUBCOMMAND).arg(std::process::id().to_string()).arg("--");
-                command.arg(program);
+                command.arg0("mcp-local-tunnel").arg(guard::SUBCOMMAND).arg(std::process::id().to_string());
+                if let Some(limit) = spawn.memory_limit {
+                    command.arg("--memory").arg(limit.to_string());
+                }
+                command.arg("--").arg(program);
                 command
             }
             None => Command::new(program),
@@ -102,6 +110,16 @@ impl Launcher {
             command.current_dir(cwd);
         }
         Ok(command)
+    }
+
+    /// The small base of this process's own environment, then what the server's entry says.
+    fn environment(&self, spawn: &Spawn) -> Result<Vec<(String, OsString)>, String> {
+        let base = BASE_ENVIRONMENT.iter().filter_map(|name| match (*name, &self.path) {
+            ("PATH", Some(path)) => Some(("PATH".to_owned(), path.clone())),
+            (name, _) => Some((name.to_owned(), std::env::var_os(name)?)),
+        });
+        let own = spawn.env.iter().map(|(name, given)| Ok((name.clone(), value(name, given)?)));
+        base.map(Ok).chain(own).collect()
     }
 }
 
@@ -279,11 +297,27 @@ async fn write_input(
     }
 }
 
-/// The small base of this process's own environment, then what the server's entry says.
-fn environment(spawn: &Spawn) -> Vec<(String, std::ffi::OsString)> {
-    let base = BASE_ENVIRONMENT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
-    let own = spawn.env.iter().map(|(name, value)| (name.clone(), value.expose().into()));
-    base.chain(own).collect()
+/// What a server's variable is, once it is looked up. An error names the place, never what is there.
+fn value(name: &str, given: &Secret) -> Result<OsString, String> {
+    match Reference::read(given.expose()) {
+        None => Ok(given.expose().into()),
+        Some(Reference::Variable(of)) => std::env::var_os(of).ok_or_else(|| {
+            format!("its env.{name} refers to the variable {of}, which is not set where the agent was started")
+        }),
+        Some(Reference::File(path)) => {
+            let unreadable = |error: io::Error| format!("its env.{name} refers to a file that cannot be read: {error}");
+            let content = crate::files::read(Path::new(path), MAX_VALUE).map_err(unreadable)?;
+            let mut content =
+                content.ok_or_else(|| format!("its env.{name} refers to {path}, which does not exist"))?;
+            while content.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                content.pop();
+            }
+            match content.contains(&0) {
+                true => Err(format!("its env.{name} refers to {path}, which holds a NUL byte")),
+                false => Ok(OsString::from_vec(content)),
+            }
+        }
+    }
 }
 
 /// Whether `program` can be found the way that starting it will look for it.
@@ -309,6 +343,8 @@ fn executable(file: &Path) -> bool {
     file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
+/// The longest value from a file: what a process takes as one variable.
+const MAX_VALUE: u64 = 128 * 1024;
 /// How long a pipe may stay open, saying nothing, after its process ended.
 const QUIET: Duration = Duration::from_millis(100);
 const STDERR_READ: usize = 8 * 1024;
@@ -317,23 +353,24 @@ const STDERR_READ: usize = 8 * 1024;
 mod tests {
     use super::*;
     use crate::testing::TempDir;
-    use tunnel_core::secret::Secret;
 
     const CHILD: ChildId = ChildId(7);
 
     fn shell(script: &str) -> Spawn {
         Spawn {
             server: "test server".into(),
+            log: "test server".into(),
             command: vec!["sh".into(), "-c".into(), script.into()],
             env: vec![("GIVEN".into(), Secret::new("given"))],
             cwd: None,
             max_line: 100,
+            memory_limit: None,
         }
     }
 
     fn start(logs: &TempDir, spawn: Spawn) -> (Result<Process, String>, mpsc::Receiver<Event>) {
         let (events, received) = mpsc::channel(4);
-        let launcher = Launcher { guard: None, logs: logs.path().to_owned() };
+        let launcher = Launcher { guard: None, logs: logs.path().to_owned(), path: None };
         (launcher.spawn(CHILD, spawn, events), received)
     }
 
@@ -404,6 +441,40 @@ mod tests {
         let seen = all(events).await;
         assert!(seen.contains(&"GIVEN=given".to_owned()), "{seen:?}");
         assert!(!seen.iter().any(|line| line.starts_with("CARGO")), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn values_are_looked_up_and_missing_ones_are_named() {
+        let logs = TempDir::new();
+        let file = logs.path().join("key");
+        std::fs::write(&file, "from a file\n").expect("writes");
+        let given = |value: &str| Spawn { env: vec![("KEY".into(), Secret::new(value))], ..shell("echo \"$KEY\"") };
+        let home = std::env::var("HOME").expect("a test has a home");
+        let place = format!("file:{}", file.display());
+        let literal = "file:./dev.db";
+        for (value, expected) in [(place.as_str(), "from a file"), ("env:HOME", &home), (literal, literal), ("", "")] {
+            let (process, events) = start(&logs, given(value));
+            let _process = process.expect("starts");
+            assert_eq!(all(events).await[0], expected);
+        }
+        let missing = start(&logs, given("env:NO_SUCH_VARIABLE_HERE")).0.expect_err("is not set");
+        assert!(missing.contains("env.KEY") && missing.contains("NO_SUCH_VARIABLE_HERE"), "{missing}");
+        let missing = start(&logs, given("file:/no/such/file")).0.expect_err("does not exist");
+        assert!(missing.contains("env.KEY") && missing.contains("/no/such/file"), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn path_of_the_login_shell_finds_programs_and_is_passed_on() {
+        let logs = TempDir::new();
+        let bin = logs.path().join("bin");
+        std::fs::create_dir(&bin).expect("made");
+        let path = std::env::join_paths([bin.as_path(), Path::new("/usr/bin"), Path::new("/bin")]).expect("joins");
+        std::os::unix::fs::symlink("/bin/sh", bin.join("only-here")).expect("links");
+        let launcher = Launcher { guard: None, logs: logs.path().to_owned(), path: Some(path.clone()) };
+        let (events, received) = mpsc::channel(4);
+        let spawn = Spawn { command: vec!["only-here".into(), "-c".into(), "echo $PATH".into()], ..shell("") };
+        let _process = launcher.spawn(CHILD, spawn, events).expect("is found");
+        assert_eq!(all(received).await[0], path.to_string_lossy());
     }
 
     #[tokio::test]

@@ -22,13 +22,15 @@ fn main() {
         Some(role) if role == "agent" => agent(),
         _ => {}
     }
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 8] = [
         ("killed_agent_leaves_nothing", killed_agent_leaves_nothing),
         ("streams_and_exit_code_pass_through", streams_and_exit_code_pass_through),
         ("signal_is_told_as_a_signal", signal_is_told_as_a_signal),
         ("ended_server_leaves_nothing", ended_server_leaves_nothing),
         ("terminate_reaches_the_server", terminate_reaches_the_server),
         ("forced_kill_leaves_nothing", forced_kill_leaves_nothing),
+        ("too_much_memory_ends_the_whole_family", too_much_memory_ends_the_whole_family),
+        ("memory_within_the_limit_is_nobodys_business", memory_within_the_limit_is_nobodys_business),
     ];
     for (name, test) in tests {
         test();
@@ -119,15 +121,42 @@ fn forced_kill_leaves_nothing() {
     });
 }
 
+fn too_much_memory_ends_the_whole_family() {
+    runtime().block_on(async {
+        // `tail` keeps the last line, which never ends; it is a grandchild that left its session.
+        let hog = "echo $$; setsid sh -c 'echo $$; tail -n 1 /dev/zero' & wait";
+        let (_process, events) = start_within(hog, Some(64 << 20));
+        let (lines, (code, signal, stderr)) = until_exited(events).await;
+        assert_eq!((code, signal), (None, Some(9)));
+        assert!(stderr.contains("memoryLimit is 64"), "{stderr}");
+        let pids: Vec<u32> = lines.iter().map(|line| line.parse().expect("an id")).collect();
+        assert_eq!(pids.len(), 2);
+        assert_gone_within(Duration::ZERO, &pids);
+    });
+}
+
+fn memory_within_the_limit_is_nobodys_business() {
+    runtime().block_on(async {
+        let (_process, events) = start_within("sleep 1.2; echo fine >&2; exit 4", Some(512 << 20));
+        assert_eq!(until_exited(events).await.1, (Some(4), None, "fine\n".into()));
+    });
+}
+
 fn start(script: &str) -> (Process, mpsc::Receiver<Event>) {
+    start_within(script, None)
+}
+
+fn start_within(script: &str, memory_limit: Option<u64>) -> (Process, mpsc::Receiver<Event>) {
     let (events, received) = mpsc::channel(16);
-    let launcher = Launcher { guard: std::env::current_exe().ok(), logs: logs() };
+    let launcher = Launcher { guard: std::env::current_exe().ok(), logs: logs(), path: None };
     let spawn = Spawn {
         server: "server".into(),
+        log: "server".into(),
         command: vec!["sh".into(), "-c".into(), script.into()],
         env: Vec::new(),
         cwd: None,
         max_line: 1024,
+        memory_limit,
     };
     (launcher.spawn(ChildId(1), spawn, events).expect("starts"), received)
 }

@@ -121,6 +121,13 @@ pub enum Event {
         /// What.
         event: FetchEvent,
     },
+    /// What was looked up for [`Action::Recall`].
+    Recalled {
+        /// The server's name.
+        server: String,
+        /// What [`Action::Keep`] brought last; `None` when there is nothing, or nothing that can be read.
+        catalog: Option<Bytes>,
+    },
     /// The configuration was read again, or why not.
     ConfigRead(Result<AgentConfig, String>),
     /// SIGHUP: try to connect at once.
@@ -235,6 +242,19 @@ pub enum Action {
         /// Which.
         fetch: FetchId,
     },
+    /// Look up what was last kept of a server, then bring `Recalled`.
+    Recall {
+        /// Its name.
+        server: String,
+    },
+    /// Keep this of a server, in the place of what was kept before; private, since descriptions may tell secrets. What
+    /// cannot be kept costs one start of the server later on.
+    Keep {
+        /// Its name.
+        server: String,
+        /// What it offers: JSON.
+        catalog: Bytes,
+    },
     /// Read the configuration again, then bring `ConfigRead`.
     ReadConfig,
     /// Answer on the control socket: one JSON document, a [`status::Document`](super::status::Document) or a
@@ -252,17 +272,22 @@ pub enum Action {
 /// A process to run.
 #[derive(Debug, Clone)]
 pub struct Spawn {
-    /// The server's name, for its stderr file.
+    /// The server's name.
     pub server: String,
+    /// What its stderr file is named after: the server's name, and which of its runs this is where there are several.
+    pub log: String,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
     /// Its whole environment besides the small base that the adapter takes from its own
-    /// ([`crate::config::BASE_ENVIRONMENT`]).
+    /// ([`crate::config::BASE_ENVIRONMENT`]). A value may be a [`Reference`](crate::config::Reference), which the adapter
+    /// looks up; one that cannot be found is why the process cannot be started.
     pub env: Vec<(String, Secret)>,
     /// Its working directory.
     pub cwd: Option<String>,
     /// The longest line of stdout that is taken, in bytes.
     pub max_line: usize,
+    /// How many bytes of memory all its processes may occupy together, where the system can tell.
+    pub memory_limit: Option<u64>,
 }
 
 /// Why an agent ends.

@@ -59,6 +59,8 @@ impl Timer {
 pub(super) enum Report {
     /// Its part of the catalog changed.
     Changed(Slot),
+    /// A session's run of a server was told what the server offers.
+    Learned(Slot),
     /// A call has its final answer.
     Answer {
         /// Which.
@@ -178,6 +180,11 @@ impl Cx {
     /// Arms a timer of a local server.
     pub(super) fn arm(&mut self, slot: Slot, timer: server::Timer, after: core::time::Duration) {
         self.timers.set(Timer::Server(slot, timer), self.now.instant + after);
+    }
+
+    /// In how long a timer of a local server fires, if it is armed.
+    pub(super) fn due_in(&self, slot: Slot, timer: server::Timer) -> Option<core::time::Duration> {
+        self.timers.get(&Timer::Server(slot, timer)).map(|at| at.saturating_since(self.now.instant))
     }
 
     /// Disarms a timer of a local server.

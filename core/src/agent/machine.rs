@@ -2,6 +2,7 @@
 //! the parts have to say to each other.
 
 mod entries;
+mod sessions;
 mod tunnel;
 
 use alloc::boxed::Box;
@@ -45,6 +46,8 @@ pub struct Agent {
     servers: BTreeMap<Slot, Server>,
     /// The servers that have an entry; the others are on their way out.
     names: BTreeMap<String, Slot>,
+    /// The runs that sessions have for themselves, by the server and the session's key.
+    sessions: BTreeMap<(Slot, String), Slot>,
     last_slot: u32,
     servers_started: bool,
     routes: Routes,
@@ -110,6 +113,7 @@ impl Agent {
             watch: Watch::default(),
             servers: BTreeMap::new(),
             names: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             last_slot: 0,
             servers_started: false,
             routes: Routes::default(),
@@ -167,6 +171,12 @@ impl Agent {
             }
             Event::Nudge => {}
             Event::NetworkChanged => self.network_changed(),
+            Event::Recalled { server, catalog } => {
+                let slot = self.names.get(&server).copied();
+                if let Some(server) = slot.and_then(|slot| self.servers.get_mut(&slot)) {
+                    server.recalled(catalog.as_ref(), &mut self.cx);
+                }
+            }
             Event::ConfigRead(result) => self.config_read(result),
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
@@ -265,6 +275,7 @@ impl Agent {
             let Some(report) = self.cx.reports.pop_front() else { break };
             self.hear(report);
         }
+        self.forget_sessions();
         self.servers.retain(|slot, server| self.names.get(server.name()) == Some(slot) || !server.is_gone());
         self.send_catalog();
         self.finish();

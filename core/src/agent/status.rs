@@ -94,6 +94,15 @@ pub struct Server {
     pub calls: usize,
     /// How often it was started again after an unexpected end.
     pub restarts: u32,
+    /// Unexpected ends in a row: several, and it is in a crash loop.
+    #[serde(default)]
+    pub failures: u32,
+    /// In how many milliseconds it is started again; while that is planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start_ms: Option<u64>,
+    /// How many sessions have a run of it for themselves.
+    #[serde(default)]
+    pub sessions: usize,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

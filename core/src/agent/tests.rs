@@ -3,6 +3,7 @@
 mod calls;
 mod http;
 mod lives;
+mod rest;
 mod signin;
 mod uplink;
 

@@ -33,6 +33,8 @@ pub struct Agent {
     pub children: BTreeMap<ChildId, String>,
     /// How many processes it started in all, by server.
     pub spawned: BTreeMap<String, usize>,
+    /// What it keeps of its servers on disk.
+    pub kept: BTreeMap<String, Bytes>,
     /// When it dialed, in microseconds.
     pub dials: Vec<u64>,
     /// Why it ended, if it did.
@@ -59,6 +61,7 @@ impl Agent {
             scripts,
             children: BTreeMap::new(),
             spawned: BTreeMap::new(),
+            kept: BTreeMap::new(),
             dials: Vec::new(),
             exit: None,
             config,
@@ -117,6 +120,12 @@ impl World {
                     let config = self.look(key).config.clone();
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, Event::ConfigRead(Ok(config))));
                 }
+                Action::Recall { server } => {
+                    let catalog = self.look(key).kept.get(&server).cloned();
+                    let recalled = Event::Recalled { server, catalog };
+                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, recalled));
+                }
+                Action::Keep { server, catalog } => drop(self.look(key).kept.insert(server, catalog)),
                 Action::Exit(exit) => self.look(key).exit = Some(exit),
                 Action::ControlReply { job, json } => drop(self.admin.insert(job, json)),
                 Action::Signin(_) | Action::Fetch { .. } | Action::AbortFetch { .. } => {

@@ -72,7 +72,7 @@ impl Script {
         let Some(id) = message.get("id").cloned() else { return Vec::new() };
         let params = &message["params"];
         match message["method"].as_str().unwrap_or_default() {
-            "initialize" if self.start == Start::Hang => Vec::new(),
+            "initialize" if matches!(self.start, Start::Hang | Start::Exit) => Vec::new(),
             "initialize" => answer(
                 &id,
                 &json!({

@@ -32,6 +32,7 @@ impl Agent {
 
     fn remove_server(&mut self, name: &str) {
         let Some(slot) = self.names.remove(name) else { return };
+        self.stop_runs(slot);
         if let Some(server) = self.servers.get_mut(&slot) {
             server.stop(&mut self.cx);
         }
@@ -111,6 +112,10 @@ impl Agent {
         self.config.servers = config.servers;
         for (name, config) in self.config.servers.clone() {
             let slot = self.names.get(&name).copied();
+            let is_changed = |server: &Server| *server.config() != config;
+            if let Some(slot) = slot.filter(|slot| self.servers.get(slot).is_some_and(is_changed)) {
+                self.stop_runs(slot);
+            }
             match slot.and_then(|slot| self.servers.get_mut(&slot)) {
                 Some(server) if *server.config() == config => {}
                 Some(server) => {
@@ -145,6 +150,9 @@ impl Agent {
         };
         for name in wanted.into_iter().filter(|name| !touched.contains(name)) {
             let slot = self.names.get(&name).copied();
+            if let Some(slot) = slot {
+                self.stop_runs(slot);
+            }
             if let Some(server) = slot.and_then(|slot| self.servers.get_mut(&slot)) {
                 server.restart(None, &mut self.cx);
                 answer.servers.push(name);
@@ -155,15 +163,24 @@ impl Agent {
 
     fn status(&self) -> status::Document {
         let now = self.cx.now.instant;
-        let current = self.names.values().filter_map(|slot| self.servers.get(slot));
+        let current = self.names.values().filter_map(|slot| Some((*slot, self.servers.get(slot)?)));
         status::Document {
             version: self.identity.version.clone(),
             device: self.identity.device.as_str().to_string(),
             device_id: self.identity.device_id.as_str().to_string(),
             relay: self.uplink.status(&self.cx),
-            servers: current.map(|server| server.status(now)).collect(),
+            servers: current.map(|(slot, server)| self.server_status(slot, server)).collect(),
             calls: self.routes.len(),
             uptime_secs: now.saturating_since(self.started).as_secs(),
         }
+    }
+
+    /// A server with the runs of its sessions.
+    fn server_status(&self, slot: Slot, server: &Server) -> status::Server {
+        let runs: Vec<&Server> = self.runs_of(slot).filter_map(|run| self.servers.get(&run)).collect();
+        let mut status = server.status(&self.cx);
+        status.sessions = runs.len();
+        status.calls += runs.iter().map(|run| run.open_calls()).sum::<usize>();
+        status
     }
 }

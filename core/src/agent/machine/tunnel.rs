@@ -74,7 +74,7 @@ impl Agent {
             method = people(&head.method, limits::MAX_QUOTE),
             "call"
         );
-        match self.destination(&head) {
+        match self.destination(&head).and_then(|slot| self.run_for(slot, &head.session)) {
             Ok(slot) => {
                 let request = self.cx.request_id();
                 if !self.routes.add(request, Route { conn, stream, slot }) {
@@ -118,6 +118,7 @@ impl Agent {
     pub(super) fn hear(&mut self, report: Report) {
         match report {
             Report::Changed(slot) => drop(self.catalog.changed.insert(slot)),
+            Report::Learned(run) => self.learn_from(run),
             Report::Answer { request, outcome, body } => {
                 if let Some(Route { conn, stream, .. }) = self.routes.take(request) {
                     let command = Command::Answer { stream, outcome, body };

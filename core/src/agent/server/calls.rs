@@ -2,11 +2,13 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
 use super::stdio::Full;
-use super::{Call, Held, Server, State, Then, people};
+use super::{Call, Held, Server, State, Then, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::limits;
@@ -21,11 +23,23 @@ impl Server {
         if self.calls.len() + self.held.len() >= limits::MAX_SERVER_CALLS {
             return self.refuse(request, code::OVERLOADED, "it has too many calls under way", cx);
         }
+        self.last_used = cx.now.instant;
         match self.state {
             State::Ready => self.send_call(held, cx),
             // Held until it is ready, or has failed once more.
-            State::Idle | State::Starting | State::Probing | State::Restarting | State::Stopping(_, Then::Start) => {
+            State::Idle
+            | State::Recalling
+            | State::Starting
+            | State::Probing
+            | State::Restarting
+            | State::Stopping(_, Then::Start) => self.held.push_back(held),
+            State::Asleep => {
                 self.held.push_back(held);
+                self.move_to_starting(cx);
+            }
+            State::Stopping(step, Then::Sleep) => {
+                self.held.push_back(held);
+                self.state = State::Stopping(step, Then::Start);
             }
             State::Failed | State::Stopped | State::Stopping(_, Then::Nothing) => {
                 let reason = self.reason.clone().unwrap_or_else(|| "it is stopped".to_string());
@@ -37,7 +51,7 @@ impl Server {
     /// The caller gave up. No answer follows; the server is told, and may work on.
     pub(in crate::agent) fn cancel(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
         self.held.retain(|held| held.request != request);
-        if self.calls.remove(&request).is_none() {
+        if self.close_call(request, cx).is_none() {
             return;
         }
         let reason = rpc::quoted(&people(reason, limits::MAX_QUOTE));
@@ -55,9 +69,37 @@ impl Server {
         };
         let sent = self.link.as_mut().map(|link| link.ask(request, &method, &params, cx));
         match sent {
-            Some(Ok(())) => drop(self.calls.insert(request, Call { progress })),
+            Some(Ok(())) => {
+                self.calls.insert(request, Call { progress });
+                self.renew(request, cx);
+            }
             Some(Err(Full)) => self.refuse(request, code::OVERLOADED, "it does not read what it is sent", cx),
             None => self.refuse(request, code::SERVER_UNAVAILABLE, "it is not running", cx),
+        }
+    }
+
+    /// Forgets a call that is over.
+    pub(super) fn close_call(&mut self, request: RequestId, cx: &mut Cx) -> Option<Call> {
+        let call = self.calls.remove(&request)?;
+        self.last_used = cx.now.instant;
+        cx.disarm(self.slot, Timer::Call(request));
+        Some(call)
+    }
+
+    /// Something was heard of a call: its idle limit starts over.
+    pub(super) fn renew(&mut self, request: RequestId, cx: &mut Cx) {
+        if let Some(limit) = self.config.life.call_idle_secs.filter(|_| self.calls.contains_key(&request)) {
+            cx.arm(self.slot, Timer::Call(request), Duration::from_secs(limit));
+        }
+    }
+
+    /// Nothing was heard of a call for its idle limit.
+    pub(super) fn give_up(&mut self, request: RequestId, cx: &mut Cx) {
+        if self.calls.contains_key(&request) {
+            let limit = self.config.life.call_idle_secs.unwrap_or_default();
+            let reason = format!("nothing was heard of the call for {limit} s, its `callIdleTimeout`");
+            self.cancel(request, &reason, cx);
+            self.refuse(request, code::TIMED_OUT, &reason, cx);
         }
     }
 
@@ -71,7 +113,8 @@ impl Server {
 
     /// Answers every call that the server works on.
     pub(super) fn fail_open(&mut self, reason: &str, cx: &mut Cx) {
-        for request in core::mem::take(&mut self.calls).into_keys() {
+        for request in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.close_call(request, cx);
             self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);
         }
     }

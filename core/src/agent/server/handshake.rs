@@ -160,12 +160,16 @@ impl Server {
 
     fn listed_all(&mut self, listing: Listing, cx: &mut Cx) {
         self.about.tools = listing.tools;
+        self.listing_over(listing.stale, cx);
+        self.keep(cx);
+        if self.session.is_some() {
+            cx.report(Report::Learned(self.slot));
+        }
         if self.state == State::Probing {
             self.move_to_ready(cx);
         } else {
             cx.report(Report::Changed(self.slot));
         }
-        self.listing_over(listing.stale, cx);
     }
 
     fn listing_over(&mut self, stale: bool, cx: &mut Cx) {

@@ -90,7 +90,7 @@ impl Server {
                 self.fail(Fault::Transient, people(reason, limits::MAX_REASON), cx);
             }
             State::Stopping(_, then) => self.ended_as_told(then, cx),
-            State::Idle | State::Restarting | State::Failed | State::Stopped => {}
+            State::Idle | State::Recalling | State::Asleep | State::Restarting | State::Failed | State::Stopped => {}
         }
     }
 
@@ -110,7 +110,7 @@ impl Server {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             return self.hear_about(outcome.map_err(|error| Refusal::read(&error)), cx);
         }
-        if self.calls.remove(&request).is_none() {
+        if self.close_call(request, cx).is_none() {
             return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
         }
         let (outcome, body) = match outcome {
@@ -137,8 +137,11 @@ impl Server {
             method::CANCELLED => {}
             _ => match on.filter(|request| self.calls.contains_key(request)) {
                 Some(request) => {
+                    self.renew(request, cx);
                     cx.report(Report::Message { request, json, droppable: method == method::LOG_MESSAGE });
                 }
+                // What concerns one session is not for all to hear.
+                None if self.session.is_some() => {}
                 None => cx.report(Report::Notice { server: self.name.clone(), json }),
             },
         }
@@ -146,6 +149,7 @@ impl Server {
 
     fn hear_progress(&mut self, params: &Bytes, json: &Bytes, cx: &mut Cx) {
         let Some((request, params)) = routing::progress_of(params) else { return };
+        self.renew(request, cx);
         let Some(progress) = self.calls.get(&request).and_then(|call| call.progress.as_ref()) else { return };
         if let Some(json) = progress.restore(json, &params) {
             cx.report(Report::Message { request, json, droppable: true });
@@ -155,7 +159,7 @@ impl Server {
     fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             self.hear_about(Err(Refusal { code, reason: reason.into() }), cx);
-        } else if self.calls.remove(&request).is_some() {
+        } else if self.close_call(request, cx).is_some() {
             self.refuse(request, code, reason, cx);
         }
     }

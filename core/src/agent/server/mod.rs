@@ -1,6 +1,6 @@
 //! One local server: its life, and the MCP client that talks to it.
 //!
-//! This file keeps it alive; [`handshake`] is what it is asked before it takes calls, [`calls`] are what it is asked
+//! This file keeps it alive, [`ends`] is how it ends, and [`rest`] when it need not run; [`handshake`] is what it is asked before it takes calls, [`calls`] are what it is asked
 //! then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
 //!
 //! ```text
@@ -12,17 +12,21 @@
 //!                      ├────── Restarting ◄────────┤
 //!                      └────── Failed ◄────────────┘ too often, or only a person can mend it (tried again, slowly)
 //!
-//!   any of them ── restart or stop ──► Stopping ──► Starting | Stopped
+//!   any of them ── restart, stop, rest ──► Stopping ──► Starting | Stopped | Asleep
+//!
+//!   a lazy one: Idle ──► Recalling ──► Asleep ── a call ──► Starting
 //! ```
 //!
 //! Whatever state it is in, no other server waits for it, and a call to it is answered: by the server, or with a typed
 //! error that names it and says why.
 
 mod calls;
+mod ends;
 mod handshake;
 mod hearing;
 mod http;
 mod link;
+mod rest;
 mod shown;
 mod stdio;
 #[cfg(test)]
@@ -37,6 +41,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::handshake::Asked;
@@ -69,6 +74,10 @@ pub(super) enum Timer {
     Listen,
     /// A broken event stream is taken up again.
     Resume(RequestId),
+    /// It may have been without a call for long enough to be stopped.
+    Idle,
+    /// Nothing was heard of a call for its idle limit.
+    Call(RequestId),
 }
 
 impl Timer {
@@ -81,6 +90,8 @@ impl Timer {
             Self::Relist => "list tools again",
             Self::Listen => "open a server's stream",
             Self::Resume(_) => "resume a stream",
+            Self::Idle => "stop a server that nobody calls",
+            Self::Call(_) => "give a silent call up",
         }
     }
 }
@@ -89,9 +100,13 @@ impl Timer {
 pub(super) struct Server {
     slot: Slot,
     name: String,
+    /// Its number among the runs that sessions have for themselves; `None`: it is the one that all share.
+    session: Option<u32>,
     config: ServerConfig,
     state: State,
     since: Instant,
+    /// When a call came or went the last time.
+    last_used: Instant,
     /// Why it is not ready.
     reason: Option<String>,
     /// Starts after an unexpected end.
@@ -106,6 +121,8 @@ pub(super) struct Server {
     held: VecDeque<Held>,
     /// Processes that were killed and whose end was not told yet.
     dying: BTreeSet<ChildId>,
+    /// The digest of what is kept of it on disk.
+    kept: Option<String>,
 }
 
 /// How a server is. Private: changed by `move_to_*` alone.
@@ -113,12 +130,16 @@ pub(super) struct Server {
 enum State {
     /// Before its first start.
     Idle,
+    /// What it offered when it ran last is being looked up.
+    Recalling,
     /// Its process was ordered.
     Starting,
     /// It is asked what it can do.
     Probing,
     /// It takes calls.
     Ready,
+    /// It is not running, and its next call starts it.
+    Asleep,
     /// It ended and will be started again.
     Restarting,
     /// As `Restarting`, but somebody must probably help, so that it is tried rarely.
@@ -144,12 +165,14 @@ enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Start,
+    Sleep,
     Nothing,
 }
 
 /// What a server told of itself. Kept over a restart, so that a short one hides no tool; forgotten when it failed.
-#[derive(Debug, Default)]
-struct About {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct About {
     info: Option<Box<RawValue>>,
     capabilities: Option<Box<RawValue>>,
     instructions: Option<String>,
@@ -176,6 +199,8 @@ struct Held {
 enum Fault {
     /// It may well work the next time.
     Transient,
+    /// It ended by itself, with code 0.
+    Ended,
     /// It will not work before somebody changes something.
     NeedsHelp,
 }
@@ -185,9 +210,11 @@ impl Server {
         Self {
             slot,
             name,
+            session: None,
             config,
             state: State::Idle,
             since: now,
+            last_used: now,
             reason: None,
             restarts: 0,
             backoff: Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE),
@@ -197,7 +224,17 @@ impl Server {
             calls: BTreeMap::new(),
             held: VecDeque::new(),
             dying: BTreeSet::new(),
+            kept: None,
         }
+    }
+
+    /// A run of a server for one session of a client.
+    pub(super) fn for_session(slot: Slot, number: u32, name: String, config: ServerConfig, now: Instant) -> Self {
+        Self { session: Some(number), ..Self::new(slot, name, config, now) }
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
     }
 
     pub(super) fn name(&self) -> &str {
@@ -218,10 +255,37 @@ impl Server {
         matches!(self.state, State::Idle | State::Stopped) && self.dying.is_empty()
     }
 
-    /// Starts it for the first time.
+    /// Its number, if it is a session's.
+    pub(super) fn session_number(&self) -> Option<u32> {
+        self.session
+    }
+
+    /// When a call came or went the last time.
+    pub(super) fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    /// Whether nobody waits for it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.held.is_empty()
+    }
+
+    /// Whether a call may be given to it.
+    pub(super) fn takes_calls(&self) -> bool {
+        !matches!(self.state, State::Failed | State::Stopped | State::Stopping(_, Then::Nothing))
+    }
+
+    /// What it told of itself.
+    pub(super) fn about(&self) -> About {
+        self.about.clone()
+    }
+
+    /// Starts it for the first time; a lazy one, once somebody calls it.
     pub(super) fn start(&mut self, cx: &mut Cx) {
-        if self.state == State::Idle {
-            self.move_to_starting(cx);
+        match self.state {
+            State::Idle if self.is_lazy() => self.move_to_recalling(cx),
+            State::Idle => self.move_to_starting(cx),
+            _ => {}
         }
     }
 
@@ -233,9 +297,9 @@ impl Server {
         self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);
         match self.state {
             State::Starting | State::Probing | State::Ready => self.move_to_stopping(Then::Start, cx),
-            State::Restarting | State::Failed => self.move_to_starting(cx),
+            State::Restarting | State::Failed | State::Asleep => self.move_to_starting(cx),
             State::Stopping(step, _) => self.state = State::Stopping(step, Then::Start),
-            State::Idle | State::Stopped => {}
+            State::Idle | State::Recalling | State::Stopped => {}
         }
     }
 
@@ -247,7 +311,9 @@ impl Server {
                 self.state = State::Stopping(step, Then::Nothing);
                 self.fail_calls("it is being stopped", cx);
             }
-            State::Idle | State::Restarting | State::Failed | State::Stopped => self.move_to_stopped(cx),
+            State::Idle | State::Recalling | State::Asleep | State::Restarting | State::Failed | State::Stopped => {
+                self.move_to_stopped(cx)
+            }
         }
     }
 
@@ -275,7 +341,7 @@ impl Server {
             State::Stopping(Step::Asked, _) => cx.out.push(Action::CloseStdin { child }),
             State::Stopping(Step::Terminated, _) => cx.out.push(Action::Kill { child, force: false }),
             State::Stopping(Step::Killed, _) => cx.out.push(Action::Kill { child, force: true }),
-            State::Idle | State::Probing | State::Ready | State::Restarting | State::Failed | State::Stopped => {}
+            _ => {}
         }
     }
 
@@ -291,7 +357,7 @@ impl Server {
                 self.fail(Fault::NeedsHelp, reason, cx);
             }
             State::Stopping(_, then) => self.ended_as_told(then, cx),
-            State::Idle | State::Probing | State::Ready | State::Restarting | State::Failed | State::Stopped => {}
+            _ => {}
         }
     }
 
@@ -304,10 +370,11 @@ impl Server {
             State::Starting | State::Probing | State::Ready => {
                 let reason = self.with_noise(exit_text(code, signal, stderr));
                 self.link = None;
-                self.fail(Fault::Transient, reason, cx);
+                let fault = if code == Some(0) { Fault::Ended } else { Fault::Transient };
+                self.fail(fault, reason, cx);
             }
             State::Stopping(_, then) => self.ended_as_told(then, cx),
-            State::Idle | State::Restarting | State::Failed | State::Stopped => {}
+            _ => {}
         }
     }
 
@@ -349,8 +416,20 @@ impl Server {
                     http.resume(request, cx);
                 }
             }
+            (Timer::Idle, State::Ready) => self.rest_if_idle(cx),
+            (Timer::Call(request), State::Ready) => self.give_up(request, cx),
             // A timer of a state that is over.
-            (Timer::Start | Timer::Restart | Timer::Stop | Timer::Relist | Timer::Listen | Timer::Resume(_), _) => {}
+            (
+                Timer::Start
+                | Timer::Restart
+                | Timer::Stop
+                | Timer::Relist
+                | Timer::Listen
+                | Timer::Resume(_)
+                | Timer::Idle
+                | Timer::Call(_),
+                _,
+            ) => {}
         }
     }
 
@@ -363,10 +442,12 @@ impl Server {
             Transport::Stdio { command, env, cwd } => {
                 let spawn = Spawn {
                     server: self.name.clone(),
+                    log: self.log_name(),
                     command: command.clone(),
                     env: env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
                     cwd: cwd.clone(),
                     max_line: limits::MAX_MESSAGE,
+                    memory_limit: self.config.life.memory_limit,
                 };
                 let child = cx.spawn(self.slot, spawn);
                 self.link = Some(Link::Stdio(Stdio::new(child)));
@@ -396,6 +477,7 @@ impl Server {
         if let Some(Link::Http(http)) = &mut self.link {
             http.listen(cx);
         }
+        self.rest_unless_used(cx);
     }
 
     fn move_to_stopping(&mut self, then: Then, cx: &mut Cx) {
@@ -427,66 +509,6 @@ impl Server {
         self.enter(State::Stopped, None, cx);
     }
 
-    /// The patience with a server that was told to end is over.
-    fn stop_harder(&mut self, step: Step, then: Then, cx: &mut Cx) {
-        let Some(child) = self.child() else {
-            // An HTTP server did not take the farewell.
-            if let Some(Link::Http(http)) = &mut self.link {
-                http.abandon_all(cx);
-            }
-            return self.ended_as_told(then, cx);
-        };
-        match step {
-            Step::Asked => {
-                self.state = State::Stopping(Step::Terminated, then);
-                cx.out.push(Action::Kill { child, force: false });
-                cx.arm(self.slot, Timer::Stop, limits::STOP_GRACE);
-            }
-            Step::Terminated => {
-                self.state = State::Stopping(Step::Killed, then);
-                cx.out.push(Action::Kill { child, force: true });
-            }
-            Step::Killed => {}
-        }
-    }
-
-    fn ended_as_told(&mut self, then: Then, cx: &mut Cx) {
-        self.link = None;
-        cx.disarm(self.slot, Timer::Stop);
-        match then {
-            Then::Start => self.move_to_starting(cx),
-            Then::Nothing => self.move_to_stopped(cx),
-        }
-    }
-
-    /// It is not running any more, or must not: ends what is left of it, answers its calls, and plans the next start.
-    fn fail(&mut self, fault: Fault, reason: String, cx: &mut Cx) {
-        self.forget_run(cx);
-        match self.link.take() {
-            Some(Link::Stdio(stdio)) => {
-                cx.out.push(Action::Kill { child: stdio.child, force: true });
-                self.dying.insert(stdio.child);
-            }
-            Some(Link::Http(mut http)) => http.abandon_all(cx),
-            None => {}
-        }
-        self.fail_calls(&reason, cx);
-        self.backoff.lost(cx.now.instant);
-        let delay = self.backoff.next(&mut cx.jitter);
-        let often = self.backoff.attempt() > limits::MAX_QUICK_FAILURES;
-        let (state, delay) = match fault {
-            Fault::Transient if !often => (State::Restarting, delay),
-            Fault::Transient | Fault::NeedsHelp => (State::Failed, limits::FAILED_RETRY),
-        };
-        if state == State::Failed {
-            self.about = About::default();
-        }
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(server = self.name.as_str(), reason = reason.as_str(), delay_ms, "server not running");
-        cx.arm(self.slot, Timer::Restart, delay);
-        self.enter(state, Some(reason), cx);
-    }
-
     fn enter(&mut self, state: State, reason: Option<String>, cx: &mut Cx) {
         tracing::debug!(server = self.name.as_str(), ?state, "server state");
         self.state = state;
@@ -501,8 +523,16 @@ impl Server {
     /// Drops what belongs to one run.
     fn forget_run(&mut self, cx: &mut Cx) {
         self.asked = None;
-        for timer in [Timer::Start, Timer::Relist, Timer::Listen] {
+        for timer in [Timer::Start, Timer::Relist, Timer::Listen, Timer::Idle] {
             cx.disarm(self.slot, timer);
+        }
+    }
+
+    /// What its stderr is kept under.
+    fn log_name(&self) -> String {
+        match self.session {
+            Some(number) => format!("{}.session-{number}", self.name),
+            None => self.name.clone(),
         }
     }
 

@@ -6,7 +6,8 @@ use alloc::string::String;
 use serde_json::value::RawValue;
 
 use super::link::Link;
-use super::{Server, State, Then};
+use super::{Server, State, Then, Timer};
+use crate::agent::cx::Cx;
 use crate::agent::status;
 use crate::limits;
 use crate::mcp::catalog;
@@ -54,7 +55,8 @@ impl Server {
     }
 
     /// Its part of the status document.
-    pub(in crate::agent) fn status(&self, now: Instant) -> status::Server {
+    pub(in crate::agent) fn status(&self, cx: &Cx) -> status::Server {
+        let now = cx.now.instant;
         let pid = match &self.link {
             Some(Link::Stdio(stdio)) => stdio.pid,
             Some(Link::Http(_)) | None => None,
@@ -65,15 +67,34 @@ impl Server {
             since_secs: now.saturating_since(self.since).as_secs(),
             pid,
             tools: self.about.tools.len(),
-            calls: self.calls.len(),
+            calls: self.open_calls(),
             restarts: self.restarts,
+            failures: self.failures(cx.now.instant),
+            next_start_ms: cx
+                .due_in(self.slot, Timer::Restart)
+                .map(|ms| u64::try_from(ms.as_millis()).unwrap_or(u64::MAX)),
+            sessions: 0,
             reason: self.reason.clone(),
         }
     }
 
+    /// How many calls it works on or holds.
+    pub(in crate::agent) fn open_calls(&self) -> usize {
+        self.calls.len() + self.held.len()
+    }
+
+    /// Unexpected ends in a row. One that held for a while since then has recovered.
+    fn failures(&self, now: Instant) -> u32 {
+        let recovered = self.state == State::Ready && now.saturating_since(self.since) >= limits::RESTART_STABLE;
+        if recovered { 0 } else { self.backoff.attempt() }
+    }
+
     fn public_state(&self) -> catalog::State {
         match self.state {
-            State::Idle | State::Starting | State::Stopping(_, Then::Start) => catalog::State::Starting,
+            State::Idle | State::Recalling | State::Starting | State::Stopping(_, Then::Start) => {
+                catalog::State::Starting
+            }
+            State::Asleep | State::Stopping(_, Then::Sleep) => catalog::State::Asleep,
             State::Probing => catalog::State::Probing,
             State::Ready => catalog::State::Ready,
             State::Restarting => catalog::State::Restarting,

@@ -42,6 +42,12 @@ impl Bench {
         let line = |json: String| Bytes::from(json);
         match input {
             "start" => server.start(cx),
+            "lazy" => server.config.life.lazy = true,
+            "known" => {
+                let kept = format!(r#"{{"entry":"{}","about":{{}}}}"#, server.fingerprint());
+                server.recalled(Some(&line(kept)), cx);
+            }
+            "unknown" => server.recalled(None, cx),
             "restart" => server.restart(None, cx),
             "change" => server.restart(Some(ServerConfig { start_timeout_secs: 1, ..stdio("t") }), cx),
             "stop" => server.stop(cx),
@@ -71,6 +77,8 @@ impl Bench {
             "t stop" => server.handle_timeout(Timer::Stop, cx),
             "t relist" => server.handle_timeout(Timer::Relist, cx),
             "t listen" => server.handle_timeout(Timer::Listen, cx),
+            "t idle" => server.handle_timeout(Timer::Idle, cx),
+            "t call" => server.handle_timeout(Timer::Call(RequestId(500)), cx),
             "t resume" => server.handle_timeout(Timer::Resume(RequestId(1)), cx),
             other => panic!("no such input: {other}"),
         }
@@ -80,12 +88,15 @@ impl Bench {
     fn state(&self) -> &'static str {
         match self.server.state {
             State::Idle => "idle",
+            State::Recalling => "recalling",
+            State::Asleep => "asleep",
             State::Starting => "starting",
             State::Probing => "probing",
             State::Ready => "ready",
             State::Restarting => "restarting",
             State::Failed => "failed",
             State::Stopping(_, Then::Start) => "again",
+            State::Stopping(_, Then::Sleep) => "dozing",
             State::Stopping(_, Then::Nothing) => "stopping",
             State::Stopped => "stopped",
         }
@@ -93,7 +104,7 @@ impl Bench {
 }
 
 /// The ways into every state.
-const WAYS: [(&str, &[&str]); 9] = [
+const WAYS: [(&str, &[&str]); 12] = [
     ("idle", &[]),
     ("starting", &["start"]),
     ("probing", &["start", "spawned"]),
@@ -103,32 +114,51 @@ const WAYS: [(&str, &[&str]); 9] = [
     ("again", &["start", "spawned", "restart"]),
     ("stopping", &["start", "spawned", "stop"]),
     ("stopped", &["start", "spawned", "stop", "exit"]),
+    ("recalling", &["lazy", "start"]),
+    ("asleep", &["lazy", "start", "known"]),
+    ("dozing", &["lazy", "start", "unknown", "spawned", "answer", "answer"]),
 ];
 
 /// What follows each input, in the order of [`WAYS`]; `.`: the state stays.
-const TABLE: [(&str, [&str; 9]); 21] = [
-    //             idle        starting      probing       ready         restarting  failed      again       stopping    stopped
-    ("start", ["starting", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("restart", [".", "again", "again", "again", "starting", "starting", ".", "again", "."]),
-    ("change", [".", "again", "again", "again", "starting", "starting", ".", "again", "."]),
-    ("stop", ["stopped", "stopping", "stopping", "stopping", "stopped", "stopped", "stopping", ".", "."]),
-    ("kill", ["stopped", "stopping", "stopping", "stopping", "stopped", "stopped", "stopping", ".", "."]),
-    ("spawned", [".", "probing", ".", ".", ".", ".", ".", ".", "."]),
-    ("no spawn", [".", "failed", ".", ".", ".", ".", "starting", "stopped", "."]),
-    ("exit", [".", "restarting", "restarting", "restarting", ".", ".", "starting", "stopped", "."]),
-    ("old exit", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("answer", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("error", [".", ".", "restarting", ".", ".", ".", ".", ".", "."]),
-    ("noise", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("long line", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("wrote", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("eof", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("t start", [".", "restarting", "restarting", "restarting", ".", ".", ".", ".", "."]),
-    ("t restart", [".", ".", ".", ".", "starting", "starting", ".", ".", "."]),
-    ("t stop", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("t relist", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("t listen", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
-    ("t resume", [".", ".", ".", ".", ".", ".", ".", ".", "."]),
+const TABLE: [(&str, [&str; 12]); 25] = [
+    //             idle, starting, probing, ready, restarting, failed, again, stopping, stopped, recalling, asleep, dozing
+    ("start", ["starting", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("restart", [".", "again", "again", "again", "starting", "starting", ".", "again", ".", ".", "starting", "again"]),
+    ("change", [".", "again", "again", "again", "starting", "starting", ".", "again", ".", ".", "starting", "again"]),
+    (
+        "stop",
+        [
+            "stopped", "stopping", "stopping", "stopping", "stopped", "stopped", "stopping", ".", ".", "stopped",
+            "stopped", "stopping",
+        ],
+    ),
+    (
+        "kill",
+        [
+            "stopped", "stopping", "stopping", "stopping", "stopped", "stopped", "stopping", ".", ".", "stopped",
+            "stopped", "stopping",
+        ],
+    ),
+    ("spawned", [".", "probing", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("no spawn", [".", "failed", ".", ".", ".", ".", "starting", "stopped", ".", ".", ".", "asleep"]),
+    ("exit", [".", "restarting", "restarting", "restarting", ".", ".", "starting", "stopped", ".", ".", ".", "asleep"]),
+    ("old exit", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("answer", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("error", [".", ".", "restarting", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("noise", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("long line", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("wrote", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("eof", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t start", [".", "restarting", "restarting", "restarting", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t restart", [".", ".", ".", ".", "starting", "starting", ".", ".", ".", ".", ".", "."]),
+    ("t stop", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t relist", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t listen", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t resume", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("known", [".", ".", ".", ".", ".", ".", ".", ".", ".", "asleep", ".", "."]),
+    ("unknown", [".", ".", ".", ".", ".", ".", ".", ".", ".", "starting", ".", "."]),
+    ("t idle", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+    ("t call", [".", ".", ".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
 ];
 
 #[test]
@@ -164,7 +194,7 @@ fn any_two_inputs_leave_a_call_with_exactly_one_answer_or_under_way() {
                 let held = bench.server.held.iter().filter(|held| held.request == RequestId(500)).count();
                 let open = usize::from(bench.server.calls.contains_key(&RequestId(500)));
                 assert_eq!(answers + held + open, 1, "{state} + {first} + {second}");
-                let over = matches!(bench.server.state, State::Failed | State::Stopped);
+                let over = matches!(bench.server.state, State::Failed | State::Stopped | State::Asleep);
                 assert!(!over || answers == 1, "{state} + {first} + {second}: nobody works on it");
             }
         }

@@ -1,0 +1,90 @@
+//! Servers that each session of a client has for itself (`isolation: "session"`).
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::Agent;
+use crate::agent::cx::Slot;
+use crate::agent::server::Server;
+use crate::config::Isolation;
+use crate::limits;
+use crate::mcp::code;
+
+impl Agent {
+    /// Which run of the server in `slot` a call of `session` goes to. A call without a session goes to the shared one.
+    pub(super) fn run_for(&mut self, slot: Slot, session: &str) -> Result<Slot, (i64, String)> {
+        let Some(server) = self.servers.get(&slot) else { return Ok(slot) };
+        if server.config().life.isolation == Isolation::Shared || session.is_empty() {
+            return Ok(slot);
+        }
+        let key = (slot, session.to_string());
+        let run = self.sessions.get(&key).copied().filter(|run| self.servers.get(run).is_some_and(Server::takes_calls));
+        match run {
+            Some(run) => Ok(run),
+            None => self.add_run(key),
+        }
+    }
+
+    fn add_run(&mut self, key: (Slot, String)) -> Result<Slot, (i64, String)> {
+        let runs: Vec<&Server> = self.runs_of(key.0).filter_map(|run| self.servers.get(&run)).collect();
+        if runs.len() >= limits::MAX_SESSION_RUNS {
+            // The one that nobody used for longest makes room; its session gets a new one when it comes back.
+            let idle = runs.iter().filter(|run| run.is_idle()).min_by_key(|run| run.last_used()).map(|run| run.slot());
+            match idle.and_then(|run| self.servers.get_mut(&run)) {
+                Some(run) => run.stop(&mut self.cx),
+                None => {
+                    let text = format!("{} sessions use a server of their own already", limits::MAX_SESSION_RUNS);
+                    return Err((code::OVERLOADED, text));
+                }
+            }
+        }
+        let number = self.free_number(key.0);
+        let Some(server) = self.servers.get(&key.0) else { return Ok(key.0) };
+        let (name, config) = (server.name().to_string(), server.config().clone());
+        self.last_slot += 1;
+        let slot = Slot(self.last_slot);
+        let mut run = Server::for_session(slot, number, name, config, self.cx.now.instant);
+        run.start(&mut self.cx);
+        self.servers.insert(slot, run);
+        self.sessions.insert(key, slot);
+        Ok(slot)
+    }
+
+    /// The least number that no run of that server has, one on its way out included: it names a log.
+    fn free_number(&self, main: Slot) -> u32 {
+        let name = self.servers.get(&main).map(Server::name);
+        let of_it = |server: &&Server| Some(server.name()) == name;
+        let taken: Vec<u32> = self.servers.values().filter(of_it).filter_map(Server::session_number).collect();
+        (1..=u32::MAX).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
+    }
+
+    /// The runs of a server's sessions that take calls.
+    pub(super) fn runs_of(&self, main: Slot) -> impl Iterator<Item = Slot> {
+        let runs = self.sessions.iter().filter(move |((of, _), _)| *of == main).map(|(_, run)| *run);
+        runs.filter(|run| self.servers.get(run).is_some_and(Server::takes_calls))
+    }
+
+    /// Ends the runs of a server's sessions: its entry changed, or somebody wants it restarted.
+    pub(super) fn stop_runs(&mut self, main: Slot) {
+        for run in self.runs_of(main).collect::<Vec<_>>() {
+            if let Some(server) = self.servers.get_mut(&run) {
+                server.stop(&mut self.cx);
+            }
+        }
+    }
+
+    /// Forgets the sessions whose run is over.
+    pub(super) fn forget_sessions(&mut self) {
+        self.sessions.retain(|_, run| self.servers.get(run).is_some_and(Server::takes_calls));
+    }
+
+    /// A session's run was told what the server offers: so does the server itself.
+    pub(super) fn learn_from(&mut self, run: Slot) {
+        let Some(about) = self.servers.get(&run).map(Server::about) else { return };
+        let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
+        if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
+            server.learn(&about, &mut self.cx);
+        }
+    }
+}
