@@ -33,6 +33,7 @@ fn is_conversation(stdin: &impl AsFd) -> bool {
 fn run(source: &Source, config: &AgentConfig, global: &Global) -> Result<(), Failure> {
     let settings = Settings { relay: config.relay.clone(), link: link_settings(signin::has_screen()) };
     let way = way(source, config, global)?;
+    tracing::info!("serving MCP on stdin and stdout, the agent runs in the background; --foreground runs it here");
     host::run_small(async {
         let stop = signals::stop()?;
         stub::run(settings, way, stop).await.or_else(|error| match error.kind() {

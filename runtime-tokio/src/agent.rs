@@ -174,6 +174,7 @@ struct Inputs {
     streams: mpsc::Receiver<Event>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most are the large one")]
 enum Input {
     Event(Event),
     /// From the control socket.

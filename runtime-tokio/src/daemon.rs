@@ -61,7 +61,7 @@ impl Claim {
         if let Some(dir) = path.parent() {
             files::private_dir(dir)?;
         }
-        loop {
+        for _ in 0..TRIES {
             let mut options = OpenOptions::new();
             let mut file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
             match file.try_lock() {
@@ -78,6 +78,7 @@ impl Claim {
             writeln!(file, "{}", std::process::id())?;
             return Ok(Some(Self { file, path: path.to_owned() }));
         }
+        Err(io::Error::other("the file is not the one that was just opened"))
     }
 
     /// The process that the pid file names.
@@ -216,6 +217,8 @@ impl Sessions {
 
 const STOPPING: &[u8] = br#"{"ok":false,"error":"the agent is stopping"}"#;
 const NOT_A_COMMAND: &[u8] = br#"{"ok":false,"error":"not a command"}"#;
+/// How often a file may be exchanged between its opening and its locking: processes that end do so once each.
+const TRIES: u32 = 100;
 /// Places for commands beside the sessions: people and scripts ask one at a time.
 const COMMANDS: usize = 16;
 

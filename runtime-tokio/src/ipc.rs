@@ -137,7 +137,11 @@ impl Connection {
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
     pub async fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(BufReader::new(UnixStream::connect(ShortPath::of(path)?.as_ref()).await?)))
+        let stream = UnixStream::connect(ShortPath::of(path)?.as_ref()).await?;
+        if !is_same_user(&stream) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user listens there"));
+        }
+        Ok(Self(BufReader::new(stream)))
     }
 
     /// Sends a document.
