@@ -469,6 +469,51 @@ fn without_sign_in_or_screen_the_tool_says_what_to_run() {
 }
 
 #[test]
+fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
+    let relay = Relay::start("stub-sign-in");
+    let mut home = Home::with_relay("sign-in", &relay.url(), "");
+    home.config.as_object_mut().expect("it is one").remove("token");
+    // What opens the browser writes down what it was to open.
+    let (bin, opened) = (home.path().join("bin"), home.path().join("opened"));
+    std::fs::create_dir(&bin).expect("it is new");
+    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >> {}\n", opened.display());
+    for opener in ["xdg-open", "open"] {
+        replace(&bin.join(opener), script.as_bytes());
+    }
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("there is a PATH"));
+    let with_screen = || {
+        let mut command = home.command(&home.program, &[]);
+        command.env("PATH", &path).env("DISPLAY", ":0");
+        Stub::start(command)
+    };
+    let (mut one, mut other) = (with_screen(), with_screen());
+    let url = eventually("a browser is opened", SOON, || {
+        let urls = std::fs::read_to_string(&opened).unwrap_or_default();
+        urls.lines().next().map(str::to_owned).ok_or(urls)
+    });
+    one.until("signing-in");
+    other.until("signing-in");
+    assert!(home.daemons().is_empty());
+    support::browser::sign_in(&relay, &url);
+    one.until("running");
+    other.until("running");
+    let pid = home.daemon();
+    eventually("the tunnel is up", SOON, || {
+        let status = one.status();
+        if status["status"]["relay"]["state"] == "connected" { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(std::fs::read_to_string(&opened).expect("reads").lines().count(), 1, "for both");
+    // Signed out elsewhere: the daemon says so and ends, and nobody opens a second browser unasked.
+    assert!(home.run(&["logout"]).status.success());
+    kill(pid, "-HUP");
+    eventually("a sign-in is needed", Duration::from_secs(60), || {
+        let status = other.status();
+        if status["agent"] == "needs-login" { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(std::fs::read_to_string(&opened).expect("reads").lines().count(), 1);
+}
+
+#[test]
 fn agent_in_the_foreground_is_joined_and_left_alone() {
     let home = Home::new("foreground");
     let mut agent = Process::start(home.path(), &home.config, &["agent"]);

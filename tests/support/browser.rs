@@ -1,13 +1,42 @@
 //! A scripted browser for the relay's own pages: cookies, forms, no redirect followed unless asked.
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 
-use super::{Relay, Reply};
+use super::{PASSWORD, Relay, Reply};
 
 /// A person's browser at one relay.
 pub struct Browser<'a> {
     relay: &'a Relay,
     cookies: BTreeMap<String, String>,
+}
+
+/// Goes the whole way that `url` begins, as ada: consent, login, and back to whoever asked, on this machine.
+pub fn sign_in(relay: &Relay, url: &str) {
+    let mut browser = Browser::new(relay);
+    let local = |url: &str| url.strip_prefix(&relay.url()).map(str::to_owned);
+    let mut page = browser.get(&local(url).expect("it begins at the relay"));
+    for _ in 0..8 {
+        if let Some(to) = page.header("location").map(str::to_owned) {
+            let Some(path) = local(&to).or_else(|| to.starts_with('/').then(|| to.clone())) else {
+                let (host, path) = to.split_once("//").and_then(|(_, rest)| rest.split_once('/')).expect("a URL");
+                let mut back = TcpStream::connect(host).expect("somebody listens for the code");
+                write!(back, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it is sent");
+                let reply = Reply::read(&mut BufReader::new(back)).expect("an answer");
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                return;
+            };
+            page = browser.get(&path);
+            continue;
+        }
+        let form = form(&page);
+        let asks_password = page.text().contains("type=\"password\"");
+        let fields: &[_] =
+            if asks_password { &[("user", "ada"), ("password", PASSWORD)] } else { &[("decision", "allow")] };
+        page = browser.submit(&form, fields);
+    }
+    panic!("no way back: {} {}", page.status, page.text());
 }
 
 /// A page's form.
