@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -125,6 +125,19 @@ impl TokenFile {
         Ok(found.map(Bytes::from).or_else(|| self.adopt()))
     }
 
+    /// A number that tells its content from other content, without reading it; `None` when there is none.
+    #[must_use]
+    pub fn mark(&self) -> Option<u64> {
+        let found = match (fs::metadata(&self.path), &self.old) {
+            (Ok(found), _) => found,
+            (Err(error), Some(old)) if error.kind() == io::ErrorKind::NotFound => fs::metadata(old).ok()?,
+            (Err(_), _) => return None,
+        };
+        let parts = [found.ino(), found.len(), found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned()];
+        let mark = parts.into_iter().fold(0, |sum: u64, part| sum.wrapping_mul(31).wrapping_add(part));
+        (found.len() > 0).then_some(mark)
+    }
+
     /// Replaces it; `None` empties it, so that nothing is copied into it again.
     ///
     /// # Errors
@@ -226,6 +239,9 @@ mod tests {
         one.save(Some(&Secret::new("tokens"))).expect("saves");
         assert_eq!(other.load(), Ok(None));
         assert_eq!(one.load(), Ok(Some(Bytes::from_static(b"tokens"))));
+        let mark = one.mark();
+        one.save(Some(&Secret::new("others"))).expect("saves");
+        assert!(mark.is_some() && one.mark().is_some() && one.mark() != mark && other.mark().is_none());
     }
 
     #[test]
@@ -235,11 +251,14 @@ mod tests {
         let content = r#"{"accessToken":"a","expiresAt":5,"clientId":"mcp-local-tunnel-agent"}"#;
         fs::write(&old, content).expect("writes");
         let tokens = TokenFile::new(dir.path(), "https://relay.example");
+        assert!(tokens.mark().is_some(), "they will be copied");
         let copied = tokens.load().expect("reads").expect("copied");
         assert_eq!(fs::read(tokens.path()).expect("is there"), copied);
         assert_eq!(fs::metadata(tokens.path()).expect("is there").permissions().mode() & 0o777, 0o600);
 
+        assert!(tokens.mark().is_some());
         tokens.save(None).expect("empties");
+        assert_eq!(tokens.mark(), None);
         assert_eq!(tokens.load(), Ok(Some(Bytes::new())), "signed out stays signed out");
         assert_eq!(fs::read_to_string(&old).expect("is there"), content);
     }

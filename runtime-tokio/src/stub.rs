@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -263,11 +262,11 @@ fn is_nobody(error: &io::Error) -> bool {
 
 /// Tells the cached tokens from other ones, without reading them.
 fn credentials(way: &Way) -> Option<u64> {
-    let Some(signin) = &way.signin else { return Some(0) };
-    let tokens = TokenFile::new(&signin.config_dir, &signin.relay);
-    let found = std::fs::metadata(tokens.path()).ok()?;
-    let parts = [found.ino(), found.len(), found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned()];
-    Some(parts.into_iter().fold(0, |sum: u64, part| sum.wrapping_mul(31).wrapping_add(part)))
+    match &way.signin {
+        Some(signin) => TokenFile::new(&signin.config_dir, &signin.relay).mark(),
+        // A minted token is no file of ours.
+        None => Some(0),
+    }
 }
 
 /// Signs in, one stub at a time: the others wait, and then find the tokens.
