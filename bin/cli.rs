@@ -92,9 +92,9 @@ pub(crate) enum Command {
     /// Try everything on this machine: a relay, an agent and a server, used as a client would
     #[command(after_help = DEMO_HELP)]
     Demo(DemoArgs),
-    /// Sign this machine in to its relay, in the browser
+    /// Sign this machine in to its relay, in the browser or with a code
     #[command(after_help = LOGIN_HELP)]
-    Login(RelayArg),
+    Login(LoginArgs),
     /// Forget this machine's tokens, and revoke them at the relay
     Logout(RelayArg),
     /// Show what this machine's agent is doing: the tunnel, each server, its tools
@@ -155,6 +155,19 @@ pub(crate) struct DemoArgs {
     /// An MCP server of yours instead of the built-in one, after --
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) server: Vec<String>,
+}
+
+/// How to sign in.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    pub(crate) relay: RelayArg,
+    /// Show a code to type at the relay's page, in a browser on any machine; the default where there is no screen
+    #[arg(long, conflicts_with = "browser")]
+    pub(crate) device: bool,
+    /// Sign in in a browser on this machine, also where there seems to be no screen
+    #[arg(long)]
+    pub(crate) browser: bool,
 }
 
 /// Which relay, when it is not the configuration's.
@@ -272,7 +285,7 @@ Example:
   mcp-local-tunnel agent --config '{\"mode\": \"agent\", \"relay\": \"tunnel.example.com\",
                                     \"servers\": {\"time\": {\"command\": [\"uvx\", \"mcp-server-time\"]}}}'
 
-The first run opens the browser to sign in. A block \"mcpServers\" as Claude Desktop, Cursor and VS Code have it may be
+The first run opens the browser to sign in, or shows a code where there is no screen. A block \"mcpServers\" as Claude Desktop, Cursor and VS Code have it may be
 pasted as it is. Signals: SIGHUP connects at once, SIGINT and SIGTERM end the agent and every server it started.
 
 Started by an editor, with a pipe or a socket as stdin, it is an MCP server itself, with one tool that shows the tunnel:
@@ -291,8 +304,11 @@ const LOGIN_HELP: &str = "\
 Examples:
   mcp-local-tunnel login                         the relay of the configuration
   mcp-local-tunnel login tunnel.example.com
+  mcp-local-tunnel login --device                with a code, the browser on another machine
 
-Without a browser: run mcp-local-tunnel token create on the relay's machine, and give the agent
+Where there is no screen (no DISPLAY or WAYLAND_DISPLAY; on macOS: over SSH) a code is shown, here and by the agent's
+first run. A relay that has no page for codes, such as one before 2.0, needs a browser on this machine: the address is
+always printed. Without any browser: run mcp-local-tunnel token create on the relay's machine, and give the agent
 \"token\": \"env:NAME\" or \"token\": \"file:PATH\".";
 
 const HASH_HELP: &str = "\

@@ -19,7 +19,7 @@ use crate::config_source::{self, Source};
 use crate::failure::Failure;
 use crate::host::agent::{self, AgentError, Options};
 use crate::host::daemon::Files;
-use crate::host::ipc;
+use crate::host::{ipc, signin};
 use crate::{directories, host, output, signals};
 
 /// Runs an agent until SIGTERM or SIGINT, or until nothing but a person can help it on.
@@ -29,10 +29,10 @@ pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Glob
         config_dir: directories::config()?,
         source: source.identity(),
         token: config.token.as_deref().map(minted_token).transpose()?,
-        // Whoever reads stderr may open the URL that stands there; where nobody does, the sign-in ends by itself.
+        // Whoever reads stderr may follow what stands there; where nobody does, the sign-in ends by itself.
         // An agent in the background leaves it to its stubs.
         person: match kind {
-            Kind::Foreground => Person::Here,
+            Kind::Foreground => signin::person(),
             Kind::Daemon => Person::Absent,
         },
         read_config: match source {

@@ -70,6 +70,8 @@ pub(super) fn way(source: &Source, config: &AgentConfig, global: &Global) -> Res
         config_dir: config_dir.clone(),
         allow_insecure: global.allow_insecure,
         ca_file: config.ca_file.as_deref().map(Into::into),
+        device: config.name.clone().unwrap_or_else(host::agent::host_name),
+        person: signin::person(),
     };
     Ok(Way {
         files: Files::new(&config_dir, &source.identity()),

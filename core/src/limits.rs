@@ -278,6 +278,14 @@ pub const REFRESH_FUTILE: Duration = Duration::from_secs(30);
 pub const REFRESH_BROKEN_MAX: u32 = 3;
 /// How long a person may take to sign in in the browser.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Between a device's questions for its tokens when the relay does not say, and what `slow_down` adds (RFC 8628).
+pub const DEVICE_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest time between a device's questions for its tokens: whoever signed in sees it act within a minute.
+pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// The longest time for which a code is shown and waited for, whatever the relay says.
+pub const DEVICE_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// The longest code that a person is asked to type.
+pub const MAX_USER_CODE: usize = 32;
 /// Between attempts to sign in while no token is needed: tokens that nobody refreshes run out in the end.
 pub const SIGNIN_RETRY: Duration = Duration::from_secs(60);
 

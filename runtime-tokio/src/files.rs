@@ -1,10 +1,11 @@
 //! Files that only their owner may read: written whole, replaced atomically.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tunnel_core::secret::Secret;
@@ -116,6 +117,17 @@ impl TokenFile {
         &self.path
     }
 
+    /// Waits for the other processes that use these tokens to be done with them.
+    ///
+    /// # Errors
+    /// For people: why there is no lock.
+    pub fn lock(&self) -> Result<Lock, String> {
+        let path = self.path.with_extension("lock");
+        let dir = path.parent().map_or(Ok(()), private_dir);
+        let lock = dir.and_then(|()| Lock::take(&path, LOCK_PATIENCE));
+        lock.map_err(|error| format!("cannot lock {}: {error}", path.display()))
+    }
+
     /// Its content, `None` when there is none. The first time that is what an agent before 2.0 left, copied.
     ///
     /// # Errors
@@ -168,6 +180,33 @@ impl TokenFile {
     }
 }
 
+/// A file that one process at a time holds: let go of when dropped, and by the system when the process ends however.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl Lock {
+    /// Takes the lock of `path`, a file of no content that is made where it is missing and stays. Waits up to
+    /// `patience` for whoever holds it.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::TimedOut`] when somebody holds it for longer.
+    pub fn take(path: &Path, patience: Duration) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= patience => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds it"));
+                }
+                // A blocking lock could not be given up.
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+            }
+        }
+    }
+}
+
 fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -188,6 +227,10 @@ fn temporary_beside(path: &Path) -> PathBuf {
 
 /// Tokens and what belongs to them are a few kilobytes.
 const MAX_TOKEN_FILE: u64 = 256 * 1024;
+/// How long another process may hold the tokens: two requests to the relay of ten seconds each, and a little.
+const LOCK_PATIENCE: Duration = Duration::from_secs(25);
+/// Between two looks at a lock that is held.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +272,22 @@ mod tests {
             assert!(!name.is_empty() && name.len() <= 120, "{name}");
         }
         assert_ne!(file_name("a/b"), file_name("a:b"));
+    }
+
+    #[test]
+    fn lock_is_held_by_one_at_a_time() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        let held = Lock::take(&path, Duration::ZERO).expect("nobody holds it");
+        let refused = Lock::take(&path, Duration::from_millis(50)).expect_err("it is held");
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::take(&path, Duration::from_secs(20)).map(drop)
+        });
+        drop(held);
+        waiting.join().expect("joins").expect("gets it");
+        assert_eq!(fs::metadata(&path).expect("stays").permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

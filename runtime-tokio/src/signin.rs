@@ -1,7 +1,7 @@
 //! The driver of the agent's sign-in: alone for `login` and `logout`, and as a part of an agent.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -11,11 +11,11 @@ use tunnel_core::signin::machine::{Action, Event, Failure, Person, Settings, Sig
 use crate::callback::Callback;
 use crate::clock::Clock;
 use crate::entropy::OsEntropy;
-use crate::files::TokenFile;
+use crate::files::{Lock, TokenFile};
 use crate::net::Connector;
 use crate::{browser, fetch};
 
-pub use crate::browser::has_screen;
+pub use crate::browser::{has_screen, person};
 
 /// Which sign-in.
 #[derive(Debug, Clone)]
@@ -28,14 +28,18 @@ pub struct Options {
     pub allow_insecure: bool,
     /// `caFile` of the configuration.
     pub ca_file: Option<PathBuf>,
+    /// What this machine calls itself.
+    pub device: String,
+    /// Who helps where a person is needed.
+    pub person: Person,
 }
 
-/// Signs in, in the browser where that is needed.
+/// Signs in, unless there are tokens that work.
 ///
 /// # Errors
 /// Why there is no token.
 pub async fn login(options: &Options) -> Result<(), Failure> {
-    run(options, Event::Start { person: Person::Here }).await
+    run(options, Event::Start { person: options.person }).await
 }
 
 /// Forgets the tokens and revokes them at the relay.
@@ -48,7 +52,11 @@ pub async fn logout(options: &Options) -> Result<(), Failure> {
 
 async fn run(options: &Options, first: Event) -> Result<(), Failure> {
     let clock = Clock::new();
-    let settings = Settings { relay: options.relay.clone(), allow_insecure: options.allow_insecure };
+    let settings = Settings {
+        relay: options.relay.clone(),
+        allow_insecure: options.allow_insecure,
+        device: options.device.clone(),
+    };
     let mut signin = Signin::new(settings, Box::new(OsEntropy::new()));
     let (events, mut happened) = mpsc::unbounded_channel();
     let tokens = TokenFile::new(&options.config_dir, &options.relay);
@@ -84,6 +92,8 @@ pub(crate) struct Desk {
     connector: Connector,
     bring: Bring,
     listening: Listening,
+    /// The lock on the tokens, while it is held.
+    lock: Arc<Mutex<Option<Lock>>>,
 }
 
 type Bring = Arc<dyn Fn(Event) + Send + Sync>;
@@ -91,7 +101,7 @@ type Listening = Arc<tokio::sync::Mutex<Option<Callback>>>;
 
 impl Desk {
     pub(crate) fn new(tokens: TokenFile, connector: Connector, bring: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { tokens, connector, bring: Arc::new(bring), listening: Listening::default() }
+        Self { tokens, connector, bring: Arc::new(bring), listening: Listening::default(), lock: Arc::default() }
     }
 
     /// Begins an order; never waits.
@@ -99,14 +109,20 @@ impl Desk {
         let bring = Arc::clone(&self.bring);
         let listening = Arc::clone(&self.listening);
         match action {
-            Action::Load => self.on_file(|tokens| {
+            Action::Load => self.on_file(|tokens, lock| {
+                hold(tokens, lock);
                 let loaded = tokens.load().unwrap_or_else(|reason| {
                     tracing::warn!(reason, "cannot read the tokens");
                     None
                 });
                 Event::Loaded(loaded)
             }),
-            Action::Save(content) => self.on_file(move |tokens| Event::Saved(tokens.save(content.as_ref()))),
+            Action::Save(content) => self.on_file(move |tokens, lock| {
+                let _lock = if is_held(lock) { None } else { take(tokens) };
+                Event::Saved(tokens.save(content.as_ref()))
+            }),
+            // Ordered after whatever needed it has ended: nobody waits for the mutex.
+            Action::Unlock => drop(place(&self.lock).take()),
             Action::Fetch { fetch, request } => {
                 let connector = self.connector.clone();
                 tokio::spawn(async move {
@@ -137,14 +153,36 @@ impl Desk {
                 tokio::spawn(async move { drop(listening.lock().await.take()) });
             }
             Action::OpenBrowser { url } => browser::open(&url),
+            Action::ShowCode { page, direct, code } => browser::show_code(&page, direct.as_deref(), &code),
             // For whoever drives the sign-in alone; inside an agent they stay inside.
             Action::Ready { .. } | Action::SignedOut | Action::Failed(_) => {}
         }
     }
 
-    fn on_file(&self, work: impl FnOnce(&TokenFile) -> Event + Send + 'static) {
+    fn on_file(&self, work: impl FnOnce(&TokenFile, &Mutex<Option<Lock>>) -> Event + Send + 'static) {
         let tokens = self.tokens.clone();
-        let bring = Arc::clone(&self.bring);
-        tokio::task::spawn_blocking(move || bring(work(&tokens)));
+        let (bring, lock) = (Arc::clone(&self.bring), Arc::clone(&self.lock));
+        tokio::task::spawn_blocking(move || bring(work(&tokens, &lock)));
     }
+}
+
+/// Holds the lock from now on, unless it is held already.
+fn hold(tokens: &TokenFile, lock: &Mutex<Option<Lock>>) {
+    if !is_held(lock) {
+        let taken = take(tokens);
+        *place(lock) = taken;
+    }
+}
+
+/// Without a lock it goes on: a file system that has none, or a process that hangs, must not sign anybody out.
+fn take(tokens: &TokenFile) -> Option<Lock> {
+    tokens.lock().inspect_err(|reason| tracing::warn!(reason, "the tokens are used without a lock")).ok()
+}
+
+fn is_held(lock: &Mutex<Option<Lock>>) -> bool {
+    place(lock).is_some()
+}
+
+fn place(lock: &Mutex<Option<Lock>>) -> std::sync::MutexGuard<'_, Option<Lock>> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,9 +12,20 @@ export class Browser {
 
   /** Opens `url` and walks on, filling forms with `answers`, until a redirect to a URL that starts with `until`. */
   async walk(url, answers, until) {
+    const end = await this.#go(url, answers, until);
+    if (!(end instanceof URL)) throw new Error(`the pages end without a form:\n${end}`);
+    return end;
+  }
+
+  /** The same until a page without a form: its text. */
+  async walkToEnd(url, answers) {
+    return this.#go(url, answers);
+  }
+
+  async #go(url, answers, until) {
     let request = {url, method: 'GET'};
     for (let step = 0; step < 30; step += 1) {
-      if (request.url.startsWith(until)) return new URL(request.url);
+      if (until && request.url.startsWith(until)) return new URL(request.url);
       const response = await this.#send(request);
       const location = response.headers.get('location');
       if (location) {
@@ -23,6 +34,7 @@ export class Browser {
       }
       const page = await response.text();
       if (response.status >= 400) throw new Error(`${request.method} ${request.url}: ${response.status}\n${page}`);
+      if (!/<form\b/i.test(page)) return page;
       request = this.#fill(page, request.url, answers);
     }
     throw new Error(`no end of pages:\n${this.trace.join('\n')}`);

@@ -129,11 +129,22 @@ const main = async () => {
   const startAgent = async (device) => {
     const servers = Object.fromEntries(DEVICES[device].map((name) => [name, {command: SERVERS[name]}]));
     const config = JSON.stringify({mode: 'agent', relay: base, name: device, servers});
-    const agent = new Process(device, PROGRAM, ['agent'], {env: {...home(device), MCP_LOCAL_TUNNEL_CONFIG: config}, stdio: ['ignore', 'pipe', 'pipe']});
-    const [url] = await agent.line(/https?:\/\/\S+\/authorize\?\S+/);
-    const {searchParams} = new URL(url);
-    const back = await person.walk(url, {login: 'ada', password: 'any'}, searchParams.get('redirect_uri'));
-    assert.equal((await fetch(back)).status, 200, 'the agent takes the redirect');
+    const env = {...home(device), MCP_LOCAL_TUNNEL_CONFIG: config};
+    const answers = {login: 'ada', password: 'any'};
+    // There is no screen: the one is told of a browser on its machine, the other shows a code by itself.
+    if (device === 'laptop') {
+      const login = new Process(`${device} login`, PROGRAM, ['login', '--browser'], {env, stdio: ['ignore', 'pipe', 'pipe']});
+      const [url] = await login.line(/https?:\/\/\S+\/authorize\?\S+/);
+      const back = await person.walk(url, answers, new URL(url).searchParams.get('redirect_uri'));
+      assert.equal((await fetch(back)).status, 200, 'the program takes the redirect');
+      assert.deepEqual(await login.exited, {code: 0, signal: null});
+    }
+    const agent = new Process(device, PROGRAM, ['agent'], {env, stdio: ['ignore', 'pipe', 'pipe']});
+    if (device === 'desktop') {
+      const [, url, code] = await agent.line(/(https?:\/\/\S+\/device)\?user_code=(\S+)/);
+      const page = await person.walkToEnd(url, {...answers, user_code: code});
+      assert.match(page, /Device connected/);
+    }
     agent.config = config;
     return agent;
   };

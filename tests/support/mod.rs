@@ -38,6 +38,7 @@ pub fn command_of(program: &Path, home: &Path, config: &Value, args: &[&str]) ->
         .args(args)
         .stdin(Stdio::null())
         .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
         .env("HOME", home)
         .env("XDG_STATE_HOME", home.join("state"))
         .env_remove("STATE_DIRECTORY")

@@ -97,6 +97,7 @@ impl Agent {
             relay: config.relay.clone(),
             // Whether such a relay may be used was decided when the configuration was checked.
             allow_insecure: config.relay.starts_with("http://"),
+            device: identity.device.to_string(),
         };
         let signin = token.is_none().then(|| Signin::new(settings, entropy));
         let mut agent = Self {

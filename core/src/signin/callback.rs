@@ -108,6 +108,7 @@ mod tests {
             authorization: "https://relay.example/authorize".parse().expect("a URL"),
             token: "https://relay.example/token".into(),
             revocation: None,
+            device: None,
             promises_iss,
         }
     }

@@ -65,11 +65,14 @@ impl fmt::Debug for Event {
 /// What the agent's sign-in orders.
 #[derive(Debug)]
 pub enum Action {
-    /// Read the cached tokens (0600 file of this relay), then bring [`Event::Loaded`]. If that file never was, what
-    /// [`predecessor`](super::predecessor) makes of an old one is copied into it first.
+    /// Take the lock on the cached tokens (0600 file of this relay), unless it is held already, read them, then bring
+    /// [`Event::Loaded`]. A lock that another process does not let go of in time is done without. If that file never
+    /// was, what [`predecessor`](super::predecessor) makes of an old one is copied into it first.
     Load,
-    /// Replace the cached tokens atomically, 0600 in a 0700 directory; `None` leaves an empty file: the
-    /// sign-in was ended here.
+    /// Let go of the lock.
+    Unlock,
+    /// Replace the cached tokens atomically, 0600 in a 0700 directory, under the lock also where it was not held;
+    /// `None` leaves an empty file: the sign-in was ended here.
     Save(Option<Secret>),
     /// Make a request to the relay.
     Fetch {
@@ -94,6 +97,15 @@ pub enum Action {
     OpenBrowser {
         /// The URL, `https` or loopback `http`; built by core, safe to pass as one argument.
         url: String,
+    },
+    /// Show this code and the page to type it at; no browser is opened, since the person's may be anywhere.
+    ShowCode {
+        /// The page, on the relay itself.
+        page: String,
+        /// The same page with the code in it, for whoever can follow a link.
+        direct: Option<String>,
+        /// The code: letters, digits and dashes.
+        code: String,
     },
     /// The access token to use from now on.
     Ready {
@@ -168,6 +180,8 @@ pub struct Settings {
     pub relay: String,
     /// Whether a relay that is neither `https` nor loopback may be used (`--allow-insecure`).
     pub allow_insecure: bool,
+    /// What this machine calls itself: the relay's page for devices shows it.
+    pub device: String,
 }
 
 /// The client that every relay knows: it may only be an agent, and only be redirected to loopback.

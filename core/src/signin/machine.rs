@@ -9,12 +9,16 @@
 //!                   │            Loading (once more), then ────┼─ Discovering, Listening … or Failed(NeedsLogin)
 //!                   └──────► Discovering ──► Listening ──► Waiting ──► Exchanging
 //!
+//!                              ╰─ Asking ──► Pending ◄──► Polling ──► Saving      (the person's browser is elsewhere)
+//!
 //! any ── Logout ──► Loading ──► Discovering ──► Revoking ──► Removing ──► Idle
 //! ```
 //!
 //! Every failure leads to Idle and keeps the tokens; but while the access token still works, a refresh that cannot be
-//! had leads back to Ready and is tried again. The file is read before every refresh, since other processes that share
-//! it may have refreshed before.
+//! had leads back to Ready and is tried again. Processes that share the file take turns: it is read under a lock, which
+//! is held until what came of it is written, so that nobody spends a refresh token that another has spent.
+
+mod device;
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -43,6 +47,8 @@ pub struct Signin {
     clamp: MonotonicClamp,
     state: State,
     timer: Option<Deadline>,
+    /// Whether the file is locked.
+    locked: bool,
     out: Mailbox<Action>,
     next_fetch: u64,
     /// Who is there to sign in.
@@ -73,6 +79,12 @@ enum State {
     Listening(Metadata),
     /// The person is signing in.
     Waiting(Login),
+    /// The relay is asked for a code to show.
+    Asking(FetchId, Metadata),
+    /// The code is shown; the relay is asked again in a while.
+    Pending(device::Shown),
+    /// The relay is asked whether the person has signed in.
+    Polling(FetchId, device::Shown),
     /// The code is being traded.
     Exchanging(FetchId),
     /// New tokens are being written.
@@ -121,6 +133,7 @@ impl Signin {
             clamp: MonotonicClamp::default(),
             state: State::Idle,
             timer: None,
+            locked: false,
             out: Mailbox::default(),
             next_fetch: 0,
             person: Person::Absent,
@@ -164,14 +177,15 @@ impl Machine for Signin {
             return;
         }
         self.timer = None;
-        match self.state {
+        match core::mem::replace(&mut self.state, State::Idle) {
             State::Ready => self.load(Purpose::Renewal),
             State::Waiting(_) => {
                 self.out.push(Action::StopListening);
                 self.fail(Failure::Refused { cause: "nobody signed in within five minutes".to_string() });
             }
+            State::Pending(shown) => self.poll(shown, now),
             // No other state arms the timer.
-            _ => {}
+            other => self.state = other,
         }
     }
 
@@ -213,6 +227,7 @@ impl Signin {
 
     fn handle_loaded(&mut self, content: Option<&[u8]>, now: Now) {
         let State::Loading(purpose) = self.state else { return dropped("loaded") };
+        self.locked = true;
         let file = content.and_then(|content| Tokens::from_file(content, &self.settings.relay));
         // Without a file, or when what is newer could not be written into it, what this process knows counts.
         let stale = self.unsaved && self.refused_refresh.is_none();
@@ -263,6 +278,8 @@ impl Signin {
             State::Discovering(_, errand) => self.discovered(errand, answer, now),
             State::Refreshing(_, token) => self.refreshed(token, answer, now),
             State::Exchanging(_) => self.exchanged(answer, now),
+            State::Asking(_, metadata) => self.code_answered(metadata, answer, now),
+            State::Polling(_, shown) => self.polled(shown, answer, now),
             State::Revoking(_) => {
                 if !matches!(answer, Answer::Ok(_)) {
                     tracing::warn!("the relay did not confirm that it forgot the tokens");
@@ -283,6 +300,10 @@ impl Signin {
         };
         let port = match result {
             Ok(port) => port,
+            Err(error) if let Some(endpoint) = metadata.device.clone() => {
+                tracing::debug!(reason = error.as_str(), "no way back from a browser");
+                return self.ask_code(&endpoint, metadata);
+            }
             Err(error) => {
                 let cause = alloc::format!("cannot listen for the browser's answer: {error}");
                 return self.fail(Failure::Local { cause });
@@ -345,6 +366,9 @@ impl Signin {
             | State::Discovering(..)
             | State::Refreshing(..)
             | State::Exchanging(_)
+            | State::Asking(..)
+            | State::Pending(_)
+            | State::Polling(..)
             | State::Saving { .. }
             | State::Ready => self.load(Purpose::Logout),
         }
@@ -395,8 +419,13 @@ impl Signin {
             }
             (Errand::Refresh(_), Err(failure)) => self.postpone(failure, now),
             (Errand::Login, Ok(metadata)) => {
-                self.enter(State::Listening(metadata));
-                self.out.push(Action::Listen);
+                match metadata.device.clone().filter(|_| self.person == Person::Elsewhere) {
+                    Some(endpoint) => self.ask_code(&endpoint, metadata),
+                    None => {
+                        self.enter(State::Listening(metadata));
+                        self.out.push(Action::Listen);
+                    }
+                }
             }
             (Errand::Login, Err(failure)) => self.fail(failure),
             (Errand::Revoke(token), Ok(Metadata { revocation: Some(endpoint), .. })) => {
@@ -525,6 +554,10 @@ impl Signin {
     }
 
     fn enter(&mut self, state: State) {
+        if self.locked && !state.keeps_lock() {
+            self.locked = false;
+            self.out.push(Action::Unlock);
+        }
         self.state = state;
         self.timer = None;
     }
@@ -572,14 +605,40 @@ impl State {
             Self::Discovering(fetch, _)
             | Self::Refreshing(fetch, _)
             | Self::Exchanging(fetch)
+            | Self::Asking(fetch, _)
+            | Self::Polling(fetch, _)
             | Self::Revoking(fetch) => Some(*fetch),
             Self::Idle
             | Self::Loading(_)
             | Self::Listening(_)
             | Self::Waiting(_)
+            | Self::Pending(_)
             | Self::Saving { .. }
             | Self::Ready
             | Self::Removing => None,
+        }
+    }
+
+    /// Whether the file stays locked: something is being done with what was read from it. Never while a person is
+    /// waited for.
+    const fn keeps_lock(&self) -> bool {
+        match self {
+            Self::Loading(_)
+            | Self::Discovering(_, Errand::Refresh(_) | Errand::Revoke(_))
+            | Self::Refreshing(..)
+            | Self::Saving { login: false }
+            | Self::Revoking(_)
+            | Self::Removing => true,
+            Self::Idle
+            | Self::Discovering(_, Errand::Login)
+            | Self::Listening(_)
+            | Self::Waiting(_)
+            | Self::Asking(..)
+            | Self::Pending(_)
+            | Self::Polling(..)
+            | Self::Exchanging(_)
+            | Self::Saving { login: true }
+            | Self::Ready => false,
         }
     }
 }
@@ -608,6 +667,9 @@ impl Signin {
             State::Listening(_) => "listening",
             State::Waiting(_) => "waiting",
             State::Exchanging(_) => "exchanging",
+            State::Asking(..) => "asking",
+            State::Pending(_) => "pending",
+            State::Polling(..) => "polling",
             State::Saving { login: true } => "saving-login",
             State::Saving { login: false } => "saving-refresh",
             State::Ready => "ready",

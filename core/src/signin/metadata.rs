@@ -16,6 +16,8 @@ pub(super) struct Metadata {
     pub(super) authorization: Url,
     pub(super) token: String,
     pub(super) revocation: Option<String>,
+    /// Where a device asks for a code (RFC 8628 section 4).
+    pub(super) device: Option<String>,
     /// Whether every callback carries `iss` (RFC 9207 section 3).
     pub(super) promises_iss: bool,
 }
@@ -27,6 +29,8 @@ struct Document {
     token_endpoint: String,
     #[serde(default)]
     revocation_endpoint: Option<String>,
+    #[serde(default)]
+    device_authorization_endpoint: Option<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
     #[serde(default)]
@@ -60,11 +64,12 @@ pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, &'stati
     if !document.code_challenge_methods_supported.iter().any(|method| method == "S256") {
         return Err("it does not support PKCE with S256");
     }
-    let revocation = document.revocation_endpoint.map(|url| own(&url, settings)).transpose()?;
+    let optional = |url: Option<String>| url.map(|url| own(&url, settings).map(String::from)).transpose();
     Ok(Metadata {
         authorization: own(&document.authorization_endpoint, settings).and_then(plain)?,
         token: own(&document.token_endpoint, settings)?.to_string(),
-        revocation: revocation.map(String::from),
+        revocation: optional(document.revocation_endpoint)?,
+        device: optional(document.device_authorization_endpoint)?,
         promises_iss: document.authorization_response_iss_parameter_supported,
         issuer: document.issuer,
     })
@@ -77,7 +82,7 @@ fn plain(url: Url) -> Result<Url, &'static str> {
 }
 
 /// An endpoint on the relay's own origin: tokens go nowhere else, and the browser is sent nowhere else.
-fn own(text: &str, settings: &Settings) -> Result<Url, &'static str> {
+pub(super) fn own(text: &str, settings: &Settings) -> Result<Url, &'static str> {
     let url = endpoint::absolute(text).ok_or("an endpoint is not a URL")?;
     let relay = Url::parse(&settings.relay).map_err(|_| "its address is not a URL")?;
     if url.origin() == relay.origin() { Ok(url) } else { Err("an endpoint is on another server") }
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
 
     fn settings(relay: &str) -> Settings {
-        Settings { relay: relay.into(), allow_insecure: false }
+        Settings { relay: relay.into(), allow_insecure: false, device: "laptop".into() }
     }
 
     fn document() -> Value {
@@ -150,6 +155,7 @@ mod tests {
                 json!("https://relay.example/?a=$(b)"),
                 "an endpoint has characters that none needs",
             ),
+            ("device_authorization_endpoint", json!("https://evil.example/"), "an endpoint is on another server"),
             ("code_challenge_methods_supported", json!(["plain"]), "it does not support PKCE with S256"),
             ("code_challenge_methods_supported", json!([]), "it does not support PKCE with S256"),
         ];
@@ -174,7 +180,7 @@ mod tests {
             ("https://relay.example?x", true, false),
             ("", true, false),
         ] {
-            let settings = Settings { relay: relay.into(), allow_insecure: insecure };
+            let settings = Settings { relay: relay.into(), allow_insecure: insecure, device: "laptop".into() };
             assert_eq!(check_relay(&settings).is_ok(), expected, "{relay}");
         }
     }

@@ -103,6 +103,26 @@ pub(super) fn exchange(settings: &Settings, metadata: &Metadata, code: &str, ver
     )
 }
 
+/// RFC 8628 section 3.1. The device's name is for the page, where its person compares it.
+pub(super) fn device_authorization(settings: &Settings, endpoint: &str) -> Fetch {
+    let resource = resource(settings);
+    post(endpoint, &[("client_id", CLIENT_ID), ("resource", &resource), ("device_name", &settings.device)])
+}
+
+/// RFC 8628 section 3.4.
+pub(super) fn poll(settings: &Settings, endpoint: &str, device_code: &Secret) -> Fetch {
+    let resource = resource(settings);
+    post(
+        endpoint,
+        &[
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("device_code", device_code.expose()),
+            ("client_id", CLIENT_ID),
+            ("resource", &resource),
+        ],
+    )
+}
+
 /// RFC 7009 section 2.1.
 pub(super) fn revoke(endpoint: &str, token: &Secret) -> Fetch {
     let form = [("token", token.expose()), ("token_type_hint", "refresh_token"), ("client_id", CLIENT_ID)];

@@ -35,6 +35,8 @@ struct Rig {
     url: String,
     /// Why it failed the last time, in its own words.
     reason: String,
+    /// Whether the file is locked.
+    locked: bool,
 }
 
 impl Rig {
@@ -43,13 +45,14 @@ impl Rig {
     }
 
     fn at(relay: &str) -> Self {
-        let settings = Settings { relay: relay.into(), allow_insecure: false };
+        let settings = Settings { relay: relay.into(), allow_insecure: false, device: "laptop".into() };
         Self {
             signin: Signin::new(settings, Box::new(Seeded::new(3))),
             now: Now { instant: Instant::from_micros(0), unix: UnixTime::from_secs(START) },
             fetch: FetchId(u64::MAX),
             request: None,
             url: String::new(),
+            locked: false,
             reason: String::new(),
         }
     }
@@ -92,7 +95,14 @@ impl Rig {
         let mut said = Vec::new();
         while let Some(action) = self.signin.poll_action() {
             said.push(match action {
-                Action::Load => "load".to_string(),
+                Action::Load => {
+                    self.locked = true;
+                    "load".to_string()
+                }
+                Action::Unlock => {
+                    assert!(core::mem::take(&mut self.locked), "unlocked twice");
+                    continue;
+                }
                 Action::Save(Some(_)) => "save".to_string(),
                 Action::Save(None) => "remove".to_string(),
                 Action::Fetch { fetch, request } => {
@@ -107,6 +117,7 @@ impl Rig {
                     self.url = url;
                     "open".to_string()
                 }
+                Action::ShowCode { page, code, .. } => format!("show {code} {page}"),
                 Action::Ready { access, .. } => format!("ready {}", access.expose()),
                 Action::SignedOut => "signed out".to_string(),
                 Action::Failed(failure) => {
@@ -115,7 +126,9 @@ impl Rig {
                 }
             });
         }
-        said.push(format!("→ {}", self.signin.state_name()));
+        let state = self.signin.state_name();
+        assert_eq!(self.locked, LOCKED.contains(&state), "{said:?} {state}");
+        said.push(format!("→ {state}"));
         said.join(", ")
     }
 
@@ -159,6 +172,11 @@ fn start(interactive: bool) -> Step {
     Step::Is(Event::Start { person: if interactive { Person::Here } else { Person::Absent } })
 }
 
+/// A person whose browser is elsewhere begins.
+fn elsewhere() -> Step {
+    Step::Is(Event::Start { person: Person::Elsewhere })
+}
+
 fn saved() -> Step {
     Step::Is(Event::Saved(Ok(())))
 }
@@ -189,6 +207,26 @@ fn answer(status: u16, body: &Value) -> Step {
 
 fn metadata() -> Step {
     answer(200, &document())
+}
+
+/// Metadata of a relay that has a page for codes.
+fn metadata_with_codes() -> Step {
+    let mut document = document();
+    document["device_authorization_endpoint"] = json!(format!("{RELAY}/device_authorization"));
+    answer(200, &document)
+}
+
+/// The relay's answer to the question for a code.
+fn shown() -> Step {
+    let body = json!({
+        "device_code": "d3vice",
+        "user_code": "BCDF-GHJK",
+        "verification_uri": format!("{RELAY}/device"),
+        "verification_uri_complete": format!("{RELAY}/device?user_code=BCDF-GHJK"),
+        "expires_in": 600,
+        "interval": 5,
+    });
+    answer(200, &body)
 }
 
 fn document() -> Value {
@@ -225,6 +263,7 @@ fn path_to(state: &str) -> Vec<Step> {
     let mut path = match state {
         "idle" => return Vec::new(),
         "loading" => return [start(true)].into(),
+        "asking" | "pending" | "polling" => Vec::from([elsewhere(), no_file(), metadata_with_codes()]),
         "ready" | "renewing" | "leaving" | "discovering-revoke" | "revoking" | "removing" => {
             Vec::from([start(true), file("a", Some("r"), HOUR)])
         }
@@ -232,7 +271,9 @@ fn path_to(state: &str) -> Vec<Step> {
         _ => Vec::from([start(true), no_file()]),
     };
     match state {
-        "ready" | "discovering-refresh" | "discovering-login" => {}
+        "ready" | "discovering-refresh" | "discovering-login" | "asking" => {}
+        "pending" => path.push(shown()),
+        "polling" => path.extend([shown(), Step::Wait(Duration::from_secs(5)), Step::Timeout]),
         "renewing" => path.extend([Step::Wait(Duration::from_secs(HOUR - 300)), Step::Timeout]),
         "refreshing" => path.push(metadata()),
         "saving-refresh" => path.extend([metadata(), issued("b")]),
@@ -249,7 +290,7 @@ fn path_to(state: &str) -> Vec<Step> {
     path
 }
 
-const STATES: [&str; 16] = [
+const STATES: [&str; 19] = [
     "idle",
     "loading",
     "ready",
@@ -263,7 +304,24 @@ const STATES: [&str; 16] = [
     "listening",
     "waiting",
     "exchanging",
+    "asking",
+    "pending",
+    "polling",
     "leaving",
+    "revoking",
+    "removing",
+];
+
+/// The states in which the file is locked: from reading it to writing what came of it, and never while a person is
+/// waited for.
+const LOCKED: [&str; 9] = [
+    "loading",
+    "renewing",
+    "discovering-refresh",
+    "refreshing",
+    "saving-refresh",
+    "leaving",
+    "discovering-revoke",
     "revoking",
     "removing",
 ];
@@ -280,7 +338,10 @@ fn events() -> Vec<(&'static str, Step)> {
         ("unsaved", unsaved()),
         ("metadata", metadata()),
         ("tokens", issued("t")),
+        ("device code", shown()),
         ("invalid_grant", error(400, "invalid_grant")),
+        ("authorization_pending", error(400, "authorization_pending")),
+        ("slow_down", error(400, "slow_down")),
         ("unavailable", answer(503, &json!({}))),
         ("not found", answer(404, &json!({}))),
         ("lost", lost()),
@@ -320,6 +381,7 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("discovering-refresh", "metadata", "/token, → refreshing"),
     ("discovering-refresh", "tokens", "failed not-a-relay, → idle"),
+    ("discovering-refresh", "device code", "failed not-a-relay, → idle"),
     ("discovering-refresh", "invalid_grant", "failed not-a-relay, → idle"),
     ("discovering-refresh", "unavailable", "failed unreachable, → idle"),
     ("discovering-refresh", "not found", "failed not-a-relay, → idle"),
@@ -328,6 +390,7 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("discovering-login", "metadata", "listen, → listening"),
     ("discovering-login", "tokens", "failed not-a-relay, → idle"),
+    ("discovering-login", "device code", "failed not-a-relay, → idle"),
     ("discovering-login", "invalid_grant", "failed not-a-relay, → idle"),
     ("discovering-login", "unavailable", "failed unreachable, → idle"),
     ("discovering-login", "not found", "failed not-a-relay, → idle"),
@@ -336,6 +399,7 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("discovering-revoke", "metadata", "/revoke, → revoking"),
     ("discovering-revoke", "tokens", "remove, → removing"),
+    ("discovering-revoke", "device code", "remove, → removing"),
     ("discovering-revoke", "invalid_grant", "remove, → removing"),
     ("discovering-revoke", "unavailable", "remove, → removing"),
     ("discovering-revoke", "not found", "remove, → removing"),
@@ -343,6 +407,7 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("refreshing", "metadata", "failed not-a-relay, → idle"),
     ("refreshing", "tokens", "save, → saving-refresh"),
+    ("refreshing", "device code", "failed not-a-relay, → idle"),
     ("refreshing", "invalid_grant", "load, → loading"),
     ("refreshing", "unavailable", "failed unreachable, → idle"),
     ("refreshing", "not found", "failed not-a-relay, → idle"),
@@ -367,11 +432,34 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("exchanging", "metadata", "failed not-a-relay, → idle"),
     ("exchanging", "tokens", "save, → saving-login"),
+    ("exchanging", "device code", "failed not-a-relay, → idle"),
     ("exchanging", "invalid_grant", "failed refused, → idle"),
     ("exchanging", "unavailable", "failed unreachable, → idle"),
     ("exchanging", "not found", "failed not-a-relay, → idle"),
     ("exchanging", "lost", "failed unreachable, → idle"),
     ("exchanging", "logout", "load, → leaving"),
+
+    ("asking", "metadata", "failed not-a-relay, → idle"),
+    ("asking", "tokens", "failed not-a-relay, → idle"),
+    ("asking", "device code", "show BCDF-GHJK https://relay.example/device, → pending"),
+    ("asking", "invalid_grant", "failed refused, → idle"),
+    ("asking", "unavailable", "failed unreachable, → idle"),
+    ("asking", "not found", "failed not-a-relay, → idle"),
+    ("asking", "lost", "failed unreachable, → idle"),
+    ("asking", "logout", "load, → leaving"),
+
+    ("pending", "logout", "load, → leaving"),
+
+    ("polling", "metadata", "failed not-a-relay, → idle"),
+    ("polling", "tokens", "save, → saving-login"),
+    ("polling", "device code", "failed not-a-relay, → idle"),
+    ("polling", "invalid_grant", "failed refused, → idle"),
+    ("polling", "authorization_pending", "→ pending"),
+    ("polling", "slow_down", "→ pending"),
+    ("polling", "unavailable", "→ pending"),
+    ("polling", "not found", "failed not-a-relay, → idle"),
+    ("polling", "lost", "→ pending"),
+    ("polling", "logout", "load, → leaving"),
 
     ("leaving", "usable file", "/.well-known/oauth-authorization-server, → discovering-revoke"),
     ("leaving", "spent file", "/.well-known/oauth-authorization-server, → discovering-revoke"),
@@ -379,6 +467,7 @@ const TABLE: &[(&str, &str, &str)] = &[
 
     ("revoking", "metadata", "remove, → removing"),
     ("revoking", "tokens", "remove, → removing"),
+    ("revoking", "device code", "remove, → removing"),
     ("revoking", "invalid_grant", "remove, → removing"),
     ("revoking", "unavailable", "remove, → removing"),
     ("revoking", "not found", "remove, → removing"),
@@ -393,8 +482,11 @@ fn every_event_in_every_state_does_what_the_table_says() {
     let mut used = 0;
     for state in STATES {
         for (name, event) in events() {
-            let row = TABLE.iter().find(|(in_state, on, _)| *in_state == state && *on == name);
-            used += usize::from(row.is_some());
+            let row = |name| TABLE.iter().find(|(in_state, on, _)| *in_state == state && *on == name);
+            used += usize::from(row(name).is_some());
+            // Only a device hears these, and anybody else takes them for a refusal.
+            let is_refusal = matches!(name, "authorization_pending" | "slow_down") && state != "polling";
+            let row = if is_refusal { row("invalid_grant") } else { row(name) };
             let callback = matches!(name, "code" | "denied" | "foreign callback");
             let expected = match row {
                 Some((_, _, expected)) => (*expected).to_string(),
@@ -439,6 +531,107 @@ fn person_signs_in_with_the_browser() {
     let request = rig.request.as_ref().expect("requested");
     assert_eq!(request.method, Method::POST);
     assert!(!request.url.contains("c0de") && !format!("{request:?}").contains("c0de"));
+}
+
+/// The time until the sign-in does something by itself.
+fn due(rig: &Rig) -> u64 {
+    rig.signin.poll_timeout().expect("armed").at.saturating_since(rig.now.instant).as_secs()
+}
+
+#[test]
+fn person_signs_in_with_a_code_elsewhere() {
+    let mut rig = Rig::new();
+    rig.give(elsewhere());
+    rig.give(no_file());
+    assert_eq!(rig.give(metadata_with_codes()), "/device_authorization, → asking");
+    let form = rig.form();
+    let sent = ["client_id", "resource", "device_name"].map(|name| form[name].as_str());
+    assert_eq!(sent, ["mcp-local-tunnel-agent", "https://relay.example/ws", "laptop"]);
+    assert_eq!(rig.give(shown()), "show BCDF-GHJK https://relay.example/device, → pending");
+    for _ in 0..3 {
+        assert_eq!((rig.give(Step::Timeout).as_str(), due(&rig)), ("→ pending", 5), "not before its time");
+        rig.pass(Duration::from_secs(5));
+        assert_eq!(rig.give(Step::Timeout), "/token, → polling");
+        assert_eq!(rig.give(error(400, "authorization_pending")), "→ pending");
+    }
+    rig.pass(Duration::from_secs(5));
+    rig.give(Step::Timeout);
+    let form = rig.form();
+    assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
+    assert_eq!((form["device_code"].as_str(), form["client_id"].as_str()), ("d3vice", "mcp-local-tunnel-agent"));
+    let request = rig.request.as_ref().expect("requested");
+    assert!(!request.url.contains("d3vice") && !format!("{request:?}").contains("d3vice"));
+    assert_eq!(rig.give(issued("b")), "save, → saving-login");
+    assert_eq!(rig.give(saved()), "ready b, → ready");
+}
+
+#[test]
+fn device_that_is_told_to_slow_down_does_so_for_good() {
+    let mut rig = Rig::in_state("polling");
+    for (answered, expected) in [
+        (error(400, "authorization_pending"), 5),
+        (error(400, "slow_down"), 10),
+        (error(400, "authorization_pending"), 10),
+        (error(400, "slow_down"), 15),
+        (lost(), 30),
+        (answer(503, &json!({})), 60),
+        (answer(429, &json!({})), 60),
+        (error(400, "slow_down"), 60),
+    ] {
+        assert_eq!((rig.give(answered).as_str(), due(&rig)), ("→ pending", expected));
+        rig.pass(Duration::from_secs(expected));
+        assert_eq!(rig.give(Step::Timeout), "/token, → polling");
+    }
+}
+
+#[test]
+fn code_is_not_asked_about_once_it_has_ended() {
+    let mut rig = Rig::in_state("pending");
+    rig.pass(Duration::from_secs(598));
+    assert_eq!(rig.give(Step::Timeout), "/token, → polling");
+    rig.give(error(400, "authorization_pending"));
+    assert_eq!(due(&rig), 2);
+    rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.give(Step::Timeout), "failed refused, → idle");
+    assert!(rig.reason.contains("nobody signed in"), "{}", rig.reason);
+}
+
+#[test]
+fn device_says_why_it_gets_nothing() {
+    for (code, said) in
+        [("access_denied", "denied"), ("expired_token", "sign in again"), ("\u{1b}[2Jx", "device code: [2Jx")]
+    {
+        let mut rig = Rig::in_state("polling");
+        assert_eq!(rig.give(error(400, code)), "failed refused, → idle");
+        assert!(rig.reason.contains(said), "{}", rig.reason);
+    }
+}
+
+#[test]
+fn relay_without_codes_is_signed_in_to_with_the_browser() {
+    let mut rig = Rig::new();
+    rig.give(elsewhere());
+    rig.give(no_file());
+    assert_eq!(rig.give(metadata()), "listen, → listening");
+    assert_eq!(rig.give(listening()), "open, → waiting");
+}
+
+#[test]
+fn browser_on_this_machine_needs_no_code_unless_it_has_no_way_back() {
+    let mut rig = Rig::in_state("discovering-login");
+    assert_eq!(rig.give(metadata_with_codes()), "listen, → listening");
+    let no_port = Step::Is(Event::Listening(Err("denied".into())));
+    assert_eq!(rig.give(no_port), "/device_authorization, → asking");
+}
+
+#[test]
+fn person_who_comes_later_decides_how() {
+    let mut rig = Rig::in_state("discovering-refresh");
+    rig.give(elsewhere());
+    rig.give(metadata());
+    rig.give(error(400, "invalid_grant"));
+    rig.give(file("a", Some("r"), 1));
+    assert_eq!(rig.give(metadata_with_codes()), "/device_authorization, → asking");
 }
 
 #[test]
@@ -721,7 +914,7 @@ proptest! {
     /// Whatever comes in whatever order: askers are answered once, only the two waits are timed, and every state can
     /// still be left for a clean one.
     #[test]
-    fn any_sequence_of_events_leaves_the_machine_sound(picks in proptest::collection::vec((0..22_usize, 0..2_000_u64), 0..60)) {
+    fn any_sequence_of_events_leaves_the_machine_sound(picks in proptest::collection::vec((0..25_usize, 0..2_000_u64), 0..60)) {
         let mut rig = Rig::new();
         for (pick, secs) in picks {
             rig.pass(Duration::from_secs(secs));
@@ -730,7 +923,7 @@ proptest! {
             let said = rig.give(event);
             prop_assert_eq!(said.matches("answer").count(), usize::from(callback), "{}: {}", name, said);
             let timed = rig.signin.poll_timeout().is_some();
-            prop_assert!(!timed || matches!(rig.signin.state_name(), "ready" | "waiting"), "{}", said);
+            prop_assert!(!timed || matches!(rig.signin.state_name(), "ready" | "waiting" | "pending"), "{}", said);
         }
         rig.give(Step::Is(Event::Logout));
         let said: Vec<String> = [no_file(), lost(), saved()].into_iter().map(|step| rig.give(step)).collect();
