@@ -194,6 +194,15 @@ pub const MAX_CONCURRENCY: u32 = 1_024;
 pub const MAX_SERVER_CALLS: usize = 256;
 /// What waits for a server that does not read its stdin: a few of the largest requests.
 pub const MAX_STDIN_BACKLOG: usize = 16 * MIB;
+/// Lines of a server's stdout within [`NOISE_WINDOW`] that are no MCP messages and have none in between: a banner or a
+/// stack trace has tens. More is a program that speaks something else, and each line costs a step of the agent.
+pub const MAX_NOISE_LINES: usize = 1_000;
+/// Bytes of such lines: any one of them may pass.
+pub const MAX_NOISE: usize = MAX_MESSAGE;
+/// See [`MAX_NOISE_LINES`]. A server that logs to its stdout now and then works, so that old lines are forgiven.
+pub const NOISE_WINDOW: Duration = Duration::from_secs(60);
+/// A line of a server's stdout that is thrown away for its length is followed this far: it has no end.
+pub const MAX_LINE_SKIPPED: u64 = 1024 * 1024 * 1024;
 /// Pages of one list: a server whose cursors never end is cut off.
 pub const MAX_PAGES: usize = 1_024;
 /// Something quoted within a reason.

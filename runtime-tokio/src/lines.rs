@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
+use tunnel_core::limits::MAX_LINE_SKIPPED;
 
 /// A line of a server's stdout, without its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +51,9 @@ impl Lines {
             if self.skipped.is_some() || self.buffer.len() > self.max {
                 self.skip_buffer();
             }
-            return None;
+            // It has no end: told now, and whoever hears of it stops the server.
+            let is_endless = |skipped: &Skipped| skipped.length >= MAX_LINE_SKIPPED;
+            return if self.skipped.as_ref().is_some_and(is_endless) { self.finish() } else { None };
         };
         let mut line = self.buffer.split_to(self.scanned + found);
         self.buffer.advance(1);
@@ -147,6 +150,17 @@ mod tests {
             assert!(matches!(&found[1], Line::TooLong { suffix, length: 11, .. } if *suffix == ends), "{found:?}");
             assert_eq!(found[2..], [whole("next")], "{step}");
         }
+    }
+
+    #[test]
+    fn line_without_an_end_is_told_once_it_must_be_one() {
+        let mut lines = Lines::new(100_000);
+        let piece = [0; 1024 * 1024];
+        let told = (0..2 * MAX_LINE_SKIPPED / piece.len() as u64).find_map(|_| {
+            lines.space().extend_from_slice(&piece);
+            lines.next()
+        });
+        assert!(matches!(told, Some(Line::TooLong { length: MAX_LINE_SKIPPED, .. })), "{told:?}");
     }
 
     #[test]

@@ -25,9 +25,12 @@ impl Server {
         }
         let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
         let was_noisy = stdio.is_noisy();
-        let messages = stdio.read(line);
+        let messages = stdio.read(line, cx.now.instant);
         if !was_noisy && stdio.is_noisy() {
             tracing::warn!(server = self.name.as_str(), reason = stdio.noise_text(), "server prints to its stdout");
+        }
+        if stdio.is_flooding() {
+            return self.fail_flooding(cx);
         }
         for (message, json) in messages {
             self.hear(message, json, None, cx);
@@ -50,11 +53,20 @@ impl Server {
         let only = || self.calls.keys().next().filter(|_| self.calls.len() == 1 && self.asked.is_none()).copied();
         let request = stdio::answered_by(prefix, suffix).or_else(only);
         tracing::warn!(server = self.name.as_str(), bytes = length, "line of a server's stdout too long");
-        stdio.noise(prefix);
+        stdio.noise(prefix, cx.now.instant);
+        if length >= limits::MAX_LINE_SKIPPED {
+            return self.fail_flooding(cx);
+        }
         if let Some(request) = request {
             let reason = format!("its answer is larger than {} bytes", limits::MAX_MESSAGE);
             self.unanswered(request, code::TOO_LARGE, &reason, cx);
         }
+    }
+
+    /// What it prints is no MCP and has no end: read on, it would cost a processor. It will hardly mend by itself.
+    fn fail_flooding(&mut self, cx: &mut Cx) {
+        let reason = self.with_noise("it floods its stdout with what is no MCP, and was stopped".into());
+        self.fail(Fault::NeedsHelp, reason, cx);
     }
 
     /// Bytes went into its stdin.

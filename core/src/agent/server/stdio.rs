@@ -12,6 +12,7 @@ use crate::id::ChildId;
 use crate::limits;
 use crate::rpc::{self, Message};
 use crate::sse;
+use crate::time::Instant;
 
 /// A process that was ordered, and may run.
 #[derive(Debug)]
@@ -51,20 +52,24 @@ impl Stdio {
     }
 
     /// The messages of a line of stdout; a line that is none is counted. A batch (2025-03-26) is several.
-    pub(super) fn read(&mut self, line: &Bytes) -> Vec<(Message, Bytes)> {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            return Vec::new();
-        }
-        let read = messages(line);
+    pub(super) fn read(&mut self, line: &Bytes, now: Instant) -> Vec<(Message, Bytes)> {
+        let read = if line.iter().all(u8::is_ascii_whitespace) { Vec::new() } else { messages(line) };
         if read.is_empty() {
-            self.noise.add(line);
+            self.noise.add(line, now);
+        } else {
+            self.noise.interrupted();
         }
         read
     }
 
     /// Counts something on stdout that is no message, or none that was expected.
-    pub(super) fn noise(&mut self, line: &[u8]) {
-        self.noise.add(line);
+    pub(super) fn noise(&mut self, line: &[u8], now: Instant) {
+        self.noise.add(line, now);
+    }
+
+    /// Whether its stdout is a flood of something else than the protocol.
+    pub(super) fn is_flooding(&self) -> bool {
+        self.noise.is_flood()
     }
 
     /// Whether there was something on its stdout besides the protocol.
@@ -92,19 +97,39 @@ pub(super) fn answered_by(prefix: &[u8], suffix: &[u8]) -> Option<RequestId> {
     id_at_start(prefix).or_else(|| id_at_end(suffix)).map(RequestId)
 }
 
-/// Lines on stdout that are no messages: debug output, a banner, a stack trace.
+/// Lines on stdout that are no messages: debug output, a banner, a stack trace; a flood of them is another program.
 #[derive(Debug, Default)]
 struct Noise {
     lines: u64,
     first: String,
+    /// Those without a message in between, since when.
+    run: (Instant, usize, usize),
 }
 
 impl Noise {
-    fn add(&mut self, line: &[u8]) {
+    fn add(&mut self, line: &[u8], now: Instant) {
+        let (since, lines, bytes) = self.run;
+        let is_old = lines == 0 || now.saturating_since(since) >= limits::NOISE_WINDOW;
+        let (since, lines, bytes) = if is_old { (now, 0, 0) } else { (since, lines, bytes) };
+        self.run = (since, lines.saturating_add(1), bytes.saturating_add(line.len()));
+        // Empty lines are harmless as long as they are few.
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
         if self.lines == 0 {
             self.first = people(&String::from_utf8_lossy(line), limits::MAX_QUOTE);
         }
         self.lines += 1;
+    }
+
+    /// A message came.
+    fn interrupted(&mut self) {
+        self.run = Default::default();
+    }
+
+    fn is_flood(&self) -> bool {
+        let (_, lines, bytes) = self.run;
+        lines > limits::MAX_NOISE_LINES || bytes > limits::MAX_NOISE
     }
 
     fn text(&self) -> Option<String> {
@@ -227,11 +252,41 @@ mod tests {
     fn noise_is_counted_and_its_first_line_quoted() {
         let mut stdio = Stdio::new(ChildId(1));
         assert_eq!(stdio.noise_text(), None);
-        assert!(stdio.read(&Bytes::from_static(b"  ")).is_empty());
-        assert!(stdio.read(&Bytes::from_static(b"Listening\x1b[1m on stdio")).is_empty());
-        assert!(stdio.read(&Bytes::from_static(b"{\"jsonrpc\":\"2.0\"}")).is_empty());
+        for line in ["  ", "Listening\x1b[1m on stdio", "{\"jsonrpc\":\"2.0\"}"] {
+            assert!(stdio.read(&Bytes::from_static(line.as_bytes()), Instant::default()).is_empty());
+        }
         let text = stdio.noise_text().unwrap();
         assert!(text.contains("2 lines") && text.contains("\"Listening[1m on stdio\""), "{text}");
+    }
+
+    #[test]
+    fn noise_is_a_flood_once_it_is_much_at_once_without_a_message() {
+        let flooded_after = |line: &'static str, every: core::time::Duration, message_every: usize| {
+            let (mut stdio, mut now) = (Stdio::new(ChildId(1)), Instant::default());
+            (1..=3 * limits::MAX_NOISE_LINES).find(|lines| {
+                let message = lines % message_every == 0;
+                let line = if message { r#"{"jsonrpc":"2.0","method":"x"}"# } else { line };
+                stdio.read(&Bytes::from_static(line.as_bytes()), now);
+                now = now + every;
+                stdio.is_flooding()
+            })
+        };
+        let (at_once, never) = (core::time::Duration::ZERO, usize::MAX);
+        assert_eq!(flooded_after("y", at_once, never), Some(limits::MAX_NOISE_LINES + 1));
+        assert_eq!(flooded_after("", at_once, never), Some(limits::MAX_NOISE_LINES + 1));
+        assert_eq!(flooded_after("y", at_once, limits::MAX_NOISE_LINES), None, "it speaks MCP in between");
+        assert_eq!(flooded_after("y", core::time::Duration::from_millis(100), never), None, "a log, not a flood");
+    }
+
+    #[test]
+    fn noise_of_few_huge_lines_is_a_flood_too() {
+        let mut stdio = Stdio::new(ChildId(1));
+        let half = std::vec![b'y'; limits::MAX_NOISE / 2];
+        stdio.noise(&half, Instant::default());
+        stdio.noise(&half, Instant::default());
+        assert!(!stdio.is_flooding());
+        stdio.noise(b"y", Instant::default());
+        assert!(stdio.is_flooding());
     }
 
     #[test]

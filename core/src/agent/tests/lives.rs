@@ -123,6 +123,47 @@ fn garbage_on_stdout_is_ignored_and_quoted_when_the_server_ends() {
 }
 
 #[test]
+fn server_that_floods_its_stdout_is_stopped_with_the_reason_and_tried_rarely() {
+    for ready in [false, true] {
+        let mut rig = Rig::started(&["a"]);
+        let child = if ready {
+            rig.bring_up("a", &["x"])
+        } else {
+            let child = rig.spawned("a").unwrap();
+            rig.event(Event::Spawned { child, pid: 1 });
+            child
+        };
+        rig.connect(Dialect::V2);
+        for line in 0..=limits::MAX_NOISE_LINES {
+            assert_eq!(killed(&mut rig), [], "{line}");
+            rig.event(Event::Line { child, line: Bytes::from_static(b"y") });
+        }
+        assert_eq!(killed(&mut rig), [(child, true)]);
+        let status = rig.server_status("a");
+        assert_eq!(status.state, State::Failed);
+        let reason = status.reason.unwrap();
+        assert!(reason.contains("floods its stdout") && reason.contains("\"y\""), "{reason}");
+        rig.event(Event::Line { child, line: Bytes::from_static(b"y") });
+        rig.event(Event::Exited { child, code: None, signal: Some(9), stderr: String::new() });
+        rig.call(1, "a", "{}");
+        assert!(rig.answers()[0].2.contains("floods its stdout"));
+        rig.advance(limits::FAILED_RETRY - Duration::from_secs(1));
+        assert_eq!(rig.spawned("a"), None);
+        rig.advance(Duration::from_secs(1));
+        assert!(rig.spawned("a").is_some());
+    }
+}
+
+#[test]
+fn line_without_an_end_stops_its_server() {
+    let mut rig = Rig::ready(&["a"]);
+    let child = ChildId(1);
+    let (prefix, suffix) = (Bytes::from_static(b"\0\0"), Bytes::from_static(b"\0"));
+    rig.event(Event::LineTooLong { child, prefix, suffix, length: limits::MAX_LINE_SKIPPED });
+    assert_eq!((killed(&mut rig), rig.server_status("a").state), (Vec::from([(child, true)]), State::Failed));
+}
+
+#[test]
 fn exit_at_the_start_shows_code_and_last_words_and_is_tried_again() {
     let mut rig = Rig::started(&["a", "b"]);
     let child = rig.spawned("a").unwrap();
