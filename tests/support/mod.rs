@@ -77,11 +77,14 @@ pub struct Process {
 
 impl Process {
     pub fn start(home: &Path, config: &Value, args: &[&str]) -> Self {
-        let mut child = command(home, config, args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+        Self::start_with(home, config, args, |_| ())
+    }
+
+    /// The same, with whatever else is to be said of the command.
+    pub fn start_with(home: &Path, config: &Value, args: &[&str], adjust: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(home, config, args);
+        adjust(&mut command);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stderr, into) = (child.stderr.take().expect("it is piped"), Arc::clone(&lines));
         std::thread::spawn(move || {
