@@ -21,6 +21,9 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One message of a local server (a line of its stdout, a result): a 20 MB screenshot with room to spare.
 pub const MAX_MESSAGE: usize = 64 * MIB;
+/// Objects and arrays inside each other in an answer that passes through: more than clients parse (.NET 64,
+/// serde_json 128, Python and Jackson about 1 000, Go 10 000), and 8 KiB of bookkeeping at most.
+pub const MAX_NESTING: usize = 65_536;
 /// One JSON message of dialect V1: what the predecessor's peers take.
 pub const MAX_V1_MESSAGE: usize = 32 * MIB;
 /// A catalog: 8 192 tools of two kilobytes.

@@ -14,6 +14,7 @@ use super::outlet::Outlet;
 use super::shard::{Action, Cx};
 use crate::id::{ConnId, ExchangeId, FamilyId, StreamId};
 use crate::limits;
+use crate::rpc::scan::Scan;
 use crate::rpc::{RawId, envelope};
 use crate::time::Instant;
 use crate::tunnel::{Command, Outcome};
@@ -55,7 +56,7 @@ pub(super) enum Sink {
 }
 
 /// How far an answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Phase {
     /// Nothing came.
     Waiting,
@@ -66,6 +67,8 @@ pub(super) enum Phase {
         outcome: Outcome,
         /// How many bytes are still to come, if known.
         remaining: Option<u64>,
+        /// What came so far: what an agent sends goes into the client's envelope, and must not end it.
+        scan: Scan,
     },
 }
 
@@ -76,8 +79,8 @@ pub(super) enum Progress {
     More,
     /// It was the last one; a batch gets this response.
     Done(Option<Bytes>),
-    /// It does not fit what was said before.
-    Fault,
+    /// It does not fit what was said before, or is not JSON.
+    Fault(&'static str),
     /// It does not fit into its batch.
     TooLarge,
 }
@@ -96,16 +99,18 @@ impl Call {
 
     /// A piece of the answer's body came.
     pub(super) fn data(&mut self, key: CallKey, bytes: Bytes, end: bool, cx: &mut Cx<'_>) -> Progress {
-        let (outcome, length, is_first) = match self.phase {
-            Phase::Waiting => return Progress::Fault,
-            Phase::Answered { outcome, length } => (outcome, length, true),
-            Phase::Body { outcome, remaining } => (outcome, remaining, false),
+        let (outcome, length, mut scan, is_first) = match core::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Waiting => return Progress::Fault(MISFIT),
+            Phase::Answered { outcome, length } => (outcome, length, scan_of(outcome), true),
+            Phase::Body { outcome, remaining, scan } => (outcome, remaining, scan, false),
         };
-        let Some(remaining) = rest(length, bytes.len(), end) else { return Progress::Fault };
-        if is_first && end && bytes.is_empty() {
-            return Progress::Fault;
+        let Some(remaining) = rest(length, bytes.len(), end) else { return Progress::Fault(MISFIT) };
+        let scanned = scan.push(&bytes).and_then(|()| if end { scan.end() } else { Ok(()) });
+        if let Err(fault) = scanned {
+            tracing::warn!(conn = %key.0, call = %key.1, reason = %fault, "answer is not JSON");
+            return Progress::Fault(NOT_JSON);
         }
-        self.phase = Phase::Body { outcome, remaining };
+        self.phase = Phase::Body { outcome, remaining, scan };
         let around = match outcome {
             Outcome::Result => envelope::around_result(&self.id),
             Outcome::Error { .. } => envelope::around_error(&self.id),
@@ -157,6 +162,14 @@ impl Call {
     }
 }
 
+/// What an answer's body must be: a result is any value, an error an object (JSON-RPC 2.0 section 5.1).
+fn scan_of(outcome: Outcome) -> Scan {
+    match outcome {
+        Outcome::Result => Scan::value(),
+        Outcome::Error { .. } => Scan::object(),
+    }
+}
+
 /// What is left of a body of `length` after `bytes` more; `None` when that does not fit.
 fn rest(length: Option<u64>, bytes: usize, end: bool) -> Option<Option<u64>> {
     let Some(length) = length else { return Some(None) };
@@ -170,3 +183,6 @@ pub(super) fn consume((conn, stream): CallKey, bytes: u32, cx: &mut Cx<'_>) {
         cx.out.push(Action::Tunnel { conn, command: Command::Consumed { stream, bytes } });
     }
 }
+
+const MISFIT: &str = "the answer does not fit its announcement";
+const NOT_JSON: &str = "the answer is not one JSON value";

@@ -1,10 +1,12 @@
 //! JSON-RPC 2.0 over raw JSON: a message's id, method, params, result and error are found and cut out, never decoded
 //! and encoded again (invariant A12).
 //!
-//! [`parse`] takes a message apart, [`envelope`] puts one together, [`object`] edits single members of an object.
+//! [`parse`] takes a message apart, [`envelope`] puts one together, [`object`] edits single members of an object, and
+//! [`scan`] checks what is put in unread.
 
 pub mod envelope;
 pub mod object;
+pub mod scan;
 #[cfg(test)]
 mod tests;
 

@@ -39,9 +39,9 @@ impl Room {
                     self.deliver(sink, StatusCode::OK, response, cx);
                 }
             }
-            Progress::Fault => {
+            Progress::Fault(why) => {
                 let failure = Failure::Broken(call.place.clone());
-                reset(key, ResetCode::Internal, "the answer does not fit its announcement", cx);
+                reset(key, ResetCode::Internal, why, cx);
                 self.fail(key, &failure, cx);
             }
             Progress::TooLarge => {

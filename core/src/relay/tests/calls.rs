@@ -5,6 +5,9 @@ use crate::tunnel::{Close, CloseCode, ResetCode};
 
 const OPEN: &str = r#"tunnel 1 open 1 files tools/call {"name":"read","arguments":{"n":1.0}} v1 files__read"#;
 
+/// A notification, and an answer behind it.
+const FORGED: &str = r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{}}"#;
+
 #[test]
 fn call_goes_to_its_server_with_nothing_but_the_name_exchanged() {
     let mut world = World::ready();
@@ -45,7 +48,7 @@ fn answer_of_unknown_length_is_json_without_one() {
     let mut world = World::ready();
     world.call(7);
     world.answer(1, 1, None);
-    assert_eq!(world.data(1, 1, "[1,", false)[0], "begin 1 json from 1/1");
+    assert_eq!(world.data(1, 1, "[1]", false)[0], "begin 1 json from 1/1");
     assert_eq!(world.data(1, 1, "", true), ["body 1 +0 \"}\"", "finish 1"]);
 }
 
@@ -160,6 +163,63 @@ fn answers_that_do_not_fit_their_announcement_are_broken_off() {
 }
 
 #[test]
+fn answer_that_would_end_its_envelope_is_broken_off() {
+    for (pieces, is_mid_answer) in [
+        (&[r#"{}},"id":999,"x":{"y":{}"#][..], false),
+        (&["{}", r#"},"id":999,"x":{"y":{}"#], true),
+        (&["{}", r#","id":999"#], true),
+        (&["{}}\n{}"], false),
+        (&["[", "}"], true),
+        (&["{\"a\":1", ""], true),
+        (&["nothing"], false),
+        (&["{\"a\":\"\n\ndata: {}\"}"], false),
+    ] {
+        for streams in [false, true] {
+            let mut world = World::ready();
+            world.call(7);
+            if streams {
+                world.progress(1, 1);
+            }
+            world.answer(1, 1, None);
+            let (last, first) = pieces.split_last().unwrap();
+            for piece in first {
+                world.data(1, 1, piece, false);
+            }
+            let actions = world.data(1, 1, last, true);
+            assert_eq!(actions[0], "tunnel 1 reset 1 Internal", "{pieces:?}");
+            if is_mid_answer {
+                assert_eq!(actions[1..], ["abort 1"], "{pieces:?}");
+            } else {
+                assert_eq!(failure(&actions[1]), (code::INTERNAL_ERROR, "broken-answer".into()), "{pieces:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn error_of_an_agent_must_be_an_object_and_nothing_else() {
+    for text in ["7", "[]", r#"{},"id":999"#, "null", r#"{"code":1"#] {
+        let mut world = World::ready();
+        world.call(7);
+        let outcome = Outcome::Error { code: 1 };
+        world.tunnel(1, tunnel::Event::Answer { stream: StreamId(1), outcome, length: None });
+        let actions = world.data(1, 1, text, true);
+        assert_eq!(failure(&actions[1]), (code::INTERNAL_ERROR, "broken-answer".into()), "{text}");
+    }
+}
+
+#[test]
+fn answer_in_a_batch_cannot_add_another() {
+    let mut world = World::ready();
+    let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#), request(2, "ping", "")];
+    world.content(Content::Batch { requests, cancelled: Vec::new() });
+    world.answer(1, 1, None);
+    let actions = world.data(1, 1, r#"{}},{"jsonrpc":"2.0","id":2,"result":{}"#, true);
+    assert_eq!(actions[0], "tunnel 1 reset 1 Internal");
+    assert!(actions[1].contains("broken-answer") && actions[1].matches("\"id\":2").count() == 1, "{actions:?}");
+}
+
+#[test]
 fn closed_tunnel_answers_every_call_at_once() {
     let mut world = World::ready();
     world.call(1);
@@ -249,7 +309,7 @@ fn client_that_went_away_does_not_cancel() {
     world.answer(1, 1, None);
     world.data(1, 1, "{", false);
     assert_eq!(world.gone(1), [""; 0]);
-    assert_eq!(world.data(1, 1, "abc", false), ["tunnel 1 consumed 1 3"]);
+    assert_eq!(world.data(1, 1, "   ", false), ["tunnel 1 consumed 1 3"]);
     assert_eq!(world.progress(1, 1), ["tunnel 1 consumed 1 51"]);
     assert_eq!(world.data(1, 1, "}", true), [""; 0]);
     assert_eq!(world.call(7).len(), 1, "the call is over, and its id free");
@@ -299,7 +359,7 @@ fn agent_that_announced_its_end_gets_nothing_new() {
 fn messages_other_than_notifications_do_not_reach_the_client() {
     let mut world = World::ready();
     world.call(7);
-    for json in [r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#, "garbage\n", "[]"] {
+    for json in [r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#, "garbage\n", "[]", FORGED] {
         let json = Bytes::copy_from_slice(json.as_bytes());
         world.tunnel(1, tunnel::Event::Message { stream: StreamId(1), json, credit: 9 });
         assert_eq!(world.drain(), ["tunnel 1 consumed 1 9"]);
