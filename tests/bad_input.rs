@@ -155,6 +155,39 @@ fn body_over_the_limit_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn whole_of_a_large_body_may_be_sent_before_the_answer_is_read() {
+    use std::io::Write;
+    let relay = Relay::start("sent-whole");
+    let token = relay.mint("ada", "client");
+    for (token, status) in [(token.as_str(), 413), ("nonsense", 401)] {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", relay.port)).expect("the relay listens");
+        let length = 20_000_000;
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n",
+            relay.port
+        );
+        stream.write_all(head.as_bytes()).expect("the head is taken");
+        stream.write_all(&vec![b' '; length]).expect("the whole body is taken, though not kept");
+        let reply = Reply::read(&mut std::io::BufReader::new(stream)).expect("the answer is there");
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+    assert!(relay.process.peak_resident() < 64 << 20, "{}", relay.process.peak_resident());
+}
+
+#[test]
+fn addresses_behind_a_trusted_proxy_are_limited_apart() {
+    let relay = Relay::with("proxied", &json!({"trustedProxies": ["127.0.0.1"]}));
+    let refused = |from: &str| {
+        let form = b"grant_type=refresh_token&client_id=mcp-local-tunnel-agent&refresh_token=nonsense";
+        relay.http("POST", "/token", &[FORM, ("X-Forwarded-For", from)], form).status
+    };
+    let first = (0..200).map(|_| refused("203.0.113.1")).find(|status| *status == 429);
+    assert_eq!(first, Some(429), "one address that goes on guessing is put off");
+    assert_eq!(refused("203.0.113.2"), 400, "another is not");
+}
+
+#[test]
 fn hostile_host_and_origin_are_refused() {
     let relay = Relay::start("host");
     let token = format!("Bearer {}", relay.mint("ada", "client"));

@@ -10,6 +10,8 @@ pub const MAX_CONFIG: usize = MIB;
 
 /// A client's body on `/mcp`: requests are small; 4 MiB leaves room for a pasted file. Configurable.
 pub const MAX_BODY: usize = 4 * MIB;
+/// What is read of a body that will not be taken, so that its sender gets to the answer: more than an honest mistake.
+pub const MAX_DISCARDED: usize = 64 * MIB;
 /// A body on an OAuth endpoint: forms and registrations are a few hundred bytes.
 pub const MAX_OAUTH_BODY: usize = 16 * KIB;
 /// All header fields of a request together: what common proxies allow.
@@ -34,6 +36,8 @@ pub const MAX_TOOLS: usize = 8_192;
 pub const MAX_TOOL: usize = 64 * KIB;
 /// Local servers of one agent.
 pub const MAX_SERVERS: usize = 256;
+/// Hops of an `X-Forwarded-For` field that are looked at: a chain of proxies is short.
+pub const MAX_HOPS: usize = 16;
 /// Devices of one user connected at once.
 pub const MAX_DEVICES: usize = 64;
 

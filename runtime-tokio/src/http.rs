@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tunnel_core::http::Reply;
-use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_HEADERS};
+use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_DISCARDED, MAX_HEADERS};
 
 use crate::exchange::PieceBody;
 use crate::net;
@@ -131,22 +131,50 @@ pub enum BodyError {
 
 /// Reads a body whole, at most `limit` bytes, within `time`.
 ///
+/// What is over the limit is read on and thrown away: many clients send the whole of a request before they look at the
+/// answer, and a socket that is closed with unread bytes takes its answer back. A body that is far over
+/// ([`MAX_DISCARDED`]) is cut off all the same.
+///
 /// # Errors
 /// Why not.
-pub async fn read_body<B>(body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
+pub async fn read_body<B>(mut body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
 where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin,
 {
     if body.size_hint().lower() > limit as u64 {
+        discard(body, time).await;
         return Err(BodyError::TooLarge);
     }
-    match timeout(time, Limited::new(body, limit).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
-        Ok(Err(_)) => Err(BodyError::Broken),
-        Err(_) => Err(BodyError::TooSlow),
+    let whole = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            if whole.len() + piece.len() > limit {
+                return Err(BodyError::TooLarge);
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    };
+    let read = timeout(time, whole).await.unwrap_or(Err(BodyError::TooSlow));
+    if read == Err(BodyError::TooLarge) {
+        discard(body, time).await;
     }
+    read
+}
+
+/// Reads the rest of a body and throws it away, within its bounds.
+pub async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B, time: Duration) {
+    let rest = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(time, rest).await;
 }
 
 /// A whole reply as it goes out.

@@ -37,8 +37,8 @@ pub struct RelayConfig {
     pub token_in_query: bool,
     /// `allowedOrigins`: origins besides its own that may call `/mcp` from a browser.
     pub allowed_origins: Vec<String>,
-    /// `trustedProxies`: addresses whose forwarded headers count.
-    pub trusted_proxies: Vec<String>,
+    /// `trustedProxies`: addresses whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<super::Network>,
     /// `limits.maxBody`: the largest body on `/mcp`, in bytes (default 4 MiB).
     pub max_body: usize,
     /// `limits.callIdleTimeout`: how long a call may stay without any frame, in seconds (default 1 800).

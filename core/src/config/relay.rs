@@ -65,7 +65,7 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
     };
     let port = top.get("port").and_then(|node| node.integer(0..=u16::MAX.into(), "a port", report));
     let host = top.get("host").and_then(|node| host(&node, report));
-    let public_url = top.get("issuerUrl").and_then(|node| url(&node, address::public_url, report));
+    let public_url = top.get("issuerUrl").and_then(|node| parsed(&node, address::public_url, report));
     let secret = top.get("secret").and_then(|node| node.text(report)).map(Secret::new);
     let state_dir = top.get("stateDir").and_then(|node| super::agent::place(&node, report));
     let naming = top.get("naming").and_then(|node| naming(&node, report));
@@ -320,19 +320,18 @@ const MAX_CALL_IDLE_SECS: u64 = 7 * 24 * 3600;
 /// `allowedOrigins`, normalised.
 fn origins(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
     let items = node.array(report)?;
-    let origins: Vec<_> = items.iter().map(|item| url(item, address::origin, report)).collect();
+    let origins: Vec<_> = items.iter().map(|item| parsed(item, address::origin, report)).collect();
     origins.into_iter().collect()
 }
 
 /// `trustedProxies`: each reads as a [`Network`].
-fn proxies(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
+fn proxies(node: &Node<'_>, report: &mut Report) -> Option<Vec<Network>> {
     let items = node.array(report)?;
-    let proxies: Vec<_> =
-        items.iter().map(|item| url(item, |text| Network::from_str(text).map(|_| text.to_string()), report)).collect();
+    let proxies: Vec<_> = items.iter().map(|item| parsed(item, Network::from_str, report)).collect();
     proxies.into_iter().collect()
 }
 
 /// A text that `read` takes.
-fn url<E: ToString>(node: &Node<'_>, read: impl Fn(&str) -> Result<String, E>, report: &mut Report) -> Option<String> {
+fn parsed<T, E: ToString>(node: &Node<'_>, read: impl Fn(&str) -> Result<T, E>, report: &mut Report) -> Option<T> {
     read(node.text(report)?).map_err(|problem| report.error(&node.path, problem.to_string())).ok()
 }

@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod fetch;
 pub mod fields;
 pub mod form;
+pub mod forwarded;
 pub mod page;
 pub mod rules;
 

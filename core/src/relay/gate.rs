@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -14,7 +15,7 @@ use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
 use crate::http::form::Form;
-use crate::http::{Reply, RequestHead};
+use crate::http::{Reply, RequestHead, forwarded};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
 use crate::mcp::{Version, code, header, method};
@@ -106,6 +107,12 @@ impl Gate {
     pub fn new(settings: Arc<Settings>, sealer: Sealer) -> Self {
         let metadata = oauth::metadata::authorization_server(&settings.oauth);
         Self { settings, sealer, metadata }
+    }
+
+    /// Whose request it is that came from `peer`: the client's address, which goes into its [`RequestHead`].
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        forwarded::client(peer, headers, &self.settings.trusted_proxies)
     }
 
     /// What to do with a request, judged by its head alone.

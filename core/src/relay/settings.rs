@@ -1,9 +1,10 @@
 //! What a relay's gate and shards are told by the configuration.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::config::{Naming, RelayConfig};
+use crate::config::{Naming, Network, RelayConfig};
 use crate::http::rules::Site;
 use crate::oauth;
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub naming: Naming,
     /// `legacy.tokenInQuery`: whether `/ws?token=` is taken.
     pub token_in_query: bool,
+    /// `trustedProxies`: whose word on a client's address counts.
+    pub trusted_proxies: Vec<Network>,
     /// The largest body on `/mcp`, in bytes.
     pub max_body: usize,
     /// How long a call may stay without any frame.
@@ -37,6 +40,7 @@ impl Settings {
             public_url,
             naming: config.naming,
             token_in_query: config.token_in_query,
+            trusted_proxies: config.trusted_proxies.clone(),
             max_body: config.max_body,
             call_idle: Duration::from_secs(config.call_idle_secs),
         }

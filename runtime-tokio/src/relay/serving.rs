@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_tungstenite::tokio::TokioAdapter;
 use bytes::Bytes;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
 use crate::exchange::Exchange;
-use crate::http::{BodyError, ReplyBody, read_body, whole};
+use crate::http::{BodyError, ReplyBody, discard, read_body, whole};
 use crate::net::Connector;
 use crate::queue::Queue;
 use crate::{fetch, ws};
@@ -56,9 +56,16 @@ impl Serving {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
         let (mut parts, body) = request.into_parts();
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+        let peer = self.gate.client(peer, &parts.headers);
         let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
         match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
-            Admission::Reply(reply) => whole(reply),
+            Admission::Reply(reply) => {
+                // A client that waits for the go-ahead has not sent the body, and now will not.
+                if !head.headers.contains_key(EXPECT) {
+                    discard(body, BODY_TIMEOUT).await;
+                }
+                whole(reply)
+            }
             Admission::Read { route, limit } => {
                 let body = match read_body(body, limit, BODY_TIMEOUT).await {
                     Ok(body) => body,

@@ -1,0 +1,75 @@
+//! Whose request it is when proxies stand before the relay.
+
+use core::net::IpAddr;
+
+use http::HeaderMap;
+
+use crate::config::Network;
+use crate::limits;
+
+/// The client's address: `peer`, or what the proxies in `trusted` say of it in `X-Forwarded-For`.
+///
+/// Each proxy appends the address that it was connected from, so the field is read from its end, for as long as the
+/// address that wrote an entry is trusted. What anybody else wrote there counts for nothing.
+#[must_use]
+pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let fields = headers.get_all("x-forwarded-for").iter().rev();
+    let hops = fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.rsplit(','));
+    let mut client = peer;
+    for hop in hops.take(limits::MAX_HOPS) {
+        if !trusted.iter().any(|network| network.contains(client)) {
+            break;
+        }
+        let Some(address) = address(hop.trim()) else { break };
+        client = address;
+    }
+    client
+}
+
+/// An address as proxies write it: plain, in brackets, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let plain = text.parse().ok().or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
+    plain.or_else(|| text.parse::<core::net::SocketAddr>().ok().map(|with_port| with_port.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn of(peer: &str, fields: &[&str], trusted: &[&str]) -> std::string::String {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append("x-forwarded-for", HeaderValue::from_str(field).expect("a test's field is valid"));
+        }
+        let trusted: Vec<Network> = trusted.iter().map(|text| text.parse().expect("a network")).collect();
+        std::format!("{}", client(peer.parse().expect("an address"), &headers, &trusted))
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        for (peer, fields, trusted, expected) in [
+            ("10.0.0.1", &["203.0.113.7"][..], &["10.0.0.1"][..], "203.0.113.7"),
+            ("10.0.0.1", &["203.0.113.7"], &[], "10.0.0.1"),
+            ("198.51.100.9", &["203.0.113.7"], &["10.0.0.0/8"], "198.51.100.9"),
+            ("10.0.0.1", &["6.6.6.6, 203.0.113.7"], &["10.0.0.0/8"], "203.0.113.7"),
+            ("10.0.0.1", &["6.6.6.6, 203.0.113.7, 10.9.9.9"], &["10.0.0.0/8"], "203.0.113.7"),
+            ("10.0.0.1", &["6.6.6.6", "203.0.113.7"], &["10.0.0.0/8"], "203.0.113.7"),
+            ("::1", &["[2001:db8::1]:4711"], &["::1"], "2001:db8::1"),
+            ("::1", &["203.0.113.7:80"], &["::1"], "203.0.113.7"),
+            ("10.0.0.1", &["unknown"], &["10.0.0.1"], "10.0.0.1"),
+            ("10.0.0.1", &[], &["10.0.0.1"], "10.0.0.1"),
+        ] {
+            assert_eq!(of(peer, fields, trusted), expected, "{peer} {fields:?} {trusted:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_of_a_stranger_changes_anything(field in "[ -~]{0,80}") {
+            prop_assert_eq!(of("198.51.100.9", &[&field], &["10.0.0.0/8"]), "198.51.100.9");
+        }
+    }
+}
