@@ -174,7 +174,6 @@ struct Inputs {
     streams: mpsc::Receiver<Event>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "most are the large one")]
 enum Input {
     Event(Event),
     /// From the control socket.

@@ -204,7 +204,9 @@ mod tests {
 
     #[test]
     fn variable_of_the_scheme_comes_before_the_one_for_all_and_small_letters_first() {
-        let table: &[(&[(&str, &str)], &str, &str)] = &[
+        /// The variables, and the ways to an `https` and to an `http` relay.
+        type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+        let table: &[Row<'_>] = &[
             (&[], "direct", "direct"),
             (&[("HTTPS_PROXY", "http://p:3128")], "p:3128", "direct"),
             (&[("HTTP_PROXY", "p")], "direct", "p:80"),
