@@ -197,6 +197,20 @@ pub const MAX_CALLS_PER_MINUTE: u32 = 6_000;
 /// The largest `concurrency`: a tunnel takes no more calls.
 pub const MAX_CONCURRENCY: u32 = 1_024;
 
+/// A tool's definition that is kept to show what changed: most have a kilobyte or two. A longer one is pinned by its
+/// hash alone.
+pub const MAX_PINNED_TOOL: usize = 16 * KIB;
+/// The definitions of one server that are kept together.
+pub const MAX_PINNED: usize = MIB;
+/// Approvals that are remembered of one server: a few clients with all its tools. Beyond it the oldest is asked again.
+pub const MAX_APPROVED: usize = 1_024;
+/// Calls that wait for a person: more than anybody looks through.
+pub const MAX_WAITING: usize = 64;
+/// The params of all calls that wait for a person.
+pub const MAX_WAITING_BYTES: usize = 16 * MIB;
+/// Clients and tools that a person let pass for as long as the agent runs.
+pub const MAX_LET_PASS: usize = 1_024;
+
 /// Calls under way at one local server, held ones included: more is a client out of control.
 pub const MAX_SERVER_CALLS: usize = 256;
 /// What waits for a server that does not read its stdin: a few of the largest requests.

@@ -21,6 +21,7 @@ use tunnel_core::signin::machine::Person;
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
 
+use crate::audit::Audit;
 use crate::backlog::{Backlog, Ticket};
 use crate::clock::Clock;
 use crate::daemon::{self, Claim, Files, Sessions};
@@ -196,6 +197,9 @@ struct Driver {
     connector: Connector,
     launcher: Launcher,
     shelf: Shelf,
+    /// Where what is pinned of servers is kept.
+    pins: PathBuf,
+    audit: Audit,
     read_config: Arc<ReadConfig>,
     urgent: mpsc::UnboundedSender<Input>,
     streams: mpsc::Sender<Event>,
@@ -218,7 +222,8 @@ impl Driver {
         let signed = urgent.clone();
         let desk =
             Desk::new(tokens, connector.clone(), move |event| drop(signed.send(Input::Event(Event::Signin(event)))));
-        let mut launcher = Launcher::new(options.config_dir.join("logs"));
+        let logs = options.config_dir.join("logs");
+        let mut launcher = Launcher::new(logs.clone());
         launcher.guard = options.guard.or(launcher.guard);
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
         agent.handle_event(Event::Start { person: options.person }, clock.now());
@@ -239,6 +244,8 @@ impl Driver {
             connector,
             launcher,
             shelf: Shelf::new(&options.config_dir, &options.source),
+            pins: options.config_dir.join("pins"),
+            audit: Audit::new(logs),
             read_config: Arc::new(options.read_config),
             urgent,
             streams,
@@ -377,6 +384,23 @@ impl Driver {
                 let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
                 tokio::task::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));
             }
+            Action::LoadPins { key } => {
+                let (path, urgent) = (self.pin_file(&key), self.urgent.clone());
+                tokio::task::spawn_blocking(move || {
+                    let read = files::read(&path, MAX_PIN_FILE).map_err(|error| error.to_string());
+                    let result = read.map(|content| content.map(Bytes::from));
+                    drop(urgent.send(Input::Event(Event::PinsLoaded { key, result })));
+                });
+            }
+            Action::SavePins { key, content } => {
+                let (path, urgent) = (self.pin_file(&key), self.urgent.clone());
+                tokio::task::spawn_blocking(move || {
+                    let dir = path.parent().map_or(Ok(()), files::private_dir);
+                    let result = dir.and_then(|()| files::replace(&path, &content)).map_err(|error| error.to_string());
+                    drop(urgent.send(Input::Event(Event::PinsSaved { key, result })));
+                });
+            }
+            Action::Audit { file, line } => self.audit.append(file, line),
             Action::ControlReply { job, json } => {
                 if let Some(answer) = self.asked.remove(&job) {
                     let _ = answer.send(json);
@@ -385,6 +409,11 @@ impl Driver {
             Action::Exit(exit) => return Some(exit),
         }
         None
+    }
+
+    /// Where what is pinned of a server is kept.
+    fn pin_file(&self, key: &str) -> PathBuf {
+        self.pins.join(format!("{}.json", files::file_name(key)))
     }
 
     fn dial(&mut self, conn: ConnId, url: String, headers: http::HeaderMap, hello: Hello) {
@@ -517,6 +546,8 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// All tools of one server with what is kept of their definitions: a few megabytes, were they very many.
+const MAX_PIN_FILE: u64 = 16 * 1024 * 1024;
 /// Events of servers that wait for the machine: lines may be large, so not many.
 const STREAM_EVENTS: usize = 16;
 /// How long the closing handshake of the tunnel may take when the agent ends, and how long the farewell to sessions.

@@ -32,6 +32,14 @@ impl Log {
         if let Some(dir) = path.parent() {
             files::private_dir(dir)?;
         }
+        Self::at(path)
+    }
+
+    /// The same in a directory that is not ours: its mode is left alone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let file = append(path)?;
         let length = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), open: Mutex::new(Open { file, length, streams: false }) })
@@ -40,7 +48,9 @@ impl Log {
     /// The name that a full log is moved to.
     #[must_use]
     pub fn previous(path: &Path) -> PathBuf {
-        path.with_extension("log.1")
+        let mut name = path.as_os_str().to_owned();
+        name.push(".1");
+        name.into()
     }
 
     fn rotate(&self, open: &mut Open) -> io::Result<()> {

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, AuditFile};
 use crate::http::fetch::{Fetch, FetchEvent};
 use crate::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
 use crate::secret::Secret;
@@ -130,6 +130,20 @@ pub enum Event {
     },
     /// The configuration was read again, or why not.
     ConfigRead(Result<AgentConfig, String>),
+    /// What is pinned of a server was read.
+    PinsLoaded {
+        /// Whose, as [`Action::LoadPins`] named it.
+        key: String,
+        /// The content, `None` when there is none; or why it cannot be read.
+        result: Result<Option<Bytes>, String>,
+    },
+    /// What is pinned of a server was saved, or why not.
+    PinsSaved {
+        /// Whose, as [`Action::SavePins`] named it.
+        key: String,
+        /// How it went.
+        result: Result<(), String>,
+    },
     /// SIGHUP: try to connect at once.
     Nudge,
     /// This machine's addresses changed. May come as often as it likes.
@@ -177,6 +191,40 @@ pub enum ControlCommand {
         /// Which.
         #[serde(default)]
         server: Option<String>,
+    },
+    /// The calls that wait for an approval: a JSON document.
+    Approvals {
+        /// With what each is called with.
+        #[serde(default)]
+        params: bool,
+    },
+    /// Let a waiting call pass.
+    Approve {
+        /// Which.
+        id: u64,
+        /// And every later one of its client to its tool, for as long as the agent runs.
+        #[serde(default)]
+        always: bool,
+    },
+    /// Refuse a waiting call.
+    Deny {
+        /// Which.
+        id: u64,
+    },
+    /// What is pinned, and what changed: a JSON document.
+    Pins {
+        /// With the definitions of what changed.
+        #[serde(default)]
+        definitions: bool,
+    },
+    /// Take changed tools for what they are now.
+    PinsApprove {
+        /// Of this server; `None`: of all.
+        #[serde(default)]
+        server: Option<String>,
+        /// This tool; `None`: all of them.
+        #[serde(default)]
+        tool: Option<String>,
     },
 }
 
@@ -257,13 +305,31 @@ pub enum Action {
     },
     /// Read the configuration again, then bring `ConfigRead`.
     ReadConfig,
-    /// Answer on the control socket: one JSON document, a [`status::Document`](super::status::Document) or a
-    /// [`status::Restarted`](super::status::Restarted).
+    /// Answer on the control socket: one JSON document of [`status`](super::status).
     ControlReply {
         /// The question's number.
         job: JobId,
         /// The answer.
         json: Bytes,
+    },
+    /// Read what is pinned of a server, then bring `PinsLoaded`.
+    LoadPins {
+        /// Whose: a name for a file, made of what a person called the server, and not safe as it is.
+        key: String,
+    },
+    /// Replace what is pinned of a server, for its owner alone, durably; then bring `PinsSaved`.
+    SavePins {
+        /// Whose.
+        key: String,
+        /// The whole content.
+        content: Bytes,
+    },
+    /// Append a line to the audit, a file for its owner alone that is rotated. In order.
+    Audit {
+        /// Which file.
+        file: AuditFile,
+        /// The line, its end included.
+        line: Bytes,
     },
     /// The process may end, for this reason.
     Exit(Exit),

@@ -6,6 +6,7 @@ use alloc::string::String;
 use bytes::Bytes;
 
 use super::contract::{Action, Spawn};
+use super::guard::Guard;
 use super::server;
 use crate::entropy::Seeded;
 use crate::host::Mailbox;
@@ -36,6 +37,8 @@ pub(super) enum Timer {
     Network,
     /// The end of the patience with whatever still runs at the stop.
     StopDeadline,
+    /// The end of the patience with whoever should approve a call.
+    Approval(RequestId),
     /// Something of one local server.
     Server(Slot, server::Timer),
 }
@@ -49,6 +52,7 @@ impl Timer {
             Self::SigninAgain => "sign in again",
             Self::Network => "look at the changed network",
             Self::StopDeadline => "end without waiting",
+            Self::Approval(_) => "give an approval up",
             Self::Server(_, timer) => timer.reason(),
         }
     }
@@ -95,6 +99,7 @@ pub(super) struct Cx {
     pub(super) out: Mailbox<Action>,
     pub(super) timers: Timers<Timer>,
     pub(super) reports: VecDeque<Report>,
+    pub(super) guard: Guard,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,
     children: BTreeMap<ChildId, Slot>,
@@ -112,6 +117,7 @@ impl Cx {
             out: Mailbox::default(),
             timers: Timers::default(),
             reports: VecDeque::new(),
+            guard: Guard::default(),
             version,
             children: BTreeMap::new(),
             fetches: BTreeMap::new(),

@@ -1,6 +1,8 @@
 //! The driven machine of the agent: it takes events in, hands them to the part that they concern, and passes on what
 //! the parts have to say to each other.
 
+mod admission;
+mod decisions;
 mod entries;
 mod sessions;
 mod tunnel;
@@ -10,8 +12,11 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::approvals::Approvals;
+use super::audit::Ledger;
 pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn};
 use super::cx::{Cx, Slot, Timer};
+use super::guard::Guard;
 use super::restraint::Restraint;
 use super::routing::Routes;
 use super::server::{Server, people};
@@ -54,6 +59,8 @@ pub struct Agent {
     catalog: Catalog,
     /// Restarts that wait for the configuration to be read.
     restarts: Vec<Restart>,
+    approvals: Approvals,
+    ledger: Ledger,
     /// When a changed network was last a reason to look at the tunnel.
     network_seen: Option<Instant>,
     /// How often the relay may have servers restarted.
@@ -120,9 +127,12 @@ impl Agent {
             routes: Routes::default(),
             catalog: Catalog::default(),
             restarts: Vec::new(),
+            approvals: Approvals::default(),
+            ledger: Ledger::default(),
             network_seen: None,
             relay_restarts: Restraint::new(limits::RELAY_RESTARTS, limits::RELAY_RESTARTS_WINDOW),
         };
+        agent.cx.guard = Guard::new(agent.config.policy.clone());
         for name in agent.config.servers.keys().cloned().collect::<Vec<_>>() {
             agent.add_server(name);
         }
@@ -179,6 +189,12 @@ impl Agent {
                 }
             }
             Event::ConfigRead(result) => self.config_read(result),
+            Event::PinsLoaded { key, result } => {
+                if let Some(server) = self.cx.guard.loaded(&key, result) {
+                    self.judge(Some(&server));
+                }
+            }
+            Event::PinsSaved { key, result } => self.cx.guard.saved(&key, result),
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
             Event::Spawned { .. }
@@ -261,6 +277,7 @@ impl Agent {
                     self.exit(exit);
                 }
             }
+            Timer::Approval(request) => self.approval_timed_out(request),
             Timer::Server(slot, timer) => {
                 if let Some(server) = self.servers.get_mut(&slot) {
                     server.handle_timeout(timer, &mut self.cx);
@@ -279,6 +296,7 @@ impl Agent {
         self.forget_sessions();
         self.servers.retain(|slot, server| self.names.get(server.name()) == Some(slot) || !server.is_gone());
         self.send_catalog();
+        self.cx.guard.save(&mut self.cx.out);
         self.finish();
     }
 

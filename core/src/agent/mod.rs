@@ -2,17 +2,26 @@
 //!
 //! [`machine`] is the driven machine; [`contract`] its events and actions; `uplink` decides when and how the relay is
 //! dialled; `server` is the life of one local server and the MCP client that talks to it; `routing` knows which
-//! call of which tunnel is which request of which server. What a *tool* means is no business of this module.
+//! call of which tunnel is which request of which server.
+//!
+//! Between a call and its server stands `guard`: `policy` says what may be called, `pins` whether a tool is still the
+//! one that was seen first, `approvals` are the calls that wait for a person, `audit` is what is noted of each.
 
+mod approvals;
+mod audit;
 pub mod contract;
 mod cx;
+mod guard;
 pub mod machine;
+mod pins;
+mod policy;
 mod restraint;
 mod routing;
 mod server;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod uplink;
 
 pub use contract::Identity;

@@ -47,6 +47,13 @@ impl Routes {
         self.by_request.get(&request).copied()
     }
 
+    /// Gives a call to another run of its server.
+    pub(super) fn redirect(&mut self, request: RequestId, slot: Slot) {
+        if let Some(route) = self.by_request.get_mut(&request) {
+            route.slot = slot;
+        }
+    }
+
     /// Takes a call out by its request.
     pub(super) fn take(&mut self, request: RequestId) -> Option<Route> {
         let route = self.by_request.remove(&request)?;

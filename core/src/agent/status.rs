@@ -24,6 +24,15 @@ pub struct Document {
     pub servers: Vec<Server>,
     /// Calls under way.
     pub calls: usize,
+    /// Calls that wait for somebody's approval.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Tools that are not what was pinned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed_tools: Vec<ChangedTool>,
+    /// What keeps the agent from doing all it should.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// How long the agent has run, in seconds.
     pub uptime_secs: u64,
 }
@@ -88,8 +97,11 @@ pub struct Server {
     /// Its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// How many tools it has.
+    /// How many tools it shows.
     pub tools: usize,
+    /// How many more it has, which policy or pins hide.
+    #[serde(default)]
+    pub hidden: usize,
     /// Calls that it works on.
     pub calls: usize,
     /// How often it was started again after an unexpected end.
@@ -116,6 +128,103 @@ pub struct Restarted {
     pub servers: Vec<String>,
     /// What went wrong: no such server, or a configuration that could not be read (then the old entries stay).
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A tool that is not what was pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedTool {
+    /// The server's name.
+    pub server: String,
+    /// The tool's name.
+    pub tool: String,
+    /// `changed`, `renamed` or `added`.
+    pub change: String,
+    /// What it was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Whether it is neither listed nor callable.
+    pub held: bool,
+    /// The pinned definition, if asked for and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The definition as it is now, if asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// The answer to [`ControlCommand::Pins`](super::contract::ControlCommand::Pins).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// `off`, `warn` or `block`.
+    pub mode: String,
+    /// What is pinned.
+    pub servers: Vec<PinnedServer>,
+    /// What is not as it was pinned.
+    pub changed: Vec<ChangedTool>,
+}
+
+/// The pins of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedServer {
+    /// Its name.
+    pub name: String,
+    /// How many tools are pinned.
+    pub tools: usize,
+    /// Why they cannot be read or kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The answer to [`ControlCommand::PinsApprove`](super::contract::ControlCommand::PinsApprove).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The tools that are pinned as they are now.
+    pub approved: Vec<ChangedTool>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The answer to [`ControlCommand::Approvals`](super::contract::ControlCommand::Approvals).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The calls that wait, the oldest first.
+    pub waiting: Vec<WaitingCall>,
+}
+
+/// A call that waits for an approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingCall {
+    /// What names it in a decision.
+    pub id: u64,
+    /// What the relay says of the client; empty: nothing.
+    pub client: String,
+    /// The server.
+    pub server: String,
+    /// The tool; of a call that is none, its method.
+    pub tool: String,
+    /// How long it has waited, in seconds.
+    pub since_secs: u64,
+    /// How long it waits on, in seconds.
+    pub left_secs: u64,
+    /// How large its params are.
+    pub bytes: usize,
+    /// Its params, if asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<String>,
+}
+
+/// The answer to [`ControlCommand::Approve`](super::contract::ControlCommand::Approve) and
+/// [`ControlCommand::Deny`](super::contract::ControlCommand::Deny).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The calls that were decided: one, and those of the same client and tool that need no decision any more.
+    pub decided: Vec<u64>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 

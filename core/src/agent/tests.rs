@@ -1,13 +1,14 @@
 //! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
 mod calls;
+mod guard;
 mod http;
 mod lives;
 mod rest;
 mod signin;
 mod uplink;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 use std::boxed::Box;
 use std::string::{String, ToString};
@@ -51,12 +52,23 @@ fn config(servers: &[&str]) -> AgentConfig {
     }
 }
 
+fn identity() -> Identity {
+    Identity {
+        device: "laptop of Ann".into(),
+        device_id: "device-1".into(),
+        version: "2.0.0".to_string(),
+        os: "linux".to_string(),
+    }
+}
+
 /// An agent and its world, by hand.
 struct Rig {
     agent: Agent,
     now: Now,
     actions: VecDeque<Action>,
     conn: ConnId,
+    /// What is pinned, on the disk: read and written at once.
+    pins: BTreeMap<String, Bytes>,
 }
 
 impl Rig {
@@ -79,15 +91,10 @@ impl Rig {
     }
 
     fn new(config: AgentConfig, token: Option<&str>) -> Self {
-        let identity = Identity {
-            device: "laptop of Ann".into(),
-            device_id: "device-1".into(),
-            version: "2.0.0".to_string(),
-            os: "linux".to_string(),
-        };
+        let identity = identity();
         let agent = Agent::new(config, identity, token.map(Secret::new), Box::new(Seeded::new(7)));
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_800_000_000) };
-        Self { agent, now, actions: VecDeque::new(), conn: ConnId(0) }
+        Self { agent, now, actions: VecDeque::new(), conn: ConnId(0), pins: BTreeMap::new() }
     }
 
     fn event(&mut self, event: Event) {
@@ -97,7 +104,17 @@ impl Rig {
 
     fn drain(&mut self) {
         while let Some(action) = self.agent.poll_action() {
-            self.actions.push_back(action);
+            match action {
+                Action::LoadPins { key } => {
+                    let result = Ok(self.pins.get(&key).cloned());
+                    self.agent.handle_event(Event::PinsLoaded { key, result }, self.now);
+                }
+                Action::SavePins { key, content } => {
+                    self.pins.insert(key.clone(), content);
+                    self.agent.handle_event(Event::PinsSaved { key, result: Ok(()) }, self.now);
+                }
+                action => self.actions.push_back(action),
+            }
         }
     }
 

@@ -139,6 +139,12 @@ impl Pattern {
         self.server.as_deref().is_none_or(|pattern| glob(pattern, server)) && glob(&self.tool, tool)
     }
 
+    /// Whether it can mean a tool of this server.
+    #[must_use]
+    pub fn concerns(&self, server: &str) -> bool {
+        self.server.as_deref().is_none_or(|pattern| glob(pattern, server))
+    }
+
     /// Whether it means every tool of this server.
     #[must_use]
     pub fn matches_all_of(&self, server: &str) -> bool {

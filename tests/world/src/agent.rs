@@ -11,7 +11,7 @@ use tunnel_core::config::{AgentConfig, Life, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::http::{Reply, RequestHead};
-use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName};
+use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, JobId};
 use tunnel_core::relay::gate::Admission;
 use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::secret::Secret;
@@ -41,6 +41,12 @@ pub struct Agent {
     pub exit: Option<Exit>,
     /// What its configuration file says now.
     pub config: AgentConfig,
+    /// What it pinned, on its disk.
+    pub pins: BTreeMap<String, Bytes>,
+    /// The lines of its audit.
+    pub audit: Vec<String>,
+    /// What it answered on its control socket.
+    pub answers: BTreeMap<JobId, Bytes>,
 }
 
 impl Agent {
@@ -65,6 +71,9 @@ impl Agent {
             dials: Vec::new(),
             exit: None,
             config,
+            pins: BTreeMap::new(),
+            audit: Vec::new(),
+            answers: BTreeMap::new(),
         }
     }
 }
@@ -127,7 +136,20 @@ impl World {
                 }
                 Action::Keep { server, catalog } => drop(self.look(key).kept.insert(server, catalog)),
                 Action::Exit(exit) => self.look(key).exit = Some(exit),
-                Action::ControlReply { job, json } => drop(self.admin.insert(job, json)),
+                Action::LoadPins { key: pins } => {
+                    let content = self.look(key).pins.get(&pins).cloned();
+                    let event = Event::PinsLoaded { key: pins, result: Ok(content) };
+                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
+                }
+                Action::SavePins { key: pins, content } => {
+                    self.look(key).pins.insert(pins.clone(), content);
+                    let event = Event::PinsSaved { key: pins, result: Ok(()) };
+                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
+                }
+                Action::Audit { line, .. } => {
+                    self.look(key).audit.push(String::from_utf8(line.to_vec()).expect("a line is text"));
+                }
+                Action::ControlReply { job, json } => drop(self.look(key).answers.insert(job, json)),
                 Action::Signin(_) | Action::Fetch { .. } | Action::AbortFetch { .. } => {
                     panic!("agents of the world hold minted tokens and run stdio servers")
                 }

@@ -20,6 +20,7 @@ impl Agent {
         if self.names.len() >= limits::MAX_SERVERS {
             return tracing::warn!(server = name.as_str(), "too many servers: left out");
         }
+        self.cx.guard.watch(&name, &config, &mut self.cx.out);
         self.last_slot += 1;
         let slot = Slot(self.last_slot);
         let mut server = Server::new(slot, name.clone(), config, self.cx.now.instant);
@@ -37,6 +38,7 @@ impl Agent {
             server.stop(&mut self.cx);
         }
         self.catalog.changed.remove(&slot);
+        self.cx.guard.forget(name);
         self.catalog.removed.insert(name.to_string());
     }
 
@@ -55,6 +57,14 @@ impl Agent {
                 self.cx.out.push(Action::ControlReply { job, json });
             }
             ControlCommand::Restart { server } => self.restart(server, Some(job)),
+            ControlCommand::Approvals { .. }
+            | ControlCommand::Approve { .. }
+            | ControlCommand::Deny { .. }
+            | ControlCommand::Pins { .. }
+            | ControlCommand::PinsApprove { .. } => {
+                let json = self.decide(command);
+                self.cx.out.push(Action::ControlReply { job, json });
+            }
         }
     }
 
@@ -109,6 +119,9 @@ impl Agent {
             self.remove_server(&name);
             touched.insert(name);
         }
+        if self.cx.guard.set_policy(config.policy) {
+            tracing::info!("the policy is another now");
+        }
         self.config.servers = config.servers;
         for (name, config) in self.config.servers.clone() {
             let slot = self.names.get(&name).copied();
@@ -128,6 +141,10 @@ impl Agent {
                 }
             }
         }
+        for (name, config) in &self.config.servers {
+            self.cx.guard.watch(name, config, &mut self.cx.out);
+        }
+        self.judge(None);
         touched
     }
 
@@ -171,6 +188,9 @@ impl Agent {
             relay: self.uplink.status(&self.cx),
             servers: current.map(|(slot, server)| self.server_status(slot, server)).collect(),
             calls: self.routes.len(),
+            waiting: self.approvals.len(),
+            changed_tools: self.cx.guard.changes(false),
+            problems: self.cx.guard.problems(),
             uptime_secs: now.saturating_since(self.started).as_secs(),
         }
     }

@@ -5,15 +5,15 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Agent;
+use super::admission::Refusal;
 use crate::agent::cx::Slot;
 use crate::agent::server::Server;
 use crate::config::Isolation;
 use crate::limits;
-use crate::mcp::code;
 
 impl Agent {
     /// Which run of the server in `slot` a call of `session` goes to. A call without a session goes to the shared one.
-    pub(super) fn run_for(&mut self, slot: Slot, session: &str) -> Result<Slot, (i64, String)> {
+    pub(super) fn run_for(&mut self, slot: Slot, session: &str) -> Result<Slot, Refusal> {
         let Some(server) = self.servers.get(&slot) else { return Ok(slot) };
         if server.config().life.isolation == Isolation::Shared || session.is_empty() {
             return Ok(slot);
@@ -26,7 +26,7 @@ impl Agent {
         }
     }
 
-    fn add_run(&mut self, key: (Slot, String)) -> Result<Slot, (i64, String)> {
+    fn add_run(&mut self, key: (Slot, String)) -> Result<Slot, Refusal> {
         let runs: Vec<&Server> = self.runs_of(key.0).filter_map(|run| self.servers.get(&run)).collect();
         if runs.len() >= limits::MAX_SESSION_RUNS {
             // The one that nobody used for longest makes room; its session gets a new one when it comes back.
@@ -35,7 +35,7 @@ impl Agent {
                 Some(run) => run.stop(&mut self.cx),
                 None => {
                     let text = format!("{} sessions use a server of their own already", limits::MAX_SESSION_RUNS);
-                    return Err((code::OVERLOADED, text));
+                    return Err(Refusal::limited(text));
                 }
             }
         }

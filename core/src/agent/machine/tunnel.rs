@@ -1,23 +1,20 @@
 //! What goes over the tunnel: calls, their answers, the catalog.
 
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-
 use super::{Action, Agent, Phase};
-use crate::agent::cx::{Report, RequestId, Slot};
+use crate::agent::audit::End;
+use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
-use crate::agent::server::{Server, people};
+use crate::agent::server::Server;
 use crate::agent::status;
-use crate::id::{ConnId, StreamId};
+use crate::id::ConnId;
 use crate::limits;
-use crate::mcp::{catalog, code, method};
-use crate::rpc::envelope;
+use crate::mcp::catalog;
 use crate::time::Instant;
-use crate::tunnel::{self, Command, OpenHead, Outcome};
+use crate::tunnel::{self, Command};
 
 impl Agent {
     pub(super) fn tunnel_event(&mut self, conn: ConnId, event: tunnel::Event) {
@@ -67,53 +64,6 @@ impl Agent {
         }
     }
 
-    fn call(&mut self, conn: ConnId, stream: StreamId, head: OpenHead, params: Bytes) {
-        tracing::debug!(
-            call = stream.0,
-            server = people(&head.server, limits::MAX_QUOTE),
-            method = people(&head.method, limits::MAX_QUOTE),
-            "call"
-        );
-        match self.destination(&head).and_then(|slot| self.run_for(slot, &head.session)) {
-            Ok(slot) => {
-                let request = self.cx.request_id();
-                if !self.routes.add(request, Route { conn, stream, slot }) {
-                    return tracing::debug!(call = stream.0, "second call on one stream dropped");
-                }
-                if let Some(server) = self.servers.get_mut(&slot) {
-                    server.call(request, head.method, params, &mut self.cx);
-                }
-            }
-            Err((code, message)) => {
-                let body = envelope::error_object(code, &message, None);
-                let command = Command::Answer { stream, outcome: Outcome::Error { code }, body };
-                self.cx.out.push(Action::Tunnel { conn, command });
-            }
-        }
-    }
-
-    /// Where a call goes; or the error that answers it.
-    fn destination(&self, head: &OpenHead) -> Result<Slot, (i64, String)> {
-        if self.routes.len() >= limits::MAX_STREAMS {
-            return Err((code::OVERLOADED, "too many calls at once".to_string()));
-        }
-        // The agent's own handshake with its servers is not the client's to repeat.
-        if head.method == method::INITIALIZE || method::is_notification(&head.method) {
-            return Err((code::METHOD_NOT_FOUND, "this method cannot be called".to_string()));
-        }
-        let Some(slot) = self.names.get(&head.server) else {
-            let name = people(&head.server, limits::MAX_QUOTE);
-            return Err((code::SERVER_UNAVAILABLE, format!("no server is named \"{name}\" on this device")));
-        };
-        Ok(*slot)
-    }
-
-    fn cancel(&mut self, request: RequestId, route: Route, reason: &str) {
-        if let Some(server) = self.servers.get_mut(&route.slot) {
-            server.cancel(request, reason, &mut self.cx);
-        }
-    }
-
     /// What a server has to say.
     pub(super) fn hear(&mut self, report: Report) {
         match report {
@@ -121,6 +71,7 @@ impl Agent {
             Report::Learned(run) => self.learn_from(run),
             Report::Answer { request, outcome, body } => {
                 if let Some(Route { conn, stream, .. }) = self.routes.take(request) {
+                    self.close(request, End::of(outcome, body.len()));
                     let command = Command::Answer { stream, outcome, body };
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::stdio::Full;
 use super::{Call, Held, Server, State, Then, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
-use crate::agent::routing;
+use crate::agent::{policy, routing};
 use crate::limits;
 use crate::mcp::{code, method};
 use crate::rpc::{self, envelope};
@@ -64,6 +64,9 @@ impl Server {
 
     pub(super) fn send_call(&mut self, held: Held, cx: &mut Cx) {
         let Held { request, method, params } = held;
+        if let Err((code, reason)) = self.may_send(&method, &params, cx) {
+            return self.refuse(request, code, &reason, cx);
+        }
         let Ok((params, progress)) = routing::own_progress_token(&params, request) else {
             return self.refuse(request, code::INVALID_PARAMS, "params must be a JSON object", cx);
         };
@@ -100,6 +103,18 @@ impl Server {
             let reason = format!("nothing was heard of the call for {limit} s, its `callIdleTimeout`");
             self.cancel(request, &reason, cx);
             self.refuse(request, code::TIMED_OUT, &reason, cx);
+        }
+    }
+
+    /// Whether its list, which may be another since the call came, still has the tool.
+    fn may_send(&self, method: &str, params: &Bytes, cx: &Cx) -> Result<(), (i64, String)> {
+        if method != method::TOOLS_CALL || !cx.guard.wants_list(&self.name) {
+            return Ok(());
+        }
+        let name = policy::called_tool(params).map_err(|reason| (code::INVALID_PARAMS, reason.to_string()))?;
+        match self.about.tools.refusal(&name) {
+            Some(reason) => Err((code::REFUSED, reason)),
+            None => Ok(()),
         }
     }
 

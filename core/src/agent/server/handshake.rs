@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{About, Fault, Link, Server, State, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
+use crate::agent::tools::{Tool, Tools};
 use crate::limits;
 use crate::mcp::{Version, code, method};
 use crate::rpc::{self, envelope};
@@ -31,7 +32,7 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Listing {
     request: RequestId,
-    tools: Vec<Box<RawValue>>,
+    tools: Vec<Tool>,
     bytes: usize,
     pages: usize,
     /// The tools changed again meanwhile.
@@ -159,7 +160,8 @@ impl Server {
     }
 
     fn listed_all(&mut self, listing: Listing, cx: &mut Cx) {
-        self.about.tools = listing.tools;
+        self.about.tools = Tools::new(listing.tools, &self.name);
+        cx.guard.judge(&self.name, &mut self.about.tools);
         self.listing_over(listing.stale, cx);
         self.keep(cx);
         if self.session.is_some() {
@@ -186,21 +188,20 @@ impl Listing {
         let page: Page<'_> = serde_json::from_slice(result)
             .map_err(|error| format!("its answer to tools/list is malformed: {error}"))?;
         for raw in page.tools {
-            let named: Option<Named<'_>> = serde_json::from_str(raw.get()).ok();
-            let Some(name) = named.map(|named| named.name).filter(|name| !name.is_empty()) else {
+            if raw.get().len() > limits::MAX_TOOL {
+                tracing::warn!(server, bytes = raw.get().len(), "tool too large: left out");
+                continue;
+            }
+            let Some(tool) = Tool::read(raw) else {
                 tracing::warn!(server, "tool without a name left out");
                 continue;
             };
-            if raw.get().len() > limits::MAX_TOOL {
-                tracing::warn!(server, tool = &*people(&name, limits::MAX_QUOTE), "tool too large: left out");
-                continue;
-            }
             self.bytes += raw.get().len();
             if self.tools.len() == limits::MAX_TOOLS || self.bytes > limits::MAX_CATALOG / 2 {
                 tracing::warn!(server, tools = self.tools.len(), "too many tools: the rest is left out");
                 return Ok(None);
             }
-            self.tools.push(raw.to_owned());
+            self.tools.push(tool);
         }
         self.pages += 1;
         match page.next {
@@ -221,12 +222,6 @@ struct Page<'a> {
     tools: Vec<&'a RawValue>,
     #[serde(borrow, default, rename = "nextCursor")]
     next: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -252,7 +247,7 @@ fn greeting(result: &[u8]) -> Result<(Version, About), String> {
         info: greeting.info.and_then(kept),
         capabilities: greeting.capabilities.and_then(kept),
         instructions: greeting.instructions.map(|text| prefix(text, limits::MAX_INSTRUCTIONS)),
-        tools: Vec::new(),
+        tools: Tools::default(),
     };
     Ok((version, about))
 }

@@ -37,7 +37,6 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +52,7 @@ use self::text::{exit_text, spawn_remedy};
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
+use super::tools::Tools;
 use crate::backoff::Backoff;
 use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
@@ -176,8 +176,7 @@ pub(super) struct About {
     info: Option<Box<RawValue>>,
     capabilities: Option<Box<RawValue>>,
     instructions: Option<String>,
-    /// Each tool's own JSON.
-    tools: Vec<Box<RawValue>>,
+    tools: Tools,
 }
 
 /// A call that the server works on.
@@ -247,7 +246,19 @@ impl Server {
 
     /// How many tools it has, as far as is known.
     pub(super) fn tool_count(&self) -> usize {
-        self.about.tools.len()
+        self.about.tools.count()
+    }
+
+    /// Its tools, shown or not, as far as is known.
+    pub(super) fn tools(&self) -> &Tools {
+        &self.about.tools
+    }
+
+    /// Judges its tools anew, since the rules or the pins are others.
+    pub(super) fn judge(&mut self, cx: &mut Cx) {
+        if cx.guard.judge(&self.name, &mut self.about.tools) {
+            cx.report(Report::Changed(self.slot));
+        }
     }
 
     /// Whether it was stopped and nothing of it is left.
@@ -292,7 +303,12 @@ impl Server {
     /// Ends it and starts it again, with its entry as it now is.
     pub(super) fn restart(&mut self, config: Option<ServerConfig>, cx: &mut Cx) {
         if let Some(config) = config {
+            let program = self.fingerprint();
             self.config = config;
+            if program != self.fingerprint() {
+                // What was told is another program's.
+                self.about = About::default();
+            }
         }
         self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);
         match self.state {
@@ -470,7 +486,7 @@ impl Server {
         self.enter(State::Ready, None, cx);
         cx.disarm(self.slot, Timer::Start);
         self.backoff.connected(cx.now.instant);
-        tracing::info!(server = self.name.as_str(), tools = self.about.tools.len(), "server ready");
+        tracing::info!(server = self.name.as_str(), tools = self.about.tools.count(), "server ready");
         for held in core::mem::take(&mut self.held) {
             self.send_call(held, cx);
         }

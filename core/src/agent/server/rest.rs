@@ -38,6 +38,7 @@ impl Server {
         if let Some((json, about)) = about {
             self.kept = Some(digest([json.as_ref()]));
             self.about = about;
+            cx.guard.judge(&self.name, &mut self.about.tools);
         }
         if is_known && self.held.is_empty() {
             self.move_to_asleep(cx);
@@ -64,6 +65,7 @@ impl Server {
         let raw = |about: &About| serde_json::to_vec(about).expect("what a server told is JSON");
         if self.state == State::Asleep && raw(&self.about) != raw(about) {
             self.about = about.clone();
+            cx.guard.judge(&self.name, &mut self.about.tools);
             self.keep(cx);
             cx.report(Report::Changed(self.slot));
         }
@@ -116,7 +118,7 @@ impl Server {
         let kept: Kept<About> = serde_json::from_slice(json).ok()?;
         let fits = kept.entry == self.fingerprint()
             && kept.about.tools.len() <= limits::MAX_TOOLS
-            && kept.about.tools.iter().all(|tool| tool.get().len() <= limits::MAX_TOOL);
+            && kept.about.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL);
         fits.then_some(kept.about)
     }
 

@@ -1,5 +1,6 @@
 //! How a server is shown: in the catalog, and in the status document.
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 
@@ -23,7 +24,7 @@ impl Server {
             info: self.about.info.clone(),
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
-            tools: self.about.tools.iter().take(tools).cloned().collect(),
+            tools: self.about.tools.shown().take(tools).map(ToOwned::to_owned).collect(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,
         }
@@ -31,13 +32,13 @@ impl Server {
 
     /// About how many bytes it takes in the catalog.
     pub(in crate::agent) fn weight(&self) -> usize {
-        self.weight_without_tools() + self.about.tools.iter().map(weight).sum::<usize>()
+        self.weight_without_tools() + self.about.tools.shown().map(weight).sum::<usize>()
     }
 
     /// How many of its tools fit into the room of a catalog, and how many bytes it takes with those.
     pub(in crate::agent) fn prefix(&self, tools: usize, bytes: usize) -> (usize, usize) {
         let (mut count, mut sum) = (0, self.weight_without_tools());
-        for tool in self.about.tools.iter().take(tools) {
+        for tool in self.about.tools.shown().take(tools) {
             if sum + weight(tool) > bytes {
                 break;
             }
@@ -66,7 +67,8 @@ impl Server {
             state: self.public_state(),
             since_secs: now.saturating_since(self.since).as_secs(),
             pid,
-            tools: self.about.tools.len(),
+            tools: self.about.tools.count(),
+            hidden: self.about.tools.hidden_count(),
             calls: self.open_calls(),
             restarts: self.restarts,
             failures: self.failures(cx.now.instant),
@@ -104,7 +106,6 @@ impl Server {
 }
 
 /// A tool's bytes in the catalog, with the comma.
-#[expect(clippy::borrowed_box, reason = "it is mapped over a list of boxes")]
-fn weight(tool: &Box<RawValue>) -> usize {
+fn weight(tool: &RawValue) -> usize {
     tool.get().len() + 1
 }

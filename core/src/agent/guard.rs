@@ -1,0 +1,324 @@
+//! What stands between a call and a server: the rules, the limits, and what is pinned of each server.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::contract::Action;
+use super::pins::{self, Book, Change, Print};
+use super::policy::{Limiter, Rules};
+use super::server::people;
+use super::status;
+use super::tools::{Hidden, Tools};
+use crate::config::policy::PinMode;
+use crate::config::{AgentPolicy, ServerConfig};
+use crate::host::Mailbox;
+use crate::limits;
+
+/// The guard of an agent. The default lets everything pass.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) rules: Rules,
+    pub(super) limiter: Limiter,
+    watched: BTreeMap<String, Watched>,
+}
+
+/// What is known of one server.
+#[derive(Debug)]
+struct Watched {
+    /// What names its pins.
+    key: String,
+    pins: Pins,
+    changes: BTreeMap<String, Seen>,
+    /// Whether something is to be saved.
+    dirty: bool,
+    /// Whether a save is under way.
+    saving: bool,
+    /// Why the last save failed.
+    unsaved: Option<String>,
+}
+
+/// The pins of a server.
+#[derive(Debug)]
+enum Pins {
+    /// They are being read.
+    Reading,
+    /// They are known.
+    Known(Book),
+    /// They are there and cannot be read.
+    Broken(String),
+}
+
+/// A tool that is not what was pinned.
+#[derive(Debug, Clone)]
+struct Seen {
+    change: Change,
+    print: Print,
+    /// How it is now.
+    raw: Box<RawValue>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new(AgentPolicy { pins: PinMode::Off, ..AgentPolicy::default() })
+    }
+}
+
+impl Guard {
+    pub(super) fn new(policy: AgentPolicy) -> Self {
+        Self { rules: Rules::new(policy), limiter: Limiter::default(), watched: BTreeMap::new() }
+    }
+
+    /// Takes a new policy. Returns whether it is another one.
+    pub(super) fn set_policy(&mut self, policy: AgentPolicy) -> bool {
+        if *self.rules.policy() == policy {
+            return false;
+        }
+        self.rules = Rules::new(policy);
+        true
+    }
+
+    fn mode(&self) -> PinMode {
+        self.rules.policy().pins
+    }
+
+    /// Asks for what is pinned of a server, should it be needed.
+    pub(super) fn watch(&mut self, server: &str, config: &ServerConfig, out: &mut Mailbox<Action>) {
+        if self.mode() == PinMode::Off && !self.rules.remembers(server) {
+            return;
+        }
+        let key = pins::key(server, config);
+        if self.watched.get(server).is_some_and(|watched| watched.key == key) {
+            return;
+        }
+        out.push(Action::LoadPins { key: key.clone() });
+        let watched =
+            Watched { key, pins: Pins::Reading, changes: BTreeMap::new(), dirty: false, saving: false, unsaved: None };
+        self.watched.insert(server.to_string(), watched);
+    }
+
+    /// Forgets a server that has no entry any more.
+    pub(super) fn forget(&mut self, server: &str) {
+        self.watched.remove(server);
+    }
+
+    /// What is pinned came. Returns whose it is.
+    pub(super) fn loaded(&mut self, key: &str, result: Result<Option<Bytes>, String>) -> Option<String> {
+        let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
+        watched.pins = match result.and_then(|content| Book::read(content.as_deref())) {
+            Ok(book) => Pins::Known(book),
+            Err(reason) => {
+                tracing::warn!(server = server.as_str(), reason = reason.as_str(), "pinned definitions cannot be read");
+                Pins::Broken(people(&reason, limits::MAX_REASON))
+            }
+        };
+        Some(server.clone())
+    }
+
+    /// A save is over.
+    pub(super) fn saved(&mut self, key: &str, result: Result<(), String>) {
+        let Some((server, watched)) = self.watched.iter_mut().find(|(_, watched)| watched.key == key) else { return };
+        watched.saving = false;
+        watched.unsaved = result.err().map(|reason| {
+            tracing::warn!(server = server.as_str(), reason = reason.as_str(), "definitions not pinned on disk");
+            people(&reason, limits::MAX_REASON)
+        });
+    }
+
+    /// Orders what is to be saved; one save of a server at a time.
+    pub(super) fn save(&mut self, out: &mut Mailbox<Action>) {
+        for watched in self.watched.values_mut().filter(|watched| watched.dirty && !watched.saving) {
+            if let Pins::Known(book) = &watched.pins {
+                (watched.dirty, watched.saving) = (false, true);
+                out.push(Action::SavePins { key: watched.key.clone(), content: book.write() });
+            }
+        }
+    }
+
+    /// Judges a server's tools. Returns whether anything else is shown than before.
+    pub(super) fn judge(&mut self, server: &str, tools: &mut Tools) -> bool {
+        let mode = self.mode();
+        let watched = self.watched.get_mut(server);
+        let pins = watched.map_or_else(BTreeMap::new, |watched| watched.judge(server, tools, mode));
+        let rules = &self.rules;
+        tools.judge(|tool| rules.hides(server, tool).or_else(|| pins.get(tool.name()).cloned()))
+    }
+
+    /// Whether a call must be checked against the list of its server: a name alone does not tell enough.
+    pub(super) fn wants_list(&self, server: &str) -> bool {
+        self.mode() == PinMode::Block || self.rules.wants_read_only(server)
+    }
+
+    /// Whether a client may call a tool of this definition without being asked about again.
+    pub(super) fn is_approved(&self, server: &str, client: &str, tool: &str, print: &Print) -> bool {
+        match self.watched.get(server).map(|watched| &watched.pins) {
+            Some(Pins::Known(book)) => book.is_approved(client, tool, print),
+            Some(Pins::Reading | Pins::Broken(_)) | None => false,
+        }
+    }
+
+    /// Lets a client call a tool of this definition from now on.
+    pub(super) fn approve(&mut self, server: &str, client: &str, tool: &str, print: &Print) {
+        if let Some(watched) = self.watched.get_mut(server)
+            && let Pins::Known(book) = &mut watched.pins
+        {
+            book.approve(client, tool, print);
+            watched.dirty = true;
+        }
+    }
+
+    /// Pins tools as they are now: those of a server, or of all, or one. Returns which.
+    pub(super) fn accept(&mut self, server: Option<&str>, tool: Option<&str>) -> Vec<status::ChangedTool> {
+        let held = self.mode() == PinMode::Block;
+        let mut accepted = Vec::new();
+        for (name, watched) in &mut self.watched {
+            if server.is_none_or(|server| server == name) {
+                accepted.extend(watched.accept(name, tool, held));
+            }
+        }
+        accepted
+    }
+
+    /// The tools that are not what was pinned. `definitions`: with both of their definitions.
+    pub(super) fn changes(&self, definitions: bool) -> Vec<status::ChangedTool> {
+        let held = self.mode() == PinMode::Block;
+        let mut all = Vec::new();
+        for (server, watched) in &self.watched {
+            for (tool, seen) in &watched.changes {
+                let mut changed = changed(server, tool, &seen.change, held);
+                if definitions {
+                    changed.before = watched.before(tool, &seen.change);
+                    changed.after = Some(seen.raw.get().to_string());
+                }
+                all.push(changed);
+            }
+        }
+        all
+    }
+
+    /// What is pinned, server by server.
+    pub(super) fn pinned(&self) -> Vec<status::PinnedServer> {
+        let server = |(name, watched): (&String, &Watched)| {
+            let (tools, problem) = match &watched.pins {
+                Pins::Reading => (0, Some("is being read".to_string())),
+                Pins::Known(book) => (book.len(), watched.unsaved.clone()),
+                Pins::Broken(reason) => (0, Some(reason.clone())),
+            };
+            status::PinnedServer { name: name.clone(), tools, problem }
+        };
+        self.watched.iter().map(server).collect()
+    }
+
+    /// What keeps definitions from being pinned, for `status`.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let problem = |server: status::PinnedServer| {
+            let problem = server.problem?;
+            Some(alloc::format!("the pinned tools of {}: {problem}", people(&server.name, limits::MAX_QUOTE)))
+        };
+        self.pinned().into_iter().filter_map(problem).collect()
+    }
+}
+
+impl Watched {
+    /// What the pins say of each tool that they hide.
+    fn judge(&mut self, server: &str, tools: &Tools, mode: PinMode) -> BTreeMap<String, Hidden> {
+        // A run that has no list yet says nothing about the others.
+        if tools.is_empty() {
+            return BTreeMap::new();
+        }
+        let all = |why: &Hidden| tools.iter().map(|tool| (tool.name().to_string(), why.clone())).collect();
+        let book = match (mode, &mut self.pins) {
+            (PinMode::Off, _) | (PinMode::Warn, Pins::Broken(_)) => {
+                self.changes.clear();
+                return BTreeMap::new();
+            }
+            (PinMode::Warn | PinMode::Block, Pins::Reading) => return all(&Hidden::Unread),
+            (PinMode::Block, Pins::Broken(_)) => return all(&Hidden::Unreadable),
+            (PinMode::Warn | PinMode::Block, Pins::Known(book)) => book,
+        };
+        let first_sight = book.is_empty();
+        let mut changes = book.changes(tools);
+        // What is new was never anything else; only who wants to be asked about everything is asked about it.
+        let pinned_now = |change: &Change| first_sight || (mode == PinMode::Warn && *change == Change::Added);
+        for tool in tools.iter() {
+            if changes.get(tool.name()).is_some_and(pinned_now) {
+                changes.remove(tool.name());
+                book.pin(tool.name(), tool.print(), tool.raw());
+                self.dirty = true;
+                if !first_sight {
+                    tracing::info!(server, tool = &*people(tool.name(), limits::MAX_QUOTE), "new tool pinned");
+                }
+            }
+        }
+        book.trim(tools);
+        let before = core::mem::take(&mut self.changes);
+        for (name, change) in changes {
+            let Some(tool) = tools.get(&name) else { continue };
+            let seen = Seen { change, print: tool.print().clone(), raw: tool.raw().to_owned() };
+            if before.get(&name).is_none_or(|it| (&it.change, &it.print) != (&seen.change, &seen.print)) {
+                let (tool, reason) = (people(&name, limits::MAX_QUOTE), seen.change.to_string());
+                let held = mode == PinMode::Block;
+                tracing::warn!(server, tool, reason, held, "tool is not what was pinned: see `pins diff`");
+            }
+            self.changes.insert(name, seen);
+        }
+        match mode {
+            PinMode::Block => {
+                let hidden = |(name, seen): (&String, &Seen)| (name.clone(), Hidden::Changed(seen.change.clone()));
+                self.changes.iter().map(hidden).collect()
+            }
+            PinMode::Off | PinMode::Warn => BTreeMap::new(),
+        }
+    }
+
+    /// What was pinned in place of a changed tool.
+    fn before(&self, tool: &str, change: &Change) -> Option<String> {
+        let Pins::Known(book) = &self.pins else { return None };
+        let name = match change {
+            Change::Renamed { from } => from,
+            Change::Changed | Change::Added => tool,
+        };
+        book.definition(name).map(|raw| raw.get().to_string())
+    }
+
+    fn accept(&mut self, server: &str, tool: Option<&str>, held: bool) -> Vec<status::ChangedTool> {
+        let book = match &mut self.pins {
+            Pins::Reading => return Vec::new(),
+            Pins::Known(book) => book,
+            // Whatever was pinned is lost: all tools are seen for the first time once more.
+            Pins::Broken(_) if tool.is_none() => {
+                (self.pins, self.dirty) = (Pins::Known(Book::default()), true);
+                return Vec::new();
+            }
+            Pins::Broken(_) => return Vec::new(),
+        };
+        let names: Vec<String> =
+            self.changes.keys().filter(|name| tool.is_none_or(|tool| tool == *name)).cloned().collect();
+        let mut accepted = Vec::new();
+        for name in names {
+            let Some(seen) = self.changes.remove(&name) else { continue };
+            if let Change::Renamed { from } = &seen.change {
+                book.forget(from);
+            }
+            book.pin(&name, &seen.print, &seen.raw);
+            self.dirty = true;
+            tracing::info!(server, tool = &*people(&name, limits::MAX_QUOTE), "changed tool approved");
+            accepted.push(changed(server, &name, &seen.change, held));
+        }
+        accepted
+    }
+}
+
+fn changed(server: &str, tool: &str, change: &Change, held: bool) -> status::ChangedTool {
+    let from = match change {
+        Change::Renamed { from } => Some(from.clone()),
+        Change::Changed | Change::Added => None,
+    };
+    let (server, tool) = (server.to_string(), tool.to_string());
+    status::ChangedTool { server, tool, change: change.word().to_string(), from, held, before: None, after: None }
+}

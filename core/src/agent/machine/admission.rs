@@ -1,0 +1,260 @@
+//! What becomes of a call before any server hears of it: passed on, held for a person, or refused.
+//!
+//! A relay is not trusted with this: whatever it asks for, only what the rules and the pins of this device allow gets
+//! to a server.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Action, Agent};
+use crate::agent::approvals::{Subject, Waiting};
+use crate::agent::audit::{Decision, End, Entry};
+use crate::agent::cx::{RequestId, Slot, Timer};
+use crate::agent::pins::Print;
+use crate::agent::policy::{self, Scope};
+use crate::agent::routing::Route;
+use crate::agent::server::people;
+use crate::config::policy::{Approve, CallLimits};
+use crate::id::{ConnId, StreamId};
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::envelope;
+use crate::tunnel::{Command, OpenHead, Outcome};
+
+/// Why a call is not passed on.
+pub(super) struct Refusal {
+    decision: Decision,
+    code: i64,
+    message: String,
+}
+
+impl Refusal {
+    fn invalid(code: i64, message: impl Into<String>) -> Self {
+        Self { decision: Decision::Invalid, code, message: message.into() }
+    }
+
+    fn denied(message: impl Into<String>) -> Self {
+        Self { decision: Decision::Denied, code: code::REFUSED, message: message.into() }
+    }
+
+    pub(super) fn limited(message: impl Into<String>) -> Self {
+        Self { decision: Decision::Limited, code: code::OVERLOADED, message: message.into() }
+    }
+}
+
+impl Agent {
+    pub(super) fn call(&mut self, conn: ConnId, stream: StreamId, head: OpenHead, params: Bytes) {
+        tracing::debug!(
+            call = stream.0,
+            server = people(&head.server, limits::MAX_QUOTE),
+            method = people(&head.method, limits::MAX_QUOTE),
+            "call"
+        );
+        let tool = match &*head.method {
+            method::TOOLS_CALL => policy::called_tool(&params),
+            other => Ok(other.to_string()),
+        };
+        let subject = Subject {
+            client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME),
+            server: head.server.clone(),
+            tool: tool.clone().unwrap_or_default(),
+        };
+        let verdict = self.destination(&head).and_then(|slot| {
+            tool.map_err(|reason| Refusal::invalid(code::INVALID_PARAMS, reason))?;
+            self.allowed(slot, &head.method, &subject)?;
+            let counted = self.counted(&head.method, &subject)?;
+            Ok((slot, counted))
+        });
+        let request = self.cx.request_id();
+        match verdict {
+            Ok((slot, counted)) => {
+                if !self.routes.add(request, Route { conn, stream, slot }) {
+                    return tracing::debug!(call = stream.0, "second call on one stream dropped");
+                }
+                let now = self.cx.now.instant;
+                self.cx.guard.limiter.take(&counted, now);
+                let scopes = counted.into_iter().map(|(scope, _)| scope).collect();
+                self.ledger.open(request, self.entry(&head, &subject, params.len(), scopes));
+                let session = head.session;
+                self.pass(
+                    request,
+                    Waiting { subject, slot, session, method: head.method, params, since: now, until: now },
+                );
+            }
+            Err(refusal) => {
+                let mut entry = self.entry(&head, &subject, params.len(), Vec::new());
+                entry.decision = refusal.decision;
+                self.audit(&entry, End::Error(refusal.code));
+                let body = envelope::error_object(refusal.code, &refusal.message, None);
+                let command = Command::Answer { stream, outcome: Outcome::Error { code: refusal.code }, body };
+                self.cx.out.push(Action::Tunnel { conn, command });
+            }
+        }
+    }
+
+    /// Passes a call on, or has it wait for a person.
+    fn pass(&mut self, request: RequestId, mut call: Waiting) {
+        if !self.must_ask(call.slot, &call.method, &call.subject) {
+            return self.hand_on(request, call);
+        }
+        if !self.approvals.has_room(call.params.len()) {
+            self.ledger.decide(request, Decision::Limited);
+            return self.refuse(request, code::OVERLOADED, "too many calls wait for approval on this device");
+        }
+        let patience = core::time::Duration::from_secs(self.cx.guard.rules.policy().approval_secs);
+        call.until = call.since + patience;
+        tracing::warn!(
+            call = request.0,
+            client = call.subject.client.as_str(),
+            server = call.subject.server.as_str(),
+            tool = &*people(&call.subject.tool, limits::MAX_QUOTE),
+            "call waits for approval: see `mcp-local-tunnel approve`"
+        );
+        self.ledger.decide(request, Decision::Waiting);
+        self.cx.timers.set(Timer::Approval(request), call.until);
+        self.approvals.add(request, call);
+    }
+
+    /// Gives a call to its server, or to its session's run of it.
+    pub(super) fn hand_on(&mut self, request: RequestId, call: Waiting) {
+        let run = match self.run_for(call.slot, &call.session) {
+            Ok(run) => run,
+            Err(refusal) => return self.refuse_as(request, refusal),
+        };
+        self.routes.redirect(request, run);
+        match self.servers.get_mut(&run) {
+            Some(server) => server.call(request, call.method, call.params, &mut self.cx),
+            None => self.refuse(request, code::SERVER_UNAVAILABLE, "its server is gone"),
+        }
+    }
+
+    /// Answers a call with its refusal.
+    pub(super) fn refuse_as(&mut self, request: RequestId, refusal: Refusal) {
+        self.ledger.decide(request, refusal.decision);
+        self.refuse(request, refusal.code, &refusal.message);
+    }
+
+    /// Where a call goes; or the error that answers it.
+    fn destination(&self, head: &OpenHead) -> Result<Slot, Refusal> {
+        if self.routes.len() >= limits::MAX_STREAMS {
+            return Err(Refusal::limited("too many calls at once"));
+        }
+        // The agent's own talk with its servers is not the client's to repeat: a list would show what is hidden.
+        if matches!(&*head.method, method::INITIALIZE | method::TOOLS_LIST) || method::is_notification(&head.method) {
+            return Err(Refusal::invalid(code::METHOD_NOT_FOUND, "this method cannot be called"));
+        }
+        let Some(slot) = self.names.get(&head.server) else {
+            let name = people(&head.server, limits::MAX_QUOTE);
+            let message = format!("no server is named \"{name}\" on this device");
+            return Err(Refusal::invalid(code::SERVER_UNAVAILABLE, message));
+        };
+        Ok(*slot)
+    }
+
+    /// Whether rules and pins allow a call.
+    pub(super) fn allowed(&self, slot: Slot, method: &str, subject: &Subject) -> Result<(), Refusal> {
+        let Subject { server, tool, .. } = subject;
+        let name = || people(tool, limits::MAX_QUOTE);
+        if method != method::TOOLS_CALL {
+            return match self.cx.guard.rules.allows_method(server, method) {
+                true => Ok(()),
+                false => Err(Refusal::denied(format!("\"{}\" is not allowed by this device's policy", name()))),
+            };
+        }
+        if !self.cx.guard.rules.allows(server, tool) {
+            return Err(Refusal::denied(format!("the tool \"{}\" is not allowed by this device's policy", name())));
+        }
+        // A server that never was ready has no list yet: it is looked at again once it has.
+        let tools = self.servers.get(&slot).map(|server| server.tools()).filter(|tools| !tools.is_empty());
+        match tools.filter(|_| self.cx.guard.wants_list(server)).and_then(|tools| tools.refusal(tool)) {
+            Some(reason) => Err(Refusal::denied(format!("server \"{}\": {reason}", people(server, limits::MAX_QUOTE)))),
+            None => Ok(()),
+        }
+    }
+
+    /// The limits that a call counts for, if it fits into them.
+    fn counted(&mut self, method: &str, subject: &Subject) -> Result<Vec<(Scope, CallLimits)>, Refusal> {
+        if method != method::TOOLS_CALL && !policy::brings_content(method) {
+            return Ok(Vec::new());
+        }
+        let limits = self.cx.guard.rules.limits(&subject.server, &subject.tool);
+        self.cx.guard.limiter.check(&limits, self.cx.now.instant).map_err(Refusal::limited)?;
+        Ok(limits)
+    }
+
+    /// Whether a person has to say yes first.
+    pub(super) fn must_ask(&self, slot: Slot, method: &str, subject: &Subject) -> bool {
+        if method != method::TOOLS_CALL && !policy::brings_content(method) {
+            return false;
+        }
+        let guard = &self.cx.guard;
+        match guard.rules.approve(&subject.server, &subject.tool) {
+            Approve::Never => false,
+            _ if self.approvals.passes(subject) => false,
+            Approve::First => {
+                !guard.is_approved(&subject.server, &subject.client, &subject.tool, &self.print(slot, subject))
+            }
+            Approve::Always => true,
+        }
+    }
+
+    /// What tells a tool's definition from others; that of a tool that nobody listed is empty.
+    pub(super) fn print(&self, slot: Slot, subject: &Subject) -> Print {
+        let tools = self.servers.get(&slot).map(|server| server.tools());
+        tools.and_then(|tools| tools.get(&subject.tool)).map(|tool| tool.print().clone()).unwrap_or_default()
+    }
+
+    /// Answers a call that no server works on.
+    pub(super) fn refuse(&mut self, request: RequestId, code: i64, message: &str) {
+        let Some(Route { conn, stream, .. }) = self.routes.take(request) else { return };
+        self.close(request, End::Error(code));
+        let body = envelope::error_object(code, message, None);
+        let command = Command::Answer { stream, outcome: Outcome::Error { code }, body };
+        self.cx.out.push(Action::Tunnel { conn, command });
+    }
+
+    /// The caller gave up, or the tunnel is gone.
+    pub(super) fn cancel(&mut self, request: RequestId, route: Route, reason: &str) {
+        self.close(request, End::Cancelled);
+        if self.approvals.take(request).is_some() {
+            self.cx.timers.clear(&Timer::Approval(request));
+        } else if let Some(server) = self.servers.get_mut(&route.slot) {
+            server.cancel(request, reason, &mut self.cx);
+        }
+    }
+
+    /// A call is over.
+    pub(super) fn close(&mut self, request: RequestId, end: End) {
+        if let Some(entry) = self.ledger.close(request) {
+            self.cx.guard.limiter.release(&entry.scopes);
+            self.audit(&entry, end);
+        }
+    }
+
+    fn audit(&mut self, entry: &Entry, end: End) {
+        if let Some(file) = self.cx.guard.rules.policy().audit.clone() {
+            let line = entry.line(self.identity.device.as_str(), end, self.cx.now);
+            self.cx.out.push(Action::Audit { file, line });
+        }
+    }
+
+    fn entry(&self, head: &OpenHead, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+        Entry {
+            // Whatever a relay sends, a line stays a line.
+            subject: Subject {
+                client: subject.client.clone(),
+                server: people(&subject.server, limits::MAX_QUOTE),
+                tool: people(&subject.tool, limits::MAX_QUOTE),
+            },
+            method: people(&head.method, limits::MAX_QUOTE),
+            session: head.session.clone(),
+            bytes,
+            began: self.cx.now.instant,
+            decision: Decision::Allowed,
+            scopes,
+        }
+    }
+}

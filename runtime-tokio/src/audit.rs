@@ -1,0 +1,147 @@
+//! The audit: lines appended to a rotated file of its owner's, by a thread of its own.
+
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tunnel_core::config::AuditFile;
+
+use crate::files;
+use crate::log::Log;
+
+/// Where an agent's lines go.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    logs: PathBuf,
+    writer: Option<(SyncSender<(AuditFile, Bytes)>, JoinHandle<()>)>,
+    /// Lines that found no room since the last one that did.
+    lost: u64,
+}
+
+impl Audit {
+    /// An audit whose default file is in `logs`. Nothing is opened before the first line.
+    pub(crate) fn new(logs: PathBuf) -> Self {
+        Self { logs, writer: None, lost: 0 }
+    }
+
+    /// Appends a line. Should the disk not keep up, calls are not held up for it: what is lost is counted, and told.
+    pub(crate) fn append(&mut self, file: AuditFile, line: Bytes) {
+        let logs = &self.logs;
+        let (sender, _) = self.writer.get_or_insert_with(|| start(logs.clone()));
+        if self.lost > 0 {
+            let note = Bytes::from(format!("{{\"lost\":{}}}\n", self.lost));
+            if sender.try_send((file.clone(), note)).is_ok() {
+                tracing::warn!(lines = self.lost, "the audit was too slow: lines were lost");
+                self.lost = 0;
+            }
+        }
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send((file, line)) {
+            self.lost += 1;
+        }
+    }
+
+    /// Waits until all is written.
+    pub(crate) fn finish(&mut self) {
+        if let Some((sender, thread)) = self.writer.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn start(logs: PathBuf) -> (SyncSender<(AuditFile, Bytes)>, JoinHandle<()>) {
+    let (sender, lines) = sync_channel(WAITING);
+    (sender, std::thread::spawn(move || write(&logs, &lines)))
+}
+
+fn write(logs: &Path, lines: &Receiver<(AuditFile, Bytes)>) {
+    let mut open: Option<(AuditFile, Log)> = None;
+    let mut failed = false;
+    for (file, line) in lines {
+        if open.as_ref().is_none_or(|(opened, _)| *opened != file) {
+            open = None;
+        }
+        let written = match &open {
+            Some((_, log)) => (&*log).write_all(&line),
+            None => open_file(logs, &file).and_then(|log| {
+                (&log).write_all(&line)?;
+                open = Some((file.clone(), log));
+                Ok(())
+            }),
+        };
+        // Told once: the next lines will hardly fare better.
+        if let Err(error) = &written
+            && !failed
+        {
+            tracing::error!(%error, ?file, "the audit cannot be written");
+        }
+        failed = written.is_err();
+    }
+}
+
+fn open_file(logs: &Path, file: &AuditFile) -> io::Result<Log> {
+    let path = match file {
+        AuditFile::Default => {
+            files::private_dir(logs)?;
+            logs.join("audit.log")
+        }
+        AuditFile::At(path) => PathBuf::from(path),
+    };
+    let log = Log::at(&path)?;
+    // One that was there already may be everybody's to read.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(log)
+}
+
+/// Lines that wait for the disk: a second's worth of very many calls.
+const WAITING: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn lines_are_appended_in_order_for_their_owner_alone() {
+        let dir = TempDir::new();
+        let logs = dir.path().join("logs");
+        for run in 0..2 {
+            let mut audit = Audit::new(logs.clone());
+            for line in 0..10 {
+                audit.append(AuditFile::Default, Bytes::from(format!("{run} {line}\n")));
+            }
+            audit.finish();
+        }
+        let path = logs.join("audit.log");
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        assert_eq!(text.lines().count(), 20);
+        assert!(text.starts_with("0 0\n0 1\n") && text.ends_with("1 9\n"), "{text}");
+        assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn own_file_is_narrowed_and_its_directory_left_alone() {
+        let dir = TempDir::new();
+        let wide = dir.path().join("wide");
+        std::fs::create_dir(&wide).expect("made");
+        std::fs::set_permissions(&wide, std::fs::Permissions::from_mode(0o755)).expect("set");
+        let path = wide.join("audit.jsonl");
+        std::fs::write(&path, "before\n").expect("written");
+        let mut audit = Audit::new(dir.path().join("logs"));
+        audit.append(AuditFile::At(path.display().to_string()), Bytes::from_static(b"after\n"));
+        audit.finish();
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "before\nafter\n");
+        let mode = |path: &Path| std::fs::metadata(path).expect("exists").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&wide)), (0o600, 0o755));
+        assert!(!dir.path().join("logs").exists());
+    }
+}
