@@ -230,6 +230,9 @@ pub const MAX_PAGES: usize = 1_024;
 pub const MAX_QUOTE: usize = 160;
 /// The beginning of an HTTP server's error page: enough for a JSON-RPC error or a sentence.
 pub const MAX_PROBLEM: usize = 64 * KIB;
+/// A request to an HTTP server that is kept until its answer begins, since the server may want it sent elsewhere or in a
+/// new session: what people type is far less, and a file is not held in memory for it.
+pub const MAX_KEPT_REQUEST: usize = 256 * KIB;
 /// Event streams of an HTTP server that stay open after their answer, so that their connections can be used again.
 pub const MAX_LINGERING: usize = 16;
 /// Resumptions in a row of one event stream that brought nothing.

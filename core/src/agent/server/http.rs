@@ -1,7 +1,8 @@
 //! The link to an HTTP server: Streamable HTTP as a client (2025-03-26 to 2025-11-25).
 //!
 //! Each message is a POST. Its answer is JSON or an event stream; a stream that breaks is resumed where the server gave
-//! its events ids. A GET keeps a stream open for what belongs to no request, if the server has one.
+//! its events ids. A GET keeps a stream open for what belongs to no request, if the server has one. A server that has
+//! moved within its origin is followed there.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -10,8 +11,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, StatusCode};
+use url::Url;
 
 use super::stdio::messages;
 use super::{Timer, people};
@@ -29,6 +31,7 @@ use crate::sse;
 #[derive(Debug)]
 pub(super) struct Http {
     slot: Slot,
+    /// The entry's, until the server says that it is elsewhere in its origin.
     url: String,
     /// The entry's own header fields.
     headers: HeaderMap,
@@ -52,7 +55,7 @@ pub(super) enum Heard {
     SessionEnded,
     /// The server cannot be reached.
     Lost(String),
-    /// The server wants other credentials.
+    /// It will not work before somebody changes its entry.
     Denied(String),
     /// The farewell is said, as far as it can be.
     Gone,
@@ -63,6 +66,18 @@ struct Exchange {
     purpose: Purpose,
     reading: Reading,
     resume: Resume,
+    /// What was sent, until the answer's head comes: the server may want it sent elsewhere.
+    sent: Option<Sent>,
+    /// It was sent elsewhere once.
+    redirected: bool,
+}
+
+/// A request that may be sent once more.
+#[derive(Debug)]
+struct Sent {
+    method: Method,
+    body: Bytes,
+    timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,11 +215,19 @@ impl Http {
     }
 
     fn head(&mut self, fetch: FetchId, status: StatusCode, headers: &HeaderMap, cx: &mut Cx) -> Vec<Heard> {
+        if status.is_redirection() {
+            return self.redirected(fetch, status, headers, cx);
+        }
         let in_session = self.session.is_some();
         let Some(exchange) = self.exchanges.get_mut(&fetch) else { return Vec::new() };
+        exchange.sent = None;
         // 2025-03-26, Transports, Session Management: 404 to a request with a session id means a new session.
         let ended = status == StatusCode::NOT_FOUND && in_session && exchange.purpose != Purpose::Farewell;
         match exchange.purpose {
+            Purpose::Request { request, .. } if status.is_success() && media(headers) == "text/html" => {
+                self.drop_exchange(fetch, cx);
+                return denied(request, code::INTERNAL_ERROR, NOT_MCP.to_string());
+            }
             Purpose::Request { opens_session: true, .. } if status.is_success() => {
                 self.session = headers.get(header::SESSION_ID).cloned();
             }
@@ -230,6 +253,45 @@ impl Http {
             Purpose::Listen | Purpose::Note | Purpose::Farewell | Purpose::Answered => Reading::Nothing,
         };
         Vec::new()
+    }
+
+    /// The server is elsewhere. 307 and 308 ask for the same request there (RFC 9110 sections 15.4.8 and 15.4.9): a
+    /// server that redirects has not done anything with it. Followed once, and only within the origin: the entry's
+    /// headers, with their secrets, go nowhere else.
+    fn redirected(&mut self, fetch: FetchId, status: StatusCode, headers: &HeaderMap, cx: &mut Cx) -> Vec<Heard> {
+        let Some(exchange) = self.exchanges.remove(&fetch) else { return Vec::new() };
+        cx.abort(fetch);
+        let place = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+        let keeps_method = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        let place =
+            Url::parse(&self.url).ok().zip(place).and_then(|(here, place)| Some((here.join(place).ok()?, here)));
+        let Exchange { purpose, resume, sent, redirected, .. } = exchange;
+        let near = place.as_ref().filter(|(there, here)| keeps_method && !redirected && within_origin(there, here));
+        if let Some(((there, _), Sent { method, body, timeout })) = near.zip(sent) {
+            tracing::debug!(status = status.as_u16(), "server moved within its origin");
+            self.url = there.to_string();
+            let again = self.send(purpose, method, body, timeout, resume, cx);
+            if let Some(exchange) = self.exchanges.get_mut(&again) {
+                exchange.redirected = true;
+            }
+            if purpose == Purpose::Listen {
+                self.listening = Listening::Open(again);
+            }
+            return Vec::new();
+        }
+        match purpose {
+            Purpose::Request { request, .. } => {
+                let place = place.map_or_else(|| "nowhere".to_string(), |(there, _)| place_text(there));
+                let reason = format!("it answered {status}, which leads to {place}: is the `url` of its entry right?");
+                denied(request, code::SERVER_UNAVAILABLE, reason)
+            }
+            Purpose::Listen => {
+                self.listening = Listening::Never;
+                Vec::new()
+            }
+            Purpose::Farewell => Vec::from([Heard::Gone]),
+            Purpose::Note | Purpose::Answered => Vec::new(),
+        }
     }
 
     fn chunk(&mut self, fetch: FetchId, bytes: &Bytes, cx: &mut Cx) -> Vec<Heard> {
@@ -357,10 +419,12 @@ impl Http {
     ) -> FetchId {
         self.bound_answered(cx);
         let headers = self.request_headers(&method, resume.last_event.as_deref());
+        let is_kept = body.len() <= limits::MAX_KEPT_REQUEST;
+        let sent = is_kept.then(|| Sent { method: method.clone(), body: body.clone(), timeout });
         // Event streams may be as long as they like: each event is bounded when it is read.
         let request = Fetch { method, url: self.url.clone(), headers, body, timeout, max_body: usize::MAX };
         let fetch = cx.fetch(self.slot, request);
-        self.exchanges.insert(fetch, Exchange { purpose, reading: Reading::Head, resume });
+        self.exchanges.insert(fetch, Exchange { purpose, reading: Reading::Head, resume, sent, redirected: false });
         fetch
     }
 
@@ -428,14 +492,33 @@ fn entry_headers(entry: &BTreeMap<String, Secret>) -> HeaderMap {
 
 /// How the body of a successful answer is read.
 fn body_of(headers: &HeaderMap) -> Reading {
-    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media.as_str() {
+    match media(headers).as_str() {
         "application/json" => Reading::Json(BytesMut::new()),
         "text/event-stream" => Reading::Events(sse::Parser::new(limits::MAX_MESSAGE)),
         _ => Reading::Nothing,
     }
 }
+
+fn media(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether `there` is at the very server that `here` is at.
+fn within_origin(there: &Url, here: &Url) -> bool {
+    there.origin() == here.origin() && there.username().is_empty() && there.password().is_none()
+}
+
+/// A URL for people: without what may be secret.
+fn place_text(mut url: Url) -> String {
+    url.set_query(None);
+    url.set_fragment(None);
+    // A URL that can have neither has nothing to hide.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    people(url.as_str(), limits::MAX_QUOTE)
+}
+
+const NOT_MCP: &str = "it answered with a web page (text/html), not MCP: is the `url` of its entry right?";
 
 /// The messages of one JSON text. Once the request has its answer, the exchange awaits nothing more.
 fn hear(text: &Bytes, purpose: &mut Purpose, heard: &mut Vec<Heard>) {
@@ -462,7 +545,7 @@ fn hear(text: &Bytes, purpose: &mut Purpose, heard: &mut Vec<Heard>) {
 fn problem(request: RequestId, status: StatusCode, body: Bytes) -> Vec<Heard> {
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let reason = format!("it answered {status}: set what it wants under `headers` of its entry");
-        return Vec::from([Heard::Denied(reason.clone()), unanswered(request, code::SERVER_UNAVAILABLE, reason)]);
+        return denied(request, code::SERVER_UNAVAILABLE, reason);
     }
     let mut purpose = Purpose::Request { request, opens_session: false };
     let mut heard = Vec::new();
@@ -473,6 +556,10 @@ fn problem(request: RequestId, status: StatusCode, body: Bytes) -> Vec<Heard> {
     let text = people(&String::from_utf8_lossy(&body), limits::MAX_QUOTE);
     let colon = if text.is_empty() { "" } else { ": " };
     Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, format!("it answered {status}{colon}{text}"))])
+}
+
+fn denied(request: RequestId, code: i64, reason: String) -> Vec<Heard> {
+    Vec::from([Heard::Denied(reason.clone()), unanswered(request, code, reason)])
 }
 
 fn unanswered(request: RequestId, code: i64, reason: impl Into<String>) -> Heard {

@@ -283,6 +283,72 @@ fn error_statuses_are_answers() {
 }
 
 #[test]
+fn server_that_moved_within_its_origin_is_followed_there_and_stays_there() {
+    for (status, location) in [(307, "http://127.0.0.1:1/mcp/"), (308, "/mcp/"), (307, "mcp/")] {
+        let mut rig = started();
+        let (fetch, asked) = rig.fetched(&Method::POST);
+        rig.head(fetch, status, &[("location", location)]);
+        assert_eq!(rig.aborted(), [fetch]);
+        let (fetch, again) = rig.fetched(&Method::POST);
+        assert_eq!((again.url.as_str(), &again.body), ("http://127.0.0.1:1/mcp/", &asked.body), "{location}");
+        assert_eq!(again.headers, asked.headers);
+        let about = json!({"protocolVersion": "2025-06-18", "capabilities": {}});
+        rig.reply_to(fetch, JSON, &result(&again, &about));
+        assert_eq!(rig.fetched(&Method::POST).1.url, "http://127.0.0.1:1/mcp/", "later requests go there at once");
+    }
+}
+
+#[test]
+fn redirect_that_leads_away_or_on_is_not_followed_and_named() {
+    for (status, location, words) in [
+        (307, "http://127.0.0.1:2/mcp?key=secret", "http://127.0.0.1:2/mcp:"),
+        (307, "https://127.0.0.1:1/mcp", "https://127.0.0.1:1/mcp:"),
+        (308, "http://u:secret@127.0.0.1:1/mcp", "http://127.0.0.1:1/mcp:"),
+        (302, "/login#secret", "302 Found, which leads to http://127.0.0.1:1/login:"),
+        (303, "/mcp/", "303"),
+    ] {
+        let mut rig = started();
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.head(fetch, status, &[("location", location)]);
+        assert!(rig.is_quiet(), "{location}");
+        let seen = rig.server_status("web");
+        let reason = seen.reason.unwrap();
+        assert!(seen.state == State::Failed && reason.contains(words) && !reason.contains("secret"), "{reason}");
+    }
+    let mut rig = started();
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 307, &[("location", "/a")]);
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 307, &[("location", "/b")]);
+    assert!(rig.is_quiet(), "once for each request");
+    assert!(rig.server_status("web").reason.unwrap().contains("/b"));
+}
+
+#[test]
+fn stream_of_notifications_is_found_where_the_server_moved_to() {
+    let mut rig = started();
+    handshake(&mut rig, JSON);
+    let (listen, _) = rig.fetched(&Method::GET);
+    rig.head(listen, 307, &[("location", "/mcp/")]);
+    let (listen, request) = rig.fetched(&Method::GET);
+    assert_eq!(request.url, "http://127.0.0.1:1/mcp/");
+    rig.head(listen, 200, SSE);
+    rig.fetch(listen, FetchEvent::End);
+    rig.advance(Duration::from_secs(1));
+    rig.fetched(&Method::GET);
+}
+
+#[test]
+fn web_page_is_no_mcp_server() {
+    let mut rig = started();
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, &[("content-type", "text/html; charset=utf-8")]);
+    let status = rig.server_status("web");
+    assert_eq!(status.state, State::Failed);
+    assert!(status.reason.unwrap().contains("a web page"));
+}
+
+#[test]
 fn answers_that_are_none_fail_their_call() {
     for (headers, text) in
         [(JSON, "nonsense"), (JSON, "{}"), (&[("content-type", "text/html")][..], "<p>"), (&[][..], "")]
