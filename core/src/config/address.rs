@@ -17,11 +17,17 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
 }
 
 /// `relay`: a bare host, or a `ws`, `wss`, `http` or `https` URL; normalised to `https://host[:port]` or `http://…`.
+/// A bare host is `https`, unless it is this machine: relays have no TLS of their own, and a proxy is not in between here.
 pub(super) fn relay(text: &str, allow_insecure: bool) -> Result<String, &'static str> {
     const FORM: &str = "must be the relay's host name, as in \"tunnel.example.com\", or its https:// URL";
     let text = text.trim();
-    let whole = if text.contains("://") { text.to_string() } else { alloc::format!("https://{text}") };
-    let url = Url::parse(&whole).map_err(|_| FORM)?;
+    let is_bare = !text.contains("://");
+    let mut whole = if is_bare { alloc::format!("https://{text}") } else { text.to_string() };
+    let mut url = Url::parse(&whole).map_err(|_| FORM)?;
+    if is_bare && is_loopback(&url) {
+        whole = alloc::format!("http://{text}");
+        url = Url::parse(&whole).map_err(|_| FORM)?;
+    }
     let secure = match url.scheme() {
         "https" | "wss" => true,
         "http" | "ws" => false,
@@ -159,7 +165,11 @@ mod tests {
             ("ws://localhost:3000/ws", "http://localhost:3000"),
             ("ws://127.0.0.1:80", "http://127.0.0.1"),
             ("http://[::1]:3000", "http://[::1]:3000"),
-            ("localhost:3000", "https://localhost:3000"),
+            ("localhost:3000", "http://localhost:3000"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            ("[::1]:443", "http://[::1]:443"),
+            ("https://localhost:3000", "https://localhost:3000"),
+            ("localhost.example.com:3000", "https://localhost.example.com:3000"),
         ] {
             assert_eq!(relay(written, false).as_deref(), Ok(meant), "{written}");
         }
