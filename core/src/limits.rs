@@ -285,6 +285,9 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 pub const MAX_PROXY_EXCEPTIONS: usize = 256;
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
+/// Between attempts at a relay that has another device of this one's name, at least: it may go, or be renamed, and a
+/// refused dial a minute costs a relay nothing.
+pub const NAME_TAKEN_RETRY: Duration = Duration::from_secs(60);
 /// Between attempts at a relay that does not take the sign-in for an agent's.
 pub const RECONNECT_REFUSED: Duration = Duration::from_secs(60);
 

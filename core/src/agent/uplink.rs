@@ -25,12 +25,13 @@ use super::cx::{Cx, Timer};
 use super::server::people;
 use super::status;
 use crate::backoff::Backoff;
+use crate::entropy;
 use crate::id::{ConnId, DeviceId, DeviceName};
 use crate::limits;
 use crate::secret::Secret;
 use crate::signin::machine::Failure;
 use crate::time::{Instant, Now, UnixTime};
-use crate::tunnel::{Close, CloseCode, Command, Dialect, Hello};
+use crate::tunnel::{Close, CloseCode, Command, Dialect, Hello, upgrade};
 
 /// The uplink of one agent.
 pub(super) struct Uplink {
@@ -49,6 +50,8 @@ pub(super) struct Uplink {
     attempts: u32,
     /// Refusals of a token in a row: a fresh one that is refused, too, is not exchanged at once.
     refusals: u32,
+    /// The device's name was said to be taken, and the tunnel has not held since.
+    name_taken: bool,
     last_error: Option<String>,
 }
 
@@ -118,6 +121,7 @@ impl Uplink {
             last_conn: 0,
             attempts: 0,
             refusals: 0,
+            name_taken: false,
             last_error: None,
         }
     }
@@ -226,14 +230,19 @@ impl Uplink {
             DialError::Connect(_) | DialError::TimedOut => self.wait(Duration::ZERO, cx),
             DialError::Status { status, retry_after, .. } => match StatusCode::from_u16(status) {
                 Ok(StatusCode::UNAUTHORIZED) => self.refused(cx),
-                Ok(StatusCode::FORBIDDEN) => {
+                Ok(StatusCode::FORBIDDEN) if is_of_a_client(error) && self.minted => self.needs_token(format!(
+                    "{} does not take this token for an agent's, it is a client's: make one with `mcp-local-tunnel token create --role agent`",
+                    self.relay
+                ), cx),
+                Ok(StatusCode::FORBIDDEN) if is_of_a_client(error) => {
                     self.note(format!(
                         "{} does not take this sign-in for an agent: sign in again, or use an agent's token",
                         self.relay
                     ));
                     self.wait(limits::RECONNECT_REFUSED, cx)
                 }
-                Ok(StatusCode::CONFLICT) => self.halt(self.name_taken(), cx),
+                Ok(StatusCode::FORBIDDEN) => self.wait(limits::RECONNECT_REFUSED, cx),
+                Ok(StatusCode::CONFLICT) => self.name_taken(cx),
                 Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
                     self.wait(retry_after.unwrap_or_default(), cx)
                 }
@@ -247,6 +256,7 @@ impl Uplink {
         self.backoff.lost(cx.now.instant);
         if cx.now.instant.saturating_since(self.since) >= limits::RECONNECT_STABLE {
             self.refusals = 0;
+            self.name_taken = false;
         }
         let reason = people(&close.reason, limits::MAX_REASON);
         tracing::info!(code = ?close.code, reason = reason.as_str(), "tunnel closed");
@@ -260,7 +270,7 @@ impl Uplink {
             | CloseCode::TimedOut
             | CloseCode::Other(_) => self.wait(Duration::ZERO, cx),
             CloseCode::Revoked => self.refused(cx),
-            CloseCode::NameTaken => self.halt(self.name_taken(), cx),
+            CloseCode::NameTaken => self.name_taken(cx),
             CloseCode::Refused => self.halt(format!("{} refused this device: {reason}", self.relay), cx),
             CloseCode::Replaced => {
                 self.enter(State::Halted, cx);
@@ -346,15 +356,35 @@ impl Uplink {
     fn refused(&mut self, cx: &mut Cx) -> Wish {
         self.refusals = self.refusals.saturating_add(1);
         if self.minted {
-            self.enter(State::Halted, cx);
-            return Wish::Exit(Exit::NeedsLogin(Failure::Refused {
-                cause: format!(
-                    "{} does not take this token (any more): make another with `mcp-local-tunnel token create`",
-                    self.relay
-                ),
-            }));
+            let cause = format!(
+                "{} does not take this token (any more): make another with `mcp-local-tunnel token create`",
+                self.relay
+            );
+            return self.needs_token(cause, cx);
         }
         self.sign_in(cx)
+    }
+
+    /// Only the operator can help.
+    fn needs_token(&mut self, cause: String, cx: &mut Cx) -> Wish {
+        self.enter(State::Halted, cx);
+        Wish::Exit(Exit::NeedsLogin(Failure::Refused { cause }))
+    }
+
+    /// Another device has this one's name. It may go, or be renamed: asked now and then, and said once.
+    fn name_taken(&mut self, cx: &mut Cx) -> Wish {
+        let reason = format!(
+            "another device is connected as \"{}\": give one of them another `name` in its configuration",
+            self.device
+        );
+        if core::mem::replace(&mut self.name_taken, true) {
+            tracing::debug!(reason = reason.as_str(), "name still taken");
+        } else {
+            tracing::warn!(reason = reason.as_str(), "name taken: tried again now and then");
+        }
+        self.note(reason);
+        let jitter = entropy::duration_up_to(&mut cx.jitter, limits::NAME_TAKEN_RETRY / 4);
+        self.wait_for(limits::NAME_TAKEN_RETRY + jitter, cx)
     }
 
     fn sign_in(&mut self, cx: &mut Cx) -> Wish {
@@ -367,6 +397,10 @@ impl Uplink {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let reason = self.last_error.as_deref().unwrap_or_default();
         tracing::info!(attempt = self.attempts, delay_ms, reason, "relay will be dialled again");
+        self.wait_for(delay, cx)
+    }
+
+    fn wait_for(&mut self, delay: Duration, cx: &mut Cx) -> Wish {
         cx.timers.set(Timer::Redial, cx.now.instant + delay);
         self.enter(State::Waiting, cx);
         Wish::Nothing
@@ -398,13 +432,6 @@ impl Uplink {
         if is_page || message.trim().is_empty() { format!("the relay answered {status}") } else { error.to_string() }
     }
 
-    fn name_taken(&self) -> String {
-        format!(
-            "another device is connected as \"{}\": give one of them another `name` in its configuration",
-            self.device
-        )
-    }
-
     /// The upgrade request. The token is in a header, never in the URL.
     fn request(&self, access: &Secret) -> Option<(String, HeaderMap)> {
         let mut url = Url::parse(&self.relay).ok()?;
@@ -421,6 +448,12 @@ impl Uplink {
         headers.insert(HeaderName::from_static("mcp-tunnel-device"), device_id);
         Some((url.into(), headers))
     }
+}
+
+/// Whether the relay means the token's kind. A 403 of something in between, or of a relay that does not know its own
+/// address, says nothing about the token.
+fn is_of_a_client(error: &DialError) -> bool {
+    matches!(error, DialError::Status { message, .. } if message.contains(upgrade::ONLY_AGENTS))
 }
 
 /// Both clocks, compared: has the machine been asleep?

@@ -324,7 +324,7 @@ impl Gate {
                 "insufficient_scope",
                 match role {
                     Role::Client => "this token does not open this endpoint: it is an agent's, or for another path",
-                    Role::Agent => "this token does not open tunnels: only an agent's token does",
+                    Role::Agent => tunnel::upgrade::ONLY_AGENTS,
                 },
             ),
             Some(TokenError::Invalid) => {

@@ -11,6 +11,9 @@ pub const HEADER: HeaderName = HeaderName::from_static("mcp-tunnel");
 /// The value of [`HEADER`] that means V2.
 pub const V2: HeaderValue = HeaderValue::from_static("2");
 
+/// What a relay answers, with 403, to a good token that is not an agent's. Agents know it by this.
+pub const ONLY_AGENTS: &str = "this token does not open tunnels: only an agent's token does";
+
 impl Dialect {
     /// What is spoken, by the headers of the peer: those of the request on a relay, those of the 101 on an agent.
     #[must_use]

@@ -176,7 +176,8 @@ fn changed_network_ends_a_wait_but_not_a_refusal() {
     refuse(&mut rig, 429, Some(600));
     rig.event(Event::NetworkChanged);
     rig.advance(limits::NETWORK_SETTLES);
-    refuse(&mut rig, 409, None);
+    rig.connect(Dialect::V2);
+    rig.closed(CloseCode::Refused);
     rig.event(Event::NetworkChanged);
     rig.advance(Duration::from_secs(3600));
     assert_eq!(rig.dialled(), None);
@@ -184,24 +185,24 @@ fn changed_network_ends_a_wait_but_not_a_refusal() {
 
 #[test]
 fn every_refusal_leads_to_its_wait_and_its_words() {
-    // What was answered; the least and the most seconds until the next attempt (`None`: it waits for somebody).
+    // What was answered; the least and the most seconds until the next attempt.
     let table = [
-        (200, None, Some((0, 30)), "sign-in page"),
-        (204, None, Some((0, 30)), "sign-in page"),
-        (302, None, Some((0, 30)), "sign-in page"),
-        (307, Some(3600), Some((0, 30)), "sign-in page"),
-        (511, None, Some((0, 30)), "sign-in page"),
-        (403, None, Some((60, 60)), "agent's token"),
-        (404, None, Some((0, 30)), "the relay answered 404: because"),
-        (407, None, Some((0, 30)), "407"),
-        (409, None, None, "laptop of Ann"),
-        (426, None, Some((0, 30)), "426"),
-        (429, None, Some((0, 30)), "429"),
-        (429, Some(90), Some((90, 90)), "429"),
-        (500, None, Some((0, 30)), "500"),
-        (502, None, Some((0, 30)), "502"),
-        (503, Some(45), Some((45, 45)), "503"),
-        (999, None, Some((0, 30)), "999"),
+        (200, None, (0, 30), "sign-in page"),
+        (204, None, (0, 30), "sign-in page"),
+        (302, None, (0, 30), "sign-in page"),
+        (307, Some(3600), (0, 30), "sign-in page"),
+        (511, None, (0, 30), "sign-in page"),
+        (403, None, (60, 60), "the relay answered 403: because"),
+        (404, None, (0, 30), "the relay answered 404: because"),
+        (407, None, (0, 30), "407"),
+        (409, None, (60, 75), "laptop of Ann"),
+        (426, None, (0, 30), "426"),
+        (429, None, (0, 30), "429"),
+        (429, Some(90), (90, 90), "429"),
+        (500, None, (0, 30), "500"),
+        (502, None, (0, 30), "502"),
+        (503, Some(45), (45, 45), "503"),
+        (999, None, (0, 30), "999"),
     ];
     for (status, retry_after, wait, words) in table {
         let mut rig = Rig::started(&["a"]);
@@ -211,10 +212,7 @@ fn every_refusal_leads_to_its_wait_and_its_words() {
         assert!(said.contains(words), "{status}: {said}");
         assert_eq!(rig.exit(), None, "{status}");
         assert!(rig.spawned("a").is_some(), "{status}: its servers are no concern of the relay's");
-        let Some((least, most)) = wait else {
-            assert_eq!(relay.state, status::Uplink::Halted, "{status}");
-            continue;
-        };
+        let (least, most) = wait;
         let millis = relay.next_attempt_ms.unwrap();
         assert!((least * 1000..=most * 1000).contains(&millis), "{status}: {millis}");
         rig.advance(Duration::from_secs(most));
@@ -258,18 +256,17 @@ fn refused_minted_token_ends_the_agent_with_what_mends_it() {
 }
 
 #[test]
-fn wrong_kind_of_token_is_tried_rarely_and_named() {
+fn clients_token_ends_the_agent_with_what_mends_it() {
     let mut rig = Rig::started(&[]);
-    refuse(&mut rig, 403, None);
-    assert!(rig.status().relay.last_error.unwrap().contains("agent's token"));
-    rig.advance(limits::RECONNECT_REFUSED - Duration::from_secs(1));
-    assert_eq!(rig.dialled(), None);
-    rig.advance(Duration::from_secs(1));
-    assert!(rig.dialled().is_some());
+    let conn = rig.dialled().unwrap();
+    let message = std::format!("{}\n", tunnel::upgrade::ONLY_AGENTS);
+    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 403, retry_after: None, message } });
+    let Some(Exit::NeedsLogin(Failure::Refused { cause })) = rig.exit() else { panic!("it goes on") };
+    assert!(cause.contains("token create --role agent"), "{cause}");
 }
 
 #[test]
-fn taken_name_is_not_tried_again_before_somebody_says_so() {
+fn taken_name_is_tried_again_now_and_then_with_the_reason() {
     let by_status: fn(&mut Rig) = |rig| refuse(rig, 409, None);
     let by_close: fn(&mut Rig) = |rig| {
         rig.connect(Dialect::V2);
@@ -277,14 +274,16 @@ fn taken_name_is_not_tried_again_before_somebody_says_so() {
     };
     for refusal in [by_status, by_close] {
         let mut rig = Rig::started(&[]);
+        for _ in 0..3 {
+            refusal(&mut rig);
+            let relay = rig.status().relay;
+            assert_eq!(relay.state, status::Uplink::Waiting);
+            assert!(relay.last_error.unwrap().contains("laptop of Ann"));
+            rig.advance(limits::NAME_TAKEN_RETRY - Duration::from_secs(1));
+            assert_eq!(rig.dialled(), None);
+            rig.advance(limits::NAME_TAKEN_RETRY / 4 + Duration::from_secs(1));
+        }
         refusal(&mut rig);
-        rig.advance(Duration::from_secs(3600));
-        sleep(&mut rig, 3600);
-        rig.advance(Duration::from_secs(3600));
-        assert_eq!(rig.dialled(), None);
-        let relay = rig.status().relay;
-        assert_eq!(relay.state, status::Uplink::Halted);
-        assert!(relay.last_error.unwrap().contains("laptop of Ann"));
         rig.event(Event::Nudge);
         assert!(rig.dialled().is_some());
     }
