@@ -12,19 +12,20 @@ use crate::relay::shard::{Cx, Lease, Timer};
 use crate::tunnel::{CloseCode, Dialect};
 
 impl Room {
-    /// A device's tunnel is up. It may take the place of its own old tunnel, and of nobody else's. An old agent cannot
-    /// be told from others of its name: it takes an old agent's place alone.
+    /// A device's tunnel is up. It may take the place of its own old tunnel, and of nobody else's (see [`is_same`]). An
+    /// old agent cannot be told from others of its name: it takes an old agent's place alone, and gives its own up to
+    /// whoever speaks V2, for a device that was just brought up to date must not wait for its old tunnel to time out.
     pub(in crate::relay) fn tunnel_up(&mut self, device: Device, cx: &mut Cx<'_>) {
         let conn = device.conn;
         let old = self.devices.values().find(|old| old.name == device.name);
-        match old.map(|old| (old.conn, old.dialect, old.id.clone())) {
+        match old.map(|old| (old.conn, old.dialect, is_same(old, &device))) {
             Some((_, Dialect::V2, _)) if device.dialect == Dialect::V1 => return self.wait(device, cx),
-            Some((_, Dialect::V2, Some(old))) if device.id.as_ref().is_some_and(|new| *new != old) => {
+            Some((_, Dialect::V2, false)) => {
                 tracing::warn!(%conn, device = %device.name, "device name is taken");
                 let remedy = "another device with this name is connected: set another \"name\" in the configuration";
                 return close(conn, CloseCode::NameTaken, remedy, cx);
             }
-            Some((old, Dialect::V2, _)) => {
+            Some((old, Dialect::V2, true)) => {
                 tracing::info!(%conn, device = %device.name, "device replaces its old tunnel");
                 close(old, CloseCode::Replaced, "the same device connected anew", cx);
                 self.remove(old, CloseCode::Replaced, cx);
@@ -106,5 +107,16 @@ impl Room {
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
         self.changed(cx);
         Some(device)
+    }
+}
+
+/// Whether two V2 tunnels of one name are one device's. An id is proof, and who has one is never taken for who has
+/// none. A device without an id is known by its sign-in alone: it may come again, or have an id after an update, but
+/// another sign-in is another device.
+fn is_same(old: &Device, new: &Device) -> bool {
+    match (&old.id, &new.id) {
+        (Some(old), Some(new)) => old == new,
+        (Some(_), None) => false,
+        (None, _) => old.family == new.family,
     }
 }

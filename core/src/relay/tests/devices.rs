@@ -5,18 +5,31 @@ use crate::tunnel::{Close, CloseCode};
 
 #[test]
 fn one_device_cannot_take_anothers_name() {
+    let (v1, v2) = (|family| (Dialect::V1, None, family), |id, family| (Dialect::V2, id, family));
+    let (replaced, taken) = (&["tunnel 1 close Replaced"][..], &["tunnel 2 close NameTaken"][..]);
     for (old, new, expected) in [
-        (Some("a"), Some("a"), &["tunnel 1 close Replaced"][..]),
-        (Some("a"), Some("b"), &["tunnel 2 close NameTaken"]),
+        (v2(Some("a"), "x"), v2(Some("a"), "x"), replaced),
+        (v2(Some("a"), "x"), v2(Some("a"), "y"), replaced),
+        (v2(Some("a"), "x"), v2(Some("b"), "x"), taken),
+        (v2(Some("a"), "x"), v2(None, "x"), taken),
+        (v2(Some("a"), "x"), v2(None, "y"), taken),
+        // Without an id the sign-in tells.
+        (v2(None, "x"), v2(None, "x"), replaced),
+        (v2(None, "x"), v2(Some("a"), "x"), replaced),
+        (v2(None, "x"), v2(None, "y"), taken),
+        (v2(None, "x"), v2(Some("a"), "y"), taken),
         // An old agent waits.
-        (Some("a"), None, &[]),
-        (None, Some("b"), &[]),
-        (None, None, &[]),
+        (v2(Some("a"), "x"), v1("x"), &[]),
+        (v2(None, "x"), v1("x"), &[]),
+        (v1("x"), v2(Some("b"), "y"), &[]),
+        (v1("x"), v2(None, "y"), &[]),
+        (v1("x"), v1("y"), &[]),
     ] {
         let mut world = World::new();
-        world.up(1, "laptop", old);
-        assert_eq!(world.drain(), [""; 0]);
-        world.up(2, "laptop", new);
+        for (conn, (dialect, id, family)) in [(1, old), (2, new)] {
+            assert_eq!(world.drain(), [""; 0]);
+            world.up_as(conn, "laptop", id, dialect, family);
+        }
         assert_eq!(world.drain(), expected, "{old:?} {new:?}");
     }
 }

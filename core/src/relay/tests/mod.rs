@@ -116,12 +116,16 @@ impl World {
 
     fn up(&mut self, conn: u64, device: &str, id: Option<&str>) {
         let dialect = if id.is_some() { Dialect::V2 } else { Dialect::V1 };
+        self.up_as(conn, device, id, dialect, &format!("family-{conn}"));
+    }
+
+    fn up_as(&mut self, conn: u64, device: &str, id: Option<&str>, dialect: Dialect, family: &str) {
         self.event(Event::TunnelUp {
             conn: ConnId(conn),
             user: UserId::new(self.user),
             device: DeviceName::new(device),
             device_id: id.map(DeviceId::new),
-            family: FamilyId::new(format!("family-{conn}")),
+            family: FamilyId::new(family),
             expires: UnixTime::from_secs(30_000),
             dialect,
         });
