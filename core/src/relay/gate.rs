@@ -82,7 +82,10 @@ pub struct Route(Target);
 #[derive(Debug)]
 enum Target {
     /// To the machine of sign-in.
-    Grants,
+    Grants {
+        /// CORS fields for a reply that the machine does not give.
+        headers: HeaderMap,
+    },
     /// To a user's shard, or, at the end of a session, to the machine of sign-in.
     Mcp {
         principal: Arc<Principal>,
@@ -175,19 +178,18 @@ impl Gate {
 
     /// The answer to a body longer than its limit.
     #[must_use]
-    pub fn too_large(&self) -> Reply {
-        refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            code::TOO_LARGE,
-            None,
-            "the body is larger than this relay takes (limits.maxBody)",
-        )
+    pub fn too_large(&self, route: &Route) -> Reply {
+        let text = match route.0 {
+            Target::Grants { .. } => format!("the body is larger than {} KiB", limits::MAX_OAUTH_BODY / 1024),
+            Target::Mcp { .. } => "the body is larger than this relay takes (limits.maxBody)".into(),
+        };
+        unread(route, StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, &text)
     }
 
     /// The answer to a body that did not come in time.
     #[must_use]
-    pub fn too_slow(&self) -> Reply {
-        refusal(StatusCode::REQUEST_TIMEOUT, code::TIMED_OUT, None, "the body did not come in time")
+    pub fn too_slow(&self, route: &Route) -> Reply {
+        unread(route, StatusCode::REQUEST_TIMEOUT, code::TIMED_OUT, "the body did not come in time")
     }
 }
 
@@ -249,7 +251,7 @@ impl Gate {
             Service::Metadata => Err(document(self.metadata.clone())),
             Service::Resource(path) => Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path))),
             Service::Page | Service::Form | Service::Open | Service::Closed => {
-                Ok(Admission::Read { route: Route(Target::Grants), limit: limits::MAX_OAUTH_BODY })
+                Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
             }
             Service::Tunnel => self.tunnel(head, snapshot, now).map(Admission::Upgrade),
             Service::Mcp(endpoint) => {
@@ -463,6 +465,19 @@ fn check_mcp_fields(head: &RequestHead) -> Result<Accepts, Reply> {
 /// A JSON-RPC error as a whole reply.
 fn refusal(status: StatusCode, code: i64, id: Option<&RawId>, text: &str) -> Reply {
     Reply::json(status, envelope::error(id, code, text, None))
+}
+
+/// The refusal of a body that was not read, in the words of who would have read it: RFC 6749 section 5.2, or JSON-RPC.
+fn unread(route: &Route, status: StatusCode, code: i64, text: &str) -> Reply {
+    let (mut reply, headers) = match &route.0 {
+        Target::Grants { headers } => {
+            let body = format!("{{\"error\":\"invalid_request\",\"error_description\":{}}}", quoted(text));
+            (Reply::json(status, body), headers)
+        }
+        Target::Mcp { headers, .. } => (refusal(status, code, None, text), headers),
+    };
+    reply.headers.extend(headers.clone());
+    reply
 }
 
 /// The same refusal, naming the request that it refuses.

@@ -69,8 +69,8 @@ impl Serving {
             Admission::Read { route, limit } => {
                 let body = match read_body(body, limit, BODY_TIMEOUT).await {
                     Ok(body) => body,
-                    Err(BodyError::TooLarge) => return whole(self.gate.too_large()),
-                    Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow()),
+                    Err(BodyError::TooLarge) => return whole(self.gate.too_large(&route)),
+                    Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow(&route)),
                 };
                 let exchange = ExchangeId(self.number());
                 // Read again: a token may have been revoked while the body came in.

@@ -244,8 +244,8 @@ impl World {
         };
         match relay.gate.admit(&head, &relay.snapshot, now) {
             Admission::Reply(reply) => self.reply(exchange, reply),
-            Admission::Read { limit, .. } if body.len() > limit => {
-                let reply = relay.gate.too_large();
+            Admission::Read { route, limit } if body.len() > limit => {
+                let reply = relay.gate.too_large(&route);
                 self.reply(exchange, reply);
             }
             Admission::Read { route, .. } => {

@@ -524,9 +524,28 @@ fn giant_heads_are_refused() {
 }
 
 #[test]
-fn refused_bodies_have_an_answer() {
-    let gate = Door::new().gate;
-    assert_eq!((gate.too_large().status.as_u16(), gate.too_slow().status.as_u16()), (413, 408));
+fn refused_bodies_are_answered_in_the_words_of_their_endpoint() {
+    let door = Door::new();
+    let origin = ("origin", "https://app.example");
+    for path in ["/token", "/register", "/revoke", "/device_authorization"] {
+        let fields: &[(&str, &str)] = if path == "/device_authorization" { &[] } else { &[origin] };
+        let Admission::Read { route, limit } = door.admit(&request("POST", path, fields)) else { panic!("{path}") };
+        assert_eq!(limit, 16 * 1024);
+        let too_large = door.gate.too_large(&route);
+        assert_eq!(too_large.status.as_u16(), 413);
+        let body = r#"{"error":"invalid_request","error_description":"the body is larger than 16 KiB"}"#;
+        assert_eq!(too_large.body, body, "{path}");
+        assert_eq!(too_large.headers.contains_key("access-control-allow-origin"), !fields.is_empty(), "{path}");
+        let too_slow = door.gate.too_slow(&route);
+        assert_eq!(too_slow.status.as_u16(), 408);
+        assert!(too_slow.body.starts_with(br#"{"error":"invalid_request""#), "{path}");
+    }
+    let Admission::Read { route, .. } = door.admit(&with(door.post(), origin.0, origin.1)) else { panic!("refused") };
+    for (reply, status) in [(door.gate.too_large(&route), 413), (door.gate.too_slow(&route), 408)] {
+        assert_eq!(reply.status.as_u16(), status);
+        assert!(reply.body.starts_with(br#"{"jsonrpc":"2.0","id":null,"error""#));
+        assert!(reply.headers.contains_key("access-control-allow-origin"));
+    }
 }
 
 const FIELDS: [&str; 13] = [
