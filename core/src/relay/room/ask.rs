@@ -64,6 +64,9 @@ impl Room {
         }
     }
 
+    /// Answers a batch (revision 2025-03-26) with an array, once all is there. Until then nothing is said of its calls:
+    /// their progress is dropped where it arrives, since the array leaves no place for it and a stream that only some
+    /// batches begin would serve no client. The revision obliges nobody to pass progress on (Progress, Behavior).
     fn batch(&mut self, outlet: Outlet, caller: &Caller, requests: Vec<Result<Request, Bytes>>, cx: &mut Cx<'_>) {
         let exchange = outlet.exchange();
         outlet.hold(cx);
