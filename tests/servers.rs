@@ -1,0 +1,185 @@
+//! Local servers as processes: what they see of this machine, what they cost, and that nothing of them is left behind.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{Agent, Client, Process, Relay, descendants, eventually, program, runs};
+
+/// A demo server behind `wrapped`, a shell's script in which `%` stands for it.
+fn demo(wrapped: &str) -> Value {
+    json!({"command": ["sh", "-c", wrapped.replace('%', &format!("{} demo-server", program().display()))]})
+}
+
+/// An agent with these servers that can be asked.
+fn up(relay: &Relay, servers: &Value) -> Agent {
+    let agent = relay.agent("laptop", servers);
+    agent.process.line("connected to the relay");
+    agent
+}
+
+/// One server of `agent`, as its status has it.
+fn server(agent: &Agent, name: &str) -> Value {
+    let status = agent.status();
+    let servers = status["servers"].as_array().unwrap_or_else(|| panic!("servers: {status}"));
+    servers.iter().find(|server| server["name"] == name).unwrap_or_else(|| panic!("{name}: {status}")).clone()
+}
+
+fn until_state(agent: &Agent, name: &str, state: &str) -> Value {
+    eventually(&format!("{name} is {state}"), Duration::from_secs(30), || {
+        let server = server(agent, name);
+        if server["state"] == state { Ok(server) } else { Err(server.to_string()) }
+    })
+}
+
+#[test]
+fn killed_agent_with_five_servers_leaves_nothing_ten_times_in_a_row() {
+    let relay = Relay::start("five-servers");
+    // As `npx` does it: a shell that starts a shell that starts the program, and stays to wait for it.
+    let npx = "sh -c '%; true'; true";
+    let mut servers = json!({
+        "plain": demo("exec %"), "exec": demo("exec sh -c 'exec %'"),
+        "chain": demo(npx), "leaver": demo("setsid sh -c 'trap \"\" TERM HUP; sleep 1000' & sh -c '%; true'; true"),
+        "npx": demo(npx),
+    });
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
+    if real.join("node_modules/@modelcontextprotocol/server-everything").is_dir() {
+        servers["npx"] = json!({"command": ["npx", "--no-install", "mcp-server-everything"], "cwd": real});
+    }
+    let names: Vec<&String> = servers.as_object().expect("an object").keys().collect();
+    for round in 1..=10 {
+        let mut agent = up(&relay, &servers);
+        eventually("all servers are ready", Duration::from_secs(60), || {
+            let status = agent.status();
+            let ready =
+                status["servers"].as_array().map_or(0, |all| all.iter().filter(|s| s["state"] == "ready").count());
+            if ready == names.len() { Ok(()) } else { Err(status.to_string()) }
+        });
+        let processes = descendants(agent.process.pid());
+        assert!(processes.len() >= 13, "guards, shells and programs: {processes:?}");
+        agent.process.kill();
+        let killed = Instant::now();
+        eventually(&format!("no process is left in round {round}"), Duration::from_secs(2), || {
+            let left: Vec<_> = processes.iter().filter(|pid| runs(**pid)).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?} after {:?}", killed.elapsed())) }
+        });
+    }
+}
+
+#[test]
+fn server_sees_neither_its_siblings_nor_the_agents_secrets() {
+    let relay = Relay::start("own-environment");
+    let sleeper = |secret: &str| json!({"command": ["sh", "-c", "sleep 1000"], "env": {"SECRET": secret}});
+    let mut one = sleeper("of-one");
+    let file = relay.home.path().join("key");
+    fs::write(&file, "from-a-file\n").expect("writes");
+    one["env"]["LOOKED_UP"] = json!(format!("file:{}", file.display()));
+    let lost = json!({"command": "sh", "env": {"KEY": "env:NOBODY_SET_THIS"}});
+    let agent = up(&relay, &json!({"one": one, "two": sleeper("of-two"), "lost": lost}));
+    let pids = eventually("both run", Duration::from_secs(20), || {
+        let pids = agent.pids();
+        let of = |name: &str| pids.get(name).map(|pid| descendants(u32::try_from(*pid).expect("an id")));
+        match (of("one"), of("two")) {
+            (Some(one), Some(two)) if !one.is_empty() && !two.is_empty() => Ok([one, two]),
+            _ => Err(format!("{pids:?}")),
+        }
+    });
+    let token = fs::read_to_string(agent.home.path().join("token")).expect("reads");
+    let environment = |pid: u64| {
+        let bytes = fs::read(format!("/proc/{pid}/environ")).expect("it is ours");
+        String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let open = |pid: u64| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is ours").flatten();
+        files.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string())).collect::<BTreeSet<_>>()
+    };
+    // What was open when the test began is nobody's secret here.
+    let inherited = open(u64::from(std::process::id()));
+    for (of, others, own) in [(&pids[0], "of-two", "SECRET=of-one"), (&pids[1], "of-one", "SECRET=of-two")] {
+        for pid in of {
+            let seen = environment(*pid);
+            assert!(seen.contains(own), "{seen:?}");
+            for foreign in [others, token.trim(), "MCP_LOCAL_TUNNEL", "CARGO", "XDG_STATE_HOME"] {
+                assert!(!seen.iter().any(|variable| variable.contains(foreign)), "{foreign}: {seen:?}");
+            }
+            let foreign: Vec<_> = open(*pid).difference(&inherited).cloned().collect();
+            // Its own three streams: those are pipes to the agent, or nothing.
+            assert!(foreign.iter().all(|file| file.starts_with("pipe:") || file == "/dev/null"), "{foreign:?}");
+            assert!(foreign.len() <= 3, "{foreign:?}");
+        }
+    }
+    assert!(environment(pids[0][0]).contains("LOOKED_UP=from-a-file"));
+    let reason = until_state(&agent, "lost", "failed")["reason"].to_string();
+    assert!(reason.contains("env.KEY") && reason.contains("NOBODY_SET_THIS"), "{reason}");
+}
+
+#[test]
+fn server_over_its_memory_limit_is_ended_with_that_reason() {
+    let relay = Relay::start("memory");
+    let hog = json!({"command": ["sh", "-c", "tail -n 1 /dev/zero"], "memoryLimit": 64, "restart": "never"});
+    let agent = up(&relay, &json!({"hog": hog, "fine": demo("exec %")}));
+    let hog = until_state(&agent, "hog", "failed");
+    assert!(hog["reason"].as_str().is_some_and(|reason| reason.contains("memoryLimit is 64")), "{hog}");
+    until_state(&agent, "fine", "ready");
+    let log = fs::read_to_string(agent.home.path().join(".config/mcp-local-tunnel/logs/hog.stderr.log"));
+    assert!(log.is_ok_and(|log| log.contains("memoryLimit is 64")), "its log has it too");
+}
+
+#[test]
+fn lazy_server_is_listed_before_its_first_start_and_started_by_a_call() {
+    let relay = Relay::start("lazy");
+    let mut lazy = demo("exec %");
+    (lazy["lazy"], lazy["idleStop"]) = (json!(true), json!(1));
+    let mut agent = up(&relay, &json!({"lazy": lazy}));
+    assert_eq!(until_state(&agent, "lazy", "asleep")["restarts"], 0);
+    agent.process.kill();
+    let kept = agent.home.path().join(".config/mcp-local-tunnel/catalogs");
+    let of_configuration =
+        fs::read_dir(&kept).expect("it was made").flatten().next().expect("one configuration").path();
+    let mode = fs::metadata(of_configuration.join("lazy.json")).expect("it is kept").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    agent.process = Process::start(agent.home.path(), &agent.config, &["agent"]);
+    let mut client = Client::connect(&relay);
+    client.until_listed("lazy__echo");
+    assert!(descendants(agent.process.pid()).is_empty(), "it was not started to be listed");
+    let answer = client.call("lazy__echo", &json!({"text": "woken"}));
+    assert!(answer["result"].to_string().contains("woken"), "{answer}");
+    eventually("it is stopped again", Duration::from_secs(20), || {
+        let left = descendants(agent.process.pid());
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+}
+
+#[test]
+fn program_that_only_the_login_shell_finds_is_found() {
+    let relay = Relay::start("login-path");
+    let mut agent = up(&relay, &json!({"odd": {"command": ["only-in-my-bin", "-c", "echo $PATH >&2; sleep 1000"]}}));
+    agent.process.kill();
+    let home = agent.home.path();
+    let bin = home.join("bin");
+    fs::create_dir(&bin).expect("made");
+    std::os::unix::fs::symlink("/bin/sh", bin.join("only-in-my-bin")).expect("links");
+    // A shell with a profile that talks and sets PATH.
+    let shell = home.join("shell");
+    let script =
+        format!("#!/bin/sh\necho Welcome\nfor last; do :; done\nPATH={}:$PATH eval \"$last\"\n", bin.display());
+    fs::write(&shell, script).expect("writes");
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).expect("set");
+    agent.process = Process::start_with(home, &agent.config, &["agent"], |command| {
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("SHELL", &shell);
+    });
+    let log = agent.home.path().join(".config/mcp-local-tunnel/logs/odd.stderr.log");
+    eventually("it was started with that PATH", Duration::from_secs(20), || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        if said.starts_with(&format!("{}:/usr", bin.display())) {
+            Ok(())
+        } else {
+            Err(format!("{said} {}", agent.process.log()))
+        }
+    });
+}
