@@ -97,6 +97,9 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Forget this machine's tokens, and revoke them at the relay
     Logout(RelayArg),
+    /// Show whose device this machine is: the relay, the user, since when and until when
+    #[command(after_help = WHOAMI_HELP)]
+    Whoami(RelayArg),
     /// Show what this machine's agent is doing: the tunnel, each server, its tools
     Status,
     /// Check or trust a configuration
@@ -310,6 +313,13 @@ Where there is no screen (no DISPLAY or WAYLAND_DISPLAY; on macOS: over SSH) a c
 first run. A relay that has no page for codes, such as one before 2.0, needs a browser on this machine: the address is
 always printed. Without any browser: run mcp-local-tunnel token create on the relay's machine, and give the agent
 \"token\": \"env:NAME\" or \"token\": \"file:PATH\".";
+
+const WHOAMI_HELP: &str = "\
+Examples:
+  mcp-local-tunnel whoami                        at the relay of the configuration
+  mcp-local-tunnel whoami tunnel.example.com --json
+
+Exit code 0: signed in. 3: not signed in. 4: the relay cannot be reached.";
 
 const HASH_HELP: &str = "\
 Examples:

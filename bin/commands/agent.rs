@@ -83,7 +83,7 @@ pub(super) fn ended(outcome: Result<Exit, AgentError>) -> Result<(), Failure> {
 }
 
 /// A minted token from where `token` says it is: `env:NAME` or `file:PATH`.
-fn minted_token(place: &str) -> Result<Secret, Failure> {
+pub(super) fn minted_token(place: &str) -> Result<Secret, Failure> {
     let found = match place.split_once(':') {
         Some(("env", name)) => {
             std::env::var(name).map_err(|error| format!("the variable {name} of token cannot be used: {error}"))

@@ -1,8 +1,13 @@
-//! `login` and `logout`: this machine's tokens for its relay.
+//! `login`, `logout` and `whoami`: this machine's tokens for its relay.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
 use tunnel_core::config::{self, Config};
-use tunnel_core::signin::machine::{Failure as SigninFailure, Person};
+use tunnel_core::signin::machine::{Failure as SigninFailure, Identity, Person};
+use tunnel_core::time::UnixTime;
 
+use super::agent::minted_token;
 use crate::cli::{Global, LoginArgs, RelayArg};
 use crate::failure::Failure;
 use crate::host::signin::{self, Options};
@@ -31,6 +36,49 @@ pub(crate) fn logout(which: &RelayArg, global: &Global) -> Result<(), Failure> {
     let options = options(which, global)?;
     host::run(async { signin::logout(&options).await.map_err(|failure| failed(&failure)) })?;
     output::line(format!("signed out of {}", options.relay))
+}
+
+/// Says whose device this machine is.
+pub(crate) fn whoami(which: &RelayArg, global: &Global) -> Result<(), Failure> {
+    let options = options(which, global)?;
+    let minted = match (&which.relay, config_source::load(global)) {
+        (None, Ok((_, _, Config::Agent(config)))) => config.token.as_deref().map(minted_token).transpose()?,
+        _ => None,
+    };
+    let is_minted = minted.is_some();
+    let identity = host::run(async { signin::whoami(&options, minted).await.map_err(|failure| failed(&failure)) })?;
+    if global.json {
+        return output::json(&json!({
+            "relay": options.relay,
+            "user": identity.user,
+            "device": options.device,
+            "token": if is_minted { "minted" } else { "sign-in" },
+            "since": identity.since.map(UnixTime::as_secs),
+            "expires": identity.expires.map(UnixTime::as_secs),
+        }));
+    }
+    output::line(described(&options, &identity, is_minted, now()))
+}
+
+/// Who this machine is, for people. `now` is in seconds since 1970.
+fn described(options: &Options, identity: &Identity, is_minted: bool, now: u64) -> String {
+    let row = |name: &str, value: String| [name.to_owned(), value];
+    let user = identity.user.as_deref().map_or("this relay does not say".into(), output::visible);
+    let mut rows =
+        vec![row("relay", options.relay.clone()), row("user", user), row("device", output::visible(&options.device))];
+    if let Some(since) = identity.since {
+        let ago = output::duration(now.saturating_sub(since.as_secs()));
+        rows.push(row("since", format!("{ago} ago{}", if is_minted { ", by token create" } else { "" })));
+    }
+    if let Some(expires) = identity.expires {
+        let left = output::duration(expires.as_secs().saturating_sub(now));
+        rows.push(row("ends", format!("in {left}{}", if is_minted { "" } else { ", later if the agent runs before" })));
+    }
+    output::table(&rows)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The relay that was typed, else the configuration's. No command of the configuration is run, so it needs no trust.
@@ -66,5 +114,30 @@ pub(super) fn failed(failure: &SigninFailure) -> Failure {
         SigninFailure::NeedsLogin { .. } | SigninFailure::Refused { .. } => Failure::SignIn(text),
         SigninFailure::Unreachable { .. } => Failure::Unreachable(text),
         SigninFailure::NotARelay { .. } | SigninFailure::Local { .. } => Failure::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_is_shown_as_far_as_the_relay_tells() {
+        let options = Options {
+            relay: "https://tunnel.example".into(),
+            config_dir: "/".into(),
+            allow_insecure: false,
+            ca_file: None,
+            device: "lap\u{1b}top".into(),
+            person: Person::Absent,
+        };
+        let shown = described(&options, &Identity::default(), false, 0);
+        assert_eq!(shown, "relay   https://tunnel.example\nuser    this relay does not say\ndevice  lap\\u{1b}top");
+        let time = |secs| Some(UnixTime::from_secs(secs));
+        let identity = Identity { user: Some("local:ada".into()), since: time(1_000), expires: time(100_000) };
+        let shown = described(&options, &identity, false, 4_600);
+        assert!(shown.contains("local:ada") && shown.contains("since   1 h ago"), "{shown}");
+        assert!(shown.ends_with("ends    in 1 d 2 h, later if the agent runs before"), "{shown}");
+        assert!(described(&options, &identity, true, 4_600).ends_with("in 1 d 2 h"));
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, global),
         Command::Login(which) => login::login(which, global),
         Command::Logout(which) => login::logout(which, global),
+        Command::Whoami(which) => login::whoami(which, global),
         Command::Status => agent::status(global),
         Command::Config(command) => config::run(command, global),
         Command::GenSecret => secrets::gen_secret(),

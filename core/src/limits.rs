@@ -322,6 +322,8 @@ pub const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
 pub const DEVICE_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// The longest code that a person is asked to type.
 pub const MAX_USER_CODE: usize = 32;
+/// A user's name that a relay tells an agent: an issuer's URL and a claim, with room to spare.
+pub const MAX_USER_NAME: usize = KIB;
 /// Between attempts to sign in while no token is needed: tokens that nobody refreshes run out in the end.
 pub const SIGNIN_RETRY: Duration = Duration::from_secs(60);
 

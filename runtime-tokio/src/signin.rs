@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
-use tunnel_core::signin::machine::{Action, Event, Failure, Person, Settings, Signin};
+use tunnel_core::secret::Secret;
+use tunnel_core::signin::machine::{Action, Event, Failure, Identity, Person, Settings, Signin};
 
 use crate::callback::Callback;
 use crate::clock::Clock;
@@ -39,7 +40,7 @@ pub struct Options {
 /// # Errors
 /// Why there is no token.
 pub async fn login(options: &Options) -> Result<(), Failure> {
-    run(options, Event::Start { person: options.person }).await
+    run(options, Event::Start { person: options.person }).await.map(drop)
 }
 
 /// Forgets the tokens and revokes them at the relay.
@@ -47,10 +48,18 @@ pub async fn login(options: &Options) -> Result<(), Failure> {
 /// # Errors
 /// Why they are not revoked.
 pub async fn logout(options: &Options) -> Result<(), Failure> {
-    run(options, Event::Logout).await
+    run(options, Event::Logout).await.map(drop)
 }
 
-async fn run(options: &Options, first: Event) -> Result<(), Failure> {
+/// Asks the relay what the sign-in is, or what `minted` is, a token that stands in no file.
+///
+/// # Errors
+/// Why it cannot be told; [`Failure::NeedsLogin`] when nobody is signed in.
+pub async fn whoami(options: &Options, minted: Option<Secret>) -> Result<Identity, Failure> {
+    run(options, Event::Inquire { minted }).await.map(Option::unwrap_or_default)
+}
+
+async fn run(options: &Options, first: Event) -> Result<Option<Identity>, Failure> {
     let clock = Clock::new();
     let settings = Settings {
         relay: options.relay.clone(),
@@ -67,7 +76,8 @@ async fn run(options: &Options, first: Event) -> Result<(), Failure> {
     loop {
         while let Some(action) = signin.poll_action() {
             match action {
-                Action::Ready { .. } | Action::SignedOut => return Ok(()),
+                Action::Ready { .. } | Action::SignedOut => return Ok(None),
+                Action::Identified(identity) => return Ok(Some(identity)),
                 Action::Failed(failure) => return Err(failure),
                 action => desk.carry_out(action),
             }
@@ -155,7 +165,7 @@ impl Desk {
             Action::OpenBrowser { url } => browser::open(&url),
             Action::ShowCode { page, direct, code } => browser::show_code(&page, direct.as_deref(), &code),
             // For whoever drives the sign-in alone; inside an agent they stay inside.
-            Action::Ready { .. } | Action::SignedOut | Action::Failed(_) => {}
+            Action::Ready { .. } | Action::SignedOut | Action::Identified(_) | Action::Failed(_) => {}
         }
     }
 

@@ -40,7 +40,8 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub enum Event {
     /// A request to `/` or to one of the endpoints of sign-in (`/authorize`, `/consent`, `/login`, `/callback`,
-    /// `/device`, `/device_authorization`, `/token`, `/register`, `/revoke`), admitted by the gate, its body read. The metadata documents are the gate's.
+    /// `/device`, `/device_authorization`, `/token`, `/register`, `/revoke`, `/introspect`),
+    /// admitted by the gate, its body read. The metadata documents are the gate's.
     Request {
         /// The exchange to answer.
         exchange: ExchangeId,
@@ -301,11 +302,14 @@ impl Grants {
             ("/token", "POST") => return self.token(exchange, head, body, now),
             ("/revoke", "POST") => return self.revoke(exchange, head, body, now),
             ("/device_authorization", "POST") => self.device_authorization(head, body, now),
+            ("/introspect", "POST") => self.introspect(head, body, now),
             ("/device", "GET" | "HEAD" | "POST") => self.device(head, body, now),
             ("/register", "POST") => self.register(head, body, now),
             ("/authorize" | "/callback" | "/", _) => not_allowed("GET"),
             ("/login" | "/device", _) => not_allowed("GET, POST"),
-            ("/consent" | "/token" | "/revoke" | "/register" | "/device_authorization", _) => not_allowed("POST"),
+            ("/consent" | "/token" | "/revoke" | "/register" | "/device_authorization" | "/introspect", _) => {
+                not_allowed("POST")
+            }
             _ => Reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         self.reply(exchange, reply);

@@ -13,6 +13,7 @@ mod error;
 mod exchange;
 mod families;
 pub mod grants;
+mod introspect;
 mod login;
 pub mod metadata;
 pub mod pages;

@@ -44,7 +44,7 @@ impl<'a> Service<'a> {
             "/" | "/authorize" | "/callback" => Self::Page,
             "/login" | "/consent" | "/device" => Self::Form,
             "/token" | "/register" | "/revoke" => Self::Open,
-            "/device_authorization" => Self::Closed,
+            "/device_authorization" | "/introspect" => Self::Closed,
             // RFC 9728 section 3.1: the resource's path follows the well-known one; none means the one resource.
             RESOURCE_DOCUMENT => Self::Resource(Cow::Borrowed("/mcp")),
             _ => match path.strip_prefix(RESOURCE_DOCUMENT) {

@@ -109,6 +109,7 @@ mod tests {
             token: "https://relay.example/token".into(),
             revocation: None,
             device: None,
+            introspection: None,
             promises_iss,
         }
     }

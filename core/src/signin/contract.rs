@@ -39,6 +39,11 @@ pub enum Event {
     Refused,
     /// Forget the tokens, and revoke them at the relay.
     Logout,
+    /// Ask the relay what the sign-in is; only of one that does nothing else.
+    Inquire {
+        /// A token that is in no file; `None`: the file's.
+        minted: Option<Secret>,
+    },
 }
 
 impl fmt::Debug for Event {
@@ -58,6 +63,7 @@ impl fmt::Debug for Event {
             }
             Self::Refused => f.write_str("Refused"),
             Self::Logout => f.write_str("Logout"),
+            Self::Inquire { minted } => f.debug_struct("Inquire").field("minted", minted).finish(),
         }
     }
 }
@@ -116,8 +122,21 @@ pub enum Action {
     },
     /// Signed out, here and at the relay.
     SignedOut,
+    /// What the sign-in is.
+    Identified(Identity),
     /// No token can be had.
     Failed(Failure),
+}
+
+/// What a relay says of a sign-in that works. One of dialect V1 says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose it is: `local:NAME`, or the provider's issuer, `#` and its claim.
+    pub user: Option<String>,
+    /// When that person signed in.
+    pub since: Option<UnixTime>,
+    /// When it ends, unless it is used before; for a minted token, when it ends.
+    pub expires: Option<UnixTime>,
 }
 
 /// Why there is no token.

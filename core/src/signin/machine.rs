@@ -11,6 +11,7 @@
 //!
 //!                              ╰─ Asking ──► Pending ◄──► Polling ──► Saving      (the person's browser is elsewhere)
 //!
+//! Idle ── Inquire ──► Loading ──► Discovering ──► Inquiring ──► Idle
 //! any ── Logout ──► Loading ──► Discovering ──► Revoking ──► Removing ──► Idle
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! is held until what came of it is written, so that nobody spends a refresh token that another has spent.
 
 mod device;
+mod inquiry;
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -28,7 +30,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::callback::{self, Callback};
-pub use super::contract::{Action, CLIENT_ID, Event, Failure, Person, Settings};
+pub use super::contract::{Action, CLIENT_ID, Event, Failure, Identity, Person, Settings};
 use super::metadata::{self, Metadata};
 use super::request::{self, Answer};
 use super::tokens::Tokens;
@@ -95,6 +97,8 @@ enum State {
     Revoking(FetchId),
     /// The file is being removed.
     Removing,
+    /// The relay is asked what the tokens stand for.
+    Inquiring { fetch: FetchId, minted: bool },
 }
 
 /// What the file is read for.
@@ -106,6 +110,8 @@ enum Purpose {
     Renewal,
     /// Tokens to revoke.
     Logout,
+    /// Tokens to ask about.
+    Inquiry,
 }
 
 /// What the metadata is fetched for.
@@ -113,6 +119,7 @@ enum Errand {
     Refresh(Secret),
     Login,
     Revoke(Secret),
+    Inquire { token: Secret, minted: bool },
 }
 
 /// A sign-in in the browser.
@@ -168,6 +175,7 @@ impl Machine for Signin {
             Event::Callback { target } => self.handle_callback(&target),
             Event::Refused => self.handle_refused(now),
             Event::Logout => self.handle_logout(),
+            Event::Inquire { minted } => self.handle_inquire(minted),
         }
     }
 
@@ -238,6 +246,7 @@ impl Signin {
         }
         match purpose {
             Purpose::Logout => self.revoke(),
+            Purpose::Inquiry => self.inquire(),
             Purpose::Token if self.usable(now) => self.ready(now),
             Purpose::Renewal if newer && self.usable(now) => self.ready(now),
             Purpose::Token | Purpose::Renewal => self.refresh(),
@@ -280,6 +289,7 @@ impl Signin {
             State::Exchanging(_) => self.exchanged(answer, now),
             State::Asking(_, metadata) => self.code_answered(metadata, answer, now),
             State::Polling(_, shown) => self.polled(shown, answer, now),
+            State::Inquiring { minted, .. } => self.told(minted, answer),
             State::Revoking(_) => {
                 if !matches!(answer, Answer::Ok(_)) {
                     tracing::warn!("the relay did not confirm that it forgot the tokens");
@@ -369,6 +379,7 @@ impl Signin {
             | State::Asking(..)
             | State::Pending(_)
             | State::Polling(..)
+            | State::Inquiring { .. }
             | State::Saving { .. }
             | State::Ready => self.load(Purpose::Logout),
         }
@@ -432,6 +443,10 @@ impl Signin {
                 let fetch = self.fetch(request::revoke(&endpoint, &token));
                 self.enter(State::Revoking(fetch));
             }
+            (Errand::Inquire { token, minted }, Ok(metadata)) => {
+                self.ask_standing(metadata.introspection.as_deref(), &token, minted);
+            }
+            (Errand::Inquire { .. }, Err(failure)) => self.fail(failure),
             // Signing out here works without the relay.
             (Errand::Revoke(_), Ok(Metadata { revocation: None, .. }) | Err(_)) => {
                 tracing::warn!("the tokens could not be revoked at the relay");
@@ -607,6 +622,7 @@ impl State {
             | Self::Exchanging(fetch)
             | Self::Asking(fetch, _)
             | Self::Polling(fetch, _)
+            | Self::Inquiring { fetch, .. }
             | Self::Revoking(fetch) => Some(*fetch),
             Self::Idle
             | Self::Loading(_)
@@ -624,10 +640,11 @@ impl State {
     const fn keeps_lock(&self) -> bool {
         match self {
             Self::Loading(_)
-            | Self::Discovering(_, Errand::Refresh(_) | Errand::Revoke(_))
+            | Self::Discovering(_, Errand::Refresh(_) | Errand::Revoke(_) | Errand::Inquire { .. })
             | Self::Refreshing(..)
             | Self::Saving { login: false }
             | Self::Revoking(_)
+            | Self::Inquiring { .. }
             | Self::Removing => true,
             Self::Idle
             | Self::Discovering(_, Errand::Login)
@@ -674,6 +691,11 @@ impl Signin {
             State::Saving { login: false } => "saving-refresh",
             State::Ready => "ready",
             State::Revoking(_) => "revoking",
+            State::Loading(Purpose::Inquiry) => "looking",
+            State::Discovering(_, Errand::Inquire { minted: false, .. }) => "discovering-inquiry",
+            State::Discovering(_, Errand::Inquire { minted: true, .. }) => "discovering-minted",
+            State::Inquiring { minted: false, .. } => "inquiring",
+            State::Inquiring { minted: true, .. } => "inquiring-minted",
             State::Removing => "removing",
         }
     }

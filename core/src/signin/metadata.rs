@@ -18,6 +18,8 @@ pub(super) struct Metadata {
     pub(super) revocation: Option<String>,
     /// Where a device asks for a code (RFC 8628 section 4).
     pub(super) device: Option<String>,
+    /// Where a token is asked about (RFC 7662).
+    pub(super) introspection: Option<String>,
     /// Whether every callback carries `iss` (RFC 9207 section 3).
     pub(super) promises_iss: bool,
 }
@@ -31,6 +33,8 @@ struct Document {
     revocation_endpoint: Option<String>,
     #[serde(default)]
     device_authorization_endpoint: Option<String>,
+    #[serde(default)]
+    introspection_endpoint: Option<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
     #[serde(default)]
@@ -70,6 +74,7 @@ pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, &'stati
         token: own(&document.token_endpoint, settings)?.to_string(),
         revocation: optional(document.revocation_endpoint)?,
         device: optional(document.device_authorization_endpoint)?,
+        introspection: optional(document.introspection_endpoint)?,
         promises_iss: document.authorization_response_iss_parameter_supported,
         issuer: document.issuer,
     })
@@ -156,6 +161,7 @@ mod tests {
                 "an endpoint has characters that none needs",
             ),
             ("device_authorization_endpoint", json!("https://evil.example/"), "an endpoint is on another server"),
+            ("introspection_endpoint", json!("https://evil.example/"), "an endpoint is on another server"),
             ("code_challenge_methods_supported", json!(["plain"]), "it does not support PKCE with S256"),
             ("code_challenge_methods_supported", json!([]), "it does not support PKCE with S256"),
         ];

@@ -123,6 +123,11 @@ pub(super) fn poll(settings: &Settings, endpoint: &str, device_code: &Secret) ->
     )
 }
 
+/// RFC 7662 section 2.1.
+pub(super) fn introspect(endpoint: &str, token: &Secret) -> Fetch {
+    post(endpoint, &[("token", token.expose()), ("client_id", CLIENT_ID)])
+}
+
 /// RFC 7009 section 2.1.
 pub(super) fn revoke(endpoint: &str, token: &Secret) -> Fetch {
     let form = [("token", token.expose()), ("token_type_hint", "refresh_token"), ("client_id", CLIENT_ID)];

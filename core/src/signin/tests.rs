@@ -119,6 +119,7 @@ impl Rig {
                 }
                 Action::ShowCode { page, code, .. } => format!("show {code} {page}"),
                 Action::Ready { access, .. } => format!("ready {}", access.expose()),
+                Action::Identified(identity) => format!("it is {}", identity.user.as_deref().unwrap_or("somebody")),
                 Action::SignedOut => "signed out".to_string(),
                 Action::Failed(failure) => {
                     self.reason = failure.to_string();
@@ -177,6 +178,15 @@ fn elsewhere() -> Step {
     Step::Is(Event::Start { person: Person::Elsewhere })
 }
 
+fn inquire() -> Step {
+    Step::Is(Event::Inquire { minted: None })
+}
+
+/// The relay's answer to a question about a token that works.
+fn standing() -> Step {
+    answer(200, &json!({"active": true, "username": "local:ada", "iat": START, "exp": START + HOUR}))
+}
+
 fn saved() -> Step {
     Step::Is(Event::Saved(Ok(())))
 }
@@ -209,9 +219,10 @@ fn metadata() -> Step {
     answer(200, &document())
 }
 
-/// Metadata of a relay that has a page for codes.
+/// Metadata of a relay that has a page for codes, and tells whose a token is.
 fn metadata_with_codes() -> Step {
     let mut document = document();
+    document["introspection_endpoint"] = json!(format!("{RELAY}/introspect"));
     document["device_authorization_endpoint"] = json!(format!("{RELAY}/device_authorization"));
     answer(200, &document)
 }
@@ -263,6 +274,8 @@ fn path_to(state: &str) -> Vec<Step> {
     let mut path = match state {
         "idle" => return Vec::new(),
         "loading" => return [start(true)].into(),
+        "looking" => return [inquire()].into(),
+        "discovering-inquiry" | "inquiring" => Vec::from([inquire()]),
         "asking" | "pending" | "polling" => Vec::from([elsewhere(), no_file(), metadata_with_codes()]),
         "ready" | "renewing" | "leaving" | "discovering-revoke" | "revoking" | "removing" => {
             Vec::from([start(true), file("a", Some("r"), HOUR)])
@@ -273,6 +286,8 @@ fn path_to(state: &str) -> Vec<Step> {
     match state {
         "ready" | "discovering-refresh" | "discovering-login" | "asking" => {}
         "pending" => path.push(shown()),
+        "discovering-inquiry" => path.push(file("a", Some("r"), HOUR)),
+        "inquiring" => path.extend([file("a", Some("r"), HOUR), metadata_with_codes()]),
         "polling" => path.extend([shown(), Step::Wait(Duration::from_secs(5)), Step::Timeout]),
         "renewing" => path.extend([Step::Wait(Duration::from_secs(HOUR - 300)), Step::Timeout]),
         "refreshing" => path.push(metadata()),
@@ -290,7 +305,7 @@ fn path_to(state: &str) -> Vec<Step> {
     path
 }
 
-const STATES: [&str; 19] = [
+const STATES: [&str; 22] = [
     "idle",
     "loading",
     "ready",
@@ -307,6 +322,9 @@ const STATES: [&str; 19] = [
     "asking",
     "pending",
     "polling",
+    "looking",
+    "discovering-inquiry",
+    "inquiring",
     "leaving",
     "revoking",
     "removing",
@@ -314,7 +332,10 @@ const STATES: [&str; 19] = [
 
 /// The states in which the file is locked: from reading it to writing what came of it, and never while a person is
 /// waited for.
-const LOCKED: [&str; 9] = [
+const LOCKED: [&str; 12] = [
+    "looking",
+    "discovering-inquiry",
+    "inquiring",
     "loading",
     "renewing",
     "discovering-refresh",
@@ -353,6 +374,9 @@ fn events() -> Vec<(&'static str, Step)> {
         ("foreign callback", Step::Callback("/callback?code=x&state=y")),
         ("refused", Step::Is(Event::Refused)),
         ("logout", Step::Is(Event::Logout)),
+        ("inquire", inquire()),
+        ("standing", standing()),
+        ("inactive", answer(200, &json!({"active": false}))),
         ("timeout", Step::Timeout),
     ])
 }
@@ -363,6 +387,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("idle", "start", "load, → loading"),
     ("idle", "start interactive", "load, → loading"),
     ("idle", "logout", "load, → leaving"),
+    ("idle", "inquire", "load, → looking"),
 
     ("loading", "usable file", "ready f, → ready"),
     ("loading", "spent file", "/.well-known/oauth-authorization-server, → discovering-refresh"),
@@ -461,6 +486,31 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("polling", "lost", "→ pending"),
     ("polling", "logout", "load, → leaving"),
 
+    ("looking", "usable file", "/.well-known/oauth-authorization-server, → discovering-inquiry"),
+    ("looking", "spent file", "/.well-known/oauth-authorization-server, → discovering-inquiry"),
+    ("looking", "no file", "failed needs-login, → idle"),
+    ("looking", "logout", "→ leaving"),
+
+    ("discovering-inquiry", "metadata", "it is somebody, → idle"),
+    ("discovering-inquiry", "tokens", "failed not-a-relay, → idle"),
+    ("discovering-inquiry", "device code", "failed not-a-relay, → idle"),
+    ("discovering-inquiry", "invalid_grant", "failed not-a-relay, → idle"),
+    ("discovering-inquiry", "unavailable", "failed unreachable, → idle"),
+    ("discovering-inquiry", "not found", "failed not-a-relay, → idle"),
+    ("discovering-inquiry", "lost", "failed unreachable, → idle"),
+    ("discovering-inquiry", "logout", "load, → leaving"),
+
+    ("inquiring", "standing", "it is local:ada, → idle"),
+    ("inquiring", "inactive", "failed needs-login, → idle"),
+    ("inquiring", "metadata", "failed not-a-relay, → idle"),
+    ("inquiring", "tokens", "failed not-a-relay, → idle"),
+    ("inquiring", "device code", "failed not-a-relay, → idle"),
+    ("inquiring", "invalid_grant", "failed refused, → idle"),
+    ("inquiring", "unavailable", "failed unreachable, → idle"),
+    ("inquiring", "not found", "failed not-a-relay, → idle"),
+    ("inquiring", "lost", "failed unreachable, → idle"),
+    ("inquiring", "logout", "load, → leaving"),
+
     ("leaving", "usable file", "/.well-known/oauth-authorization-server, → discovering-revoke"),
     ("leaving", "spent file", "/.well-known/oauth-authorization-server, → discovering-revoke"),
     ("leaving", "no file", "/.well-known/oauth-authorization-server, → discovering-revoke"),
@@ -486,7 +536,14 @@ fn every_event_in_every_state_does_what_the_table_says() {
             used += usize::from(row(name).is_some());
             // Only a device hears these, and anybody else takes them for a refusal.
             let is_refusal = matches!(name, "authorization_pending" | "slow_down") && state != "polling";
-            let row = if is_refusal { row("invalid_grant") } else { row(name) };
+            // Only who asked for it understands this, and to anybody else it is some JSON.
+            let is_foreign = matches!(name, "standing" | "inactive") && state != "inquiring";
+            let row = match name {
+                _ if is_refusal => row("invalid_grant"),
+                _ if is_foreign && state == "asking" => row("metadata"),
+                _ if is_foreign => row("device code"),
+                _ => row(name),
+            };
             let callback = matches!(name, "code" | "denied" | "foreign callback");
             let expected = match row {
                 Some((_, _, expected)) => (*expected).to_string(),
@@ -632,6 +689,22 @@ fn person_who_comes_later_decides_how() {
     rig.give(error(400, "invalid_grant"));
     rig.give(file("a", Some("r"), 1));
     assert_eq!(rig.give(metadata_with_codes()), "/device_authorization, → asking");
+}
+
+#[test]
+fn sign_in_is_asked_about_by_its_refresh_token_and_a_minted_one_by_itself() {
+    let mut rig = Rig::in_state("inquiring");
+    let form = rig.form();
+    assert_eq!((form["token"].as_str(), form["client_id"].as_str()), ("r", "mcp-local-tunnel-agent"));
+    assert_eq!(rig.give(standing()), "it is local:ada, → idle");
+
+    let minted = || Step::Is(Event::Inquire { minted: Some(Secret::new("m1nted")) });
+    let mut rig = Rig::new();
+    assert_eq!(rig.give(minted()), "/.well-known/oauth-authorization-server, → discovering-minted");
+    rig.give(metadata_with_codes());
+    assert_eq!(rig.form()["token"], "m1nted");
+    assert_eq!(rig.give(answer(200, &json!({"active": false}))), "failed refused, → idle");
+    assert!(!format!("{:?}", Event::Inquire { minted: Some(Secret::new("m1nted")) }).contains("m1nted"));
 }
 
 #[test]
@@ -914,7 +987,7 @@ proptest! {
     /// Whatever comes in whatever order: askers are answered once, only the two waits are timed, and every state can
     /// still be left for a clean one.
     #[test]
-    fn any_sequence_of_events_leaves_the_machine_sound(picks in proptest::collection::vec((0..25_usize, 0..2_000_u64), 0..60)) {
+    fn any_sequence_of_events_leaves_the_machine_sound(picks in proptest::collection::vec((0..28_usize, 0..2_000_u64), 0..60)) {
         let mut rig = Rig::new();
         for (pick, secs) in picks {
             rig.pass(Duration::from_secs(secs));

@@ -15,6 +15,7 @@ const PATHS: &[&str] = &[
     "/revoke",
     "/device",
     "/device_authorization",
+    "/introspect",
     "/elsewhere",
 ];
 const NAMES: &[&str] = &[

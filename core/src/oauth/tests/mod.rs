@@ -4,6 +4,7 @@ mod admin;
 mod authorize;
 mod device;
 mod hostile;
+mod introspect;
 mod login;
 mod tokens;
 

@@ -215,6 +215,7 @@ fn sign_in_goes_to_its_machine() {
         ("GET", "/device"),
         ("POST", "/device"),
         ("POST", "/device_authorization"),
+        ("POST", "/introspect"),
     ] {
         let door = Door::new();
         let head = request(method, path, &[]);
@@ -291,7 +292,7 @@ fn tokens_open_only_what_they_are_for() {
 #[test]
 fn foreign_pages_may_not_call() {
     let door = Door::new();
-    for head in [door.post(), door.tunnel(), request("POST", "/device_authorization", &[])] {
+    for head in [door.post(), door.tunnel(), request("POST", "/introspect", &[])] {
         assert_eq!(door.refused(&with(head, "origin", "https://evil.example")).status, 403);
     }
     let reply = door.replied(with(door.post(), "origin", "https://app.example"), PING);
