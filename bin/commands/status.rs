@@ -18,6 +18,9 @@ pub(super) fn describe(document: &Document) -> String {
         count(document.calls, "call"),
         relay(&document.relay),
     );
+    if let Some(remark) = &document.remark {
+        let _ = write!(text, "\n{}", visible(remark));
+    }
     if document.servers.is_empty() {
         text.push_str("\nno servers are configured");
         return text;
@@ -90,7 +93,7 @@ mod tests {
     #[test]
     fn document_reads_well_and_what_it_quotes_is_harmless() {
         let document: Document = serde_json::from_value(json!({
-            "version": "2.0.0", "device": "laptop", "deviceId": "x", "calls": 1, "uptimeSecs": 90,
+            "version": "2.0.0", "device": "laptop", "deviceId": "x", "calls": 1, "uptimeSecs": 90, "remark": "not read",
             "relay": { "url": "https://t.example", "state": "waiting", "sinceSecs": 5, "attempts": 3, "nextAttemptMs": 1500,
                        "lastError": "cannot connect:\u{1b}[2K refused" },
             "servers": [
@@ -107,6 +110,7 @@ mod tests {
                 "laptop (mcp-local-tunnel 2.0.0), up 1 min 30 s, 1 call under way",
                 "not connected to https://t.example for 5 s, next attempt in 2 s",
                 "  cannot connect:\\u{1b}[2K refused",
+                "not read",
                 "",
                 "  files  ready       11 tools  pid 42, 1 call",
                 "  web    failed      0 tools   2 restarts, no such program",

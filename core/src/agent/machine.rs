@@ -57,6 +57,8 @@ pub struct Agent {
     servers_started: bool,
     routes: Routes,
     catalog: Catalog,
+    /// What people should know of the agent's configuration: why it is not the one that stands in the file.
+    remark: Option<String>,
     /// Restarts that wait for the configuration to be read.
     restarts: Vec<Restart>,
     approvals: Approvals,
@@ -86,6 +88,7 @@ struct Catalog {
     whole: bool,
     changed: BTreeSet<Slot>,
     removed: BTreeSet<String>,
+    remark: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +129,7 @@ impl Agent {
             servers_started: false,
             routes: Routes::default(),
             catalog: Catalog::default(),
+            remark: None,
             restarts: Vec::new(),
             approvals: Approvals::default(),
             ledger: Ledger::default(),

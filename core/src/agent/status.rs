@@ -20,6 +20,9 @@ pub struct Document {
     pub device_id: String,
     /// The uplink.
     pub relay: Relay,
+    /// Why the configuration in use is not the one that stands in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// The local servers, by name.
     pub servers: Vec<Server>,
     /// Calls under way.

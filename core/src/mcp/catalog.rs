@@ -17,6 +17,9 @@ pub struct Update {
     /// Names of servers that are gone (only when not `whole`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
+    /// What people should know of the device as a whole, as it is now: for people, at most 1 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// One local server.

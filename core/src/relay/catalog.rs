@@ -25,6 +25,8 @@ pub(super) struct Catalog {
     servers: BTreeMap<Arc<str>, Server>,
     /// What was wrong with the last update as a whole.
     fault: Option<String>,
+    /// What its agent says of the device as a whole; printable, capped.
+    remark: Option<String>,
 }
 
 /// One local server.
@@ -77,6 +79,7 @@ impl Catalog {
             Err(_) => return self.refuse("it is not a catalog"),
         };
         self.fault = None;
+        self.remark = update.remark.map(|text| printable(&text, limits::MAX_REASON)).filter(|text| !text.is_empty());
         if update.whole {
             self.servers.clear();
         }
@@ -106,6 +109,11 @@ impl Catalog {
     /// What was wrong with the last update as a whole.
     pub(super) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// What its agent says of the device as a whole.
+    pub(super) fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     fn refuse(&mut self, why: &'static str) {
@@ -275,6 +283,8 @@ struct Update<'a> {
     servers: Vec<&'a RawValue>,
     #[serde(default)]
     removed: Vec<String>,
+    #[serde(default)]
+    remark: Option<String>,
 }
 
 /// Capabilities whose requests can be passed on without knowing them.

@@ -1,6 +1,6 @@
 //! The relay's own tools on `/mcp`: `status` and `restart`. They are there with no agent connected too.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -60,26 +60,29 @@ pub(super) fn restart(arguments: &Bytes, devices: &[&Device]) -> Result<Restart,
     let server = text("server", "arguments.server must be a server's name")?;
     let device = text("device", "arguments.device must be a device's name")?;
     let mut commands = Vec::new();
-    let mut restarted = Vec::new();
+    let mut ordered = RestartStatus { restarting: BTreeSet::new(), devices: Vec::new() };
+    let mut asked = Vec::new();
     for on in devices.iter().filter(|on| device.as_deref().is_none_or(|name| on.is_called(name))) {
         match &server {
             None => {
                 commands.push((on.conn, None));
-                restarted.push(format!("all servers on {}", on.name));
+                ordered.restarting.extend(on.catalog.servers().map(|(name, _)| name.as_ref()));
+                asked.push(format!("{} to restart all its servers", on.name));
             }
             Some(server) => {
-                if let Some((name, _)) = on.catalog.server(server) {
-                    commands.push((on.conn, Some(name.to_string())));
-                    restarted.push(format!("{name} on {}", on.name));
-                }
+                let Some((name, _)) = on.catalog.server(server) else { continue };
+                commands.push((on.conn, Some(name.to_string())));
+                ordered.restarting.insert(name.as_ref());
+                asked.push(format!("{} to restart {name}", on.name));
             }
         }
+        ordered.devices.push(on.name.as_str());
     }
-    let ordered = RestartStatus { restarting: &restarted };
-    let result = if restarted.is_empty() {
+    // An agent reads its configuration first, and may refuse it: only it knows how that goes.
+    let result = if asked.is_empty() {
         result(&nothing_to_restart(device.as_deref(), server.as_deref(), devices), &ordered, true)
     } else {
-        result(&format!("Restarting {}. Call status to see when it is ready.", restarted.join(", ")), &ordered, false)
+        result(&format!("Asked {}. status shows how it went.", asked.join(", ")), &ordered, false)
     };
     Ok(Restart { commands, result })
 }
@@ -132,8 +135,8 @@ impl Status<'_> {
                     text += &format!("    left out: {}: {}\n", dropped.tool, dropped.reason);
                 }
             }
-            if let Some(fault) = device.fault {
-                text += &format!("  {fault}\n");
+            for note in [device.remark, device.fault].into_iter().flatten() {
+                text += &format!("  {note}\n");
             }
         }
         text
@@ -161,6 +164,7 @@ impl<'a> DeviceStatus<'a> {
             },
             version: device.hello.as_ref().map(|hello| printable(&hello.version, 64)).filter(|text| !text.is_empty()),
             os: device.hello.as_ref().map(|hello| printable(&hello.os, 64)).filter(|text| !text.is_empty()),
+            remark: device.catalog.remark(),
             fault: device.catalog.fault(),
             servers: servers.collect(),
         }
@@ -219,6 +223,9 @@ struct DeviceStatus<'a> {
     version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     os: Option<String>,
+    /// What its agent says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remark: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<&'a str>,
     servers: Vec<ServerStatus<'a>>,
@@ -246,7 +253,10 @@ struct DroppedStatus<'a> {
 
 #[derive(Serialize)]
 struct RestartStatus<'a> {
-    restarting: &'a [String],
+    /// The servers' names.
+    restarting: BTreeSet<&'a str>,
+    /// The devices that were asked.
+    devices: Vec<&'a str>,
 }
 
 static NO_ARGUMENTS: Bytes = Bytes::from_static(b"{}");

@@ -93,7 +93,9 @@ impl Agent {
             Ok(config) => (self.apply(config), None),
             Err(reason) => {
                 tracing::warn!(reason = reason.as_str(), "configuration not read: the old entries stay");
-                (BTreeSet::new(), Some(format!("the configuration could not be read, so the old one stays: {reason}")))
+                let problem = format!("the configuration could not be read, so the old one stays: {reason}");
+                self.remark(Some(people(&problem, limits::MAX_REASON)));
+                (BTreeSet::new(), Some(problem))
             }
         };
         for restart in core::mem::take(&mut self.restarts) {
@@ -104,17 +106,25 @@ impl Agent {
         }
     }
 
+    /// Sets what people should know, and tells the relay: whoever asked it for a restart hears nothing else of this.
+    fn remark(&mut self, remark: Option<String>) {
+        if self.remark != remark {
+            self.remark = remark;
+            self.catalog.remark = true;
+        }
+    }
+
     /// Makes the servers those of `config`. Returns the names of those that changed.
     fn apply(&mut self, config: AgentConfig) -> BTreeSet<String> {
         let mut touched = BTreeSet::new();
         let at_start = |config: &AgentConfig| {
             (config.relay.clone(), config.name.clone(), config.token.clone(), config.ca_file.clone())
         };
-        if at_start(&config) != at_start(&self.config) {
-            tracing::warn!(
-                "relay, name, token and caFile are read at the start alone: start the agent again to use new ones"
-            );
+        let needs_start = at_start(&config) != at_start(&self.config);
+        if needs_start {
+            tracing::warn!(NEEDS_START);
         }
+        self.remark(needs_start.then(|| NEEDS_START.to_string()));
         for name in self.names.keys().filter(|name| !config.servers.contains_key(*name)).cloned().collect::<Vec<_>>() {
             self.remove_server(&name);
             touched.insert(name);
@@ -186,6 +196,7 @@ impl Agent {
             device: self.identity.device.as_str().to_string(),
             device_id: self.identity.device_id.as_str().to_string(),
             relay: self.uplink.status(&self.cx),
+            remark: self.remark.clone(),
             servers: current.map(|(slot, server)| self.server_status(slot, server)).collect(),
             calls: self.routes.len(),
             waiting: self.approvals.len(),
@@ -204,3 +215,6 @@ impl Agent {
         status
     }
 }
+
+const NEEDS_START: &str =
+    "relay, name, token and caFile are read at the start alone: start the agent again to use new ones";

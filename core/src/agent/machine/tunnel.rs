@@ -97,19 +97,20 @@ impl Agent {
         // A relay that is dialled later hears everything.
         let Some(conn) = self.uplink.up() else { return };
         let changed: Vec<Slot> = pending.changed.iter().copied().filter(|slot| self.is_current(*slot)).collect();
-        if !pending.whole && changed.is_empty() && pending.removed.is_empty() {
+        if !pending.whole && changed.is_empty() && pending.removed.is_empty() && !pending.remark {
             return;
         }
         // One that does not fit is cut as a whole, so that what is left does not depend on what changed last.
         let whole = pending.whole || !self.fits();
         let now = self.cx.now.instant;
+        let remark = self.remark.clone();
         let update = if whole {
-            catalog::Update { whole: true, servers: self.whole_catalog(now), removed: Vec::new() }
+            catalog::Update { whole: true, servers: self.whole_catalog(now), removed: Vec::new(), remark }
         } else {
             let servers = changed.iter().filter_map(|slot| self.servers.get(slot));
             let servers = servers.map(|server| server.catalog(usize::MAX, now)).collect();
             let removed = pending.removed.into_iter().filter(|name| !self.names.contains_key(name)).collect();
-            catalog::Update { whole: false, servers, removed }
+            catalog::Update { whole: false, servers, removed, remark }
         };
         let command = Command::Catalog(status::json(&update));
         self.cx.out.push(Action::Tunnel { conn, command });

@@ -453,3 +453,25 @@ fn same_inputs_give_the_same_actions() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn relay_is_told_that_a_configuration_is_not_in_use_and_when_it_is() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.catalogs();
+    for (read, expected) in [
+        (Err("line 3:\n".to_string() + &"x".repeat(limits::MAX_REASON)), Some("could not be read")),
+        (Ok(config(&["a"])), None),
+        (Ok(AgentConfig { name: Some("other".into()), ..config(&["a"]) }), Some("start the agent again")),
+        (Ok(config(&["a"])), None),
+    ] {
+        rig.tunnel(tunnel::Event::Restart { server: Some("nothing".to_string()) });
+        rig.event(Event::ConfigRead(read));
+        let catalogs = rig.catalogs();
+        let [update] = catalogs.as_slice() else { panic!("one change: {catalogs:?}") };
+        let remark = update["remark"].as_str();
+        assert_eq!(remark.map(|text| text.contains(expected.unwrap_or("?"))), expected.map(|_| true), "{remark:?}");
+        assert!(remark.is_none_or(|text| text.len() <= limits::MAX_REASON));
+        assert_eq!(rig.status().remark.as_deref(), remark);
+        assert_eq!(update["servers"], json!([]));
+    }
+}

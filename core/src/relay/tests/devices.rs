@@ -237,6 +237,35 @@ fn restart_orders_what_is_meant() {
 }
 
 #[test]
+fn restart_says_whom_it_asked_and_leaves_the_outcome_to_status() {
+    let mut world = World::ready();
+    world.up(2, "desktop", Some("id-2"));
+    world.catalog(2, &files());
+    world.drain();
+    let mut actions = world.post(&restart("{}"));
+    let json: serde_json::Value = serde_json::from_str(actions.pop().unwrap().splitn(4, ' ').nth(3).unwrap()).unwrap();
+    let text = "Asked desktop to restart all its servers, laptop to restart all its servers. status shows how it went.";
+    assert_eq!(json["result"]["content"][0]["text"], text);
+    let expected = serde_json::json!({"restarting": ["files"], "devices": ["desktop", "laptop"]});
+    assert_eq!(json["result"]["structuredContent"], expected);
+}
+
+#[test]
+fn status_shows_what_an_agent_remarks_until_it_does_not() {
+    let mut world = World::ready();
+    let remark = format!("not read:\\n\\u001b[2J{}", "x".repeat(limits::MAX_REASON));
+    world.catalog(1, &format!(r#"{{"remark":"{remark}"}}"#));
+    let status = world.ask(&call("status", 1));
+    let shown = status["result"]["structuredContent"]["devices"][0]["remark"].as_str().unwrap();
+    assert!(shown.starts_with("not read:") && shown.len() <= limits::MAX_REASON, "{shown}");
+    assert!(!shown.contains(char::is_control));
+    assert!(status["result"]["content"][0]["text"].as_str().unwrap().contains(shown));
+    world.catalog(1, "{}");
+    let status = world.ask(&call("status", 1));
+    assert!(status["result"]["structuredContent"]["devices"][0].get("remark").is_none(), "{status}");
+}
+
+#[test]
 fn restart_refuses_other_arguments() {
     let mut world = World::ready();
     for arguments in ["[]", r#"{"server":1}"#, r#"{"device":{}}"#, "7"] {

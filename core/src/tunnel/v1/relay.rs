@@ -158,7 +158,7 @@ impl V1Relay {
             servers.entry(server.into()).or_default().push(tool);
         }
         let servers = servers.into_iter().map(|(name, tools)| server(name, tools)).collect();
-        let update = Update { whole: true, servers, removed: Vec::new() };
+        let update = Update { whole: true, servers, removed: Vec::new(), remark: None };
         let json = serde_json::to_vec(&update).expect("a catalog is plain structures and JSON");
         cx.events.push_back(Event::Catalog(json.into()));
         Ok(())
