@@ -254,6 +254,28 @@ fn stubs_share_a_daemon_that_outlives_the_first_and_ends_a_grace_after_the_last(
 }
 
 #[test]
+fn running_agent_is_found_while_its_configuration_is_broken() {
+    let home = Home::new("broken");
+    let file = home.path().join("config.json");
+    let run = |args: &[&str]| {
+        let output = home.command(&home.program, args).env("MCP_LOCAL_TUNNEL_CONFIG", &file).output();
+        output.expect("the program runs")
+    };
+    let status = || -> Value { serde_json::from_slice(&run(&["status", "--json"]).stdout).expect("an agent answers") };
+    std::fs::write(&file, home.config.to_string()).expect("its home can be written");
+    assert!(run(&["start"]).status.success());
+    std::fs::write(&file, "{ broken").expect("its home can be written");
+    assert_eq!(status()["device"], "laptop");
+    let refused = run(&["restart"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("could not be read"), "{refused:?}");
+    assert!(status()["remark"].as_str().is_some_and(|text| text.contains("could not be read")), "{}", status());
+    assert!(run(&["stop"]).status.success());
+    let without = run(&["status"]);
+    assert!(String::from_utf8_lossy(&without.stderr).contains("cannot be used"), "{without:?}");
+}
+
+#[test]
 fn stub_during_the_grace_keeps_the_daemon() {
     let home = Home::new("grace");
     home.attached().close();

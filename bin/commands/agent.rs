@@ -125,13 +125,18 @@ pub(super) fn ask(command: &ControlCommand, global: &Global) -> Result<Value, Fa
     }
 }
 
-/// The files of this configuration's agent.
+/// The files of this configuration's agent. Where they are depends on where the configuration is, so an agent is found
+/// while the text there is broken; that is looked at only where no agent can be.
 pub(super) fn files(global: &Global) -> Result<Files, Failure> {
+    let files = Files::new(&directories::config()?, &Source::new(global).identity());
+    if files.socket.exists() {
+        return Ok(files);
+    }
     let (source, _, config) = config_source::load(global)?;
     if let Config::Relay(_) = config {
         return Err(Failure::Usage(format!("{} is a relay's: this command is for an agent", source.name())));
     }
-    Ok(Files::new(&directories::config()?, &source.identity()))
+    Ok(files)
 }
 
 /// Why an agent did not answer.
