@@ -8,7 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::stdio::Full;
-use super::{Call, Held, Server, State, Then, Timer, people};
+use super::{Call, Held, Link, Server, State, Then, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::{policy, routing};
 use crate::limits;
@@ -73,11 +73,21 @@ impl Server {
         let sent = self.link.as_mut().map(|link| link.ask(request, &method, &params, cx));
         match sent {
             Some(Ok(())) => {
-                self.calls.insert(request, Call { progress });
+                self.calls.insert(request, Call { progress, refused: None });
                 self.renew(request, cx);
             }
             Some(Err(Full)) => self.refuse(request, code::OVERLOADED, "it does not read what it is sent", cx),
             None => self.refuse(request, code::SERVER_UNAVAILABLE, "it is not running", cx),
+        }
+    }
+
+    /// Asks once more what was refused with the last session.
+    pub(super) fn ask_refused(&mut self, cx: &mut Cx) {
+        let Some(Link::Http(http)) = &mut self.link else { return };
+        for (request, call) in &mut self.calls {
+            if let Some(json) = call.refused.as_mut().map(core::mem::take).filter(|json| !json.is_empty()) {
+                http.request(*request, json, false, cx);
+            }
         }
     }
 

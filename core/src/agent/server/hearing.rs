@@ -83,7 +83,7 @@ impl Server {
             match heard {
                 Heard::Message { message, json, on } => self.hear(message, json, on, cx),
                 Heard::Unanswered { request, code, reason } => self.unanswered(request, code, &reason, cx),
-                Heard::SessionEnded => self.fail_http("its session ended: call again", cx),
+                Heard::SessionEnded { refused, is_new } => self.session_ended(refused, is_new, cx),
                 Heard::Lost(reason) => self.fail_http(&reason, cx),
                 Heard::Denied(reason) if self.state == State::Probing => self.fail(Fault::NeedsHelp, reason, cx),
                 Heard::Denied(_) => {}
@@ -93,6 +93,34 @@ impl Server {
                     }
                 }
             }
+        }
+    }
+
+    /// The server does not know our session. What it refused for that is asked once more in a new one, and only once.
+    ///
+    /// This is no second execution (A7): 404 is how a server "MUST respond to requests containing that session ID" after
+    /// it ended the session (2025-11-25, Transports, Session Management), so that it turned the request away at the
+    /// door, before any tool.
+    fn session_ended(&mut self, refused: Option<(RequestId, Option<Bytes>)>, is_new: bool, cx: &mut Cx) {
+        if is_new {
+            self.backoff.lost(cx.now.instant);
+            let _ = self.backoff.next(&mut cx.jitter);
+        }
+        let may_go_on = self.state == State::Ready && self.backoff.attempt() <= limits::MAX_QUICK_FAILURES;
+        if is_new && !may_go_on {
+            return self.fail_http("its session ended: call again", cx);
+        }
+        if let Some((request, sent)) = refused {
+            match (self.calls.get_mut(&request), sent) {
+                (Some(call), Some(json)) if call.refused.is_none() => call.refused = Some(json),
+                _ => self.unanswered(request, code::SERVER_UNAVAILABLE, "its session ended: call again", cx),
+            }
+        }
+        if is_new {
+            tracing::info!(server = self.name.as_str(), "server ended its session: a new one is begun");
+            self.renew_session(cx);
+        } else if self.state == State::Ready {
+            self.ask_refused(cx);
         }
     }
 
@@ -168,7 +196,7 @@ impl Server {
         }
     }
 
-    fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+    pub(super) fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             self.hear_about(Err(Refusal { code, reason: reason.into() }), cx);
         } else if self.close_call(request, cx).is_some() {

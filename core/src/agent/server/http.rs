@@ -36,11 +36,15 @@ pub(super) struct Http {
     /// The entry's own header fields.
     headers: HeaderMap,
     session: Option<HeaderValue>,
+    /// How many sessions there were.
+    sessions: u32,
     version: Option<Version>,
     exchanges: BTreeMap<FetchId, Exchange>,
     /// Requests whose event stream broke and will be taken up again.
     resuming: BTreeMap<RequestId, Resume>,
     listening: Listening,
+    /// The stream of what belongs to no request was open in this session.
+    listened: bool,
     listen_backoff: Backoff,
 }
 
@@ -51,8 +55,9 @@ pub(super) enum Heard {
     Message { message: Message, json: Bytes, on: Option<RequestId> },
     /// A request will get no answer.
     Unanswered { request: RequestId, code: i64, reason: String },
-    /// The server does not know the session any more (404): begin a new one.
-    SessionEnded,
+    /// The server does not know the session any more (404), and did nothing with what it was sent in it. `refused`: the
+    /// request, and what it was, unless it is too large to be kept.
+    SessionEnded { refused: Option<(RequestId, Option<Bytes>)>, is_new: bool },
     /// The server cannot be reached.
     Lost(String),
     /// It will not work before somebody changes its entry.
@@ -70,6 +75,8 @@ struct Exchange {
     sent: Option<Sent>,
     /// It was sent elsewhere once.
     redirected: bool,
+    /// In which session it was sent; `None`: in none.
+    session: Option<u32>,
 }
 
 /// A request that may be sent once more.
@@ -128,10 +135,12 @@ impl Http {
             url: url.to_string(),
             headers: entry_headers(headers),
             session: None,
+            sessions: 0,
             version: None,
             exchanges: BTreeMap::new(),
             resuming: BTreeMap::new(),
             listening: Listening::No,
+            listened: false,
             listen_backoff: Backoff::new(LISTEN_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
         }
     }
@@ -170,6 +179,22 @@ impl Http {
             let fetch = self.get(Purpose::Listen, Resume::default(), cx);
             self.listening = Listening::Open(fetch);
         }
+    }
+
+    /// Forgets the session, of which the server knows nothing any more. What was asked in it and is not answered yet may
+    /// still be; except for what was to be resumed in it, which is returned.
+    pub(super) fn forget_session(&mut self, cx: &mut Cx) -> Vec<RequestId> {
+        (self.session, self.version, self.listened) = (None, None, false);
+        if let Listening::Open(fetch) = self.listening {
+            self.drop_exchange(fetch, cx);
+        }
+        cx.disarm(self.slot, Timer::Listen);
+        self.listening = Listening::No;
+        let lost: Vec<RequestId> = core::mem::take(&mut self.resuming).into_keys().collect();
+        for request in &lost {
+            cx.disarm(self.slot, Timer::Resume(*request));
+        }
+        lost
     }
 
     /// Takes up a request whose stream broke (2025-11-25, Transports, Resumability).
@@ -218,11 +243,13 @@ impl Http {
         if status.is_redirection() {
             return self.redirected(fetch, status, headers, cx);
         }
-        let in_session = self.session.is_some();
         let Some(exchange) = self.exchanges.get_mut(&fetch) else { return Vec::new() };
-        exchange.sent = None;
-        // 2025-03-26, Transports, Session Management: 404 to a request with a session id means a new session.
-        let ended = status == StatusCode::NOT_FOUND && in_session && exchange.purpose != Purpose::Farewell;
+        let sent = exchange.sent.take();
+        // 2025-11-25, Transports, Session Management: 404 to a request with a session id means a new session. (Some
+        // answer so to a GET because they have no such stream.)
+        let ended = status == StatusCode::NOT_FOUND
+            && exchange.session.is_some()
+            && (exchange.purpose != Purpose::Listen || self.listened);
         match exchange.purpose {
             Purpose::Request { request, .. } if status.is_success() && media(headers) == "text/html" => {
                 self.drop_exchange(fetch, cx);
@@ -230,11 +257,20 @@ impl Http {
             }
             Purpose::Request { opens_session: true, .. } if status.is_success() => {
                 self.session = headers.get(header::SESSION_ID).cloned();
+                self.sessions = self.sessions.saturating_add(1);
             }
-            Purpose::Listen if status.is_success() => self.listen_backoff.connected(cx.now.instant),
+            Purpose::Listen if status.is_success() => {
+                self.listened = true;
+                self.listen_backoff.connected(cx.now.instant);
+            }
             Purpose::Request { .. } | Purpose::Note | Purpose::Listen if ended => {
+                let is_new = exchange.session == Some(self.sessions) && self.session.is_some();
+                let refused = match exchange.purpose {
+                    Purpose::Request { request, .. } => Some((request, body_of_post(sent))),
+                    _ => None,
+                };
                 self.drop_exchange(fetch, cx);
-                return Vec::from([Heard::SessionEnded]);
+                return Vec::from([Heard::SessionEnded { refused, is_new }]);
             }
             Purpose::Listen => {
                 tracing::debug!(status = status.as_u16(), "server has no stream for notifications");
@@ -351,6 +387,9 @@ impl Http {
             (Purpose::Note, _) => Vec::new(),
             (Purpose::Listen, _) => self.listen_later(cx),
             (Purpose::Request { request, .. }, error) => match exchange.reading {
+                Reading::Events(_) if exchange.session != self.session_number() => {
+                    Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, SESSION_LOST)])
+                }
                 Reading::Events(_) => self.resume_later(request, exchange.resume, error, cx),
                 Reading::Json(body) if error.is_none() => {
                     let mut heard = Vec::new();
@@ -419,13 +458,19 @@ impl Http {
     ) -> FetchId {
         self.bound_answered(cx);
         let headers = self.request_headers(&method, resume.last_event.as_deref());
+        let session = self.session_number();
         let is_kept = body.len() <= limits::MAX_KEPT_REQUEST;
         let sent = is_kept.then(|| Sent { method: method.clone(), body: body.clone(), timeout });
         // Event streams may be as long as they like: each event is bounded when it is read.
         let request = Fetch { method, url: self.url.clone(), headers, body, timeout, max_body: usize::MAX };
         let fetch = cx.fetch(self.slot, request);
-        self.exchanges.insert(fetch, Exchange { purpose, reading: Reading::Head, resume, sent, redirected: false });
+        self.exchanges
+            .insert(fetch, Exchange { purpose, reading: Reading::Head, resume, sent, redirected: false, session });
         fetch
+    }
+
+    fn session_number(&self) -> Option<u32> {
+        self.session.as_ref().map(|_| self.sessions)
     }
 
     fn request_headers(&self, method: &Method, last_event: Option<&str>) -> HeaderMap {
@@ -518,6 +563,12 @@ fn place_text(mut url: Url) -> String {
     people(url.as_str(), limits::MAX_QUOTE)
 }
 
+/// What may be sent again: a POST that was turned away; to resume a stream is nothing new.
+fn body_of_post(sent: Option<Sent>) -> Option<Bytes> {
+    sent.filter(|sent| sent.method == Method::POST).map(|sent| sent.body)
+}
+
+pub(super) const SESSION_LOST: &str = "its session ended before its answer came";
 const NOT_MCP: &str = "it answered with a web page (text/html), not MCP: is the `url` of its entry right?";
 
 /// The messages of one JSON text. Once the request has its answer, the exchange awaits nothing more.

@@ -37,6 +37,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ use crate::backoff::Backoff;
 use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
+use crate::mcp::code;
 use crate::time::Instant;
 
 /// What a server waits for.
@@ -184,6 +186,8 @@ pub(super) struct About {
 struct Call {
     /// The caller's own progress token, if it wants to hear.
     progress: Option<Progress>,
+    /// The whole request, once the server refused it since it did not know the session; empty: it was sent again.
+    refused: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -481,12 +485,29 @@ impl Server {
         self.initialize(cx);
     }
 
+    /// Begins a new session with a server that ended the last one. Its calls that are under way stay so.
+    fn renew_session(&mut self, cx: &mut Cx) {
+        assert_eq!(self.state, State::Ready, "only a session that was begun is begun anew");
+        self.forget_run(cx);
+        let lost = match &mut self.link {
+            Some(Link::Http(http)) => http.forget_session(cx),
+            Some(Link::Stdio(_)) | None => Vec::new(),
+        };
+        for request in lost {
+            self.unanswered(request, code::SERVER_UNAVAILABLE, http::SESSION_LOST, cx);
+        }
+        cx.arm(self.slot, Timer::Start, Duration::from_secs(self.config.start_timeout_secs));
+        self.enter(State::Probing, None, cx);
+        self.initialize(cx);
+    }
+
     fn move_to_ready(&mut self, cx: &mut Cx) {
         assert_eq!(self.state, State::Probing, "only a server that was asked is ready");
         self.enter(State::Ready, None, cx);
         cx.disarm(self.slot, Timer::Start);
         self.backoff.connected(cx.now.instant);
         tracing::info!(server = self.name.as_str(), tools = self.about.tools.count(), "server ready");
+        self.ask_refused(cx);
         for held in core::mem::take(&mut self.held) {
             self.send_call(held, cx);
         }

@@ -225,26 +225,135 @@ fn stream_without_ids_that_breaks_is_a_lost_call_and_never_sent_again() {
     assert_eq!(rig.server_status("web").state, State::Ready, "one broken answer is not the server's end");
 }
 
+/// The handshake of a session that is begun anew.
+fn new_session(rig: &mut Rig, id: &str) {
+    handshake(rig, &[("content-type", "application/json"), ("mcp-session-id", id)]);
+}
+
 #[test]
-fn ended_session_is_begun_anew_and_the_call_is_not_sent_twice() {
+fn ended_session_is_begun_anew_and_what_was_refused_is_asked_there() {
+    let mut rig = ready();
+    rig.call(1, "web", r#"{"n":1}"#);
+    rig.call(2, "web", r#"{"n":2}"#);
+    let (first, asked) = rig.fetched(&Method::POST);
+    let (second, _) = rig.fetched(&Method::POST);
+    rig.head(first, 404, JSON);
+    rig.call(3, "web", r#"{"n":3}"#);
+    new_session(&mut rig, "s2");
+    assert_eq!(rig.server_status("web").state, State::Ready);
+    let (again, request) = rig.fetched(&Method::POST);
+    assert_eq!((&request.body, &request.headers["mcp-session-id"]), (&asked.body, &"s2".parse().unwrap()));
+    assert_eq!(body(&rig.fetched(&Method::POST).1)["params"], json!({"n": 3}), "what came meanwhile was held");
+    rig.reply_to(again, JSON, &result(&request, &json!("one")));
+    assert_eq!(rig.answers(), [(1, None, "\"one\"".to_string())]);
+    // The other one was on its way when the session ended, and is refused only now.
+    rig.head(second, 404, JSON);
+    let (again, request) = rig.fetched(&Method::POST);
+    assert_eq!(
+        (&body(&request)["params"], &request.headers["mcp-session-id"]),
+        (&json!({"n": 2}), &"s2".parse().unwrap())
+    );
+    rig.reply_to(again, JSON, &result(&request, &json!("two")));
+    assert_eq!(rig.answers(), [(2, None, "\"two\"".to_string())]);
+}
+
+#[test]
+fn call_is_asked_in_one_other_session_and_in_no_third() {
     let mut rig = ready();
     rig.call(1, "web", "{}");
-    rig.call(2, "web", "{}");
     let (fetch, _) = rig.fetched(&Method::POST);
-    rig.fetched(&Method::POST);
     rig.head(fetch, 404, JSON);
-    assert!(
-        rig.answers()
-            .iter()
-            .all(|(_, code, body)| *code == Some(code::SERVER_UNAVAILABLE) && body.contains("call again"))
-    );
-    rig.advance(limits::RESTART_FIRST);
-    handshake(&mut rig, &[("content-type", "application/json"), ("mcp-session-id", "s2")]);
+    new_session(&mut rig, "s2");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 404, JSON);
+    let (_, code, text) = rig.answers().remove(0);
+    assert!(code == Some(code::SERVER_UNAVAILABLE) && text.contains("call again"), "{text}");
+    new_session(&mut rig, "s3");
+    rig.actions.retain(|action| !matches!(action, Action::Fetch { request, .. } if request.method == Method::GET));
+    assert!(rig.is_quiet());
+}
+
+#[test]
+fn call_whose_answer_began_is_not_asked_again_when_the_session_ends() {
+    let mut rig = ready();
+    rig.call(1, "web", r#"{"n":1}"#);
+    rig.call(2, "web", r#"{"n":2}"#);
+    let (first, asked) = rig.fetched(&Method::POST);
+    let (second, _) = rig.fetched(&Method::POST);
+    rig.head(first, 200, SSE);
+    rig.head(second, 404, JSON);
+    new_session(&mut rig, "s2");
+    assert_eq!(body(&rig.fetched(&Method::POST).1)["params"], json!({"n": 2}));
+    rig.chunk(first, &format!("data: {}\n\n", result(&asked, &json!("one"))));
+    assert_eq!(rig.answers(), [(1, None, "\"one\"".to_string())], "its answer comes all the same");
+}
+
+#[test]
+fn stream_that_was_to_be_resumed_is_lost_with_its_session() {
+    for breaks_first in [true, false] {
+        let mut rig = ready();
+        rig.call(1, "web", r#"{"n":1}"#);
+        rig.call(2, "web", r#"{"n":2}"#);
+        let (first, _) = rig.fetched(&Method::POST);
+        let (second, _) = rig.fetched(&Method::POST);
+        rig.head(first, 200, SSE);
+        rig.chunk(first, "id: e7\ndata:\n\n");
+        if breaks_first {
+            rig.fetch(first, FetchEvent::End);
+        }
+        rig.head(second, 404, JSON);
+        if !breaks_first {
+            rig.fetch(first, FetchEvent::End);
+        }
+        let (stream, code, _) = rig.answers().remove(0);
+        assert_eq!((stream, code), (1, Some(code::SERVER_UNAVAILABLE)), "it may have run: never sent again");
+        new_session(&mut rig, "s2");
+        assert_eq!(body(&rig.fetched(&Method::POST).1)["params"], json!({"n": 2}));
+        rig.actions.clear();
+        rig.advance(Duration::from_secs(10));
+        assert!(rig.is_quiet());
+    }
+}
+
+#[test]
+fn resumption_that_is_refused_with_its_session_is_no_call_to_send_again() {
+    let mut rig = ready();
+    rig.call(1, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, SSE);
+    rig.chunk(fetch, "id: e7\ndata:\n\n");
+    rig.fetch(fetch, FetchEvent::End);
+    rig.advance(Duration::from_secs(1));
+    let (fetch, _) = rig.fetched(&Method::GET);
+    rig.head(fetch, 404, JSON);
+    assert_eq!(rig.answers().remove(0).1, Some(code::SERVER_UNAVAILABLE));
+}
+
+#[test]
+fn server_whose_sessions_end_at_once_counts_as_failing() {
+    let mut rig = ready();
+    for stream in 1..=limits::MAX_QUICK_FAILURES {
+        rig.call(stream, "web", "{}");
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.head(fetch, 404, JSON);
+        new_session(&mut rig, "s");
+        rig.actions.clear();
+    }
+    rig.call(100, "web", "{}");
+    let (fetch, _) = rig.fetched(&Method::POST);
+    rig.head(fetch, 404, JSON);
+    assert!(rig.is_quiet());
+    assert_eq!(rig.server_status("web").state, State::Failed);
+}
+
+#[test]
+fn server_without_a_stream_for_notifications_may_answer_404() {
+    let mut rig = started();
+    new_session(&mut rig, "s1");
+    let (listen, _) = rig.fetched(&Method::GET);
+    rig.head(listen, 404, &[]);
+    assert!(rig.is_quiet());
     assert_eq!(rig.server_status("web").state, State::Ready);
-    rig.call(3, "web", "{\"n\":3}");
-    let (_, request) = rig.fetched(&Method::POST);
-    assert_eq!(request.headers["mcp-session-id"], "s2");
-    assert_eq!(body(&request)["params"], json!({"n": 3}));
 }
 
 #[test]
