@@ -8,7 +8,9 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tokio::{TokioAdapter, client_async_with_config};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
-use http::header::{CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use tokio::time::{Sleep, sleep_until, timeout};
 use tungstenite::Error as WsError;
@@ -252,7 +254,10 @@ fn dial_error(error: WsError) -> DialError {
 
 fn status_error(response: &Response<Option<Vec<u8>>>) -> DialError {
     let body = response.body().as_deref().unwrap_or_default();
-    let text = String::from_utf8_lossy(body.get(..MAX_ERROR_TEXT).unwrap_or(body)).into_owned();
+    // The body is known only as far as it came along with the head; the challenge says as much as a relay's body.
+    let challenge = response.headers().get(WWW_AUTHENTICATE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let words = if body.is_empty() { challenge } else { body };
+    let text = String::from_utf8_lossy(words.get(..MAX_ERROR_TEXT).unwrap_or(words)).into_owned();
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     DialError::Status {
         status: response.status().as_u16(),
@@ -481,6 +486,10 @@ mod tests {
         let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
         let (retry_after, message) = (Some(Duration::from_secs(7)), "later.".into());
         assert_eq!(error, DialError::Status { status: 503, retry_after, message });
+        let url =
+            refusing("HTTP/1.1 403 No\r\nWWW-Authenticate: Bearer error=\"x\"\r\nContent-Length: 9\r\n\r\n").await;
+        let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
+        assert!(matches!(error, DialError::Status { message, .. } if message == "Bearer error=\"x\""));
         assert!(matches!(
             dial(&Connector::new(), "ws://127.0.0.1:1/ws", HeaderMap::new()).await,
             Err(DialError::Connect(_))
