@@ -155,6 +155,14 @@ fn check_names_every_problem_and_strict_takes_warnings_as_errors() {
         "{}",
         strict.stdout
     );
+    let broken = home.run(&["config", "check", "--json", "--config", r#"{"mode":"relay"}"#]);
+    assert!(broken.code == Some(2) && broken.stdout.contains(r#""mode": "relay""#), "{broken:?}");
+}
+
+#[test]
+fn logout_says_that_nobody_was_signed_in() {
+    let ran = Home::new().run(&["logout", "http://127.0.0.1:9"]);
+    assert!(ran.code == Some(0) && ran.stdout.contains("was not signed in to http://127.0.0.1:9"), "{ran:?}");
 }
 
 #[test]

@@ -22,12 +22,12 @@ pub(crate) fn run(command: &ConfigCommand, global: &Global) -> Result<(), Failur
 fn check(strict: bool, global: &Global) -> Result<(), Failure> {
     let source = Source::new(global);
     let text = source.read()?;
-    let (mode, problems) = match config_source::parse(global, &text) {
-        Ok(config::Parsed { config: Config::Relay(_), warnings }) => (Some("relay"), warnings),
-        Ok(config::Parsed { config: Config::Agent(_), warnings }) => (Some("agent"), warnings),
-        Err(problems) => (None, problems),
+    let mode = config::named_mode(&text);
+    let (parses, problems) = match config_source::parse(global, &text) {
+        Ok(parsed) => (true, parsed.warnings),
+        Err(problems) => (false, problems),
     };
-    let usable = mode.is_some() && (!strict || problems.is_empty());
+    let usable = parses && (!strict || problems.is_empty());
     if global.json {
         output::json(&json!({ "ok": usable, "source": source.name(), "mode": mode, "problems": problems }))?;
     } else {

@@ -34,8 +34,9 @@ pub(crate) fn login(args: &LoginArgs, global: &Global) -> Result<(), Failure> {
 /// Forgets the tokens, and revokes them.
 pub(crate) fn logout(which: &RelayArg, global: &Global) -> Result<(), Failure> {
     let options = options(which, global)?;
-    host::run(async { signin::logout(&options).await.map_err(|failure| failed(&failure)) })?;
-    output::line(format!("signed out of {}", options.relay))
+    let was_signed_in = host::run(async { signin::logout(&options).await.map_err(|failure| failed(&failure)) })?;
+    let what = if was_signed_in { "signed out of" } else { "was not signed in to" };
+    output::line(format!("{what} {}", options.relay))
 }
 
 /// Says whose device this machine is.

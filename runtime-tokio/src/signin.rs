@@ -43,12 +43,16 @@ pub async fn login(options: &Options) -> Result<(), Failure> {
     run(options, Event::Start { person: options.person }).await.map(drop)
 }
 
-/// Forgets the tokens and revokes them at the relay.
+/// Forgets the tokens and revokes them at the relay. Tells whether there were any.
 ///
 /// # Errors
 /// Why they are not revoked.
-pub async fn logout(options: &Options) -> Result<(), Failure> {
-    run(options, Event::Logout).await.map(drop)
+pub async fn logout(options: &Options) -> Result<bool, Failure> {
+    // A file that cannot be read is the sign-out's to explain.
+    let kept = TokenFile::new(&options.config_dir, &options.relay).load();
+    let was_signed_in = kept.map_or(true, |kept| kept.is_some_and(|tokens| !tokens.is_empty()));
+    run(options, Event::Logout).await?;
+    Ok(was_signed_in)
 }
 
 /// Asks the relay what the sign-in is, or what `minted` is, a token that stands in no file.

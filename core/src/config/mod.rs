@@ -89,6 +89,15 @@ pub fn parse_with(text: &str, options: Options) -> Result<Parsed, Vec<Problem>> 
     report.finish(config)
 }
 
+/// The mode that a configuration names, whatever else is wrong with it.
+#[must_use]
+pub fn named_mode(text: &str) -> Option<&'static str> {
+    let ignored = &mut Report::default();
+    let json = document(text, ignored)?;
+    let top = Node::root(&json).object(ignored)?.get("mode")?.value.as_str()?;
+    ["relay", "agent"].into_iter().find(|mode| *mode == top)
+}
+
 /// A relay's address as people write it (a bare host, or a `ws`, `wss`, `http` or `https` URL) as
 /// `https://host[:port]` or `http://…`.
 ///
