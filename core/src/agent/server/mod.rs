@@ -49,7 +49,7 @@ use self::http::Http;
 use self::link::Link;
 use self::stdio::Stdio;
 pub(super) use self::text::people;
-use self::text::{exit_text, spawn_remedy};
+use self::text::{exit_text, last_words, spawn_remedy};
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
@@ -383,6 +383,9 @@ impl Server {
 
     /// The process ended.
     pub(super) fn exited(&mut self, child: ChildId, code: Option<i32>, signal: Option<i32>, stderr: &str, cx: &mut Cx) {
+        if self.dying.contains(&child) {
+            self.add_last_words(stderr, cx);
+        }
         if self.buried(child) {
             return;
         }
@@ -570,6 +573,16 @@ impl Server {
         match self.session {
             Some(number) => format!("{}.session-{number}", self.name),
             None => self.name.clone(),
+        }
+    }
+
+    /// It had to be killed, since it hung for one: what it said last is part of why.
+    fn add_last_words(&mut self, stderr: &str, cx: &mut Cx) {
+        if let (State::Restarting | State::Failed, Some(reason), Some(words)) =
+            (self.state, &self.reason, last_words(stderr))
+        {
+            self.reason = Some(people(&format!("{reason}: {words}"), limits::MAX_REASON));
+            cx.report(Report::Changed(self.slot));
         }
     }
 

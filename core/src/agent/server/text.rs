@@ -37,7 +37,14 @@ pub(super) fn exit_text(code: Option<i32>, signal: Option<i32>, stderr: &str) ->
         (None, Some(signal)) => format!("it was ended by signal {signal}"),
         (None, None) => "it ended".to_string(),
     };
-    // The last lines say why; the cap must not cut them off.
+    match last_words(stderr) {
+        Some(words) => format!("{how}: {words}"),
+        None => format!("{how}, and wrote nothing to its stderr"),
+    }
+}
+
+/// The last lines of a stderr, which say why; the cap of a reason must not cut them off.
+pub(super) fn last_words(stderr: &str) -> Option<String> {
     let mut last: Vec<&str> = Vec::new();
     let mut length = 0;
     for line in stderr.lines().rev().map(str::trim).filter(|line| !line.is_empty()) {
@@ -47,11 +54,7 @@ pub(super) fn exit_text(code: Option<i32>, signal: Option<i32>, stderr: &str) ->
         }
         last.insert(0, line);
     }
-    if last.is_empty() {
-        format!("{how}, and wrote nothing to its stderr")
-    } else {
-        format!("{how}: {}", last.join(" / "))
-    }
+    (!last.is_empty()).then(|| last.join(" / "))
 }
 
 /// Why a process could not be started, and what mends it.

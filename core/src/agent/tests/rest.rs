@@ -183,6 +183,17 @@ fn crash_loop_is_told_with_its_cause() {
 }
 
 #[test]
+fn server_that_hung_is_told_of_with_its_last_words() {
+    let mut rig = started(Life::default());
+    let child = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child, pid: 1 });
+    rig.advance(Duration::from_secs(60));
+    rig.event(Event::Exited { child, code: None, signal: Some(9), stderr: "waiting for the database\n".to_string() });
+    let reason = rig.server_status("a").reason.unwrap();
+    assert!(reason.contains("not ready within 60 s") && reason.contains("waiting for the database"), "{reason}");
+}
+
+#[test]
 fn silent_call_ends_at_its_idle_limit_and_progress_renews_it() {
     let mut rig = started(Life { call_idle_secs: Some(10), ..Life::default() });
     let child = rig.bring_up("a", &["tool"]);
