@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub mod browser;
+#[cfg(target_os = "linux")]
+pub mod scripted;
 
 /// The password of every user of the tests' relays, and its argon2 hash (with small parameters: tests are many).
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -84,6 +86,11 @@ impl Process {
     pub fn start_with(home: &Path, config: &Value, args: &[&str], adjust: impl FnOnce(&mut Command)) -> Self {
         let mut command = command(home, config, args);
         adjust(&mut command);
+        Self::of(command)
+    }
+
+    /// What that command starts.
+    pub fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stderr, into) = (child.stderr.take().expect("it is piped"), Arc::clone(&lines));
