@@ -102,6 +102,17 @@ pub(crate) enum Command {
     Whoami(RelayArg),
     /// Show what this machine's agent is doing: the tunnel, each server, its tools
     Status,
+    /// List the calls that wait for your approval, or let one pass
+    #[command(after_help = APPROVE_HELP)]
+    Approve(ApproveArgs),
+    /// Refuse a call that waits for your approval
+    Deny {
+        /// The call's number, as `approve list` shows it
+        id: u64,
+    },
+    /// Show what this machine's tools were when they were first seen, and what changed since
+    #[command(subcommand)]
+    Pins(PinsCommand),
     /// Check or trust a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -178,6 +189,39 @@ pub(crate) struct LoginArgs {
 pub(crate) struct RelayArg {
     /// The relay's host name or URL; without it, the configuration's
     pub(crate) relay: Option<String>,
+}
+
+/// Which call may pass.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The call's number; or list
+    #[arg(default_value = "list", value_name = "list|ID")]
+    pub(crate) call: String,
+    /// Let every later call of this client to this tool pass as well, until the agent ends
+    #[arg(long)]
+    pub(crate) always: bool,
+    /// Show what each waiting call is called with
+    #[arg(long)]
+    pub(crate) arguments: bool,
+}
+
+/// What to do about tools that changed.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinsCommand {
+    /// Show what is pinned, and which tools are something else now
+    List,
+    /// Show both definitions of each tool that changed
+    Diff,
+    /// Take changed tools for what they are now
+    Approve {
+        /// Of this server
+        server: Option<String>,
+        /// This tool alone
+        tool: Option<String>,
+        /// Of all servers
+        #[arg(long, conflicts_with = "server")]
+        all: bool,
+    },
 }
 
 /// What to do with a configuration.
@@ -334,6 +378,16 @@ Examples:
   mcp-local-tunnel token create ada --role agent --expires 30d --label nas > token.txt
 
 The token is printed once and kept nowhere. It opens tools on the user's machines: treat it like a key to them.";
+
+const APPROVE_HELP: &str = "\
+Examples:
+  mcp-local-tunnel approve                    what waits: who calls what
+  mcp-local-tunnel approve list --arguments   and with what
+  mcp-local-tunnel approve 17                 let that call pass
+  mcp-local-tunnel approve 17 --always        and every later one of its client to its tool, until the agent ends
+  mcp-local-tunnel deny 17
+
+Calls wait where the configuration's policy says \"approve\"; what nobody approves in time is denied.";
 
 const CHECK_HELP: &str = "\
 Examples:

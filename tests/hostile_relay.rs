@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::scripted::*;
 use support::{Scratch, eventually, runs};
 use tungstenite::protocol::Role;
@@ -71,6 +71,69 @@ fn flood_of_everything_leaves_a_small_agent_with_its_servers() {
     assert!(log.len() < 256 * 1024, "{} bytes of log", log.len());
     assert!(!agent.home.path().join("ran").exists());
     relay.learned_nothing(&agent);
+}
+
+#[test]
+fn what_policy_denies_is_run_in_no_dialect() {
+    let relay = Evil::start();
+    let policy = json!({"allow": ["echo"], "deny": ["*danger*"]});
+    let agent = relay.agent_under("policy", &policy);
+    let heard = || std::fs::read_to_string(agent.home.path().join("heard")).unwrap_or_default();
+    let tunnel = relay.tunnel();
+    tunnel.catalog_with("echo");
+    for (number, (method, params)) in (1..).zip([
+        ("tools/call", r#"{"name":"add","arguments":{"a":1,"b":2}}"#),
+        ("tools/call", r#"{"name":"echo","name":"add","arguments":{}}"#),
+        ("tools/call", r#"{"name":"echo","Name":"add","arguments":{}}"#),
+        ("tools/call", r#"{"n\u0061me":"add","arguments":{}}"#),
+        ("tools/call", r#"{"name":"\u0061dd","arguments":{}}"#),
+        ("tools/call", r#"{"name":["add"]}"#),
+        ("tools/call", r#"{"arguments":{"name":"echo"}}"#),
+        ("tools/call", r#"{"name":"echo\u0000"}"#),
+        ("Tools/Call", r#"{"name":"add"}"#),
+        ("tools/list", "{}"),
+        ("danger/run", "{}"),
+        ("vendor/run", "{}"),
+    ]) {
+        tunnel.call(number, "local", method, params.as_bytes());
+        let answer = tunnel.answer_to(number);
+        assert!(answer.contains(r#""code":-3"#), "{method} {params}: {answer}");
+    }
+    tunnel.call(100, "local", "tools/call", br#"{"name":"echo","arguments":{"text":"fine"}}"#);
+    assert!(tunnel.answer_to(100).contains("fine"));
+    drop(tunnel);
+
+    let (head, mut socket) = relay.dial_after(&agent);
+    socket.write_all(switching(&head).replace("Mcp-Tunnel: 2\r\n", "").as_bytes()).expect("the agent reads");
+    let mut old = WebSocket::from_raw_socket(socket, Role::Server, None);
+    let mut said = |message: &Value| {
+        old.send(Message::text(message.to_string())).expect("the agent reads");
+        loop {
+            let text = old.read().expect("the agent answers").into_text().expect("text").to_string();
+            if text.contains(&format!(r#""id":{}"#, message["id"])) {
+                return text;
+            }
+            assert!(!text.contains("local__add"), "not listed: {text}");
+        }
+    };
+    for (id, method, params) in [
+        ("a", "local__add", json!({"a": 1, "b": 2})),
+        ("b", "add", json!({})),
+        ("c", "local__echo\",\"name\":\"add", json!({})),
+        ("d", "tools/call", json!({"name": "add"})),
+    ] {
+        let answer = said(&json!({"type": "request", "id": id, "method": method, "params": params}));
+        assert!(answer.contains(r#""type":"error""#), "{answer}");
+    }
+    let fine = json!({"type": "request", "id": "z", "method": "local__echo", "params": {"text": "old and fine"}});
+    assert!(said(&fine).contains("old and fine"));
+    let heard = heard();
+    assert!(heard.contains("old and fine") && heard.contains("tools/list"), "the tap works: {heard}");
+    for line in heard.lines().filter(|line| line.contains("tools/call")) {
+        assert!(line.contains(r#""name":"echo""#) && !line.contains("add"), "{line}");
+    }
+    assert!(!heard.contains("vendor") && !heard.contains("danger") && !heard.contains("Tools/Call"), "{heard}");
+    assert_eq!(heard.matches("tools/list").count(), 1, "the agent's own");
 }
 
 #[test]

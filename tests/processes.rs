@@ -3,10 +3,11 @@
 mod support;
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Client, Relay, Reply, descendants, eventually, program, runs};
+use support::{Client, Relay, Reply, Scratch, descendants, eventually, program, runs};
 
 fn demo_server() -> Value {
     json!({"command": [program(), "demo-server"]})
@@ -163,4 +164,83 @@ fn slow_client_costs_the_relay_a_window() {
         stream.read_exact(&mut head).expect("it was waiting");
         assert_eq!(&head, b"HTTP/1.1 200 OK");
     }
+}
+
+#[test]
+fn one_changed_byte_of_a_description_is_caught_and_approved_by_a_person() {
+    let relay = Relay::start("pins");
+    for (mode, held) in [("warn", false), ("block", true)] {
+        let scratch = Scratch::new(&format!("pins-{mode}"));
+        let script = scratch.path().join("edit");
+        std::fs::write(&script, "").expect("it can be written");
+        let edited = format!("{} demo-server | sed -u -f '{}'", program().display(), script.display());
+        let servers = json!({"demo": {"command": ["sh", "-c", edited]}});
+        let agent = relay.agent_with(mode, &servers, &json!({"pins": mode, "audit": true}));
+        let mut client = Client::connect(&relay);
+        client.until_listed("demo__echo");
+        std::fs::write(&script, "s/Adds two/adds two/").expect("written");
+        assert!(agent.command(&["restart", "demo", "--json"])["servers"].is_array());
+        let status = eventually("the change is named", Duration::from_secs(20), || {
+            let status = agent.status();
+            if status["changedTools"].is_array() { Ok(status) } else { Err(status.to_string()) }
+        });
+        let tools: Vec<_> = status["changedTools"].as_array().into_iter().flatten().map(|it| &it["tool"]).collect();
+        assert!(tools.contains(&&json!("add")), "{status}");
+        eventually("the list is as it should be", Duration::from_secs(20), || {
+            let tools = client.tools();
+            if tools.contains(&"demo__countdown".to_owned()) && tools.contains(&"demo__add".to_owned()) != held {
+                Ok(())
+            } else {
+                Err(format!("{tools:?}"))
+            }
+        });
+        agent.process.line("tool is not what was pinned");
+        let call = client.call("demo__add", &json!({"a": 1, "b": 2}));
+        assert_eq!(call.get("result").is_none_or(|result| result["isError"] == true), held, "{call}");
+        let diff = agent.command(&["pins", "diff", "--json"]);
+        assert!(diff["changed"].to_string().contains("adds two"), "{diff}");
+        agent.command(&["pins", "approve", "demo", "--json"]);
+        client.until_listed("demo__add");
+        assert!(client.call("demo__add", &json!({"a": 1, "b": 2})).get("result").is_some());
+        assert!(agent.status().get("changedTools").is_none());
+        let audit = agent.home.path().join(".config/mcp-local-tunnel/logs/audit.log");
+        let lines = eventually("the audit is written", Duration::from_secs(5), || {
+            let text = std::fs::read_to_string(&audit).unwrap_or_default();
+            if text.contains(r#""tool":"add","decision":"allowed""#) { Ok(text) } else { Err(text) }
+        });
+        assert!(!lines.contains(r#""a":1"#), "{lines}");
+        let mode = std::fs::metadata(&audit).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let pins = std::fs::read_dir(agent.home.path().join(".config/mcp-local-tunnel/pins")).expect("it is there");
+        let modes: Vec<_> =
+            pins.map(|file| file.expect("a file").metadata().expect("has").permissions().mode()).collect();
+        assert!(modes.len() == 1 && modes.iter().all(|mode| mode & 0o777 == 0o600), "{modes:?}");
+    }
+}
+
+#[test]
+fn call_waits_until_it_is_approved_on_the_command_line() {
+    let relay = Relay::start("approve");
+    let demo = json!({"command": [program(), "demo-server"], "policy": {"approve": "always"}});
+    let agent = relay.agent("laptop", &json!({"demo": demo}));
+    let mut client = Client::connect(&relay);
+    client.until_listed("demo__echo");
+    let call = |id, text| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "demo__echo", "arguments": {"text": text}}});
+    let (mut first, mut second) = (client.send(&call(98, "yes")), client.send(&call(99, "no")));
+    let waiting = eventually("both wait", Duration::from_secs(20), || {
+        let waiting = agent.command(&["approve", "--arguments", "--json"])["waiting"].clone();
+        if waiting.as_array().is_some_and(|calls| calls.len() == 2) { Ok(waiting) } else { Err(waiting.to_string()) }
+    });
+    let id = |text: &str| {
+        let calls = waiting.as_array().into_iter().flatten();
+        let call = calls.clone().find(|call| call["params"].as_str().is_some_and(|params| params.contains(text)));
+        call.and_then(|call| call["id"].as_u64()).unwrap_or_else(|| panic!("{waiting}")).to_string()
+    };
+    assert!(waiting[0]["client"].as_str().is_some_and(|client| client.contains("test")), "{waiting}");
+    agent.command(&["approve", &id("yes"), "--json"]);
+    agent.command(&["deny", &id("no"), "--json"]);
+    let answer = Reply::read(&mut first).expect("answered").messages().pop().expect("with a message");
+    assert!(answer["result"].to_string().contains("yes"), "{answer}");
+    let answer = Reply::read(&mut second).expect("answered").messages().pop().expect("with a message");
+    assert!(answer.to_string().contains("refused on the device"), "{answer}");
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tunnel_core::agent::machine::Event as AgentEvent;
+use tunnel_core::agent::machine::{ControlCommand, Event as AgentEvent};
+use tunnel_core::config::policy::{AgentPolicy, Approve, AuditFile, CallLimits, Pattern, PinMode, Policy};
 use tunnel_core::config::{Isolation, Life, Naming};
 use tunnel_core::limits;
 use tunnel_core::oauth::Role;
@@ -668,6 +669,86 @@ fn ended_session_stays_ended_after_a_restart() {
         world.kill_relay();
         world.start_relay();
     }
+}
+
+// Policy and pins.
+
+/// A world with a laptop under this policy, and a client with a session.
+fn under(seed: u64, policy: AgentPolicy, script: Script) -> (World, AgentKey, Client) {
+    let mut world = World::new(seed);
+    let token = world.mint("ada", Role::Agent);
+    let laptop = world.agent_under(policy, &token, [("tools", script)]);
+    world.settle();
+    let client = signed_in(&mut world, "ada");
+    (world, laptop, client)
+}
+
+#[test]
+fn what_the_device_hides_no_client_sees_or_calls() {
+    let device = Policy {
+        deny: vec![Pattern::of_device("tools/di*").expect("a pattern")],
+        calls: CallLimits { per_minute: Some(3), concurrency: None },
+        ..Policy::default()
+    };
+    let policy = AgentPolicy { device, audit: Some(AuditFile::Default), ..AgentPolicy::default() };
+    let (mut world, laptop, mut client) = under(60, policy, Script::default());
+    let tools = client.tools(&mut world);
+    assert!(tools.contains(&"tools__echo".to_owned()) && !tools.contains(&"tools__die".to_owned()), "{tools:?}");
+    let answer = client.call_now(&mut world, "tools__die", &json!({}));
+    assert!(answer.get("result").is_none() || answer["result"]["isError"] == true, "{answer}");
+    for _ in 0..3 {
+        assert!(client.call_now(&mut world, "tools__echo", &json!({"n": 1})).get("result").is_some());
+    }
+    let answer = client.call_now(&mut world, "tools__echo", &json!({"n": 1}));
+    assert!(error_of(&answer).contains("3 calls a minute"), "{answer}");
+    let agent = world.look(laptop);
+    assert_eq!((agent.scripts["tools"].calls("die"), agent.scripts["tools"].calls("echo")), (0, 3));
+    let audit = agent.audit.concat();
+    assert!(audit.matches(r#""decision":"allowed""#).count() == 3 && audit.contains("limited"), "{audit}");
+    assert!(!audit.contains(r#""n""#), "{audit}");
+}
+
+#[test]
+fn call_waits_for_the_person_at_the_device() {
+    let device = Policy { approve: Approve::First, ..Policy::default() };
+    let (mut world, laptop, mut client) =
+        under(61, AgentPolicy { device, ..AgentPolicy::default() }, Script::default());
+    let exchange = client.call(&mut world, "tools__echo", &json!({"n": 1}));
+    world.run(30 * SECOND);
+    assert!(world.exchange(exchange).outcome.is_none());
+    assert_eq!(world.look(laptop).scripts["tools"].calls("echo"), 0);
+    let waiting = world.control(laptop, ControlCommand::Approvals { params: false });
+    let id = waiting["waiting"][0]["id"].as_u64().unwrap_or_else(|| panic!("it waits: {waiting}"));
+    world.control(laptop, ControlCommand::Approve { id, always: false });
+    let answer = world.finish(exchange).answer().expect("an answer");
+    assert_eq!(answer["result"]["structuredContent"], json!({"n": 1}), "{answer}");
+    let answer = client.call_now(&mut world, "tools__echo", &json!({"n": 2}));
+    assert!(answer.get("result").is_some(), "asked about once");
+    let answer = client.call_now(&mut world, "tools__wait", &json!({"ms": 1}));
+    assert!(error_of(&answer).contains("nobody gave it within 120 s"), "{answer}");
+}
+
+#[test]
+fn tool_that_changes_is_held_back_until_a_person_agrees() {
+    let tool =
+        |description: &str| json!({"name": "read", "description": description, "inputSchema": {"type": "object"}});
+    let script = Script { raw_tools: vec![tool("Reads a file.")], ..Script::default() };
+    let policy = AgentPolicy { pins: PinMode::Block, ..AgentPolicy::default() };
+    let (mut world, laptop, mut client) = under(62, policy, script);
+    assert!(client.tools(&mut world).contains(&"tools__read".to_owned()));
+    world.look(laptop).scripts.get_mut("tools").expect("it runs").raw_tools = vec![tool("Reads a file!")];
+    world.server_says(laptop, "tools", &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+    world.settle();
+    let tools = client.tools(&mut world);
+    assert!(!tools.contains(&"tools__read".to_owned()) && tools.contains(&"tools__echo".to_owned()), "{tools:?}");
+    client.call_now(&mut world, "tools__read", &json!({}));
+    assert_eq!(world.look(laptop).scripts["tools"].calls("read"), 0);
+    let status = world.control(laptop, ControlCommand::Status);
+    assert_eq!(status["changedTools"][0]["tool"], "read", "{status}");
+    world.control(laptop, ControlCommand::PinsApprove { server: None, tool: None });
+    world.settle();
+    assert!(client.tools(&mut world).contains(&"tools__read".to_owned()));
+    assert!(client.call_now(&mut world, "tools__read", &json!({})).get("result").is_some());
 }
 
 // The world.

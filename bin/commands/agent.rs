@@ -150,7 +150,7 @@ pub(super) fn no_agent(error: &io::Error) -> Failure {
     })
 }
 
-fn strange(error: &serde_json::Error) -> Failure {
+pub(super) fn strange(error: &serde_json::Error) -> Failure {
     Failure::Failed(format!("the agent's answer is not understood: {error}"))
 }
 

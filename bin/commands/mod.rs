@@ -4,6 +4,7 @@ mod agent;
 mod config;
 mod daemon;
 mod demo;
+mod guard;
 mod login;
 mod logs;
 mod relay;
@@ -53,6 +54,9 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Logout(which) => login::logout(which, global),
         Command::Whoami(which) => login::whoami(which, global),
         Command::Status => agent::status(global),
+        Command::Approve(args) => guard::approve(args, global),
+        Command::Deny { id } => guard::deny(*id, global),
+        Command::Pins(command) => guard::pins(command, global),
         Command::Config(command) => config::run(command, global),
         Command::GenSecret => secrets::gen_secret(),
         Command::HashPassword => secrets::hash_password(),

@@ -21,6 +21,15 @@ pub(super) fn describe(document: &Document) -> String {
     if let Some(remark) = &document.remark {
         let _ = write!(text, "\n{}", visible(remark));
     }
+    if document.waiting > 0 {
+        let _ = write!(text, "\n{} for approval: mcp-local-tunnel approve", waits(document.waiting));
+    }
+    for changed in &document.changed_tools {
+        let _ = write!(text, "\n{}: mcp-local-tunnel pins diff", super::guard::describe_change(changed));
+    }
+    for problem in &document.problems {
+        let _ = write!(text, "\n{}", visible(problem));
+    }
     if document.servers.is_empty() {
         text.push_str("\nno servers are configured");
         return text;
@@ -71,6 +80,7 @@ fn row(server: &Server) -> [String; 4] {
     let state = format!("{style}{word:<10}{style:#}");
     let mut more = Vec::new();
     more.extend(server.pid.map(|pid| format!("pid {pid}")));
+    more.extend((server.hidden > 0).then(|| format!("{} hidden", server.hidden)));
     more.extend((server.calls > 0).then(|| count(server.calls, "call")));
     more.extend(
         (server.restarts > 0).then(|| count(usize::try_from(server.restarts).unwrap_or(usize::MAX), "restart")),
@@ -79,6 +89,10 @@ fn row(server: &Server) -> [String; 4] {
     more.extend(server.next_start_ms.map(|ms| format!("next start in {}", duration(ms.div_ceil(1000)))));
     more.extend(server.reason.as_deref().map(visible));
     [format!("  {}", visible(&server.name)), state, count(server.tools, "tool"), more.join(", ")]
+}
+
+fn waits(number: usize) -> String {
+    format!("{} {}", count(number, "call"), if number == 1 { "waits" } else { "wait" })
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -93,11 +107,12 @@ mod tests {
     #[test]
     fn document_reads_well_and_what_it_quotes_is_harmless() {
         let document: Document = serde_json::from_value(json!({
-            "version": "2.0.0", "device": "laptop", "deviceId": "x", "calls": 1, "uptimeSecs": 90, "remark": "not read",
+            "version": "2.0.0", "device": "laptop", "deviceId": "x", "calls": 1, "waiting": 1, "uptimeSecs": 90, "remark": "not read",
+            "changedTools": [{ "server": "files", "tool": "read", "change": "changed", "held": true }],
             "relay": { "url": "https://t.example", "state": "waiting", "sinceSecs": 5, "attempts": 3, "nextAttemptMs": 1500,
                        "lastError": "cannot connect:\u{1b}[2K refused" },
             "servers": [
-                { "name": "files", "state": "ready", "sinceSecs": 80, "pid": 42, "tools": 11, "calls": 1, "restarts": 0 },
+                { "name": "files", "state": "ready", "sinceSecs": 80, "pid": 42, "tools": 11, "hidden": 1, "calls": 1, "restarts": 0 },
                 { "name": "web", "state": "failed", "sinceSecs": 1, "tools": 0, "calls": 0, "restarts": 2, "reason": "no such program" },
             ],
         }))
@@ -111,8 +126,10 @@ mod tests {
                 "not connected to https://t.example for 5 s, next attempt in 2 s",
                 "  cannot connect:\\u{1b}[2K refused",
                 "not read",
+                "1 call waits for approval: mcp-local-tunnel approve",
+                "read of files changed, held back: mcp-local-tunnel pins diff",
                 "",
-                "  files  ready       11 tools  pid 42, 1 call",
+                "  files  ready       11 tools  pid 42, 1 hidden, 1 call",
                 "  web    failed      0 tools   2 restarts, no such program",
             ]
         );

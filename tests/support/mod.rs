@@ -209,13 +209,21 @@ impl Relay {
 
     /// An agent with these servers, signed in with a minted token.
     pub fn agent(&self, device: &str, servers: &Value) -> Agent {
+        self.agent_with(device, servers, &json!({}))
+    }
+
+    /// The same, with `more` settings.
+    pub fn agent_with(&self, device: &str, servers: &Value, more: &Value) -> Agent {
         let token = self.mint("ada", "agent");
         let home = Scratch::new(&format!("{}-{device}", self.port));
         std::fs::write(home.path().join("token"), token).expect("its home can be written");
-        let config = json!({
+        let mut config = json!({
             "mode": "agent", "relay": self.url(), "name": device, "servers": servers,
             "token": format!("file:{}", home.path().join("token").display()),
         });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         let process = Process::start(home.path(), &config, &["agent"]);
         Agent { home, config, process }
     }
@@ -269,6 +277,13 @@ impl Agent {
     pub fn status(&self) -> Value {
         let output = run(self.home.path(), &self.config, &["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("status: {output:?}\n{}", self.process.log()))
+    }
+
+    /// What a command with `--json` prints about it.
+    pub fn command(&self, args: &[&str]) -> Value {
+        let output = run(self.home.path(), &self.config, args);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{args:?}: {output:?}\n{}", self.process.log()))
     }
 
     /// Its servers' process ids, by name.

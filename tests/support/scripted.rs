@@ -70,9 +70,21 @@ impl Evil {
 
     /// An agent with the demo's server, signed in with a token that nobody checks.
     pub fn agent(&self, name: &str) -> Agent {
+        self.agent_with(name, |_| json!({"command": [program(), "demo-server"], "env": {"PRIVATE": PRIVATE}}))
+    }
+
+    /// The same under a policy; what its server hears is in the file `heard`.
+    pub fn agent_under(&self, name: &str, policy: &Value) -> Agent {
+        self.agent_with(name, |home| {
+            let tapped = format!("tee -a '{}/heard' | {} demo-server", home.path().display(), program().display());
+            json!({"command": ["sh", "-c", tapped], "policy": policy})
+        })
+    }
+
+    fn agent_with(&self, name: &str, server: impl Fn(&Scratch) -> Value) -> Agent {
         let home = Scratch::new(&format!("hostile-{name}"));
         std::fs::write(home.path().join("token"), TOKEN).expect("its home can be written");
-        let server = json!({"command": [program(), "demo-server"], "env": {"PRIVATE": PRIVATE}});
+        let server = server(&home);
         let config = json!({
             "mode": "agent", "relay": self.url(), "name": "device", "servers": {"local": server},
             "token": format!("file:{}", home.path().join("token").display()),

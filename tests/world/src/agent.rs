@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tunnel_core::agent::machine::{Action, DialError, Event, Exit};
 use tunnel_core::agent::{Agent as Machine, Identity};
-use tunnel_core::config::{AgentConfig, Life, ServerConfig, Transport};
+use tunnel_core::config::{AgentConfig, AgentPolicy, Life, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::http::{Reply, RequestHead};
@@ -53,7 +53,20 @@ impl Agent {
     /// An agent called `device` with these servers; it waits for its start.
     #[must_use]
     pub fn new(device: &str, device_id: &str, token: &str, scripts: BTreeMap<String, Script>, seed: u64) -> Self {
-        let config = config(scripts.keys().map(String::as_str));
+        Self::under(AgentPolicy::default(), device, device_id, token, scripts, seed)
+    }
+
+    /// The same, under a policy.
+    #[must_use]
+    pub fn under(
+        policy: AgentPolicy,
+        device: &str,
+        device_id: &str,
+        token: &str,
+        scripts: BTreeMap<String, Script>,
+        seed: u64,
+    ) -> Self {
+        let config = AgentConfig { policy, ..config(scripts.keys().map(String::as_str)) };
         let identity = Identity {
             device: DeviceName::new(device),
             device_id: DeviceId::new(device_id),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use tunnel_core::agent::machine::Event as AgentEvent;
-use tunnel_core::config::{Naming, RelayConfig};
+use tunnel_core::agent::machine::{ControlCommand, Event as AgentEvent};
+use tunnel_core::config::{AgentPolicy, Naming, RelayConfig};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine;
 use tunnel_core::http::RequestHead;
@@ -154,6 +154,33 @@ impl World {
     pub fn agent<const N: usize>(&mut self, device: &str, token: &str, servers: [(&str, Script); N]) -> AgentKey {
         let device_id = format!("id-of-{device}");
         self.agent_with_id(device, &device_id, token, servers)
+    }
+
+    /// The same, under a policy.
+    pub fn agent_under<const N: usize>(
+        &mut self,
+        policy: AgentPolicy,
+        token: &str,
+        servers: [(&str, Script); N],
+    ) -> AgentKey {
+        let key = AgentKey(self.agents.len());
+        let scripts = servers.into_iter().map(|(name, script)| (name.to_owned(), script)).collect();
+        let seed = self.seed ^ (0x1000 + key.0 as u64);
+        self.agents.insert(key, Agent::under(policy, "laptop", "id-of-laptop", token, scripts, seed));
+        self.tell(key, AgentEvent::Start { person: Person::Absent });
+        key
+    }
+
+    /// Asks an agent on its control socket.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer at once.
+    pub fn control(&mut self, agent: AgentKey, command: ControlCommand) -> Value {
+        let job = JobId(self.number());
+        self.tell(agent, AgentEvent::Control { job, command });
+        let answer = self.look(agent).answers.remove(&job).expect("it answers");
+        serde_json::from_slice(&answer).expect("with JSON")
     }
 
     /// The same, saying who it is.

@@ -116,10 +116,8 @@ impl Agent {
         }
         let approved = self.cx.guard.accept(server, tool);
         self.judge(server);
-        let error = match tool.filter(|_| approved.is_empty()) {
-            Some(tool) => Some(format!("no tool \"{}\" waits to be approved", people(tool, limits::MAX_QUOTE))),
-            None => None,
-        };
+        let unknown = tool.filter(|_| approved.is_empty());
+        let error = unknown.map(|tool| format!("no tool \"{}\" waits to be approved", people(tool, limits::MAX_QUOTE)));
         status::Accepted { approved, error }
     }
 }
