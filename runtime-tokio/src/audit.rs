@@ -12,11 +12,16 @@ use tunnel_core::config::AuditFile;
 use crate::files;
 use crate::log::Log;
 
+/// The thread that writes, and the way to it.
+type Writer = (SyncSender<Line>, JoinHandle<()>);
+/// A line, and where it goes.
+type Line = (AuditFile, Bytes);
+
 /// Where an agent's lines go.
 #[derive(Debug)]
 pub(crate) struct Audit {
     logs: PathBuf,
-    writer: Option<(SyncSender<(AuditFile, Bytes)>, JoinHandle<()>)>,
+    writer: Option<Writer>,
     /// Lines that found no room since the last one that did.
     lost: u64,
 }
@@ -58,12 +63,12 @@ impl Drop for Audit {
     }
 }
 
-fn start(logs: PathBuf) -> (SyncSender<(AuditFile, Bytes)>, JoinHandle<()>) {
+fn start(logs: PathBuf) -> Writer {
     let (sender, lines) = sync_channel(WAITING);
     (sender, std::thread::spawn(move || write(&logs, &lines)))
 }
 
-fn write(logs: &Path, lines: &Receiver<(AuditFile, Bytes)>) {
+fn write(logs: &Path, lines: &Receiver<Line>) {
     let mut open: Option<(AuditFile, Log)> = None;
     let mut failed = false;
     for (file, line) in lines {
