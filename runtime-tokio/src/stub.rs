@@ -273,7 +273,8 @@ fn credentials(way: &Way) -> Option<u64> {
 async fn sign_in(way: &Way) -> Result<(), String> {
     let Some(options) = &way.signin else { return Ok(()) };
     let before = credentials(way);
-    let path = TokenFile::new(&options.config_dir, &options.relay).path().with_extension("lock");
+    // Not the lock of the tokens themselves: the sign-in takes that one.
+    let path = TokenFile::new(&options.config_dir, &options.relay).path().with_extension("sign-in.lock");
     let lock = loop {
         match Claim::take(&path) {
             Ok(Some(lock)) => break lock,
