@@ -226,6 +226,8 @@ pub const NOISE_WINDOW: Duration = Duration::from_secs(60);
 pub const MAX_LINE_SKIPPED: u64 = 1024 * 1024 * 1024;
 /// Pages of one list: a server whose cursors never end is cut off.
 pub const MAX_PAGES: usize = 1_024;
+/// Changed tools that a catalog names of one server: beyond that, the server as a whole is another one.
+pub const MAX_CHANGED: usize = 32;
 /// Something quoted within a reason.
 pub const MAX_QUOTE: usize = 160;
 /// The beginning of an HTTP server's error page: enough for a JSON-RPC error or a sentence.

@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::entropy::{self, Entropy};
+use crate::id::UserId;
 use crate::limits;
 use crate::secret::Secret;
 
@@ -182,6 +183,13 @@ impl Sealer {
     #[must_use]
     pub fn mac(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
         mac(self.sealing(), purpose, message)
+    }
+
+    /// A user in logs: always the same text, and nothing that names the person.
+    #[must_use]
+    pub fn pseudonym(&self, user: &UserId) -> String {
+        let mac = self.mac(Purpose::Pseudonym, user.as_str().as_bytes());
+        URL_SAFE_NO_PAD.encode(mac.first_chunk::<9>().expect("a MAC has 32 bytes"))
     }
 
     /// Whether `tag` is the [`mac`](Self::mac) of `message` under any of the keys. Takes the same time for all tags.

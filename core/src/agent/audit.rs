@@ -99,7 +99,7 @@ impl Ledger {
 
 impl Entry {
     /// The line about it, its end included.
-    pub(super) fn line(&self, device: &str, end: End, now: Now) -> Bytes {
+    pub(super) fn line(&self, user: &str, device: &str, end: End, now: Now) -> Bytes {
         let (outcome, code, result_bytes) = match end {
             End::Result(bytes) => ("result", None, Some(bytes)),
             End::Error(code) => ("error", Some(code), None),
@@ -107,6 +107,7 @@ impl Entry {
         };
         let line = Line {
             time: time(now),
+            user: Some(user).filter(|user| !user.is_empty()),
             session: (!self.session.is_empty()).then(|| hashed(&self.session)),
             client: &self.subject.client,
             device,
@@ -130,6 +131,9 @@ impl Entry {
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
     time: String,
+    /// As the relay's log has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     /// A hash: the session itself would let its reader pass for the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
@@ -177,27 +181,27 @@ mod tests {
             scopes: Vec::new(),
         };
         let now = Now { instant: Instant::from_micros(2_500_000), unix: UnixTime::from_millis(1_790_000_000_123) };
-        let line = |entry: &Entry, end| {
-            let line = entry.line("laptop", end, now);
+        let line = |user, entry: &Entry, end| {
+            let line = entry.line(user, "laptop", end, now);
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             alloc::string::String::from_utf8(line.to_vec()).unwrap()
         };
         assert_eq!(
-            line(&entry, End::Result(9)),
+            line("aX9", &entry, End::Result(9)),
             concat!(
-                r#"{"time":"2026-09-21T14:13:20.123Z","session":"2c48580eec4cde74","client":"Cursor \"1\"\n","device":"laptop","#,
+                r#"{"time":"2026-09-21T14:13:20.123Z","user":"aX9","session":"2c48580eec4cde74","client":"Cursor \"1\"\n","device":"laptop","#,
                 r#""server":"files","method":"tools/call","tool":"read","decision":"approved","durationMs":1500,"#,
                 r#""paramsBytes":120,"resultBytes":9,"outcome":"result"}"#,
                 "\n"
             )
         );
         (entry.session, entry.method, entry.decision) = (String::new(), "resources/read".into(), Decision::Denied);
-        let denied = line(&entry, End::Error(-32014));
+        let denied = line("", &entry, End::Error(-32014));
         assert!(
             denied.contains(r#""decision":"denied""#) && denied.contains(r#""outcome":"error","code":-32014"#),
             "{denied}"
         );
-        assert!(!denied.contains("session") && !denied.contains("tool\""), "{denied}");
-        assert!(line(&entry, End::Cancelled).contains(r#""outcome":"cancelled"}"#));
+        assert!(!denied.contains("session") && !denied.contains("user") && !denied.contains("tool\""), "{denied}");
+        assert!(line("", &entry, End::Cancelled).contains(r#""outcome":"cancelled"}"#));
     }
 }

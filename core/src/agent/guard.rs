@@ -19,6 +19,7 @@ use crate::config::policy::PinMode;
 use crate::config::{AgentPolicy, ServerConfig};
 use crate::host::Mailbox;
 use crate::limits;
+use crate::mcp::catalog::Changed;
 
 /// The guard of an agent. The default lets everything pass.
 #[derive(Debug)]
@@ -199,6 +200,18 @@ impl Guard {
             }
         }
         all
+    }
+
+    /// The same of one server, as its catalog names them.
+    pub(super) fn changes_of(&self, server: &str) -> Vec<Changed> {
+        let held = self.mode() == PinMode::Block;
+        let changes = self.watched.get(server).into_iter().flat_map(|watched| &watched.changes);
+        let changed = |(tool, seen): (&String, &Seen)| Changed {
+            tool: people(tool, limits::MAX_QUOTE),
+            change: seen.change.to_string(),
+            held,
+        };
+        changes.take(limits::MAX_CHANGED).map(changed).collect()
     }
 
     /// What is pinned, server by server.

@@ -63,6 +63,8 @@ pub struct Agent {
     restarts: Vec<Restart>,
     approvals: Approvals,
     ledger: Ledger,
+    /// Whose device it is, as the last relay named them for logs; empty: it did not.
+    user: String,
     /// When a changed network was last a reason to look at the tunnel.
     network_seen: Option<Instant>,
     /// How often the relay may have servers restarted.
@@ -133,6 +135,7 @@ impl Agent {
             restarts: Vec::new(),
             approvals: Approvals::default(),
             ledger: Ledger::default(),
+            user: String::new(),
             network_seen: None,
             relay_restarts: Restraint::new(limits::RELAY_RESTARTS, limits::RELAY_RESTARTS_WINDOW),
         };

@@ -231,7 +231,11 @@ impl Rig {
     fn connect(&mut self, dialect: Dialect) {
         self.conn = self.dialled().expect("the relay was dialled");
         self.event(Event::Dialed { conn: self.conn, dialect });
-        self.tunnel(tunnel::Event::Up(Hello { version: "2.0.1".to_string(), ..Hello::default() }));
+        self.tunnel(tunnel::Event::Up(Hello {
+            version: "2.0.1".to_string(),
+            user: "u-1".to_string(),
+            ..Hello::default()
+        }));
     }
 
     fn tunnel(&mut self, event: tunnel::Event) {

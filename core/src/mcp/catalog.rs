@@ -45,12 +45,26 @@ pub struct Server {
     /// Its tools, each the server's own JSON object.
     #[serde(default)]
     pub tools: Vec<Box<RawValue>>,
+    /// Tools that are not what its device pinned: at most [`MAX_CHANGED`](crate::limits::MAX_CHANGED).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Changed>,
     /// How many seconds ago it came into its state.
     #[serde(default)]
     pub since_secs: u64,
     /// How often it was started again after an unexpected end.
     #[serde(default)]
     pub restarts: u32,
+}
+
+/// A tool that is not what it was when its device first saw it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Changed {
+    /// Its name, for people: at most 160 bytes.
+    pub tool: String,
+    /// What became of it, for people, after its name: at most 1 KiB.
+    pub change: String,
+    /// Whether it is held back: neither listed nor callable.
+    pub held: bool,
 }
 
 /// How a local server is.

@@ -7,8 +7,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{ALLOW, HeaderValue};
@@ -31,7 +29,7 @@ use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId, UserId};
 use crate::oidc::{LoginId, RelyingParty};
 use crate::relay::SessionKey;
-use crate::seal::{Purpose, Sealer};
+use crate::seal::Sealer;
 use crate::secret::Secret;
 use crate::time::{Deadline, Now, UnixTime};
 use crate::timers::Timers;
@@ -285,10 +283,9 @@ impl Grants {
         JobId(self.next_job)
     }
 
-    /// A user in the log: always the same text, and nothing that names the person.
+    /// A user in the log.
     pub(super) fn pseudonym(&self, user: &UserId) -> String {
-        let mac = self.sealer.mac(Purpose::Pseudonym, user.as_str().as_bytes());
-        URL_SAFE_NO_PAD.encode(mac.first_chunk::<9>().expect("a MAC has 32 bytes"))
+        self.sealer.pseudonym(user)
     }
 
     fn request(&mut self, exchange: ExchangeId, head: &RequestHead, body: &Bytes, now: Now) {

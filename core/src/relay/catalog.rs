@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use crate::limits;
-use crate::mcp::catalog::{self, State};
+use crate::mcp::catalog::{self, Changed, State};
 use crate::rpc::{self, object::Object};
 use crate::sse::one_line;
 use crate::time::Instant;
@@ -44,6 +44,8 @@ pub(super) struct Server {
     pub(super) tools: Vec<Tool>,
     /// What was left out, and why.
     pub(super) dropped: Vec<Dropped>,
+    /// What its device says is not what was pinned; printable, capped.
+    pub(super) changed: Vec<Changed>,
     /// When it came into its state.
     pub(super) since: Instant,
     pub(super) restarts: u32,
@@ -162,6 +164,7 @@ impl Server {
             list: list_result(tools.iter().map(|tool| tool.json.text().clone())),
             tools,
             dropped,
+            changed: server.changed.iter().take(limits::MAX_CHANGED).map(checked_change).collect(),
             since: now - core::time::Duration::from_secs(server.since_secs),
             restarts: server.restarts,
         }
@@ -173,6 +176,14 @@ impl Server {
             State::Starting | State::Probing | State::Ready | State::Asleep | State::Restarting => true,
             State::Failed | State::Unknown => false,
         }
+    }
+}
+
+fn checked_change(changed: &Changed) -> Changed {
+    Changed {
+        tool: printable(&changed.tool, limits::MAX_QUOTE),
+        change: printable(&changed.change, limits::MAX_REASON),
+        held: changed.held,
     }
 }
 

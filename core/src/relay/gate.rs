@@ -49,6 +49,8 @@ pub enum Admission {
 pub struct Upgrade {
     /// Whose device it is.
     pub user: UserId,
+    /// The same in logs.
+    pub pseudonym: String,
     /// The grant the tunnel belongs to: it ends with it.
     pub family: FamilyId,
     /// When the tunnel ends at the latest.
@@ -293,6 +295,7 @@ impl Gate {
             }
         };
         Ok(Upgrade {
+            pseudonym: self.sealer.pseudonym(&principal.user),
             user: principal.user,
             family: principal.family,
             expires: principal.family_expires,

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::listing::Listing;
 use crate::id::ConnId;
 use crate::limits;
-use crate::mcp::catalog::State;
+use crate::mcp::catalog::{Changed, State};
 use crate::rpc::{self, object::Object};
 use crate::time::Instant;
 use crate::tunnel::Dialect;
@@ -134,6 +134,10 @@ impl Status<'_> {
                 for dropped in &server.dropped {
                     text += &format!("    left out: {}: {}\n", dropped.tool, dropped.reason);
                 }
+                for Changed { tool, change, held } in server.changed {
+                    let held = if *held { "held back" } else { "not what was pinned" };
+                    text += &format!("    {held}: {tool}: {change}\n");
+                }
             }
             for note in [device.remark, device.fault].into_iter().flatten() {
                 text += &format!("  {note}\n");
@@ -153,6 +157,7 @@ impl<'a> DeviceStatus<'a> {
             restarts: server.restarts,
             tools: names.get(&(device.conn, name.as_ref())).cloned().unwrap_or_default(),
             dropped: server.dropped.iter().map(DroppedStatus::new).collect(),
+            changed: &server.changed,
         });
         Self {
             name: device.name.as_str(),
@@ -243,6 +248,9 @@ struct ServerStatus<'a> {
     /// Under the names to call them by.
     tools: Vec<&'a str>,
     dropped: Vec<DroppedStatus<'a>>,
+    /// Tools that are not what its device pinned.
+    #[serde(skip_serializing_if = "<[Changed]>::is_empty")]
+    changed: &'a [Changed],
 }
 
 #[derive(Serialize)]

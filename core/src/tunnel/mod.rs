@@ -124,6 +124,9 @@ pub struct Hello {
     /// The device's name as its owner wrote it (agent).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub device: String,
+    /// Whose device it is, in logs: the name that the relay's own log has, which tells nothing of the person (relay).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
     /// The largest call body this side takes, in bytes.
     pub max_message: u64,
     /// How many streams this side takes at once.

@@ -231,7 +231,7 @@ impl Serving {
         let socket = ws::accepted(stream, &parts.read_buf, upgrade.dialect).await;
         let conn = ConnId(self.number());
         let index = shard_of(&upgrade.user, self.shards.len());
-        let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello() };
+        let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello(upgrade.pseudonym) };
         let connection = Connection::new(settings, self.clock.now());
         let commands = Queue::new();
         let up = shard::Event::TunnelUp {
@@ -285,11 +285,12 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// What this relay tells of itself.
-fn hello() -> Hello {
+/// What this relay tells of itself, to a device of `user`.
+fn hello(user: String) -> Hello {
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         os: std::env::consts::OS.into(),
+        user,
         max_message: MAX_MESSAGE as u64,
         max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
         ..Hello::default()

@@ -236,7 +236,7 @@ impl Agent {
 
     fn audit(&mut self, entry: &Entry, end: End) {
         if let Some(file) = self.cx.guard.rules.policy().audit.clone() {
-            let line = entry.line(self.identity.device.as_str(), end, self.cx.now);
+            let line = entry.line(&self.user, self.identity.device.as_str(), end, self.cx.now);
             self.cx.out.push(Action::Audit { file, line });
         }
     }

@@ -9,6 +9,7 @@ use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
 use crate::agent::server::Server;
+use crate::agent::server::people;
 use crate::agent::status;
 use crate::id::ConnId;
 use crate::limits;
@@ -28,6 +29,7 @@ impl Agent {
         match event {
             tunnel::Event::Up(hello) => {
                 self.uplink.hello(&hello, &mut self.cx);
+                self.user = people(&hello.user, limits::MAX_QUOTE);
                 self.catalog.whole = true;
             }
             tunnel::Event::Call { stream, head, params } => self.call(conn, stream, head, params),

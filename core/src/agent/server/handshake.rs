@@ -161,7 +161,7 @@ impl Server {
 
     fn listed_all(&mut self, listing: Listing, cx: &mut Cx) {
         self.about.tools = Tools::new(listing.tools, &self.name);
-        cx.guard.judge(&self.name, &mut self.about.tools);
+        self.judge_tools(cx);
         self.listing_over(listing.stale, cx);
         self.keep(cx);
         if self.session.is_some() {

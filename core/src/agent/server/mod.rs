@@ -58,6 +58,7 @@ use crate::backoff::Backoff;
 use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
+use crate::mcp::catalog::Changed;
 use crate::mcp::code;
 use crate::time::Instant;
 
@@ -118,6 +119,8 @@ pub(super) struct Server {
     /// What it is being asked: the handshake, or a list.
     asked: Option<Asked>,
     about: About,
+    /// Tools that are not what was pinned.
+    changed: Vec<Changed>,
     calls: BTreeMap<RequestId, Call>,
     /// Calls that came while it was starting: sent once it is ready.
     held: VecDeque<Held>,
@@ -224,6 +227,7 @@ impl Server {
             link: None,
             asked: None,
             about: About::default(),
+            changed: Vec::new(),
             calls: BTreeMap::new(),
             held: VecDeque::new(),
             dying: BTreeSet::new(),
@@ -260,9 +264,17 @@ impl Server {
 
     /// Judges its tools anew, since the rules or the pins are others.
     pub(super) fn judge(&mut self, cx: &mut Cx) {
-        if cx.guard.judge(&self.name, &mut self.about.tools) {
+        if self.judge_tools(cx) {
             cx.report(Report::Changed(self.slot));
         }
+    }
+
+    /// Judges its tools. Returns whether its catalog differs by that.
+    fn judge_tools(&mut self, cx: &mut Cx) -> bool {
+        let shown = cx.guard.judge(&self.name, &mut self.about.tools);
+        let changed = cx.guard.changes_of(&self.name);
+        let told = core::mem::replace(&mut self.changed, changed);
+        shown || told != self.changed
     }
 
     /// Whether it was stopped and nothing of it is left.

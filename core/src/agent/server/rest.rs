@@ -38,7 +38,7 @@ impl Server {
         if let Some((json, about)) = about {
             self.kept = Some(digest([json.as_ref()]));
             self.about = about;
-            cx.guard.judge(&self.name, &mut self.about.tools);
+            self.judge_tools(cx);
         }
         if is_known && self.held.is_empty() {
             self.move_to_asleep(cx);
@@ -65,7 +65,7 @@ impl Server {
         let raw = |about: &About| serde_json::to_vec(about).expect("what a server told is JSON");
         if self.state == State::Asleep && raw(&self.about) != raw(about) {
             self.about = about.clone();
-            cx.guard.judge(&self.name, &mut self.about.tools);
+            self.judge_tools(cx);
             self.keep(cx);
             cx.report(Report::Changed(self.slot));
         }

@@ -11,7 +11,7 @@ use super::{Server, State, Then, Timer};
 use crate::agent::cx::Cx;
 use crate::agent::status;
 use crate::limits;
-use crate::mcp::catalog;
+use crate::mcp::catalog::{self, Changed};
 use crate::time::Instant;
 
 impl Server {
@@ -24,6 +24,7 @@ impl Server {
             info: self.about.info.clone(),
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
+            changed: self.changed.clone(),
             tools: self.about.tools.shown().take(tools).map(ToOwned::to_owned).collect(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,
@@ -52,7 +53,9 @@ impl Server {
         let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |raw| raw.get().len());
         // Names, labels and escapes: `MAX_REASON` is more than they are.
         let text = self.about.instructions.as_ref().map_or(0, String::len) * 2 + self.name.len() * 2;
-        raw(&self.about.info) + raw(&self.about.capabilities) + text + 3 * limits::MAX_REASON
+        let change = |changed: &Changed| 2 * (changed.tool.len() + changed.change.len()) + limits::MAX_QUOTE;
+        let changes: usize = self.changed.iter().map(change).sum();
+        raw(&self.about.info) + raw(&self.about.capabilities) + text + changes + 3 * limits::MAX_REASON
     }
 
     /// Its part of the status document.

@@ -69,8 +69,11 @@ fn relist(rig: &mut Rig, tools: &Value) {
 
 /// The tools of the last catalog that was sent.
 fn shown(rig: &mut Rig) -> Vec<String> {
-    let catalog = rig.catalogs().pop().expect("a catalog was sent");
-    let tools = catalog["servers"][0]["tools"].as_array().expect("with tools").clone();
+    names(&rig.catalogs().pop().expect("a catalog was sent")["servers"][0])
+}
+
+fn names(server: &Value) -> Vec<String> {
+    let tools = server["tools"].as_array().expect("with tools");
     tools.iter().map(|tool| tool["name"].as_str().expect("named").to_string()).collect()
 }
 
@@ -394,13 +397,17 @@ fn one_changed_byte_is_named_under_warn_and_held_back_under_block() {
         let changed = &status.changed_tools[0];
         assert_eq!((changed.tool.as_str(), changed.change.as_str(), changed.held), ("read", "changed", held));
         assert_eq!(status.changed_tools.len(), 1);
-        assert_eq!(shown(&mut rig).contains(&"read".to_string()), !held);
+        let told = rig.catalogs().pop().expect("the relay hears of it")["servers"][0].clone();
+        let change = "changed since it was first seen";
+        assert_eq!(told["changed"], json!([{"tool": "read", "change": change, "held": held}]));
+        assert_eq!(names(&told).contains(&"read".to_string()), !held);
         assert_eq!(passes(&mut rig, 1, "read"), !held);
         let (code, body) = refusal(&mut rig);
         assert!(!held || (code == Some(code::REFUSED) && body.contains("changed since it was first seen")), "{body}");
         assert!(passes(&mut rig, 2, "write"), "the others are what they were");
         relist(&mut rig, &tools("Reads a file"));
         assert!(rig.status().changed_tools.is_empty(), "it is again what it was");
+        assert!(rig.catalogs().pop().expect("the relay hears of it")["servers"][0].get("changed").is_none());
         assert!(passes(&mut rig, 3, "read"));
     }
 }
@@ -457,6 +464,15 @@ fn approved_change_is_shown_and_pinned() {
     assert!(passes(&mut rig, 1, "read"));
     let pins = rig.pins;
     assert!(pins.values().all(|content| std::str::from_utf8(content).unwrap().contains("Other")));
+}
+
+#[test]
+fn relay_hears_that_a_change_was_approved() {
+    let mut rig = ready(r#"{}|"pins":"warn""#);
+    relist(&mut rig, &tools("Other"));
+    assert_eq!(rig.catalogs().pop().expect("a catalog")["servers"][0]["changed"][0]["tool"], "read");
+    control(&mut rig, ControlCommand::PinsApprove { server: None, tool: None });
+    assert!(rig.catalogs().pop().expect("a catalog")["servers"][0].get("changed").is_none());
 }
 
 #[test]
@@ -545,7 +561,7 @@ fn every_call_is_noted_once_without_its_arguments() {
     let expected = expected.map(|(a, b, c)| (json!(a), json!(b), json!(c)));
     assert_eq!(told, expected.each_ref().map(|(a, b, c)| (a, b, c)));
     assert_eq!((&lines[1]["durationMs"], &lines[1]["device"]), (&json!(1500), &json!("laptop of Ann")));
-    assert!(lines.iter().all(|line| !line.to_string().contains("s3cret")));
+    assert!(lines.iter().all(|line| line["user"] == "u-1" && !line.to_string().contains("s3cret")));
 }
 
 #[test]

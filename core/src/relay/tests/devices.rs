@@ -209,6 +209,24 @@ fn status_shows_devices_servers_and_tools() {
     );
 }
 
+#[test]
+fn status_names_changed_tools_as_their_device_does() {
+    let mut world = World::ready();
+    let many = std::vec![
+        r#"{"tool":"read\u202e","change":"changed since it\nwas first seen","held":true}"#;
+        limits::MAX_CHANGED + 1
+    ];
+    let files = format!(r#"{{"name":"files","state":"ready","tools":[],"changed":[{}]}}"#, many.join(","));
+    world.catalog(1, &format!(r#"{{"servers":[{files}]}}"#));
+    let status = world.ask(&call("status", 1));
+    let changed = status["result"]["structuredContent"]["devices"][0]["servers"][0]["changed"].as_array().unwrap();
+    assert_eq!(changed.len(), limits::MAX_CHANGED);
+    let first = serde_json::json!({"tool": "read ", "change": "changed since it was first seen", "held": true});
+    assert_eq!(changed[0], first);
+    let text = status["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("\n    held back: read : changed since it was first seen\n"), "{text}");
+}
+
 fn restart(arguments: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"restart","arguments":{arguments}}}}}"#)
 }

@@ -178,6 +178,7 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         capabilities,
         instructions: None,
         tools,
+        changed: Vec::new(),
         since_secs: 0,
         restarts: 0,
     }
