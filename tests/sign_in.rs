@@ -2,93 +2,10 @@
 
 mod support;
 
-use serde_json::{Value, json};
-use support::browser::{Browser, Form, encode, form, parameter};
-use support::{Client, PASSWORD, Relay, Reply};
-
-/// RFC 7636 appendix B.
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-const REDIRECT: &str = "http://127.0.0.1:7777/callback";
-
-fn register(relay: &Relay) -> String {
-    let body = json!({"client_name": "a test", "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"});
-    let reply = relay.http("POST", "/register", &[("Content-Type", "application/json")], body.to_string().as_bytes());
-    assert_eq!(reply.status, 201, "{}", reply.text());
-    reply.json()["client_id"].as_str().expect("an id").to_owned()
-}
-
-fn authorize(client: &str) -> String {
-    format!(
-        "/authorize?response_type=code&client_id={}&redirect_uri={}&state=of-the-client&code_challenge={CHALLENGE}\
-         &code_challenge_method=S256",
-        encode(client),
-        encode(REDIRECT)
-    )
-}
-
-/// Opens the consent page and allows the client; what comes is the way to the login.
-fn consent(browser: &mut Browser<'_>, client: &str) -> Reply {
-    let page = browser.get(&authorize(client));
-    assert_eq!(page.status, 200, "{}", page.text());
-    browser.submit(&form(&page), &[("decision", "allow")])
-}
-
-/// The login page after consent.
-fn login_page(browser: &mut Browser<'_>, client: &str) -> Form {
-    let reply = consent(browser, client);
-    let to = location(&reply);
-    let path = to.split_once("//").and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned())).unwrap_or(to);
-    form(&browser.get(&path))
-}
-
-fn location(reply: &Reply) -> String {
-    assert_eq!(reply.status, 303, "{}", reply.text());
-    reply.header("location").expect("a redirect says where").to_owned()
-}
-
-/// The whole way to a code.
-fn code(relay: &Relay, client: &str) -> String {
-    let mut browser = Browser::new(relay);
-    let login = login_page(&mut browser, client);
-    let back = location(&browser.submit(&login, &[("user", "ada"), ("password", PASSWORD)]));
-    assert!(back.starts_with(REDIRECT), "{back}");
-    assert_eq!(parameter(&back, "state").as_deref(), Some("of-the-client"));
-    assert_eq!(parameter(&back, "iss"), Some(relay.url()));
-    parameter(&back, "code").expect("a code")
-}
-
-fn token(relay: &Relay, fields: &[(&str, &str)]) -> (u16, Value) {
-    let body: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    let reply = relay.http(
-        "POST",
-        "/token",
-        &[("Content-Type", "application/x-www-form-urlencoded")],
-        body.join("&").as_bytes(),
-    );
-    assert_eq!(reply.header("cache-control"), Some("no-store"));
-    (reply.status, reply.json())
-}
-
-fn exchange(relay: &Relay, client: &str, code: &str, verifier: &str) -> (u16, Value) {
-    let fields = [
-        ("grant_type", "authorization_code"),
-        ("client_id", client),
-        ("code", code),
-        ("redirect_uri", REDIRECT),
-        ("code_verifier", verifier),
-    ];
-    token(relay, &fields)
-}
-
-fn refresh(relay: &Relay, client: &str, tokens: &Value) -> (u16, Value) {
-    let refresh = tokens["refresh_token"].as_str().expect("a refresh token");
-    token(relay, &[("grant_type", "refresh_token"), ("client_id", client), ("refresh_token", refresh)])
-}
-
-fn access(tokens: &Value) -> String {
-    tokens["access_token"].as_str().expect("an access token").to_owned()
-}
+use serde_json::json;
+use support::browser::{Browser, encode, form, parameter};
+use support::oauth::*;
+use support::{Client, PASSWORD, Relay};
 
 #[test]
 fn the_way_through_and_no_secret_in_the_log() {

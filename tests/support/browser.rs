@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
 
+use super::oauth::{self, FORM};
 use super::{PASSWORD, Relay, Reply};
 
 /// A person's browser at one relay.
@@ -58,16 +59,21 @@ impl<'a> Browser<'a> {
     /// Sends a form as the relay's own page would, with these fields beside its hidden ones.
     pub fn submit(&mut self, form: &Form, fields: &[(&str, &str)]) -> Reply {
         let origin = self.relay.url();
+        let headers = [FORM, ("Origin", origin.as_str()), ("Sec-Fetch-Site", "same-origin")];
+        self.submit_with(form, fields, &headers)
+    }
+
+    /// The same with other headers.
+    pub fn submit_with(&mut self, form: &Form, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Reply {
         let own = form.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let body: Vec<_> =
-            own.chain(fields.iter().copied()).map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        let headers = [
-            ("Content-Type", "application/x-www-form-urlencoded"),
-            ("Origin", origin.as_str()),
-            ("Sec-Fetch-Site", "same-origin"),
-        ];
-        let path = form.action.strip_prefix(&origin).unwrap_or(&form.action).to_owned();
-        self.send("POST", &path, &headers, body.join("&").as_bytes())
+        let fields: Vec<_> = own.chain(fields.iter().copied()).collect();
+        let path = form.action.strip_prefix(&self.relay.url()).unwrap_or(&form.action).to_owned();
+        self.send("POST", &path, headers, oauth::fields(&fields).as_bytes())
+    }
+
+    /// What it was given to keep.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.cookies.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {

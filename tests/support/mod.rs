@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub mod browser;
+pub mod oauth;
 #[cfg(target_os = "linux")]
 pub mod scripted;
 

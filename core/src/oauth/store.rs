@@ -86,7 +86,7 @@ pub(super) enum Redeemed {
 /// Who hears of a revocation.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Nobody: it was the relay's own decision. It acts even if it cannot be written.
+    /// Nobody: it was the relay's own decision. It acts at once, even if it cannot be written.
     Nobody,
     /// A client at `/revoke`.
     Client(ExchangeId),
@@ -157,6 +157,10 @@ impl Grants {
         match self.families.known.get(id) {
             Some(family) if family.revoked.is_none() => {
                 let next = family.revoke(now.unix);
+                // Nobody is told that it was done, so that it need not be kept first: a thief gets no moment more.
+                if matches!(answer, Answer::Nobody) {
+                    self.apply_revocation(id, next.clone());
+                }
                 self.write_family(id.clone(), next, Then::Revoke(answer));
             }
             _ => self.answer_revocation(answer, Ok(())),
@@ -196,7 +200,6 @@ impl Grants {
                 warn!(reason, "the store cannot be written: a revocation is not kept");
                 if matches!(answer, Answer::Nobody) {
                     self.families.unwritten.insert(id.clone());
-                    self.apply_revocation(&id, next);
                 }
                 self.answer_revocation(answer, Err(()));
             }

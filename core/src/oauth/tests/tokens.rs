@@ -317,6 +317,22 @@ fn code_replayed_while_its_family_is_written_revokes_after() {
 }
 
 #[test]
+fn thief_gets_no_moment_more_while_the_revocation_is_written() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    let code = relay.code(&client, WEB);
+    let tokens = Tokens::new(client.clone(), &relay.redeem(&client, WEB, &code));
+    relay.hold_writes();
+    assert_refused(&relay.redeem(&client, WEB, &code), 400, "invalid_grant");
+    assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+    assert_eq!(relay.revoked().len(), 1);
+    relay.let_go();
+    assert_eq!(relay.revoked(), [], "the shards hear of it once");
+    let relay = relay.restart();
+    assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+}
+
+#[test]
 fn revocation_that_cannot_be_written_acts_and_is_written_later() {
     let mut relay = Relay::new();
     let client = relay.register(WEB);
