@@ -69,7 +69,11 @@ fn describe_waiting(waiting: &[WaitingCall]) -> String {
         return "no call waits for approval".into();
     }
     let row = |call: &WaitingCall| {
-        let client = if call.client.is_empty() { "an unnamed client".into() } else { visible(&call.client) };
+        let mut client = if call.client.is_empty() { "an unnamed client".into() } else { visible(&call.client) };
+        // A client calls itself what it likes; the relay knows which one it is.
+        if !call.actor.is_empty() {
+            let _ = write!(client, " ({})", visible(&call.actor));
+        }
         let what = format!("{} of {}", visible(&call.tool), visible(&call.server));
         [call.id.to_string(), client, what, format!("denied in {}", duration(call.left_secs))]
     };
@@ -154,6 +158,7 @@ mod tests {
         let call = WaitingCall {
             id: 7,
             client: String::new(),
+            actor: String::new(),
             server: "files".into(),
             tool: "delete".into(),
             since_secs: 1,
@@ -165,6 +170,8 @@ mod tests {
             describe_waiting(std::slice::from_ref(&call)),
             "7  an unnamed client  delete of files  denied in 1 min 30 s"
         );
+        let named = WaitingCall { client: "Cursor 1".into(), actor: "mlt_c_1".into(), ..call.clone() };
+        assert!(describe_waiting(&[named]).contains("  Cursor 1 (mlt_c_1)  "));
         let shown = describe_waiting(&[WaitingCall { params: Some("\u{202e}x".into()), ..call }]);
         assert!(shown.ends_with("\n\n7: \\u{202e}x"), "{shown}");
         assert_eq!(describe_waiting(&[]), "no call waits for approval");

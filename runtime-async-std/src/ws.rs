@@ -313,6 +313,7 @@ mod tests {
                 method: "tools/call".into(),
                 version: None,
                 client: None,
+                actor: String::new(),
                 session: String::new(),
                 length: 2,
             };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
-use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity};
+use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity, Unsaved};
 use tunnel_core::config::AgentConfig;
 use tunnel_core::daemon::{self as daemon_machine, Kind};
 use tunnel_core::host::Machine;
@@ -26,7 +26,7 @@ use crate::backlog::{Backlog, Ticket};
 use crate::clock::Clock;
 use crate::daemon::{self, Claim, Files, Sessions};
 use crate::entropy::OsEntropy;
-use crate::files::{self, TokenFile};
+use crate::files::{self, Replaced, TokenFile};
 use crate::net::Connector;
 use crate::process::{Launcher, Process};
 use crate::queue::Queue;
@@ -392,11 +392,14 @@ impl Driver {
                     drop(urgent.send(Input::Event(Event::PinsLoaded { key, result })));
                 });
             }
-            Action::SavePins { key, content } => {
+            Action::SavePins { key, base, content } => {
                 let (path, urgent) = (self.pin_file(&key), self.urgent.clone());
                 tokio::task::spawn_blocking(move || {
-                    let dir = path.parent().map_or(Ok(()), files::private_dir);
-                    let result = dir.and_then(|()| files::replace(&path, &content)).map_err(|error| error.to_string());
+                    let result = match files::replace_if(&path, base.as_deref(), &content, MAX_PIN_FILE) {
+                        Ok(Replaced::Done) => Ok(()),
+                        Ok(Replaced::Other(now)) => Err(Unsaved::Changed(now.map(Bytes::from))),
+                        Err(error) => Err(Unsaved::Failed(error.to_string())),
+                    };
                     drop(urgent.send(Input::Event(Event::PinsSaved { key, result })));
                 });
             }

@@ -58,6 +58,30 @@ pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// What became of [`replace_if`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// It was replaced.
+    Done,
+    /// It was left alone: it is this by now.
+    Other(Option<Vec<u8>>),
+}
+
+/// Replaces `path` in a private directory, as [`replace`] does, if its content still is `base`; `None`: no file.
+/// Processes that do so take turns.
+///
+/// # Errors
+/// What the system says.
+pub fn replace_if(path: &Path, base: Option<&[u8]>, content: &[u8], max: u64) -> io::Result<Replaced> {
+    path.parent().map_or(Ok(()), private_dir)?;
+    let _turn = Lock::take(&path.with_extension("lock"), LOCK_PATIENCE)?;
+    let now = read(path, max)?;
+    if now.as_deref() != base {
+        return Ok(Replaced::Other(now));
+    }
+    replace(path, content).map(|()| Replaced::Done)
+}
+
 /// Removes `path`; that there is none is fine.
 ///
 /// # Errors
@@ -272,6 +296,18 @@ mod tests {
             assert!(!name.is_empty() && name.len() <= 120, "{name}");
         }
         assert_ne!(file_name("a/b"), file_name("a:b"));
+    }
+
+    #[test]
+    fn file_that_somebody_else_changed_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path().join("pins").join("one.json");
+        let put = |base, content| replace_if(&path, base, content, 100).expect("it can be written");
+        assert_eq!(put(None, b"a"), Replaced::Done);
+        assert_eq!(put(None, b"b"), Replaced::Other(Some(b"a".to_vec())));
+        assert_eq!(put(Some(b"a"), b"b"), Replaced::Done);
+        fs::remove_file(&path).expect("it is there");
+        assert_eq!(put(Some(b"b"), b"c"), Replaced::Other(None));
     }
 
     #[test]

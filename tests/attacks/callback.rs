@@ -27,7 +27,7 @@ pub const ATTACKS: &[Attack] = &[
     }),
     ("answer of one tab for another", |relay| {
         let mut browser = Browser::new(relay);
-        let (one, other) = (Begun::at(relay, &mut browser), Begun::at(&relay, &mut browser));
+        let (one, other) = (Begun::at(relay, &mut browser), Begun::at(relay, &mut browser));
         let forged = format!("/callback?code=x&state={}&state={}&iss={}", one.state, other.state, provider().issuer());
         untouched(|| browser.get(&forged))
     }),

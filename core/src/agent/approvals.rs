@@ -14,11 +14,20 @@ use crate::time::Instant;
 /// Who calls what: what a person decides about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
-    /// What the relay says of the client; empty: nothing. For people, not to be trusted.
+    /// Who acts, as the relay knows them; empty: it does not say.
+    pub(super) actor: String,
+    /// What the client calls itself; empty: nothing. For people, not to be trusted.
     pub(super) client: String,
     pub(super) server: String,
     /// The tool; of a call that is none, its method.
     pub(super) tool: String,
+}
+
+impl Subject {
+    /// What a lasting approval is given to: a client may call itself whatever it likes.
+    pub(super) fn approved_as(&self) -> &str {
+        if self.actor.is_empty() { &self.client } else { &self.actor }
+    }
 }
 
 /// A call that waits.
@@ -90,6 +99,7 @@ impl Approvals {
         let call = |(request, waiting): (&RequestId, &Waiting)| status::WaitingCall {
             id: request.0,
             client: waiting.subject.client.clone(),
+            actor: waiting.subject.actor.clone(),
             server: waiting.subject.server.clone(),
             tool: waiting.subject.tool.clone(),
             since_secs: now.saturating_since(waiting.since).as_secs(),
@@ -106,7 +116,7 @@ mod tests {
     use super::*;
 
     fn waiting(tool: &str, bytes: usize) -> Waiting {
-        let subject = Subject { client: "c".into(), server: "s".into(), tool: tool.into() };
+        let subject = Subject { actor: "a".into(), client: "c".into(), server: "s".into(), tool: tool.into() };
         let at = Instant::from_micros(0);
         let params = Bytes::from(alloc::vec![b' '; bytes]);
         Waiting {

@@ -109,6 +109,7 @@ impl Entry {
             time: time(now),
             user: Some(user).filter(|user| !user.is_empty()),
             session: (!self.session.is_empty()).then(|| hashed(&self.session)),
+            actor: Some(self.subject.actor.as_str()).filter(|actor| !actor.is_empty()),
             client: &self.subject.client,
             device,
             server: &self.subject.server,
@@ -137,6 +138,10 @@ struct Line<'a> {
     /// A hash: the session itself would let its reader pass for the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    /// The client as the relay knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    /// What it calls itself.
     client: &'a str,
     device: &'a str,
     server: &'a str,
@@ -172,7 +177,12 @@ mod tests {
     #[test]
     fn line_says_who_called_what_and_how_it_went() {
         let mut entry = Entry {
-            subject: Subject { client: "Cursor \"1\"\n".into(), server: "files".into(), tool: "read".into() },
+            subject: Subject {
+                actor: "mlt_c_1".into(),
+                client: "Cursor \"1\"\n".into(),
+                server: "files".into(),
+                tool: "read".into(),
+            },
             method: "tools/call".into(),
             session: "the session".into(),
             bytes: 120,
@@ -189,7 +199,7 @@ mod tests {
         assert_eq!(
             line("aX9", &entry, End::Result(9)),
             concat!(
-                r#"{"time":"2026-09-21T14:13:20.123Z","user":"aX9","session":"2c48580eec4cde74","client":"Cursor \"1\"\n","device":"laptop","#,
+                r#"{"time":"2026-09-21T14:13:20.123Z","user":"aX9","session":"2c48580eec4cde74","actor":"mlt_c_1","client":"Cursor \"1\"\n","device":"laptop","#,
                 r#""server":"files","method":"tools/call","tool":"read","decision":"approved","durationMs":1500,"#,
                 r#""paramsBytes":120,"resultBytes":9,"outcome":"result"}"#,
                 "\n"

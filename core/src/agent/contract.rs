@@ -142,7 +142,7 @@ pub enum Event {
         /// Whose, as [`Action::SavePins`] named it.
         key: String,
         /// How it went.
-        result: Result<(), String>,
+        result: Result<(), Unsaved>,
     },
     /// SIGHUP: try to connect at once.
     Nudge,
@@ -226,6 +226,15 @@ pub enum ControlCommand {
         #[serde(default)]
         tool: Option<String>,
     },
+}
+
+/// Why pins were not saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsaved {
+    /// They are not what they were any more: this is what another agent of this machine made of them.
+    Changed(Option<Bytes>),
+    /// They cannot be written; for people.
+    Failed(String),
 }
 
 /// What an agent orders.
@@ -317,10 +326,12 @@ pub enum Action {
         /// Whose: a name for a file, made of what a person called the server, and not safe as it is.
         key: String,
     },
-    /// Replace what is pinned of a server, for its owner alone, durably; then bring `PinsSaved`.
+    /// Replace what is pinned of a server, for its owner alone, durably, if it still is `base`; then bring `PinsSaved`.
     SavePins {
         /// Whose.
         key: String,
+        /// What it was when it was read or saved last; `None`: there was none.
+        base: Option<Bytes>,
         /// The whole content.
         content: Bytes,
     },

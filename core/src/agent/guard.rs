@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::contract::Action;
+use super::contract::{Action, Unsaved};
 use super::pins::{self, Book, Change, Print};
 use super::policy::{Limiter, Rules};
 use super::server::people;
 use super::status;
-use super::tools::{Hidden, Tools};
+use super::tools::{Hidden, Tool, Tools};
 use crate::config::policy::PinMode;
 use crate::config::{AgentPolicy, ServerConfig};
 use crate::host::Mailbox;
@@ -38,8 +38,10 @@ struct Watched {
     changes: BTreeMap<String, Seen>,
     /// Whether something is to be saved.
     dirty: bool,
-    /// Whether a save is under way.
-    saving: bool,
+    /// The file as this agent read or wrote it last.
+    base: Option<Bytes>,
+    /// What is being saved.
+    saving: Option<Bytes>,
     /// Why the last save failed.
     unsaved: Option<String>,
 }
@@ -98,8 +100,15 @@ impl Guard {
             return;
         }
         out.push(Action::LoadPins { key: key.clone() });
-        let watched =
-            Watched { key, pins: Pins::Reading, changes: BTreeMap::new(), dirty: false, saving: false, unsaved: None };
+        let watched = Watched {
+            key,
+            pins: Pins::Reading,
+            changes: BTreeMap::new(),
+            dirty: false,
+            base: None,
+            saving: None,
+            unsaved: None,
+        };
         self.watched.insert(server.to_string(), watched);
     }
 
@@ -111,32 +120,40 @@ impl Guard {
     /// What is pinned came. Returns whose it is.
     pub(super) fn loaded(&mut self, key: &str, result: Result<Option<Bytes>, String>) -> Option<String> {
         let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
-        watched.pins = match result.and_then(|content| Book::read(content.as_deref())) {
-            Ok(book) => Pins::Known(book),
-            Err(reason) => {
-                tracing::warn!(server = server.as_str(), reason = reason.as_str(), "pinned definitions cannot be read");
-                Pins::Broken(people(&reason, limits::MAX_REASON))
-            }
-        };
+        let read = result.and_then(|content| {
+            watched.base = content;
+            Book::read(watched.base.as_deref())
+        });
+        watched.pins = Pins::read(server, read);
         Some(server.clone())
     }
 
-    /// A save is over.
-    pub(super) fn saved(&mut self, key: &str, result: Result<(), String>) {
-        let Some((server, watched)) = self.watched.iter_mut().find(|(_, watched)| watched.key == key) else { return };
-        watched.saving = false;
-        watched.unsaved = result.err().map(|reason| {
-            tracing::warn!(server = server.as_str(), reason = reason.as_str(), "definitions not pinned on disk");
-            people(&reason, limits::MAX_REASON)
-        });
+    /// A save is over. Returns the server whose pins are others by it: another agent had changed the file.
+    pub(super) fn saved(&mut self, key: &str, result: Result<(), Unsaved>) -> Option<String> {
+        let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
+        let content = watched.saving.take();
+        watched.unsaved = None;
+        match result {
+            Ok(()) => watched.base = content,
+            Err(Unsaved::Failed(reason)) => {
+                tracing::warn!(server = server.as_str(), reason = reason.as_str(), "definitions not pinned on disk");
+                watched.unsaved = Some(people(&reason, limits::MAX_REASON));
+            }
+            Err(Unsaved::Changed(theirs)) => {
+                watched.merge(server, theirs);
+                return Some(server.clone());
+            }
+        }
+        None
     }
 
     /// Orders what is to be saved; one save of a server at a time.
     pub(super) fn save(&mut self, out: &mut Mailbox<Action>) {
-        for watched in self.watched.values_mut().filter(|watched| watched.dirty && !watched.saving) {
+        for watched in self.watched.values_mut().filter(|watched| watched.dirty && watched.saving.is_none()) {
             if let Pins::Known(book) = &watched.pins {
-                (watched.dirty, watched.saving) = (false, true);
-                out.push(Action::SavePins { key: watched.key.clone(), content: book.write() });
+                let (key, base, content) = (watched.key.clone(), watched.base.clone(), book.write());
+                (watched.dirty, watched.saving) = (false, Some(content.clone()));
+                out.push(Action::SavePins { key, base, content });
             }
         }
     }
@@ -173,16 +190,26 @@ impl Guard {
         }
     }
 
-    /// Pins tools as they are now: those of a server, or of all, or one. Returns which.
-    pub(super) fn accept(&mut self, server: Option<&str>, tool: Option<&str>) -> Vec<status::ChangedTool> {
+    /// Pins tools as they are now: those of a server, or of all, or one. Returns which, and the servers whose pins could
+    /// not be read: all their tools are seen for the first time once more.
+    pub(super) fn accept(
+        &mut self,
+        server: Option<&str>,
+        tool: Option<&str>,
+    ) -> (Vec<status::ChangedTool>, Vec<String>) {
         let held = self.mode() == PinMode::Block;
-        let mut accepted = Vec::new();
+        let (mut accepted, mut lost) = (Vec::new(), Vec::new());
         for (name, watched) in &mut self.watched {
-            if server.is_none_or(|server| server == name) {
-                accepted.extend(watched.accept(name, tool, held));
+            if server.is_some_and(|server| server != name) {
+                continue;
             }
+            if tool.is_none() && matches!(watched.pins, Pins::Broken(_)) {
+                (watched.pins, watched.dirty) = (Pins::Known(Book::default()), true);
+                lost.push(name.clone());
+            }
+            accepted.extend(watched.accept(name, tool, held));
         }
-        accepted
+        (accepted, lost)
     }
 
     /// The tools that are not what was pinned. `definitions`: with both of their definitions.
@@ -237,7 +264,34 @@ impl Guard {
     }
 }
 
+impl Pins {
+    fn read(server: &str, book: Result<Book, String>) -> Self {
+        match book {
+            Ok(book) => Self::Known(book),
+            Err(reason) => {
+                tracing::warn!(server, reason = reason.as_str(), "pinned definitions cannot be read");
+                Self::Broken(people(&reason, limits::MAX_REASON))
+            }
+        }
+    }
+}
+
 impl Watched {
+    /// Takes in what another agent of this machine made of the file, with what was changed here.
+    fn merge(&mut self, server: &str, theirs: Option<Bytes>) {
+        let base = Book::read(self.base.as_deref()).unwrap_or_default();
+        match (&mut self.pins, Book::read(theirs.as_deref())) {
+            (Pins::Known(book), Ok(other)) => {
+                book.merge(&base, other);
+                (self.base, self.dirty) = (theirs, true);
+            }
+            (Pins::Reading | Pins::Broken(_), other) | (Pins::Known(_), other @ Err(_)) => {
+                self.base = theirs;
+                self.pins = Pins::read(server, other);
+            }
+        }
+    }
+
     /// What the pins say of each tool that they hide.
     fn judge(&mut self, server: &str, tools: &Tools, mode: PinMode) -> BTreeMap<String, Hidden> {
         // A run that has no list yet says nothing about the others.
@@ -301,14 +355,8 @@ impl Watched {
 
     fn accept(&mut self, server: &str, tool: Option<&str>, held: bool) -> Vec<status::ChangedTool> {
         let book = match &mut self.pins {
-            Pins::Reading => return Vec::new(),
+            Pins::Reading | Pins::Broken(_) => return Vec::new(),
             Pins::Known(book) => book,
-            // Whatever was pinned is lost: all tools are seen for the first time once more.
-            Pins::Broken(_) if tool.is_none() => {
-                (self.pins, self.dirty) = (Pins::Known(Book::default()), true);
-                return Vec::new();
-            }
-            Pins::Broken(_) => return Vec::new(),
         };
         let names: Vec<String> =
             self.changes.keys().filter(|name| tool.is_none_or(|tool| tool == *name)).cloned().collect();
@@ -325,6 +373,11 @@ impl Watched {
         }
         accepted
     }
+}
+
+/// A tool that is pinned as it is now, since nobody knows what it was.
+pub(super) fn unknown(server: &str, tool: &Tool) -> status::ChangedTool {
+    changed(server, tool.name(), &Change::Added, true)
 }
 
 fn changed(server: &str, tool: &str, change: &Change, held: bool) -> status::ChangedTool {

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use super::approvals::Approvals;
 use super::audit::Ledger;
-pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn};
+pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn, Unsaved};
 use super::cx::{Cx, Slot, Timer};
 use super::guard::Guard;
 use super::restraint::Restraint;
@@ -201,7 +201,11 @@ impl Agent {
                     self.judge(Some(&server));
                 }
             }
-            Event::PinsSaved { key, result } => self.cx.guard.saved(&key, result),
+            Event::PinsSaved { key, result } => {
+                if let Some(server) = self.cx.guard.saved(&key, result) {
+                    self.judge(Some(&server));
+                }
+            }
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
             Event::Spawned { .. }

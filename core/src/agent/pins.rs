@@ -206,6 +206,29 @@ impl Book {
         }
     }
 
+    /// Takes over what another agent made of `base`, the pins that both began with. What was changed here stays.
+    pub(super) fn merge(&mut self, base: &Self, mut theirs: Self) {
+        let names: BTreeSet<String> =
+            [&self.tools, &base.tools, &theirs.tools].iter().flat_map(|it| it.keys().cloned()).collect();
+        for name in names {
+            if self.tools.get(&name) != base.tools.get(&name) {
+                continue;
+            }
+            match theirs.tools.remove(&name) {
+                Some(pin) => drop(self.tools.insert(name, pin)),
+                None => drop(self.tools.remove(&name)),
+            }
+        }
+        let ours = core::mem::take(&mut self.approved);
+        theirs.approved.retain(|it| ours.contains(it) || !base.approved.contains(it));
+        let new = ours.into_iter().filter(|it| !base.approved.contains(it) && !theirs.approved.contains(it));
+        let new: Vec<_> = new.collect();
+        self.approved = theirs.approved;
+        self.approved.extend(new);
+        let excess = self.approved.len().saturating_sub(limits::MAX_APPROVED);
+        self.approved.drain(..excess);
+    }
+
     /// Whether a client may call a tool of this definition without being asked about again.
     pub(super) fn is_approved(&self, client: &str, tool: &str, print: &Print) -> bool {
         self.approved.iter().any(|it| it.client == client && it.tool == tool && it.hash == *print)
@@ -461,7 +484,40 @@ mod tests {
         })
     }
 
+    fn book(tools: &[u8], approved: &[u8]) -> Book {
+        let mut book = Book::default();
+        for (name, version) in ["a", "b", "c"].iter().zip(tools).filter(|(_, version)| **version > 0) {
+            pin(&mut book, &tool(&format!(r#"{{"name":"{name}","x":{version}}}"#)));
+        }
+        for client in approved {
+            book.approve(&format!("client {client}"), "a", &Print::default());
+        }
+        book
+    }
+
     proptest! {
+        #[test]
+        fn merge_keeps_what_each_changed(
+            base in prop::collection::vec(0..3_u8, 3), ours in prop::collection::vec(0..3_u8, 3),
+            theirs in prop::collection::vec(0..3_u8, 3),
+            kept in prop::collection::btree_set(0..4_u8, 0..4), new in prop::collection::btree_set(4..8_u8, 0..4),
+        ) {
+            let kept: Vec<u8> = kept.into_iter().collect();
+            let new: Vec<u8> = new.into_iter().collect();
+            let (base_book, theirs_book) = (book(&base, &kept), book(&theirs, &[]));
+            let mut merged = book(&ours, &[&kept[..], &new[..]].concat());
+            merged.merge(&base_book, theirs_book);
+            for (at, name) in ["a", "b", "c"].iter().enumerate() {
+                let expected = if ours[at] == base[at] { theirs[at] } else { ours[at] };
+                let mut one = [0; 3];
+                one[at] = expected;
+                let wanted = book(&one, &[]);
+                prop_assert_eq!(merged.definition(name).map(RawValue::get), wanted.definition(name).map(RawValue::get));
+            }
+            // The other one took all approvals back that both began with.
+            prop_assert_eq!(merged.approved.len(), new.len());
+        }
+
         #[test]
         fn prints_are_equal_exactly_when_values_are(a in json(), b in json()) {
             let whole = |value: &serde_json::Value| print(&serde_json::json!({"name": "n", "v": value}).to_string());

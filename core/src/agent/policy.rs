@@ -11,9 +11,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::tools::{Hidden, Tool};
+use super::tools::{Hidden, Tool, Tools};
 use crate::config::AgentPolicy;
-use crate::config::policy::{Approve, CallLimits, Policy};
+use crate::config::policy::{Approve, CallLimits, Pattern, Policy};
 use crate::mcp::method;
 use crate::rpc::object::Object;
 use crate::rpc::string;
@@ -73,6 +73,16 @@ impl Rules {
             || (!self.is_closed(server)
                 && KNOWN_METHODS.contains(&method)
                 && self.of(server).all(|(_, policy)| !policy.deny.iter().any(|it| it.matches(server, method))))
+    }
+
+    /// Names in a server's own policy that none of its tools has: a slip there lets pass what it was to forbid.
+    pub(super) fn idle<'a>(&'a self, server: &str, tools: &'a Tools) -> impl Iterator<Item = &'a str> {
+        let own = self.0.servers.get(server).into_iter().flat_map(|policy| {
+            let entries = policy.tools.iter().map(|entry| &entry.tools);
+            policy.allow.iter().flatten().chain(&policy.deny).chain(entries)
+        });
+        let names = own.filter_map(Pattern::literal);
+        names.filter(|name| tools.get(name).is_none() && !KNOWN_METHODS.contains(name))
     }
 
     /// Whether a person is asked before a tool is called, or a method that brings content.

@@ -203,8 +203,11 @@ pub struct Waiting {
 pub struct WaitingCall {
     /// What names it in a decision.
     pub id: u64,
-    /// What the relay says of the client; empty: nothing.
+    /// What the client calls itself; empty: nothing.
     pub client: String,
+    /// Who acts, as the relay knows them; empty: it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub actor: String,
     /// The server.
     pub server: String,
     /// The tool; of a call that is none, its method.

@@ -17,7 +17,7 @@ use std::vec::Vec;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::contract::{Action, ControlCommand, Event, Exit, Identity};
+use super::contract::{Action, ControlCommand, Event, Exit, Identity, Unsaved};
 use super::cx::Cx;
 use super::machine::Agent;
 use super::status;
@@ -109,9 +109,13 @@ impl Rig {
                     let result = Ok(self.pins.get(&key).cloned());
                     self.agent.handle_event(Event::PinsLoaded { key, result }, self.now);
                 }
-                Action::SavePins { key, content } => {
-                    self.pins.insert(key.clone(), content);
-                    self.agent.handle_event(Event::PinsSaved { key, result: Ok(()) }, self.now);
+                Action::SavePins { key, base, content } => {
+                    let now = self.pins.get(&key).cloned();
+                    let result = if now == base { Ok(()) } else { Err(Unsaved::Changed(now)) };
+                    if result.is_ok() {
+                        self.pins.insert(key.clone(), content);
+                    }
+                    self.agent.handle_event(Event::PinsSaved { key, result }, self.now);
                 }
                 action => self.actions.push_back(action),
             }
@@ -272,6 +276,7 @@ impl Rig {
             method: method.to_string(),
             version: None,
             client: None,
+            actor: String::new(),
             session: String::new(),
             length: params.len() as u64,
         };

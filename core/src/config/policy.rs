@@ -10,7 +10,7 @@ use core::str::Chars;
 use super::json::Json;
 use super::problem::Report;
 use super::raw::{Node, Object};
-use crate::limits;
+use crate::{limits, names};
 
 /// What an agent lets be called, and what it notes of it. The default lets everything be called and warns of tools that
 /// change.
@@ -139,6 +139,12 @@ impl Pattern {
         self.server.as_deref().is_none_or(|pattern| glob(pattern, server)) && glob(&self.tool, tool)
     }
 
+    /// The one name that it means, if it has no wildcards.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        (!self.tool.contains(['*', '?'])).then_some(&*self.tool)
+    }
+
     /// Whether it can mean a tool of this server.
     #[must_use]
     pub fn concerns(&self, server: &str) -> bool {
@@ -182,22 +188,24 @@ fn glob(pattern: &str, text: &str) -> bool {
 /// Reads an agent's policy; what is wrong goes to `report`.
 pub(super) fn check(top: &Object<'_>, report: &mut Report) -> AgentPolicy {
     let mut policy = AgentPolicy::default();
+    let servers = top.get("servers").or_else(|| top.get("mcpServers"));
+    let servers: Vec<_> = servers.iter().filter_map(members).flatten().collect();
     if let Some(entry) = top.get("policy").and_then(|node| node.object(report)) {
         entry.warn_unknown(&DEVICE_KEYS, &[], report);
-        policy.device = rules(&entry, Level::Device, report);
+        let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
+        policy.device = rules(&entry, Level::Device(&names), report);
         if let Some(node) = entry.get("approvalTimeout") {
             let secs = node.integer(MIN_APPROVAL_SECS..=MAX_APPROVAL_SECS, "a time in seconds", report);
             policy.approval_secs = secs.unwrap_or(APPROVAL_SECS);
         }
     }
-    let servers = top.get("servers").or_else(|| top.get("mcpServers"));
-    for (name, server) in servers.iter().filter_map(members).flatten() {
+    for (name, server) in servers {
         let Some(node) = members(&server).and_then(|entry| entry.into_iter().find(|(key, _)| *key == "policy")) else {
             continue;
         };
         if let Some(entry) = node.1.object(report) {
             entry.warn_unknown(&SERVER_KEYS, &SERVER_ELSEWHERE, report);
-            policy.servers.insert(name.to_owned(), rules(&entry, Level::Server, report));
+            policy.servers.insert(name.to_owned(), rules(&entry, Level::Server(name), report));
         }
     }
     if let Some(node) = top.get("pins") {
@@ -221,13 +229,15 @@ fn members<'a>(node: &Node<'a>) -> Option<Vec<(&'a str, Node<'a>)>> {
 }
 
 /// Whose policy it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Device,
-    Server,
+#[derive(Debug, Clone, Copy)]
+enum Level<'a> {
+    /// The device's, which has these servers.
+    Device(&'a [&'a str]),
+    /// That of the server of this name.
+    Server(&'a str),
 }
 
-fn rules(entry: &Object<'_>, level: Level, report: &mut Report) -> Policy {
+fn rules(entry: &Object<'_>, level: Level<'_>, report: &mut Report) -> Policy {
     let mut patterns = |key| entry.get(key).map(|node| patterns(&node, level, report));
     let (allow, deny) = (patterns("allow"), patterns("deny"));
     Policy {
@@ -240,7 +250,7 @@ fn rules(entry: &Object<'_>, level: Level, report: &mut Report) -> Policy {
     }
 }
 
-fn patterns(node: &Node<'_>, level: Level, report: &mut Report) -> Vec<Pattern> {
+fn patterns(node: &Node<'_>, level: Level<'_>, report: &mut Report) -> Vec<Pattern> {
     let items = node.array(report).unwrap_or_default();
     if items.len() > limits::MAX_PATTERNS {
         report.error(&node.path, format!("has more than {} patterns", limits::MAX_PATTERNS));
@@ -250,22 +260,39 @@ fn patterns(node: &Node<'_>, level: Level, report: &mut Report) -> Vec<Pattern> 
     texts.into_iter().filter_map(|(path, text)| pattern(&path, &text, level, report)).collect()
 }
 
-fn pattern(path: &str, text: &str, level: Level, report: &mut Report) -> Option<Pattern> {
+fn pattern(path: &str, text: &str, level: Level<'_>, report: &mut Report) -> Option<Pattern> {
     if text.len() > limits::MAX_PATTERN {
         report.error(path, format!("is longer than {} bytes, which no tool's name is", limits::MAX_PATTERN));
         return None;
     }
-    let pattern = match level {
-        Level::Server => Some(Pattern::of_server(text)),
-        Level::Device => Pattern::of_device(text),
-    };
-    if pattern.is_none() {
-        report.error(path, "must name server and tool, as in \"files/read_*\" or \"*/delete_*\"");
+    match level {
+        Level::Server(name) => {
+            // A rule that matches nothing lets pass what it was to forbid.
+            let label = names::label(name);
+            let rest = [name, &label].into_iter().find_map(|name| {
+                let rest = text.strip_prefix(name)?;
+                rest.strip_prefix('/').or_else(|| rest.strip_prefix(names::SEPARATOR))
+            });
+            if let Some(rest) = rest {
+                report.warn(path, format!("names the server again: here \"{rest}\" is the tool's whole name"));
+            }
+            Some(Pattern::of_server(text))
+        }
+        Level::Device(servers) => {
+            let pattern = Pattern::of_device(text);
+            match &pattern {
+                None => report.error(path, "must name server and tool, as in \"files/read_*\" or \"*/delete_*\""),
+                Some(pattern) if !servers.iter().any(|server| pattern.concerns(server)) => {
+                    report.warn(path, format!("means none of the servers: {}", servers.join(", ")));
+                }
+                Some(_) => {}
+            }
+            pattern
+        }
     }
-    pattern
 }
 
-fn tools(node: &Node<'_>, level: Level, report: &mut Report) -> Vec<ToolPolicy> {
+fn tools(node: &Node<'_>, level: Level<'_>, report: &mut Report) -> Vec<ToolPolicy> {
     let Some(entries) = node.object(report) else { return Vec::new() };
     if entries.members().count() > limits::MAX_PATTERNS {
         report.error(&node.path, format!("has more than {} patterns", limits::MAX_PATTERNS));

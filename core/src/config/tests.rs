@@ -308,7 +308,7 @@ fn relay_mistakes_are_named() {
 #[test]
 fn agent_takes_a_policy() {
     let text = r#"{"mode":"agent","relay":"tunnel.example.com","pins":"block","audit":true,
-        "policy":{"deny":["*/delete_*"],"concurrency":8,"approvalTimeout":30,"tools":{"shell/*":{"approve":"always"}}},
+        "policy":{"deny":["*/delete_*"],"concurrency":8,"approvalTimeout":30,"tools":{"web/*":{"approve":"always"}}},
         "servers":{"files":{"command":"a","policy":{"allow":["read_*","list"],"readOnly":true,"approve":"first",
             "callsPerMinute":60,"tools":{"read_all":{"callsPerMinute":1,"concurrency":1}}}},"web":{"command":"b"}}}"#;
     let policy = agent(text).policy;
@@ -316,7 +316,7 @@ fn agent_takes_a_policy() {
     let device = &policy.device;
     assert!(device.deny[0].matches("web", "delete_it") && device.allow.is_none() && !device.read_only);
     assert_eq!((device.calls.concurrency, device.tools[0].approve), (Some(8), Approve::Always));
-    assert!(device.tools[0].tools.matches("shell", "run") && !device.tools[0].tools.matches("files", "run"));
+    assert!(device.tools[0].tools.matches("web", "run") && !device.tools[0].tools.matches("files", "run"));
     assert_eq!(policy.servers.keys().collect::<Vec<_>>(), ["files"]);
     let files = &policy.servers["files"];
     assert!(files.read_only && files.approve == Approve::First && files.calls.per_minute == Some(60));
@@ -359,6 +359,15 @@ fn policy_mistakes_are_named() {
             "warning servers.files.policy.tools.x.aprove is not a setting: did you mean approve?",
         ),
         (policy(r#"{"tools":[]}"#), "error servers.files.policy.tools must be a JSON object"),
+        (
+            policy(r#"{"deny":["files__read"]}"#),
+            r#"warning servers.files.policy.deny[0] names the server again: here "read" is the tool's whole name"#,
+        ),
+        (
+            policy(r#"{"tools":{"files/read":{}}}"#),
+            "warning servers.files.policy.tools[\"files/read\"] names the server again",
+        ),
+        (device(r#"{"deny":["fiels/*"]}"#), "warning policy.deny[0] means none of the servers: a"),
         (device(r#"{"allow":["read_*"]}"#), "error policy.allow[0] must name server and tool"),
         (device(r#"{"tools":{"read":{}}}"#), "error policy.tools.read must name server and tool"),
         (device(r#"{"approvalTimeout":1}"#), "error policy.approvalTimeout must be a time in seconds"),

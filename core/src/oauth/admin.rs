@@ -143,7 +143,7 @@ fn document(answer: &impl Serialize) -> Bytes {
 }
 
 /// The client's name in minted tokens.
-const CLIENT: &str = "mcp-local-tunnel-token";
+pub(super) const CLIENT: &str = "mcp-local-tunnel-token";
 /// Ten years: a machine in a cellar.
 const MAX_LIFETIME: Duration = Duration::from_secs(3_660 * 86_400);
 /// Characters of a label.

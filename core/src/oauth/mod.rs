@@ -65,6 +65,17 @@ pub struct Principal {
     pub family_expires: UnixTime,
 }
 
+impl Principal {
+    /// Who acts, told from all others: the client, or the token that the operator made.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        if self.client.as_str() == admin::CLIENT {
+            return format!("token {}", self.family.as_str());
+        }
+        self.client.as_str().into()
+    }
+}
+
 /// What the gate needs to know of what changed: small, immutable, replaced as a whole by
 /// [`grants::Action::Publish`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

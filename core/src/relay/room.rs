@@ -128,6 +128,7 @@ impl Room {
                 }
             }
             Event::GoAway => device.leaving = true,
+            Event::Unlisted { .. } => tracing::debug!("word that only a relay says dropped"),
             Event::RoundTrip { micros } => device.round_trip_micros = Some(micros),
             Event::Closed(close) => {
                 tracing::info!(%conn, device = %device.name, code = close.code.to_u16(), "device disconnected");

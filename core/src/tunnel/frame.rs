@@ -385,10 +385,10 @@ mod tests {
                 }
             ),
             piece().prop_map(Frame::Catalog),
-            (stream.clone(), "\\PC{0,9}", proptest::option::of("\\PC{0,9}"), any::<u64>()).prop_map(
-                |(stream, server, client, length)| {
-                    let (method, session) = ("tools/call".to_string(), String::new());
-                    Frame::Open { stream, head: OpenHead { server, method, version: None, client, session, length } }
+            (stream.clone(), "\\PC{0,9}", proptest::option::of("\\PC{0,9}"), "\\PC{0,9}", any::<u64>()).prop_map(
+                |(stream, server, client, actor, length)| {
+                    let (method, version, session) = ("tools/call".to_string(), None, String::new());
+                    Frame::Open { stream, head: OpenHead { server, method, version, client, actor, session, length } }
                 }
             ),
             (stream.clone(), any::<Option<i64>>(), any::<Option<u64>>())

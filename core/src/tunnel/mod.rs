@@ -70,9 +70,12 @@ pub struct OpenHead {
     /// The protocol version that the client speaks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The client's identity, for policy and audit: its id and the name it gave itself.
+    /// What the client calls itself, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// Who acts, for policy and audit: the relay's name for the OAuth client, or for the token that its operator made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub actor: String,
     /// A stable, opaque key of the client's session; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub session: String,
@@ -169,6 +172,13 @@ pub enum Event {
         bytes: Bytes,
         /// Whether the answer is complete.
         end: bool,
+    },
+    /// Agent, on V1: a tool was asked for that is not listed. It was answered already.
+    Unlisted {
+        /// Under what the relay has for its name.
+        tool: String,
+        /// How long its params are.
+        bytes: usize,
     },
     /// One raw JSON-RPC message that belongs to a call. Relay: a server's notification or request; it came before the
     /// answer. Agent: the client's response to such a request, or a notification of it.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tunnel_core::agent::machine::{Action, DialError, Event, Exit};
+use tunnel_core::agent::machine::{Action, DialError, Event, Exit, Unsaved};
 use tunnel_core::agent::{Agent as Machine, Identity};
 use tunnel_core::config::{AgentConfig, AgentPolicy, Life, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
@@ -154,9 +154,15 @@ impl World {
                     let event = Event::PinsLoaded { key: pins, result: Ok(content) };
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
                 }
-                Action::SavePins { key: pins, content } => {
-                    self.look(key).pins.insert(pins.clone(), content);
-                    let event = Event::PinsSaved { key: pins, result: Ok(()) };
+                Action::SavePins { key: pins, base, content } => {
+                    let kept = &mut self.look(key).pins;
+                    let result = if kept.get(&pins) == base.as_ref() {
+                        kept.insert(pins.clone(), content);
+                        Ok(())
+                    } else {
+                        Err(Unsaved::Changed(kept.get(&pins).cloned()))
+                    };
+                    let event = Event::PinsSaved { key: pins, result };
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
                 }
                 Action::Audit { line, .. } => {

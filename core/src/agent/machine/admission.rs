@@ -21,6 +21,7 @@ use crate::config::policy::{Approve, CallLimits};
 use crate::id::{ConnId, StreamId};
 use crate::limits;
 use crate::mcp::{code, method};
+use crate::names;
 use crate::rpc::envelope;
 use crate::tunnel::{Command, OpenHead, Outcome};
 
@@ -28,7 +29,7 @@ use crate::tunnel::{Command, OpenHead, Outcome};
 pub(super) struct Refusal {
     decision: Decision,
     code: i64,
-    message: String,
+    pub(super) message: String,
 }
 
 impl Refusal {
@@ -58,6 +59,7 @@ impl Agent {
             other => Ok(other.to_string()),
         };
         let subject = Subject {
+            actor: people(&head.actor, limits::MAX_QUOTE),
             client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME),
             server: head.server.clone(),
             tool: tool.clone().unwrap_or_default(),
@@ -77,7 +79,7 @@ impl Agent {
                 let now = self.cx.now.instant;
                 self.cx.guard.limiter.take(&counted, now);
                 let scopes = counted.into_iter().map(|(scope, _)| scope).collect();
-                self.ledger.open(request, self.entry(&head, &subject, params.len(), scopes));
+                self.ledger.open(request, self.entry(&head.method, &head.session, &subject, params.len(), scopes));
                 let session = head.session;
                 self.pass(
                     request,
@@ -85,8 +87,8 @@ impl Agent {
                 );
             }
             Err(refusal) => {
-                let mut entry = self.entry(&head, &subject, params.len(), Vec::new());
-                entry.decision = refusal.decision;
+                let entry = self.entry(&head.method, &head.session, &subject, params.len(), Vec::new());
+                let entry = Entry { decision: refusal.decision, ..entry };
                 self.audit(&entry, End::Error(refusal.code));
                 let body = envelope::error_object(refusal.code, &refusal.message, None);
                 let command = Command::Answer { stream, outcome: Outcome::Error { code: refusal.code }, body };
@@ -109,6 +111,7 @@ impl Agent {
         tracing::warn!(
             call = request.0,
             client = call.subject.client.as_str(),
+            actor = call.subject.actor.as_str(),
             server = call.subject.server.as_str(),
             tool = &*people(&call.subject.tool, limits::MAX_QUOTE),
             "call waits for approval: see `mcp-local-tunnel approve`"
@@ -195,7 +198,7 @@ impl Agent {
             Approve::Never => false,
             _ if self.approvals.passes(subject) => false,
             Approve::First => {
-                !guard.is_approved(&subject.server, &subject.client, &subject.tool, &self.print(slot, subject))
+                !guard.is_approved(&subject.server, subject.approved_as(), &subject.tool, &self.print(slot, subject))
             }
             Approve::Always => true,
         }
@@ -241,16 +244,33 @@ impl Agent {
         }
     }
 
-    fn entry(&self, head: &OpenHead, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+    /// A tool that an old relay was not told of was asked for, and refused: noted like any other refusal.
+    pub(super) fn unlisted(&mut self, listed: &str, bytes: usize) {
+        let own = |server: &str| listed.strip_prefix(&names::label(server))?.strip_prefix(names::SEPARATOR);
+        let found =
+            self.names.iter().find_map(|(server, slot)| Some((server.clone(), *slot, own(server)?.to_string())));
+        let (server, slot, tool) = found.map_or_else(
+            || (String::new(), None, listed.to_string()),
+            |(server, slot, tool)| (server, Some(slot), tool),
+        );
+        let subject = Subject { actor: String::new(), client: String::new(), server, tool };
+        let refusal = slot.and_then(|slot| self.allowed(slot, method::TOOLS_CALL, &subject).err());
+        let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
+        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, "", &subject, bytes, Vec::new()) };
+        self.audit(&entry, End::Error(code::INVALID_PARAMS));
+    }
+
+    fn entry(&self, method: &str, session: &str, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
         Entry {
             // Whatever a relay sends, a line stays a line.
             subject: Subject {
+                actor: subject.actor.clone(),
                 client: subject.client.clone(),
                 server: people(&subject.server, limits::MAX_QUOTE),
                 tool: people(&subject.tool, limits::MAX_QUOTE),
             },
-            method: people(&head.method, limits::MAX_QUOTE),
-            session: head.session.clone(),
+            method: people(method, limits::MAX_QUOTE),
+            session: session.to_string(),
             bytes,
             began: self.cx.now.instant,
             decision: Decision::Allowed,

@@ -11,6 +11,7 @@ use crate::agent::approvals::Waiting;
 use crate::agent::audit::Decision;
 use crate::agent::contract::ControlCommand;
 use crate::agent::cx::{RequestId, Timer};
+use crate::agent::guard;
 use crate::agent::server::people;
 use crate::agent::status;
 use crate::config::policy::{Approve, PinMode};
@@ -67,7 +68,7 @@ impl Agent {
         let first = self.cx.guard.rules.approve(&subject.server, &subject.tool) == Approve::First;
         if first {
             let print = self.print(waiting.slot, &subject);
-            self.cx.guard.approve(&subject.server, &subject.client, &subject.tool, &print);
+            self.cx.guard.approve(&subject.server, subject.approved_as(), &subject.tool, &print);
         }
         // Should the pins be unreadable, a first approval is remembered here.
         if always || (first && self.must_ask(waiting.slot, &waiting.method, &subject)) {
@@ -75,25 +76,33 @@ impl Agent {
         }
         let mut decided = Vec::from([request.0]);
         let settled = !self.must_ask(waiting.slot, &waiting.method, &subject);
-        self.release(request, waiting);
+        if let Err(error) = self.release(request, waiting) {
+            return status::Decided { decided: Vec::new(), error: Some(error) };
+        }
         if settled {
             for (request, waiting) in self.approvals.take_all(&subject) {
                 decided.push(request.0);
-                self.release(request, waiting);
+                // The rules say the same of it as of the first.
+                let _ = self.release(request, waiting);
             }
         }
         status::Decided { decided, error: None }
     }
 
-    /// Passes an approved call on, unless rules or pins forbid it by now.
-    fn release(&mut self, request: RequestId, waiting: Waiting) {
+    /// Passes an approved call on, unless rules or pins forbid it by now: then for people, why.
+    fn release(&mut self, request: RequestId, waiting: Waiting) -> Result<(), String> {
         self.cx.timers.clear(&Timer::Approval(request));
         match self.allowed(waiting.slot, &waiting.method, &waiting.subject) {
             Ok(()) => {
                 self.ledger.decide(request, Decision::Approved);
                 self.hand_on(request, waiting);
+                Ok(())
             }
-            Err(refusal) => self.refuse_as(request, refusal),
+            Err(refusal) => {
+                let why = format!("call {} was refused all the same: {}", request.0, refusal.message);
+                self.refuse_as(request, refusal);
+                Err(why)
+            }
         }
     }
 
@@ -114,8 +123,12 @@ impl Agent {
             let error = Some(format!("no server is named \"{name}\"; there are: {}", known.join(", ")));
             return status::Accepted { approved: Vec::new(), error };
         }
-        let approved = self.cx.guard.accept(server, tool);
+        let (mut approved, lost) = self.cx.guard.accept(server, tool);
         self.judge(server);
+        for name in lost {
+            let tools = self.names.get(&name).and_then(|slot| self.servers.get(slot)).map(|server| server.tools());
+            approved.extend(tools.into_iter().flat_map(|tools| tools.iter()).map(|tool| guard::unknown(&name, tool)));
+        }
         let unknown = tool.filter(|_| approved.is_empty());
         let error = unknown.map(|tool| format!("no tool \"{}\" waits to be approved", people(tool, limits::MAX_QUOTE)));
         status::Accepted { approved, error }

@@ -201,7 +201,7 @@ impl Agent {
             calls: self.routes.len(),
             waiting: self.approvals.len(),
             changed_tools: self.cx.guard.changes(false),
-            problems: self.cx.guard.problems(),
+            problems: self.problems(),
             uptime_secs: now.saturating_since(self.started).as_secs(),
         }
     }
@@ -213,6 +213,22 @@ impl Agent {
         status.sessions = runs.len();
         status.calls += runs.iter().map(|run| run.open_calls()).sum::<usize>();
         status
+    }
+
+    /// What keeps the agent from doing all it should.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.cx.guard.problems();
+        for server in self.names.values().filter_map(|slot| self.servers.get(slot)) {
+            let (name, tools) = (server.name(), server.tools());
+            if tools.is_empty() {
+                continue;
+            }
+            for idle in self.cx.guard.rules.idle(name, tools) {
+                let (name, idle) = (people(name, limits::MAX_QUOTE), people(idle, limits::MAX_QUOTE));
+                problems.push(format!("the policy of {name} names \"{idle}\", which none of its tools is called"));
+            }
+        }
+        problems
     }
 }
 

@@ -33,6 +33,7 @@ impl Agent {
                 self.catalog.whole = true;
             }
             tunnel::Event::Call { stream, head, params } => self.call(conn, stream, head, params),
+            tunnel::Event::Unlisted { tool, bytes } => self.unlisted(&tool, bytes),
             tunnel::Event::Reset { stream, reason, .. } => {
                 if let Some((request, route)) = self.routes.take_stream(conn, stream) {
                     self.cancel(request, route, &reason);

@@ -325,6 +325,7 @@ fn always_is_for_one_client_and_tool_until_the_agent_ends() {
         method: "tools/call".into(),
         version: None,
         client: Some("somebody else".into()),
+        actor: String::new(),
         session: String::new(),
         length: 0,
     };
@@ -333,6 +334,80 @@ fn always_is_for_one_client_and_tool_until_the_agent_ends() {
     assert!(!reached(&mut rig), "another client is asked about");
     let mut rig = started(r#"{"approve":"always"}"#, rig.pins);
     assert!(!passes(&mut rig, 1, "read"));
+}
+
+/// A call of `read` by this client.
+fn call_by(rig: &mut Rig, stream: u32, actor: &str, client: &str) {
+    let head = OpenHead {
+        server: "a".into(),
+        method: "tools/call".into(),
+        version: None,
+        client: Some(client.into()),
+        actor: actor.into(),
+        session: String::new(),
+        length: 0,
+    };
+    let params = Bytes::from_static(br#"{"name":"read"}"#);
+    rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+}
+
+#[test]
+fn lasting_approval_is_the_clients_own_whatever_others_call_themselves() {
+    let mut rig = ready(r#"{"approve":"first"}|"audit":true"#);
+    call_by(&mut rig, 1, "mlt_c_one", "Cursor 1");
+    let shown = waiting(&mut rig).remove(0);
+    assert_eq!((&shown["client"], &shown["actor"]), (&json!("Cursor 1"), &json!("mlt_c_one")));
+    let id = first_waiting(&mut rig);
+    control(&mut rig, ControlCommand::Approve { id, always: false });
+    assert!(reached(&mut rig));
+    call_by(&mut rig, 2, "mlt_c_one", "Cursor 2");
+    assert!(reached(&mut rig), "a newer version is the same client");
+    call_by(&mut rig, 3, "mlt_c_two", "Cursor 1");
+    assert!(!reached(&mut rig), "another client of that name is asked about");
+    call_by(&mut rig, 4, "", "mlt_c_two");
+    assert!(!reached(&mut rig));
+    assert_eq!(audited(&mut rig)[0]["actor"], "mlt_c_one");
+}
+
+#[test]
+fn approval_that_comes_after_the_rules_changed_says_so() {
+    let mut rig = ready(r#"{"approve":"always"}"#);
+    call_tool(&mut rig, 1, "read");
+    rig.event(Event::Control { job: JobId(9), command: ControlCommand::Restart { server: None } });
+    let mut config = config(&["a"]);
+    config.policy = policy(r#"{"approve":"always","deny":["read"]}"#);
+    rig.event(Event::ConfigRead(Ok(config)));
+    drop(rig.reply());
+    let id = first_waiting(&mut rig);
+    let decided = control(&mut rig, ControlCommand::Approve { id, always: false });
+    assert_eq!(decided["decided"], json!([]));
+    assert!(decided["error"].as_str().is_some_and(|error| error.contains("policy")), "{decided}");
+    assert!(!reached(&mut rig));
+}
+
+#[test]
+fn name_that_no_tool_has_is_told() {
+    let mut rig = ready(r#"{"deny":["delete","raed","x_*","resources/read"],"tools":{"wrte":{"approve":"always"}}}"#);
+    let problems = rig.status().problems;
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("\"raed\"") && problems[1].contains("\"wrte\""), "{problems:?}");
+}
+
+#[test]
+fn tool_that_an_old_relay_was_not_told_of_is_noted() {
+    let mut rig = ready(r#"{"deny":["delete"]}|"audit":true"#);
+    for (tool, bytes) in [("a__delete", 2), ("a__gone", 3), ("nothing", 4)] {
+        rig.tunnel(tunnel::Event::Unlisted { tool: tool.into(), bytes });
+    }
+    let lines = audited(&mut rig);
+    let told: Vec<_> =
+        lines.iter().map(|it| (&it["server"], &it["tool"], &it["decision"], &it["paramsBytes"])).collect();
+    let expected = [
+        (json!("a"), json!("delete"), json!("denied"), json!(2)),
+        (json!("a"), json!("gone"), json!("invalid"), json!(3)),
+        (json!(""), json!("nothing"), json!("invalid"), json!(4)),
+    ];
+    assert_eq!(told, expected.each_ref().map(|(a, b, c, d)| (a, b, c, d)));
 }
 
 #[test]
@@ -511,11 +586,30 @@ fn unreadable_pins_hold_all_back_under_block_and_are_never_overwritten() {
         assert!(status.problems[0].contains("the pinned tools of a: it is malformed"), "{:?}", status.problems);
         assert_eq!(passes(&mut rig, 1, "read"), count > 0);
         assert_eq!(rig.pins, broken);
-        control(&mut rig, ControlCommand::PinsApprove { server: None, tool: None });
+        let approved = control(&mut rig, ControlCommand::PinsApprove { server: None, tool: None });
+        assert_eq!(approved["approved"].as_array().map(Vec::len), Some(3), "all that is trusted from now on is named");
         assert!(rig.status().problems.is_empty());
         assert!(passes(&mut rig, 2, "read"));
         assert_ne!(rig.pins, broken, "a person said so");
     }
+}
+
+#[test]
+fn what_two_agents_make_of_the_same_pins_is_kept() {
+    let mut one = ready(r#"{"approve":"first"}|"pins":"block""#);
+    let mut other = started(r#"{"approve":"first"}|"pins":"block""#, one.pins.clone());
+    relist(&mut one, &tools("Other"));
+    control(&mut one, ControlCommand::PinsApprove { server: None, tool: None });
+    // The other one has the file as it was, and something of its own to add.
+    other.pins = one.pins.clone();
+    call_tool(&mut other, 1, "write");
+    let id = first_waiting(&mut other);
+    control(&mut other, ControlCommand::Approve { id, always: false });
+    assert!(reached(&mut other));
+    let mut third = started(r#"{"approve":"first"}|"pins":"block""#, other.pins);
+    relist(&mut third, &tools("Other"));
+    assert!(third.status().changed_tools.is_empty(), "the first one's approval of the tool is kept");
+    assert!(passes(&mut third, 2, "write"), "and the other's of the call");
 }
 
 #[test]

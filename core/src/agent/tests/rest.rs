@@ -59,6 +59,7 @@ fn call_in(rig: &mut Rig, stream: u32, session: &str) {
         method: "tools/call".to_string(),
         version: None,
         client: None,
+        actor: String::new(),
         session: session.to_string(),
         length: 2,
     };

@@ -25,7 +25,8 @@ impl Room {
     /// A client's message.
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
-        let caller = Caller { session: post.session, endpoint: post.endpoint, family: post.principal.family.clone() };
+        let (family, actor) = (post.principal.family.clone(), post.principal.actor());
+        let caller = Caller { session: post.session, endpoint: post.endpoint, family, actor };
         match post.content {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Cancelled { params } => {
@@ -213,6 +214,7 @@ impl Room {
                     method: errand.method,
                     version: Some(caller.session.version.as_str().to_string()),
                     client: Some(caller.session.client.clone()),
+                    actor: caller.actor.clone(),
                     session: caller.session.key.0.to_string(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };
@@ -266,6 +268,7 @@ struct Caller {
     session: Session,
     endpoint: Endpoint,
     family: FamilyId,
+    actor: String,
 }
 
 /// A call that is about to be opened: where it goes, and with what.

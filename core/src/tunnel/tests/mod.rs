@@ -118,6 +118,7 @@ pub(super) fn head(length: usize) -> OpenHead {
         method: "tools/call".into(),
         version: None,
         client: None,
+        actor: String::new(),
         session: String::new(),
         length: length as u64,
     }

@@ -221,11 +221,11 @@ fn label_of_a_description_is_taken_off_once() {
 }
 
 #[test]
-fn unknown_tool_is_answered_without_the_owner() {
+fn unknown_tool_is_answered_and_told() {
     let mut pair = v1();
     pair.agent.handle_message(text(r#"{"type":"request","id":"1","method":"no__tool","params":{}}"#), at(pair.now));
     assert_eq!(said(&mut pair.agent, pair.now), [r#"{"type":"error","id":"1","message":"unknown tool: no__tool"}"#]);
-    assert_eq!(pair.agent_events(), []);
+    assert_eq!(pair.agent_events(), [Event::Unlisted { tool: "no__tool".into(), bytes: 2 }]);
 }
 
 #[test]

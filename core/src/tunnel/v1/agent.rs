@@ -106,7 +106,9 @@ impl V1Agent {
         let Some((server, tool)) = found else {
             let mut name = name.into_owned();
             cut(&mut name, 128);
-            return error(&mut self.outbox, 0, &id, &format!("unknown tool: {name}"));
+            error(&mut self.outbox, 0, &id, &format!("unknown tool: {name}"));
+            let bytes = envelope.params.map_or(0, |params| params.get().len());
+            return cx.events.push_back(Event::Unlisted { tool: name, bytes });
         };
         if self.calls.len() >= MAX_STREAMS {
             return error(&mut self.outbox, 0, &id, "too many calls open");
@@ -123,6 +125,7 @@ impl V1Agent {
             method: method::TOOLS_CALL.into(),
             version: None,
             client: None,
+            actor: String::new(),
             session: String::new(),
             length: u64::try_from(params.len()).unwrap_or(u64::MAX),
         };

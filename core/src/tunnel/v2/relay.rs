@@ -170,8 +170,8 @@ impl V2 {
 
 /// Whether a head does not fit its frame. Escapes make a byte six at most, so only strange heads are measured.
 fn is_head_too_large(head: &OpenHead) -> bool {
-    let OpenHead { server, method, version, client, session, length: _ } = head;
+    let OpenHead { server, method, version, client, actor, session, length: _ } = head;
     let optional = [version, client].into_iter().flatten().map(|text| text.len()).sum::<usize>();
-    let text = server.len() + method.len() + session.len() + optional;
+    let text = server.len() + method.len() + actor.len() + session.len() + optional;
     text > MAX_HEAD / 8 && serde_json::to_vec(head).map_or(true, |json| json.len() > MAX_HEAD)
 }
