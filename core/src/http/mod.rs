@@ -7,7 +7,9 @@ pub mod fetch;
 pub mod fields;
 pub mod form;
 pub mod forwarded;
+pub(crate) mod freshness;
 pub mod page;
+pub(crate) mod redirect;
 pub mod rules;
 
 use alloc::string::String;

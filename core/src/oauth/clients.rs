@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::error::{Code, Refusal, json};
-use super::{Role, redirect, text};
+use super::{Role, text};
 use crate::entropy::Entropy;
-use crate::http::{Reply, RequestHead, fields};
+use crate::http::{Reply, RequestHead, fields, redirect};
 use crate::id::ClientId;
 use crate::seal::{Purpose, Sealer};
 use crate::time::Now;

@@ -18,7 +18,6 @@ mod login;
 pub mod metadata;
 pub mod pages;
 mod rates;
-mod redirect;
 mod request;
 mod store;
 #[cfg(test)]

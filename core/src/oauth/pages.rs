@@ -8,10 +8,10 @@ use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, REFERRER_POLICY};
 use maud::html;
 
 use super::clients::{Client, Origin};
-use super::redirect::Class;
 use super::{Role, Settings};
 use crate::http::Reply;
 use crate::http::page::page;
+use crate::http::redirect::Class;
 
 /// The page at `/`: what this is, and how to add it to a client.
 #[must_use]

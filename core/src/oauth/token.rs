@@ -11,9 +11,9 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Principal, Role, Snapshot, redirect};
+use super::{Principal, Role, Snapshot};
 use crate::entropy::Entropy;
-use crate::http::form;
+use crate::http::{form, redirect};
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::seal::{Purpose, Sealer};
 use crate::secret::Secret;

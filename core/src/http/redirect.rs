@@ -9,11 +9,11 @@ use alloc::string::{String, ToString};
 use url::{Host, Url};
 
 /// The longest redirect URI: the longest of today's clients is a fifth of it.
-pub(super) const MAX_REDIRECT: usize = 512;
+pub(crate) const MAX_REDIRECT: usize = 512;
 
 /// Whose a redirect URI is, as far as its form tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// `https` with a public host: whoever owns that name.
     Web {
         /// The host, with the port if it is not 443.
@@ -30,7 +30,7 @@ pub(super) enum Class {
 
 /// Why a redirect URI is not acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unacceptable {
+pub(crate) enum Unacceptable {
     /// It is too long.
     #[error("a redirect URI may have 512 bytes at most")]
     TooLong,
@@ -49,7 +49,7 @@ pub(super) enum Unacceptable {
 }
 
 /// Judges one URI.
-pub(super) fn classify(uri: &str) -> Result<Class, Unacceptable> {
+pub(crate) fn classify(uri: &str) -> Result<Class, Unacceptable> {
     if uri.len() > MAX_REDIRECT {
         return Err(Unacceptable::TooLong);
     }
@@ -76,7 +76,7 @@ pub(super) fn classify(uri: &str) -> Result<Class, Unacceptable> {
 
 /// Whether a request may name `asked` when `registered` is registered: the same string, byte for byte, except that the
 /// loopback hosts are one and their port is free, since a program takes the port it gets (RFC 8252 section 7.3).
-pub(super) fn matches(registered: &str, asked: &str) -> bool {
+pub(crate) fn matches(registered: &str, asked: &str) -> bool {
     let Ok(class) = classify(asked) else { return false };
     if registered == asked {
         return true;
