@@ -103,6 +103,7 @@ mod tests {
             body: bytes::Bytes::new(),
             timeout: std::time::Duration::from_secs(5),
             max_body: 1024,
+            reach: tunnel_core::http::reach::Reach::Anywhere,
         }
     }
 

@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tunnel_core::http::fetch::{Fetch, FetchError, Fetched};
+use tunnel_core::http::reach::Reach;
 
 use crate::net::{ConnectError, Connector, Target};
 
@@ -74,7 +75,12 @@ impl Response {
 async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Response, FetchError> {
     let uri: Uri = request.url.parse().map_err(|error: http::uri::InvalidUri| FetchError::Url(error.to_string()))?;
     let target = Target::of(&uri).map_err(FetchError::Url)?;
-    let stream = connector.connect(&target).await.map_err(|error| match error {
+    let stream = match request.reach {
+        Reach::Anywhere => connector.connect(&target).await,
+        reach @ (Reach::Public | Reach::Loopback) => connector.connect_within(&target, reach).await,
+    };
+    let stream = stream.map_err(|error| match error {
+        ConnectError::OutOfReach => FetchError::OutOfReach,
         ConnectError::Tcp(error) => FetchError::Connect(error.to_string()),
         ConnectError::Tls(error) => FetchError::Tls(error),
         error @ ConnectError::Proxy { .. } => FetchError::Connect(error.to_string()),
@@ -152,6 +158,7 @@ mod tests {
             body: Bytes::new(),
             timeout: Duration::from_secs(5),
             max_body: 64,
+            reach: Reach::Anywhere,
         }
     }
 
@@ -189,6 +196,53 @@ mod tests {
         let mut response = open(&Connector::new(), get(url)).await.expect("a head");
         assert_eq!(response.next().await, Ok(Some(Bytes::from_static(b"abc"))));
         assert!(matches!(response.next().await, Err(FetchError::Broken(_))));
+    }
+
+    #[tokio::test]
+    async fn address_out_of_reach_is_not_connected_to_whatever_its_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let port = listener.local_addr().expect("bound").port();
+        for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0"] {
+            let request = Fetch { reach: Reach::Public, ..get(format!("http://{host}:{port}/")) };
+            assert_eq!(fetch(&Connector::new(), request).await.expect_err("refused"), FetchError::OutOfReach, "{host}");
+        }
+        let nobody = timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nobody.is_err(), "no connection was made");
+    }
+
+    #[tokio::test]
+    async fn address_within_reach_is_connected_to_under_its_name() {
+        let (url, head) = serve_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let url = url.replace("127.0.0.1", "localhost");
+        let answer = fetch(&Connector::new(), Fetch { reach: Reach::Loopback, ..get(url) }).await.expect("an answer");
+        assert_eq!(answer.body, "ok");
+        assert!(head.await.expect("served").contains("host: localhost:"));
+    }
+
+    #[tokio::test]
+    async fn proxy_is_given_the_address_that_was_looked_at() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let proxy = format!("http://{}", listener.local_addr().expect("bound"));
+        let proxies = tunnel_core::config::Proxies::new(|name| (name == "ALL_PROXY").then(|| proxy.clone()));
+        let connector = Connector::with_proxies(Arc::new(proxies));
+        let asked = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("accepts");
+            let mut head = vec![0; 512];
+            let length = socket.read(&mut head).await.expect("reads");
+            socket.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await.expect("writes");
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        for (url, expected) in [
+            ("https://10.0.0.1/x", FetchError::OutOfReach),
+            (
+                "https://1.1.1.1/x",
+                FetchError::Connect("the proxy of ALL_PROXY: it answered 403 and does not connect to 1.1.1.1".into()),
+            ),
+        ] {
+            let request = Fetch { reach: Reach::Public, ..get(url.into()) };
+            assert_eq!(fetch(&connector, request).await.expect_err("refused"), expected);
+        }
+        assert!(asked.await.expect("asked").starts_with("CONNECT 1.1.1.1:443 HTTP/1.1\r\n"));
     }
 
     #[tokio::test]
@@ -233,6 +287,10 @@ mod tests {
             .with_no_client_auth();
         let trusting = Connector::with_tls(Arc::new(client));
         assert_eq!(fetch(&trusting, get(url.clone())).await.expect("an answer").body, "ok");
+        let within = |url: &str| Fetch { reach: Reach::Loopback, ..get(url.into()) };
+        assert_eq!(fetch(&trusting, within(&url)).await.expect("under its name, at its address").body, "ok");
+        let elsewhere = url.replace("localhost", "127.0.0.1");
+        assert!(matches!(fetch(&trusting, within(&elsewhere)).await, Err(FetchError::Tls(_))), "of another name");
         assert!(matches!(fetch(&Connector::new(), get(url.clone())).await, Err(FetchError::Tls(_))));
 
         let dir = crate::testing::TempDir::new();

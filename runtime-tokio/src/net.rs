@@ -13,10 +13,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tunnel_core::config::{Proxies, Route};
+use tunnel_core::http::reach::Reach;
 
 use crate::{files, proxy};
 
@@ -65,8 +66,30 @@ impl Connector {
     /// # Errors
     /// Which step failed, and what was said.
     pub async fn connect(&self, target: &Target) -> Result<Stream, ConnectError> {
+        self.connect_at(&target.host, target).await
+    }
+
+    /// The same, to an address of the host that is within `reach`: it is resolved here, once, and the connection (or the
+    /// proxy that makes it) is given the very address that was looked at.
+    ///
+    /// # Errors
+    /// Which step failed, and what was said.
+    pub async fn connect_within(&self, target: &Target, reach: Reach) -> Result<Stream, ConnectError> {
+        let addresses = lookup_host((target.host.as_str(), target.port)).await.map_err(ConnectError::Tcp)?;
+        let mut outcome = Err(ConnectError::OutOfReach);
+        for address in addresses.map(|address| address.ip()).filter(|address| reach.allows(*address)) {
+            outcome = self.connect_at(&address.to_string(), target).await;
+            if !matches!(outcome, Err(ConnectError::Tcp(_))) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Connects to `host`, which is the target's name or an address of it.
+    async fn connect_at(&self, host: &str, target: &Target) -> Result<Stream, ConnectError> {
         let proxy = match self.proxies.route(target.tls, &target.host, target.port) {
-            Route::Direct => return self.secure(tcp(&target.host, target.port).await?, target).await,
+            Route::Direct => return self.secure(tcp(host, target.port).await?, target).await,
             Route::Through(proxy) => proxy,
             Route::Unusable { variable } => {
                 let cause = format!("{variable} must be an http:// or https:// URL");
@@ -77,7 +100,8 @@ impl Connector {
         let own = Target { host: proxy.host.clone(), port: proxy.port, tls: proxy.tls };
         let to_proxy = tcp(&own.host, own.port).await.map_err(|error| failed(error.to_string()))?;
         let to_proxy = Box::pin(self.secure(to_proxy, &own)).await.map_err(|error| failed(error.to_string()))?;
-        let through = Box::pin(proxy::connect(to_proxy, proxy, target)).await.map_err(failed)?;
+        let place = Target { host: host.to_owned(), ..*target };
+        let through = Box::pin(proxy::connect(to_proxy, proxy, &place)).await.map_err(failed)?;
         if !target.tls {
             return Ok(Stream::Through(Box::new(through)));
         }
@@ -159,6 +183,8 @@ impl Target {
 /// Which step of connecting failed.
 #[derive(Debug)]
 pub enum ConnectError {
+    /// The host has no address that may be connected to.
+    OutOfReach,
     /// No TCP connection.
     Tcp(io::Error),
     /// No TLS session, or no trusted certificates to check one with.
@@ -175,6 +201,7 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::OutOfReach => f.write_str("the host has no address that may be connected to"),
             Self::Tcp(error) => error.fmt(f),
             Self::Proxy { variable, cause } => write!(f, "the proxy of {variable}: {cause}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),

@@ -18,6 +18,7 @@ use tunnel_core::agent::machine::Exit;
 use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
 use tunnel_core::daemon::Kind;
 use tunnel_core::http::fetch::{Fetch, Fetched};
+use tunnel_core::http::reach::Reach;
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 use tunnel_core::secret::Secret;
@@ -268,6 +269,7 @@ impl Client {
             body: Bytes::from(message.to_string()),
             timeout: Duration::from_secs(20),
             max_body: 64 * 1024 * 1024,
+            reach: Reach::Anywhere,
         }
     }
 

@@ -8,6 +8,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tunnel_core::http::fetch::{Fetch, Fetched};
+use tunnel_core::http::reach::Reach;
 use tunnel_core::secret::Secret;
 use tunnel_core::sse;
 use url::{Url, form_urlencoded};
@@ -69,7 +70,8 @@ impl Http {
 }
 
 fn request(method: Method, url: &str, headers: HeaderMap, body: Bytes) -> Fetch {
-    Fetch { method, url: url.to_owned(), headers, body, timeout: TIMEOUT, max_body: MAX_BODY }
+    let (url, timeout, max_body) = (url.to_owned(), TIMEOUT, MAX_BODY);
+    Fetch { method, url, headers, body, timeout, max_body, reach: Reach::Anywhere }
 }
 
 /// The body as JSON, if the status is `status`.

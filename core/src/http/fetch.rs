@@ -7,6 +7,8 @@ use core::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
+use super::reach::Reach;
+
 /// An order to the adapter: make this request. Redirects are never followed. Its `Debug` shows neither query nor body,
 /// which carry codes and tokens.
 #[derive(Clone)]
@@ -23,6 +25,8 @@ pub struct Fetch {
     pub timeout: Duration,
     /// How many bytes of body are accepted.
     pub max_body: usize,
+    /// Which addresses may be connected to. It is the address itself that is judged, never its name.
+    pub reach: Reach,
 }
 
 impl fmt::Debug for Fetch {
@@ -61,6 +65,9 @@ pub enum FetchError {
     /// The URL is not one that can be fetched.
     #[error("the URL cannot be used: {0}")]
     Url(String),
+    /// The name stands for no address that the fetch may reach.
+    #[error("it is at no address that may be connected to")]
+    OutOfReach,
     /// No connection: name not found, refused, unreachable.
     #[error("cannot connect: {0}")]
     Connect(String),

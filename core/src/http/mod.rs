@@ -9,6 +9,7 @@ pub mod form;
 pub mod forwarded;
 pub(crate) mod freshness;
 pub mod page;
+pub mod reach;
 pub(crate) mod redirect;
 pub mod rules;
 

@@ -36,6 +36,7 @@ use crate::entropy::{self, Entropy};
 use crate::host::Mailbox;
 use crate::http::endpoint;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
+use crate::http::reach::Reach;
 use crate::id::FetchId;
 use crate::limits;
 use crate::secret::Secret;
@@ -403,6 +404,7 @@ fn userinfo_request(url: &str, tokens: &CoreTokenResponse) -> Option<Fetch> {
         body: bytes::Bytes::new(),
         timeout: limits::OAUTH_FETCH_TIMEOUT,
         max_body: limits::MAX_OAUTH_ANSWER,
+        reach: Reach::Anywhere,
     })
 }
 

@@ -12,6 +12,7 @@ use openidconnect::{HttpRequest, HttpResponse};
 
 use crate::http::endpoint;
 use crate::http::fetch::{Fetch, Fetched};
+use crate::http::reach::Reach;
 use crate::limits;
 
 /// How far a flow came.
@@ -65,6 +66,7 @@ pub(super) fn fetch(request: HttpRequest) -> Option<Fetch> {
         body: body.into(),
         timeout: limits::OAUTH_FETCH_TIMEOUT,
         max_body: limits::MAX_OAUTH_ANSWER,
+        reach: Reach::Anywhere,
     })
 }
 

@@ -14,6 +14,7 @@ use url::form_urlencoded::Serializer;
 use super::contract::{CLIENT_ID, Settings};
 use super::metadata::Metadata;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
+use crate::http::reach::Reach;
 use crate::limits;
 use crate::secret::Secret;
 
@@ -176,7 +177,7 @@ fn fetch(method: Method, url: String, body: Bytes) -> Fetch {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let (timeout, max_body) = (limits::OAUTH_FETCH_TIMEOUT, limits::MAX_OAUTH_ANSWER);
-    Fetch { method, url, headers, body, timeout, max_body }
+    Fetch { method, url, headers, body, timeout, max_body, reach: Reach::Anywhere }
 }
 
 fn error_code(body: &[u8]) -> Option<String> {

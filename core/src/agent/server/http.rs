@@ -20,6 +20,7 @@ use super::{Timer, people};
 use crate::agent::cx::{Cx, RequestId, Slot};
 use crate::backoff::Backoff;
 use crate::http::fetch::{Fetch, FetchError, FetchEvent};
+use crate::http::reach::Reach;
 use crate::id::FetchId;
 use crate::limits;
 use crate::mcp::{Version, code, header};
@@ -462,7 +463,8 @@ impl Http {
         let is_kept = body.len() <= limits::MAX_KEPT_REQUEST;
         let sent = is_kept.then(|| Sent { method: method.clone(), body: body.clone(), timeout });
         // Event streams may be as long as they like: each event is bounded when it is read.
-        let request = Fetch { method, url: self.url.clone(), headers, body, timeout, max_body: usize::MAX };
+        let url = self.url.clone();
+        let request = Fetch { method, url, headers, body, timeout, max_body: usize::MAX, reach: Reach::Anywhere };
         let fetch = cx.fetch(self.slot, request);
         self.exchanges
             .insert(fetch, Exchange { purpose, reading: Reading::Head, resume, sent, redirected: false, session });
