@@ -139,6 +139,34 @@ pub const MAX_CODE: usize = 4 * KIB;
 /// Fields of a form or a query: OAuth requests have a dozen.
 pub const MAX_FORM_FIELDS: usize = 64;
 
+/// Clients of a relay's configuration: an operator wrote them.
+pub const MAX_STATIC_CLIENTS: usize = 64;
+/// Redirect URIs of one client: three are the most that is seen.
+pub const MAX_REDIRECTS: usize = 10;
+/// The URL of a client's metadata document: today's have 60 bytes, and it travels in cookies and tokens.
+pub const MAX_DOCUMENT_URL: usize = 256;
+/// A client's metadata document (its draft, section 6.6): today's have one kilobyte.
+pub const MAX_CLIENT_DOCUMENT: usize = 5 * KIB;
+/// How long such a document may take: a person waits for the page.
+pub const CLIENT_DOCUMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients' documents that are remembered, failures among them: six kilobytes each at most. Beyond it the one goes that
+/// was not asked for longest.
+pub const MAX_CLIENT_DOCUMENTS: usize = 1_024;
+/// Clients' documents that are fetched at once: anybody can cause it, and each is a connection.
+pub const MAX_DOCUMENT_FETCHES: usize = 64;
+/// Authorization requests that wait for one document: 32 KiB each at most.
+pub const MAX_DOCUMENT_WAITERS: usize = 32;
+/// The shortest time for which a client's document is kept, whatever its headers say: spares its host.
+pub const CLIENT_DOCUMENT_MIN: Duration = Duration::from_secs(5 * 60);
+/// How long a client's document is kept when its headers say nothing.
+pub const CLIENT_DOCUMENT_DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// The longest time for which it is kept: a redirect that was withdrawn counts for no longer.
+pub const CLIENT_DOCUMENT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// For how long a document is used at most when it cannot be fetched again, from its last fetch.
+pub const CLIENT_DOCUMENT_STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Between fetches of a document that failed: whoever mends it may try again soon, and nobody can make us hammer its host.
+pub const CLIENT_DOCUMENT_RETRY: Duration = Duration::from_secs(30);
+
 /// Authorization codes that are remembered, redeemed ones among them: a kilobyte each, made only after a login.
 pub const MAX_CODES: usize = 4_096;
 /// Devices that wait for their person to type a code: half a kilobyte each, made by anybody.

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::Exit;
-use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::config::{
+    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport,
+};
 use tunnel_core::daemon::Kind;
 use tunnel_core::http::fetch::{Fetch, Fetched};
 use tunnel_core::http::reach::Reach;
@@ -188,6 +190,7 @@ fn relay_config(port: u16) -> RelayConfig {
         public_url: None,
         secret: None,
         state_dir: None,
+        clients: Clients::default(),
         naming: Naming::Auto,
         token_in_query: false,
         allowed_origins: Vec::new(),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tunnel_core::config::{AgentConfig, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport};
+use tunnel_core::config::{
+    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport,
+};
 use tunnel_core::daemon::Kind;
 use tunnel_core::entropy;
 use tunnel_core::limits;
@@ -100,6 +102,7 @@ fn relay_config(port: u16, password: &Secret) -> Result<RelayConfig, Failure> {
         public_url: None,
         secret: None,
         state_dir: None,
+        clients: Clients::default(),
         naming: Naming::Auto,
         token_in_query: false,
         allowed_origins: Vec::new(),

@@ -31,6 +31,8 @@ pub struct RelayConfig {
     pub secret: Option<Secret>,
     /// `stateDir`: where keys and token families are kept.
     pub state_dir: Option<String>,
+    /// `clients` and `clientDocuments`: which MCP clients may sign people in.
+    pub clients: Clients,
     /// `naming`: when tool names carry the device (default `auto`).
     pub naming: Naming,
     /// `legacy.tokenInQuery`: whether `/ws?token=` is taken (default no).
@@ -43,6 +45,29 @@ pub struct RelayConfig {
     pub max_body: usize,
     /// `limits.callIdleTimeout`: how long a call may stay without any frame, in seconds (default 1 800).
     pub call_idle_secs: u64,
+}
+
+/// Which MCP clients may sign people in, beside those that register themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Clients {
+    /// `clients`: those that the operator vouches for.
+    pub known: Vec<StaticClient>,
+    /// `clientDocuments.allowLoopback`: whether a client's metadata document may lie on this machine, over `http` too
+    /// (default no; for trying things out).
+    pub loopback_documents: bool,
+}
+
+/// One client of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticClient {
+    /// `id`.
+    pub id: String,
+    /// `name`: what people are shown.
+    pub name: String,
+    /// `redirectUris`: where codes may go; never empty.
+    pub redirects: Vec<String>,
+    /// `secret`: the secret itself, `env:NAME` or `file:/PATH`; none for a public client.
+    pub secret: Option<Secret>,
 }
 
 /// How people sign in at a relay.

@@ -6,6 +6,7 @@
 mod address;
 mod agent;
 pub mod checked;
+mod clients;
 mod json;
 mod life;
 mod nearest;
@@ -20,8 +21,8 @@ mod relay;
 mod tests;
 
 pub use checked::{
-    AgentConfig, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
-    ServerConfig, Transport,
+    AgentConfig, Clients, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
+    ServerConfig, StaticClient, Transport,
 };
 pub use network::{InvalidNetwork, Network};
 pub use policy::{AgentPolicy, Approve, AuditFile, PinMode};

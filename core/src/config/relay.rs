@@ -14,7 +14,7 @@ use crate::limits;
 use crate::secret::Secret;
 
 /// The settings of a relay.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "mode",
     "auth",
     "port",
@@ -22,6 +22,8 @@ const KEYS: [&str; 13] = [
     "issuerUrl",
     "secret",
     "stateDir",
+    "clients",
+    "clientDocuments",
     "naming",
     "legacy",
     "allowedOrigins",
@@ -30,7 +32,7 @@ const KEYS: [&str; 13] = [
     "$schema",
 ];
 /// Settings that stand elsewhere, and what to say of them.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 15] = [
     ("issuer", "belongs into auth: write auth.issuer"),
     ("clientId", "belongs into auth: write auth.clientId"),
     ("clientSecret", "belongs into auth: write auth.clientSecret"),
@@ -39,6 +41,7 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("allow", "belongs into auth: write auth.allow"),
     ("local", "belongs into auth: write auth.local"),
     ("users", "belongs into auth: write auth.local.users"),
+    ("allowLoopback", "belongs into clientDocuments: write clientDocuments.allowLoopback"),
     ("tokenInQuery", "belongs into legacy: write legacy.tokenInQuery"),
     ("maxBody", "belongs into limits: write limits.maxBody"),
     ("callIdleTimeout", "belongs into limits: write limits.callIdleTimeout"),
@@ -68,6 +71,7 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
     let public_url = top.get("issuerUrl").and_then(|node| parsed(&node, address::public_url, report));
     let secret = top.get("secret").and_then(|node| node.text(report)).map(Secret::new);
     let state_dir = top.get("stateDir").and_then(|node| super::agent::place(&node, report));
+    let clients = super::clients::check(top, report);
     let naming = top.get("naming").and_then(|node| naming(&node, report));
     let token_in_query = top.get("legacy").and_then(|node| legacy(&node, report));
     let allowed_origins = top.get("allowedOrigins").and_then(|node| origins(&node, report));
@@ -80,6 +84,7 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
         public_url,
         secret,
         state_dir,
+        clients,
         naming: naming.unwrap_or_default(),
         token_in_query: token_in_query.unwrap_or(false),
         allowed_origins: allowed_origins.unwrap_or_default(),

@@ -609,8 +609,26 @@ fn json() -> impl proptest::strategy::Strategy<Value = String> {
     ];
     let key = proptest::sample::select(
         &[
-            "mode", "auth", "issuer", "local", "users", "name", "servers", "command", "args", "env", "url", "relay",
-            "headers", "limits", "x",
+            "mode",
+            "auth",
+            "issuer",
+            "local",
+            "users",
+            "name",
+            "servers",
+            "command",
+            "args",
+            "env",
+            "url",
+            "relay",
+            "headers",
+            "limits",
+            "clients",
+            "id",
+            "redirectUris",
+            "secret",
+            "clientDocuments",
+            "x",
         ][..],
     );
     leaf.prop_recursive(5, 40, 6, move |inner| {

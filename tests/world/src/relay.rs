@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tunnel_core::config::{Local, LocalUser, Login, Naming, RelayConfig};
+use tunnel_core::config::{Clients, Local, LocalUser, Login, Naming, RelayConfig};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::id::ConnId;
@@ -53,6 +53,7 @@ pub fn config(naming: Naming) -> RelayConfig {
         public_url: Some(World::PUBLIC_URL.to_owned()),
         secret: None,
         state_dir: None,
+        clients: Clients::default(),
         naming,
         token_in_query: false,
         allowed_origins: Vec::new(),

@@ -38,6 +38,7 @@ pub(super) fn config() -> RelayConfig {
         public_url: Some("https://relay.example".into()),
         secret: None,
         state_dir: None,
+        clients: crate::config::Clients::default(),
         naming: Naming::Auto,
         token_in_query: false,
         allowed_origins: std::vec!["https://app.example".into()],
