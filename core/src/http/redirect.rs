@@ -96,7 +96,8 @@ fn parse_canonical(uri: &str) -> Option<Url> {
     (plain && !url.cannot_be_a_base() && url.username().is_empty() && url.password().is_none()).then_some(url)
 }
 
-fn authority(url: &Url, host: &str) -> String {
+/// The host, with the port if it is not the scheme's own.
+pub(crate) fn authority(url: &Url, host: &str) -> String {
     match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_string(),
@@ -104,7 +105,7 @@ fn authority(url: &Url, host: &str) -> String {
 }
 
 /// A host that the public DNS could answer for: dotted, and not under a name that means this machine or this network.
-fn is_public(host: &str) -> bool {
+pub(crate) fn is_public(host: &str) -> bool {
     let labels_are_sound = host.split('.').all(|label| !label.is_empty());
     let private = |suffix: &&str| host.strip_suffix(*suffix).is_some_and(|rest| rest.ends_with('.'));
     host.contains('.') && labels_are_sound && !PRIVATE_SUFFIXES.iter().any(private)
@@ -211,6 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn length_counts_to_the_byte() {
+        let uri = |length: usize| format!("https://a.example/{}", "x".repeat(length - 18));
+        assert_eq!(uri(MAX_REDIRECT).len(), MAX_REDIRECT);
+        assert!(classify(&uri(MAX_REDIRECT)).is_ok());
+        assert_eq!(classify(&uri(MAX_REDIRECT + 1)), Err(Unacceptable::TooLong));
+    }
+
+    #[test]
+    fn codex_registers_one_loopback_name_and_asks_with_another() {
+        assert!(matches("http://127.0.0.1:1455/callback/9f86d081", "http://localhost:1456/callback/9f86d081"));
+        assert!(!matches("http://127.0.0.1:1455/callback/9f86d081", "http://localhost:1456/callback/other"));
+    }
+
+    #[test]
     fn only_loopback_may_differ_and_only_in_host_and_port() {
         assert!(matches("http://localhost/callback", "http://127.0.0.1:4711/callback"));
         assert!(matches("http://127.0.0.1:1/callback/x", "http://[::1]:2/callback/x"));
@@ -244,6 +259,25 @@ mod tests {
             let digits = before.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit() || byte == b'/' || byte == b':');
             prop_assume!(!(digits && classify(uri) == Ok(Class::Loopback)));
             prop_assert!(!matches(uri, &asked), "{}", asked);
+        }
+
+        #[test]
+        fn what_passes_is_https_to_a_name_or_loopback_or_an_application(uri in "(https?|[a-z.]{1,9})://[a-zA-Z0-9.:@%-]{0,20}(/[ -~]{0,12})?") {
+            let Ok(class) = classify(&uri) else { return Ok(()) };
+            let url = Url::parse(&uri).expect("it passed");
+            prop_assert!(url.fragment().is_none() && url.username().is_empty() && url.password().is_none());
+            prop_assert!(!uri.split(['/', '?']).any(|segment| segment == "." || segment == ".."));
+            match class {
+                Class::Web { .. } => {
+                    prop_assert_eq!(url.scheme(), "https");
+                    prop_assert!(url.domain().is_some_and(|host| host.contains('.')), "{}", uri);
+                }
+                Class::Loopback => prop_assert!(url.scheme() == "http" && is_loopback(&url)),
+                Class::App { .. } => {
+                    let listed = APPS.iter().any(|app| uri.starts_with(app));
+                    prop_assert!(url.scheme().contains('.') || listed, "{}", uri);
+                }
+            }
         }
 
         #[test]

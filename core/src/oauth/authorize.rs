@@ -10,8 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 
-use super::clients::Origin;
+use super::clients::{Client, Origin};
 use super::cookies::{self, Step};
+use super::document::DocumentUrl;
 use super::grants::Grants;
 use super::login::Errand;
 use super::rates::Kind;
@@ -27,15 +28,36 @@ use crate::time::Now;
 impl Grants {
     /// Answers `GET /authorize` with the consent page. Nothing is remembered here: the request goes sealed into the
     /// page, openable only together with a cookie of this browser.
-    pub(super) fn authorize(&mut self, head: &RequestHead, now: Now) -> Reply {
+    ///
+    /// A person is asked each time, also when this browser has agreed before. Whoever begins a sign-in at an honest
+    /// client and sends the link on would get another's devices with one click, if nothing but the client's own check of
+    /// its state stood in between; and refresh tokens last for months, so that hardly anybody is asked twice.
+    pub(super) fn authorize(&mut self, exchange: ExchangeId, head: &RequestHead, now: Now) {
         if !self.rates.take(Kind::Authorize, head.peer, now.instant) {
-            return too_many();
+            return self.reply(exchange, too_many());
         }
         let Ok(fields) = Form::parse(head.uri.query().unwrap_or_default()) else {
-            return refuse("The request names something twice.");
+            return self.reply(exchange, refuse("The request names something twice."));
         };
+        let id = fields.get("client_id").unwrap_or_default();
+        if DocumentUrl::is_meant(id) {
+            return match DocumentUrl::read(id, self.settings.clients.loopback_documents) {
+                Some(url) => self.authorize_with_document(exchange, head.peer, url, fields, now),
+                None => self.reply(exchange, refuse(NO_DOCUMENT)),
+            };
+        }
+        let reply = match Client::find(&self.sealer, &self.settings.clients.known, id) {
+            Some(client) => self.judge_authorization(&client, &fields, now),
+            None if id.is_empty() => refuse("The request does not say which program it comes from."),
+            None => refuse("This program is not registered here, or its registration is no longer valid."),
+        };
+        self.reply(exchange, reply);
+    }
+
+    /// The consent page for the client's request, or why there is none.
+    pub(super) fn judge_authorization(&mut self, client: &Client, fields: &Form, now: Now) -> Reply {
         let until = now.unix + Duration::from_secs(cookies::MAX_AGE_SECS);
-        let (request, client) = match AuthRequest::read(&self.settings, &self.sealer, &fields, until) {
+        let request = match AuthRequest::read(&self.settings, client, fields, until) {
             Ok(good) => good,
             Err(stop) => return stopped(&stop),
         };
@@ -44,7 +66,7 @@ impl Grants {
         };
         let (redirect, audience) = (request.redirect.clone(), request.audience.clone());
         self.ask_consent(&Errand::Client(request), |settings, flow, sealed| {
-            let (client, redirect, audience) = (&client, redirect.as_str(), audience.as_str());
+            let (redirect, audience) = (redirect.as_str(), audience.as_str());
             pages::consent(
                 settings,
                 &pages::Consent { client, redirect, class: &class, audience, flow, request: sealed },
@@ -103,6 +125,8 @@ impl Grants {
     }
 }
 
+const NO_DOCUMENT: &str = "This program is named by a URL that cannot be used: it must be https, with a public host and a path, without user name and fragment, and in canonical form.";
+
 /// A page for an error that goes no further.
 pub(super) fn refuse(message: &str) -> Reply {
     pages::error(StatusCode::BAD_REQUEST, message, None)
@@ -126,12 +150,12 @@ pub(super) fn too_many() -> Reply {
 fn stopped(stop: &Stop) -> Reply {
     match stop {
         Stop::Here(message) => refuse(message),
-        // Nobody vouches for a client that registered itself: a link must not bounce people off our site to it.
-        Stop::Client { url, origin: Origin::SelfRegistered, refusal } => {
+        // Anybody can register a client or write a document: a link must not bounce people off our site to it.
+        Stop::Client { url, origin: Origin::SelfRegistered | Origin::Document { .. }, refusal } => {
             let message = format!("The program's request cannot be used: {}.", refusal.description);
             pages::error(StatusCode::BAD_REQUEST, &message, Some(url))
         }
-        Stop::Client { url, origin: Origin::BuiltIn, .. } => pages::see_other(url),
+        Stop::Client { url, origin: Origin::BuiltIn | Origin::Configured, .. } => pages::see_other(url),
     }
 }
 

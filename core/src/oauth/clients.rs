@@ -1,7 +1,7 @@
-//! Clients: the built-in agent, and those that register themselves (RFC 7591).
+//! Clients: the built-in agent, those of the configuration, and those that register themselves (RFC 7591).
 //!
 //! A registered client's id *is* its metadata, sealed: registration costs the relay no memory, and an id works as long
-//! as the keys do. Client-ID metadata documents will be a third kind here.
+//! as the keys do. Those that describe themselves in a document are found in [`documents`](super::documents).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -18,10 +18,13 @@ use subtle::ConstantTimeEq;
 
 use super::error::{Code, Refusal, json};
 use super::{Role, text};
+use crate::config::StaticClient;
 use crate::entropy::Entropy;
 use crate::http::{Reply, RequestHead, fields, redirect};
 use crate::id::ClientId;
+use crate::limits;
 use crate::seal::{Purpose, Sealer};
+use crate::secret::Secret;
 use crate::time::Now;
 
 /// The client id that agents use: built in, so that an agent needs no registration.
@@ -38,32 +41,50 @@ pub(super) struct Client {
     pub(super) role: Role,
     /// Where codes may go.
     pub(super) redirects: Vec<String>,
-    /// Whether it must show its secret.
-    confidential: bool,
+    /// The secret that it must show.
+    pub(super) secret: Option<Secret>,
     /// Who vouches for it.
     pub(super) origin: Origin,
 }
 
 /// Who vouches for a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     /// This relay's own agent.
     BuiltIn,
+    /// The operator: it is in the configuration.
+    Configured,
+    /// Whoever has that host, where its metadata document is.
+    Document {
+        /// The host, with the port if it is not 443.
+        host: String,
+    },
     /// Nobody: it registered itself.
     SelfRegistered,
 }
 
 impl Client {
-    /// The client of that id. `None`: no such client, or one whose keys are gone; it must register again.
-    pub(super) fn find(sealer: &Sealer, id: &str) -> Option<Self> {
+    /// The client of that id, unless it is one with a document. `None`: no such client, or one whose keys are gone; it
+    /// must register again.
+    pub(super) fn find(sealer: &Sealer, configured: &[StaticClient], id: &str) -> Option<Self> {
         if id == AGENT_CLIENT {
             return Some(Self {
                 key: ClientId::new(AGENT_CLIENT),
                 name: "mcp-local-tunnel agent".to_string(),
                 role: Role::Agent,
                 redirects: vec!["http://localhost/callback".to_string()],
-                confidential: false,
+                secret: None,
                 origin: Origin::BuiltIn,
+            });
+        }
+        if let Some(client) = configured.iter().find(|client| client.id == id) {
+            return Some(Self {
+                key: ClientId::new(&client.id),
+                name: text::clean(&client.name, MAX_CLIENT_NAME),
+                role: Role::Client,
+                redirects: client.redirects.clone(),
+                secret: client.secret.clone(),
+                origin: Origin::Configured,
             });
         }
         let plain = sealer.open(Purpose::ClientId, &[], id.strip_prefix(ID_PREFIX)?).ok()?;
@@ -73,7 +94,7 @@ impl Client {
             name: metadata.name,
             role: Role::Client,
             redirects: metadata.redirects,
-            confidential: metadata.confidential,
+            secret: metadata.confidential.then(|| Secret::new(secret_of(sealer, id))),
             origin: Origin::SelfRegistered,
         })
     }
@@ -84,7 +105,7 @@ impl Client {
             (Some(asked), registered) => {
                 registered.iter().any(|one| redirect::matches(one, asked)).then(|| asked.to_string())
             }
-            (None, [only]) if self.origin == Origin::SelfRegistered => Some(only.clone()),
+            (None, [only]) if self.origin != Origin::BuiltIn => Some(only.clone()),
             (None, _) => None,
         }
     }
@@ -92,9 +113,9 @@ impl Client {
 
 /// Who calls `/token` or `/revoke`, proven as its registration asks (RFC 6749 section 2.3).
 ///
-/// `id` and `secret` are the form's `client_id` and `client_secret`.
+/// `id` and `secret` are the form's `client_id` and `client_secret`; `find` knows clients by id.
 pub(super) fn authenticate(
-    sealer: &Sealer,
+    find: impl FnOnce(&str) -> Option<Client>,
     head: &RequestHead,
     id: Option<&str>,
     secret: Option<&str>,
@@ -109,15 +130,14 @@ pub(super) fn authenticate(
         (None, Some(id), secret) => (id, secret),
         (None, None, _) => return Err(unknown("client_id is missing")),
     };
-    let client = Client::find(sealer, id).ok_or_else(|| unknown("this client is not known here: register it again"))?;
-    if client.confidential {
-        let expected = secret_of(sealer, id);
-        let right = secret.is_some_and(|secret| secret.as_bytes().ct_eq(expected.as_bytes()).into());
-        if !right {
-            return Err(unknown("the client's secret is missing or wrong"));
-        }
+    let client = find(id).ok_or_else(|| unknown("this client is not known here: register it again"))?;
+    let shown =
+        |expected: &Secret| secret.is_some_and(|secret| secret.as_bytes().ct_eq(expected.expose().as_bytes()).into());
+    if client.secret.as_ref().is_none_or(shown) {
+        Ok(client)
+    } else {
+        Err(unknown("the client's secret is missing or wrong"))
     }
-    Ok(client)
 }
 
 /// Answers `/register`.
@@ -132,15 +152,7 @@ pub(super) fn register(
     let request =
         request.ok_or_else(|| Refusal::new(Code::InvalidClientMetadata, "the body is not client metadata in JSON"))?;
     let redirects = acceptable(&request.redirect_uris)?;
-    let listed = |given: &Option<Vec<String>>, needed: &str| {
-        given.as_ref().is_none_or(|given| given.iter().any(|one| one == needed))
-    };
-    if !listed(&request.grant_types, "authorization_code") {
-        return Err(Refusal::new(Code::InvalidClientMetadata, "grant_types must contain authorization_code"));
-    }
-    if !listed(&request.response_types, "code") {
-        return Err(Refusal::new(Code::InvalidClientMetadata, "response_types must contain code"));
-    }
+    offered_here(request.grant_types.as_deref(), request.response_types.as_deref())?;
     // What is not said, or not offered here, becomes `none`: the answer tells, and PKCE protects every client anyway.
     let method = match request.token_endpoint_auth_method.as_deref() {
         Some("client_secret_basic") => "client_secret_basic",
@@ -170,9 +182,22 @@ pub(super) fn register(
     ))
 }
 
+/// Whether a client that names these grants and responses can do anything here; not naming them is fine.
+pub(super) fn offered_here(grants: Option<&[String]>, responses: Option<&[String]>) -> Result<(), Refusal> {
+    let lists =
+        |given: Option<&[String]>, needed: &str| given.is_none_or(|given| given.iter().any(|one| one == needed));
+    if !lists(grants, "authorization_code") {
+        return Err(Refusal::new(Code::InvalidClientMetadata, "grant_types must contain authorization_code"));
+    }
+    if !lists(responses, "code") {
+        return Err(Refusal::new(Code::InvalidClientMetadata, "response_types must contain code"));
+    }
+    Ok(())
+}
+
 /// The acceptable ones of `asked`. Some clients register several of which not all pass; one is enough.
-fn acceptable(asked: &[String]) -> Result<Vec<String>, Refusal> {
-    if asked.len() > MAX_REDIRECTS {
+pub(super) fn acceptable(asked: &[String]) -> Result<Vec<String>, Refusal> {
+    if asked.len() > limits::MAX_REDIRECTS {
         return Err(Refusal::new(Code::InvalidRedirectUri, "a client may register ten redirect URIs at most"));
     }
     let mut reason = None;
@@ -206,10 +231,8 @@ fn unknown(description: &'static str) -> Refusal {
 
 /// What a registered client's id begins with.
 const ID_PREFIX: &str = "mlt_c_";
-/// Redirect URIs of one client: three are the most that is seen.
-const MAX_REDIRECTS: usize = 10;
 /// Characters of a client's name: what fits a line.
-const MAX_CLIENT_NAME: usize = 80;
+pub(super) const MAX_CLIENT_NAME: usize = 80;
 
 /// The inside of a registered client's id.
 #[derive(Serialize, Deserialize)]

@@ -213,9 +213,11 @@ impl DeviceRequest {
 /// What is the agent's alone: this grant, since whoever registered itself has a place to be answered at, and to be told
 /// whose its tokens are.
 pub(super) fn only_agents(client: &Client) -> Result<(), Refusal> {
-    match client.origin {
+    match &client.origin {
         Origin::BuiltIn => Ok(()),
-        Origin::SelfRegistered => Err(Refusal::new(Code::UnauthorizedClient, "only this relay's agents may do this")),
+        Origin::Configured | Origin::Document { .. } | Origin::SelfRegistered => {
+            Err(Refusal::new(Code::UnauthorizedClient, "only this relay's agents may do this"))
+        }
     }
 }
 

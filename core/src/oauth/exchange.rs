@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::clients::{self, Client, Origin};
 use super::codes::Lookup;
+use super::document::DocumentUrl;
 use super::error::{Code, Refusal, json};
 use super::families::{Family, Kind, Rotation};
 use super::grants::Grants;
@@ -203,7 +204,18 @@ impl Grants {
     }
 
     pub(super) fn client_of(&self, head: &RequestHead, form: &Form) -> Result<Client, Refusal> {
-        clients::authenticate(&self.sealer, head, form.get("client_id"), form.get("client_secret"))
+        let find = |id: &str| self.client_by_id(id);
+        clients::authenticate(find, head, form.get("client_id"), form.get("client_secret"))
+    }
+
+    /// The client of that id, of whatever kind. No document is fetched for it, which need not be: see
+    /// [`DocumentUrl::client`].
+    fn client_by_id(&self, id: &str) -> Option<Client> {
+        if !DocumentUrl::is_meant(id) {
+            return Client::find(&self.sealer, &self.settings.clients.known, id);
+        }
+        let url = DocumentUrl::read(id, self.settings.clients.loopback_documents)?;
+        Some(self.documents.client(&url).unwrap_or_else(|| url.client()))
     }
 
     fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {

@@ -14,6 +14,7 @@ use tracing::{trace, warn};
 
 use super::codes::Codes;
 use super::device;
+use super::documents::Documents;
 use super::error::{Code, Refusal};
 use super::families::Family;
 use super::login::{Attempt, Waiting};
@@ -123,7 +124,7 @@ pub enum Action {
         /// The answer.
         reply: Reply,
     },
-    /// Make a request to the login provider.
+    /// Make a request to the login provider, or for a client's metadata document.
     Fetch {
         /// Its number.
         fetch: FetchId,
@@ -196,6 +197,7 @@ pub struct Grants {
     pub(super) families: Families,
     pub(super) codes: Codes,
     pub(super) devices: device::Pending,
+    pub(super) documents: Documents,
     pub(super) rates: Rates,
     /// What the gate was last told, and will be told next.
     pub(super) snapshot: Snapshot,
@@ -255,6 +257,7 @@ impl Grants {
             families: Families::default(),
             codes: Codes::default(),
             devices: device::Pending::default(),
+            documents: Documents::default(),
             rates: Rates::default(),
             snapshot: Snapshot::default(),
             pending: BTreeMap::new(),
@@ -291,7 +294,7 @@ impl Grants {
     fn request(&mut self, exchange: ExchangeId, head: &RequestHead, body: &Bytes, now: Now) {
         let reply = match (head.uri.path(), head.method.as_str()) {
             ("/", "GET" | "HEAD") => pages::landing(&self.settings),
-            ("/authorize", "GET" | "HEAD") => self.authorize(head, now),
+            ("/authorize", "GET" | "HEAD") => return self.authorize(exchange, head, now),
             ("/consent", "POST") => return self.consent(exchange, head, body, now),
             ("/login", "GET" | "HEAD") => self.login_page(head, now),
             ("/login", "POST") => return self.login(exchange, head, body, now),
@@ -351,7 +354,9 @@ impl Grants {
     }
 
     fn fetched(&mut self, fetch: FetchId, result: Result<Fetched, FetchError>, now: Now) {
-        if let Some(party) = &mut self.party {
+        if self.documents.owns(fetch) {
+            self.document_fetched(fetch, &result, now);
+        } else if let Some(party) = &mut self.party {
             party.handle_fetched(fetch, result, now, &mut self.next_fetch);
             self.drain_party(now);
         }

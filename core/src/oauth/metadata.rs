@@ -25,6 +25,7 @@ pub fn authorization_server(settings: &Settings) -> Bytes {
         revocation_endpoint_auth_methods_supported: AUTH_METHODS,
         code_challenge_methods_supported: &["S256"],
         authorization_response_iss_parameter_supported: true,
+        client_id_metadata_document_supported: true,
     })
 }
 
@@ -63,6 +64,7 @@ struct AuthorizationServer<'a> {
     revocation_endpoint_auth_methods_supported: &'a [&'a str],
     code_challenge_methods_supported: &'a [&'a str],
     authorization_response_iss_parameter_supported: bool,
+    client_id_metadata_document_supported: bool,
 }
 
 #[derive(Serialize)]
@@ -83,12 +85,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::config::{Local, Login};
+    use crate::config::{Clients, Local, Login};
 
     fn settings() -> Settings {
         Settings {
             public_url: "https://relay.example".into(),
             login: Login::Local(Local { users: std::vec::Vec::new() }),
+            clients: Clients::default(),
         }
     }
 
@@ -107,7 +110,7 @@ mod tests {
         assert_eq!(server["response_types_supported"], serde_json::json!(["code"]));
         assert_eq!(server["authorization_response_iss_parameter_supported"], true);
         assert!(server["token_endpoint_auth_methods_supported"].as_array().unwrap().contains(&"none".into()));
-        assert!(server.get("client_id_metadata_document_supported").is_none(), "not there yet");
+        assert_eq!(server["client_id_metadata_document_supported"], true);
     }
 
     #[test]

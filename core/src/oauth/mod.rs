@@ -9,6 +9,8 @@ pub mod clients;
 mod codes;
 mod cookies;
 mod device;
+mod document;
+mod documents;
 mod error;
 mod exchange;
 mod families;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub public_url: String,
     /// How people sign in.
     pub login: config::Login,
+    /// Which clients may sign people in, beside those that register themselves.
+    pub clients: config::Clients,
 }
 
 impl Settings {

@@ -8,6 +8,7 @@ use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, REFERRER_POLICY};
 use maud::html;
 
 use super::clients::{Client, Origin};
+
 use super::{Role, Settings};
 use crate::http::Reply;
 use crate::http::page::page;
@@ -84,8 +85,13 @@ pub(super) fn consent(settings: &Settings, ask: &Consent<'_>) -> Reply {
         "Allow access?",
         &html! {
             h1 { "Allow “" bdi { (name) } "”?" }
-            @match ask.client.origin {
+            @match &ask.client.origin {
                 Origin::BuiltIn => { p { "This is the agent program of mcp-local-tunnel." } }
+                Origin::Configured => { p { "The operator of this relay has set this program up." } }
+                Origin::Document { host } => {
+                    p { "This program describes itself in a document of the website " strong { (host) } ":" }
+                    p { code { (ask.client.key.as_str()) } }
+                }
                 Origin::SelfRegistered => {
                     p.warn { "Self-registered, unverified: anybody can choose this name. Judge by where the access goes." }
                 }

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Register,
     /// Authorization requests and callbacks: each costs a page and a seal, or a fetch.
     Authorize,
+    /// Fetches of clients' metadata documents.
+    Document,
     /// Refused requests at `/token` and `/revoke`.
     TokenFailure,
     /// Wrong passwords.
@@ -31,7 +33,7 @@ impl Kind {
     const fn burst(self) -> u32 {
         match self {
             Self::Register | Self::Authorize | Self::TokenFailure => 100,
-            Self::Login | Self::DeviceGuess => 10,
+            Self::Login | Self::DeviceGuess | Self::Document => 10,
             Self::Device => 20,
             Self::DeviceGuesses => 600,
         }
@@ -41,7 +43,7 @@ impl Kind {
     const fn interval(self) -> Duration {
         match self {
             Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(1),
-            Self::Device => Duration::from_secs(10),
+            Self::Device | Self::Document => Duration::from_secs(10),
             // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
             Self::DeviceGuesses => Duration::from_secs(1),
             // 14 400 guesses a day: nothing against a password that is not on a short list.

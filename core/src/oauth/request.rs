@@ -9,7 +9,6 @@ use super::codes::is_challenge;
 use super::error::{Code, Refusal};
 use super::{Role, Settings, token};
 use crate::http::form::{self, Form};
-use crate::seal::Sealer;
 use crate::time::UnixTime;
 
 /// A good authorization request. Nothing of it is kept at the relay until the person has signed in.
@@ -41,7 +40,7 @@ pub(super) struct AuthRequest {
 /// Why an authorization request goes no further.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// Nobody to send the error to: the client or its redirect is not known. Our page only.
+    /// Nobody to send the error to: the redirect is not one of the client's. Our page only.
     Here(&'static str),
     /// The client and its redirect are known; this is the error for it.
     Client {
@@ -55,29 +54,21 @@ pub(super) enum Stop {
 }
 
 impl AuthRequest {
-    /// Judges the query of `/authorize` (OAuth 2.1 section 4.1.1).
-    pub(super) fn read(
-        settings: &Settings,
-        sealer: &Sealer,
-        fields: &Form,
-        until: UnixTime,
-    ) -> Result<(Self, Client), Stop> {
-        let id = fields.get("client_id").ok_or(Stop::Here("The request does not say which program it comes from."))?;
-        let client = Client::find(sealer, id)
-            .ok_or(Stop::Here("This program is not registered here, or its registration is no longer valid."))?;
+    /// Judges the query of `/authorize` (OAuth 2.1 section 4.1.1), which names `client`.
+    pub(super) fn read(settings: &Settings, client: &Client, fields: &Form, until: UnixTime) -> Result<Self, Stop> {
         let redirect = client
             .redirect(fields.get("redirect_uri"))
             .ok_or(Stop::Here("The program asks to be answered at an address that it has not registered."))?;
         let state = fields.get("state").map(ToString::to_string);
-        match Self::judge(settings, &client, fields) {
+        match Self::judge(settings, client, fields) {
             Ok((challenge, audience)) => {
                 let key = client.key.as_str().to_string();
                 let role = client.role;
-                Ok((Self { client: key, role, redirect, state, challenge, audience, until: until.as_millis() }, client))
+                Ok(Self { client: key, role, redirect, state, challenge, audience, until: until.as_millis() })
             }
             Err(refusal) => {
                 let url = answer(settings, &redirect, state.as_deref(), &[("error", refusal.code.as_str())]);
-                Err(Stop::Client { url, origin: client.origin, refusal })
+                Err(Stop::Client { url, origin: client.origin.clone(), refusal })
             }
         }
     }

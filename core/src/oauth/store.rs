@@ -287,6 +287,7 @@ impl Grants {
         self.codes.sweep(now.instant);
         self.devices.sweep(now.instant);
         self.rates.sweep(now.instant);
+        self.documents.sweep(now.instant);
         self.write_again();
         self.remove_ended(now);
     }

@@ -36,7 +36,11 @@ impl Settings {
         let public_url = public_url.trim_end_matches('/').to_string();
         Self {
             site: Site::new(&public_url, &config.allowed_origins).expect("a checked configuration's URLs are URLs"),
-            oauth: oauth::Settings { public_url: public_url.clone(), login: config.login.clone() },
+            oauth: oauth::Settings {
+                public_url: public_url.clone(),
+                login: config.login.clone(),
+                clients: config.clients.clone(),
+            },
             public_url,
             naming: config.naming,
             token_in_query: config.token_in_query,

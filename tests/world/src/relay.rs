@@ -8,8 +8,8 @@ use tunnel_core::config::{Clients, Local, LocalUser, Login, Naming, RelayConfig}
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::id::ConnId;
+use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action as GrantsAction, Change, Event as GrantsEvent, Grants};
-use tunnel_core::oauth::{self, Snapshot};
 use tunnel_core::relay::gate::Gate;
 use tunnel_core::relay::shard::{Action as ShardAction, Event as ShardEvent, Shard};
 use tunnel_core::relay::{self, Settings};
@@ -70,7 +70,7 @@ impl Relay {
         let settings = Arc::new(Settings::from_config(config, World::PUBLIC_URL));
         let sealer = Sealer::new(vec![key.clone()]);
         let records = disk.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let oauth = oauth::Settings { public_url: World::PUBLIC_URL.to_owned(), login: config.login.clone() };
+        let oauth = settings.oauth.clone();
         Self {
             gate: Gate::new(Arc::clone(&settings), sealer.clone()),
             grants: Grants::new(oauth, sealer, records, Box::new(Seeded::new(seed ^ 1)), now),

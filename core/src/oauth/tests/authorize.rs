@@ -53,6 +53,57 @@ fn largest_registration_works_to_the_end() {
 }
 
 #[test]
+fn redirect_of_a_byte_too_many_is_dropped_from_its_set() {
+    let mut relay = Relay::new();
+    let uri = |length: usize| format!("https://a.example/{}", "x".repeat(length - 18));
+    let (status, answer) = relay.register_with(&json!({"redirect_uris": [uri(513), uri(512)]}));
+    assert_eq!((status, &answer["redirect_uris"]), (StatusCode::CREATED, &json!([uri(512)])));
+    let (status, answer) = relay.register_with(&json!({"redirect_uris": [uri(513)]}));
+    assert_eq!((status.as_u16(), answer["error"].as_str()), (400, Some("invalid_redirect_uri")));
+}
+
+#[test]
+fn secret_is_bound_to_the_registration_and_needs_no_memory() {
+    let mut relay = Relay::new();
+    let ask = json!({"redirect_uris": [WEB], "token_endpoint_auth_method": "client_secret_basic"});
+    let [(_, one), (_, other)] = [relay.register_with(&ask), relay.register_with(&ask)];
+    assert_ne!(one["client_secret"], other["client_secret"]);
+    assert!(relay.store.is_empty());
+    let mut relay = relay.restart();
+    for (secret, status) in [(text(&other, "client_secret"), 401), (text(&one, "client_secret"), 400)] {
+        let client = text(&one, "client_id");
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &client),
+            ("client_secret", &secret),
+            ("refresh_token", "x"),
+        ];
+        assert_eq!(relay.post("/token", &form).status.as_u16(), status);
+    }
+}
+
+#[test]
+fn consent_is_asked_again_in_the_browser_that_has_agreed_before() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    let mut browser = Browser::default();
+    browser.sign_in(&mut relay, &authorization(&client, WEB));
+    let again = browser.get(&mut relay, &authorization(&client, WEB));
+    assert_eq!(again.status, StatusCode::OK);
+    assert!(html(&again).contains("Allow “"), "no link goes through without a person's click");
+}
+
+#[test]
+fn custom_scheme_is_warned_about_and_shown_in_full() {
+    let mut relay = Relay::new();
+    for redirect in ["cursor://anysphere.cursor-mcp/oauth/callback", "com.example.app:/oauth2redirect"] {
+        let client = relay.register(redirect);
+        let page = Browser::default().get(&mut relay, &authorization(&client, redirect));
+        assert!(html(&page).contains("Take care") && html(&page).contains(redirect), "{redirect}");
+    }
+}
+
+#[test]
 fn unknown_client_or_redirect_never_redirects() {
     let mut relay = Relay::new();
     let client = relay.register(WEB);

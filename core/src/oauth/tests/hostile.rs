@@ -52,6 +52,8 @@ fn good(relay: &mut Relay) -> Vec<String> {
     let code = relay.code(&tokens.client, WEB);
     let fixed = [
         "mcp-local-tunnel-agent",
+        "https://app.example/oauth/client.json",
+        "http://10.0.0.1/client",
         WEB,
         LOOPBACK,
         "https://evil.example/cb",

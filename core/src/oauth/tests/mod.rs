@@ -2,7 +2,9 @@
 
 mod admin;
 mod authorize;
+mod clients;
 mod device;
+mod documents;
 mod hostile;
 mod introspect;
 mod login;
@@ -29,12 +31,14 @@ use url::Url;
 use super::grants::{Action, AdminCommand, Change, Event, Grants};
 use super::token::{Resource, TokenError, open_access};
 use super::{Principal, Role, Settings, Snapshot};
-use crate::config::{Local, LocalUser, Login, Oidc};
+use crate::config::{Clients, Local, LocalUser, Login, Oidc};
 use crate::entropy::Seeded;
 use crate::host::Machine;
+use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::form;
+use crate::http::reach::Reach;
 use crate::http::{Reply, RequestHead};
-use crate::id::{ExchangeId, FamilyId, JobId};
+use crate::id::{ExchangeId, FamilyId, FetchId, JobId};
 use crate::oidc::testing::{FakeProvider, ISSUER};
 use crate::seal::Sealer;
 use crate::time::{Instant, Now, UnixTime};
@@ -51,6 +55,12 @@ struct Relay {
     now: Now,
     store: BTreeMap<String, Vec<u8>>,
     provider: FakeProvider,
+    /// What is at the URLs of clients' documents; elsewhere nothing answers.
+    documents: BTreeMap<String, Fetched>,
+    /// The documents that were asked for.
+    asked: Vec<Fetch>,
+    /// Fetches of documents are kept here instead of ending.
+    held_fetches: Option<Vec<(FetchId, Fetch)>>,
     /// What the gate was last told.
     snapshot: Arc<Snapshot>,
     /// What the store says to writes.
@@ -92,7 +102,16 @@ impl Relay {
     }
 
     fn at(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
-        let settings = Settings { public_url: public_url.into(), login };
+        Self::built(Settings { public_url: public_url.into(), login, clients: Clients::default() }, store, unix)
+    }
+
+    fn with_clients(clients: Clients) -> Self {
+        let settings = Settings { public_url: PUBLIC.into(), login: local(), clients };
+        Self::built(settings, BTreeMap::new(), UnixTime::from_secs(START))
+    }
+
+    fn built(settings: Settings, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
+        let public_url = settings.public_url.clone();
         let now = Now { instant: Instant::from_micros(1), unix };
         let records = store.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let grants = Grants::new(settings, sealer(), records, Box::new(Seeded::new(unix.as_millis())), now);
@@ -101,6 +120,9 @@ impl Relay {
             now,
             store,
             provider: FakeProvider::new(START),
+            documents: BTreeMap::new(),
+            asked: Vec::new(),
+            held_fetches: None,
             snapshot: Arc::default(),
             store_fails: false,
             held: None,
@@ -108,7 +130,7 @@ impl Relay {
             others: Vec::new(),
             verified: Vec::new(),
             next_exchange: 0,
-            public_url: public_url.into(),
+            public_url,
         };
         relay.settle();
         relay
@@ -116,7 +138,9 @@ impl Relay {
 
     /// The same store after a restart.
     fn restart(self) -> Self {
-        Self::at(&self.public_url, self.grants.settings.login, self.store, self.now.unix)
+        let mut next = Self::built(self.grants.settings, self.store, self.now.unix);
+        next.documents = self.documents;
+        next
     }
 
     fn pass(&mut self, time: Duration) {
@@ -146,6 +170,13 @@ impl Relay {
                     self.verified.push(hash);
                     self.grants.handle_event(Event::Verified { job, ok }, self.now);
                 }
+                Action::Fetch { fetch, request } if request.reach != Reach::Anywhere => {
+                    self.asked.push(request.clone());
+                    match &mut self.held_fetches {
+                        Some(held) => held.push((fetch, request)),
+                        None => self.show_document(fetch, &request),
+                    }
+                }
                 Action::Fetch { fetch, request } => {
                     let result = self.provider.answer(&request);
                     self.grants.handle_event(Event::Fetched { fetch, result }, self.now);
@@ -154,6 +185,11 @@ impl Relay {
                 other => self.others.push(other),
             }
         }
+    }
+
+    fn show_document(&mut self, fetch: FetchId, request: &Fetch) {
+        let result = self.documents.get(&request.url).cloned().ok_or(FetchError::OutOfReach);
+        self.grants.handle_event(Event::Fetched { fetch, result }, self.now);
     }
 
     fn write(&mut self, job: JobId, changes: Vec<Change>) {
@@ -185,7 +221,18 @@ impl Relay {
     }
 
     /// Sends a request; its answer may still be to come.
-    fn send(&mut self, method: Method, target: &str, mut headers: HeaderMap, body: &str) -> ExchangeId {
+    fn send(&mut self, method: Method, target: &str, headers: HeaderMap, body: &str) -> ExchangeId {
+        self.send_from("192.0.2.7", method, target, headers, body)
+    }
+
+    fn send_from(
+        &mut self,
+        peer: &str,
+        method: Method,
+        target: &str,
+        mut headers: HeaderMap,
+        body: &str,
+    ) -> ExchangeId {
         let (_, host) = self.public_url.split_once("://").expect("a URL");
         headers.insert(HOST, host.parse().expect("a header"));
         self.next_exchange += 1;
@@ -195,7 +242,7 @@ impl Relay {
             method,
             uri: target.parse().expect("a target"),
             headers,
-            peer: "192.0.2.7".parse().expect("an address"),
+            peer: peer.parse().expect("an address"),
         };
         self.event(Event::Request { exchange, head, body: Bytes::copy_from_slice(body.as_bytes()) });
         exchange
