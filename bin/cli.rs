@@ -95,8 +95,9 @@ pub(crate) enum Command {
     /// Sign this machine in to its relay, in the browser or with a code
     #[command(after_help = LOGIN_HELP)]
     Login(LoginArgs),
-    /// Forget this machine's tokens, and revoke them at the relay
-    Logout(RelayArg),
+    /// Revoke this machine's tokens at the relay, and forget them
+    #[command(after_help = LOGOUT_HELP)]
+    Logout(LogoutArgs),
     /// Show whose device this machine is: the relay, the user, since when and until when
     #[command(after_help = WHOAMI_HELP)]
     Whoami(RelayArg),
@@ -182,6 +183,16 @@ pub(crate) struct LoginArgs {
     /// Sign in in a browser on this machine, also where there seems to be no screen
     #[arg(long)]
     pub(crate) browser: bool,
+}
+
+/// How to sign out.
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    #[command(flatten)]
+    pub(crate) relay: RelayArg,
+    /// Forget the tokens also if they cannot be revoked: they live on at the relay until they end
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Which relay, when it is not the configuration's.
@@ -312,7 +323,7 @@ Smallest configurations:
 Exit codes:
   0  all went well, or ended as asked
   1  something failed
-  2  the command line or the configuration is wrong
+  2  the command line, the configuration or its directory cannot be used
   3  sign-in is needed: mcp-local-tunnel login
   4  the relay cannot be reached
 
@@ -357,6 +368,9 @@ Where there is no screen (no DISPLAY or WAYLAND_DISPLAY; on macOS: over SSH) a c
 first run. A relay that has no page for codes, such as one before 2.0, needs a browser on this machine: the address is
 always printed. Without any browser: run mcp-local-tunnel token create on the relay's machine, and give the agent
 \"token\": \"env:NAME\" or \"token\": \"file:PATH\".";
+
+const LOGOUT_HELP: &str = "\
+Exit code 0: this machine has no tokens any more. 4: the relay did not revoke them, so that they are kept.";
 
 const WHOAMI_HELP: &str = "\
 Examples:

@@ -288,3 +288,30 @@ fn relay_cannot_send_people_elsewhere() {
         assert_eq!(relay.asked(), Vec::<String>::new());
     }
 }
+
+#[test]
+fn logout_keeps_what_it_cannot_revoke_unless_it_is_forced() {
+    let home = Scratch::new("logout-down");
+    // Nobody listens there.
+    let relay = "http://127.0.0.1:1";
+    spent_tokens(home.path(), relay);
+    let refused = run(home.path(), &config(relay), &["logout"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(4) && said.contains("logout --force"), "{refused:?}");
+    assert_eq!(tokens(home.path())["refreshToken"], "r1", "it can still be revoked");
+    let (code, said) = output(home.path(), relay, &["logout", "--force"]);
+    assert!(code == Some(0) && said.contains("lives on"), "{said}");
+    assert_eq!(std::fs::read(token_file(home.path())).expect("is there"), b"");
+    assert_eq!(output(home.path(), relay, &["logout"]), (Some(0), format!("was not signed in to {relay}\n")));
+}
+
+#[test]
+fn logout_with_a_file_that_nobody_understands_says_that_nothing_was_revoked() {
+    let home = Scratch::new("logout-corrupt");
+    let relay = Strict::start(&json!({}));
+    spent_tokens(home.path(), &relay.url);
+    std::fs::write(token_file(home.path()), "{\"issuer\": \"http").expect("writes");
+    let (code, said) = output(home.path(), &relay.url, &["logout"]);
+    assert!(code == Some(0) && said.contains("nothing could be revoked"), "{said}");
+    assert_eq!(relay.asked(), Vec::<String>::new());
+}

@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tunnel_core::config::{self, Config};
-use tunnel_core::signin::machine::{Failure as SigninFailure, Identity, Person};
+use tunnel_core::signin::machine::{Failure as SigninFailure, Identity, Leave, Person};
 use tunnel_core::time::UnixTime;
 
 use super::agent::minted_token;
-use crate::cli::{Global, LoginArgs, RelayArg};
+use crate::cli::{Global, LoginArgs, LogoutArgs, RelayArg};
 use crate::failure::Failure;
 use crate::host::signin::{self, Options};
 use crate::{config_source, directories, host, output, signals};
@@ -31,12 +31,20 @@ pub(crate) fn login(args: &LoginArgs, global: &Global) -> Result<(), Failure> {
     output::line(format!("signed in to {}", options.relay))
 }
 
-/// Forgets the tokens, and revokes them.
-pub(crate) fn logout(which: &RelayArg, global: &Global) -> Result<(), Failure> {
-    let options = options(which, global)?;
-    let was_signed_in = host::run(async { signin::logout(&options).await.map_err(|failure| failed(&failure)) })?;
-    let what = if was_signed_in { "signed out of" } else { "was not signed in to" };
-    output::line(format!("{what} {}", options.relay))
+/// Revokes the tokens, and forgets them.
+pub(crate) fn logout(args: &LogoutArgs, global: &Global) -> Result<(), Failure> {
+    let options = options(&args.relay, global)?;
+    let left = signin::logout(&options, args.force);
+    let left = host::run(async { left.await.map_err(|failure| failed(&failure)) })?;
+    let relay = &options.relay;
+    output::line(match left {
+        Leave::Revoked => format!("signed out of {relay}"),
+        Leave::Nothing => format!("was not signed in to {relay}"),
+        Leave::LivesOn { cause } => format!(
+            "forgot the sign-in to {relay}, but nothing could be revoked: {}. What it was lives on at the relay until it ends",
+            output::visible(&cause)
+        ),
+    })
 }
 
 /// Says whose device this machine is.
@@ -113,7 +121,7 @@ pub(super) fn failed(failure: &SigninFailure) -> Failure {
     let text = output::visible(&failure.to_string());
     match failure {
         SigninFailure::NeedsLogin { .. } | SigninFailure::Refused { .. } => Failure::SignIn(text),
-        SigninFailure::Unreachable { .. } => Failure::Unreachable(text),
+        SigninFailure::Unreachable { .. } | SigninFailure::NotRevoked { .. } => Failure::Unreachable(text),
         SigninFailure::NotARelay { .. } | SigninFailure::Local { .. } => Failure::Failed(text),
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
 use tunnel_core::secret::Secret;
-use tunnel_core::signin::machine::{Action, Event, Failure, Identity, Person, Settings, Signin};
+use tunnel_core::signin::machine::{Action, Event, Failure, Identity, Leave, Person, Settings, Signin};
 
 use crate::callback::Callback;
 use crate::clock::Clock;
@@ -43,16 +43,20 @@ pub async fn login(options: &Options) -> Result<(), Failure> {
     run(options, Event::Start { person: options.person }).await.map(drop)
 }
 
-/// Forgets the tokens and revokes them at the relay. Tells whether there were any.
+/// Revokes the tokens at the relay, then forgets them; with `force` also those that cannot be revoked.
 ///
 /// # Errors
-/// Why they are not revoked.
-pub async fn logout(options: &Options) -> Result<bool, Failure> {
-    // A file that cannot be read is the sign-out's to explain.
-    let kept = TokenFile::new(&options.config_dir, &options.relay).load();
-    let was_signed_in = kept.map_or(true, |kept| kept.is_some_and(|tokens| !tokens.is_empty()));
-    run(options, Event::Logout).await?;
-    Ok(was_signed_in)
+/// Why they are kept.
+pub async fn logout(options: &Options, force: bool) -> Result<Leave, Failure> {
+    // What cannot be read may be mended, and revoked then.
+    let unreadable = TokenFile::new(&options.config_dir, &options.relay).load().err();
+    if let Some(cause) = unreadable.clone().filter(|_| !force) {
+        return Err(Failure::NotRevoked { cause });
+    }
+    match run(options, Event::Logout { force }).await? {
+        Outcome::Left(leave) => Ok(unreadable.map_or(leave, |cause| Leave::LivesOn { cause })),
+        Outcome::Ready | Outcome::Identified(_) => Ok(Leave::Nothing),
+    }
 }
 
 /// Asks the relay what the sign-in is, or what `minted` is, a token that stands in no file.
@@ -60,10 +64,20 @@ pub async fn logout(options: &Options) -> Result<bool, Failure> {
 /// # Errors
 /// Why it cannot be told; [`Failure::NeedsLogin`] when nobody is signed in.
 pub async fn whoami(options: &Options, minted: Option<Secret>) -> Result<Identity, Failure> {
-    run(options, Event::Inquire { minted }).await.map(Option::unwrap_or_default)
+    match run(options, Event::Inquire { minted }).await? {
+        Outcome::Identified(identity) => Ok(identity),
+        Outcome::Ready | Outcome::Left(_) => Ok(Identity::default()),
+    }
 }
 
-async fn run(options: &Options, first: Event) -> Result<Option<Identity>, Failure> {
+/// How a sign-in ended that was driven alone.
+enum Outcome {
+    Ready,
+    Left(Leave),
+    Identified(Identity),
+}
+
+async fn run(options: &Options, first: Event) -> Result<Outcome, Failure> {
     let clock = Clock::new();
     let settings = Settings {
         relay: options.relay.clone(),
@@ -80,8 +94,9 @@ async fn run(options: &Options, first: Event) -> Result<Option<Identity>, Failur
     loop {
         while let Some(action) = signin.poll_action() {
             match action {
-                Action::Ready { .. } | Action::SignedOut => return Ok(None),
-                Action::Identified(identity) => return Ok(Some(identity)),
+                Action::Ready { .. } => return Ok(Outcome::Ready),
+                Action::SignedOut(leave) => return Ok(Outcome::Left(leave)),
+                Action::Identified(identity) => return Ok(Outcome::Identified(identity)),
                 Action::Failed(failure) => return Err(failure),
                 action => desk.carry_out(action),
             }
@@ -169,7 +184,7 @@ impl Desk {
             Action::OpenBrowser { url } => browser::open(&url),
             Action::ShowCode { page, direct, code } => browser::show_code(&page, direct.as_deref(), &code),
             // For whoever drives the sign-in alone; inside an agent they stay inside.
-            Action::Ready { .. } | Action::SignedOut | Action::Identified(_) | Action::Failed(_) => {}
+            Action::Ready { .. } | Action::SignedOut(_) | Action::Identified(_) | Action::Failed(_) => {}
         }
     }
 

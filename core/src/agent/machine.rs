@@ -419,6 +419,7 @@ impl Agent {
             Failure::NotARelay { .. }
             | Failure::NeedsLogin { .. }
             | Failure::Refused { .. }
+            | Failure::NotRevoked { .. }
             | Failure::Local { .. } => self.stop(Exit::NeedsLogin(failure)),
         }
     }

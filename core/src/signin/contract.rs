@@ -37,8 +37,11 @@ pub enum Event {
     },
     /// The relay refused the access token.
     Refused,
-    /// Forget the tokens, and revoke them at the relay.
-    Logout,
+    /// Revoke the tokens at the relay, then forget them.
+    Logout {
+        /// Forget them also if they cannot be revoked.
+        force: bool,
+    },
     /// Ask the relay what the sign-in is; only of one that does nothing else.
     Inquire {
         /// A token that is in no file; `None`: the file's.
@@ -62,7 +65,7 @@ impl fmt::Debug for Event {
                 f.debug_struct("Callback").field("path", &path).finish_non_exhaustive()
             }
             Self::Refused => f.write_str("Refused"),
-            Self::Logout => f.write_str("Logout"),
+            Self::Logout { force } => f.debug_struct("Logout").field("force", force).finish(),
             Self::Inquire { minted } => f.debug_struct("Inquire").field("minted", minted).finish(),
         }
     }
@@ -120,12 +123,26 @@ pub enum Action {
         /// When it runs out.
         expires: UnixTime,
     },
-    /// Signed out, here and at the relay.
-    SignedOut,
+    /// Signed out here; with what became of it at the relay.
+    SignedOut(Leave),
     /// What the sign-in is.
     Identified(Identity),
     /// No token can be had.
     Failed(Failure),
+}
+
+/// What became of a sign-in, at its relay, that ended here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leave {
+    /// There was none.
+    Nothing,
+    /// The relay revoked it.
+    Revoked,
+    /// Nobody can revoke it any more: it works until it ends.
+    LivesOn {
+        /// Why it was not revoked.
+        cause: String,
+    },
 }
 
 /// What a relay says of a sign-in that works. One of dialect V1 says nothing.
@@ -168,6 +185,14 @@ pub enum Failure {
     #[error("sign-in was refused: {cause}")]
     Refused {
         /// What was said.
+        cause: String,
+    },
+    /// The sign-in is not ended, since the relay did not revoke it; it is kept.
+    #[error(
+        "not signed out: {cause}. The sign-in is kept, since only who has it can revoke it: try again later, or forget it here with `mcp-local-tunnel logout --force`"
+    )]
+    NotRevoked {
+        /// Why not.
         cause: String,
     },
     /// This machine failed: the token file, the loopback listener.

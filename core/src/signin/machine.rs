@@ -15,12 +15,13 @@
 //! any ── Logout ──► Loading ──► Discovering ──► Revoking ──► Removing ──► Idle
 //! ```
 //!
-//! Every failure leads to Idle and keeps the tokens; but while the access token still works, a refresh that cannot be
+//! Every failure leads to Idle and keeps the tokens, a sign-out's too: what is forgotten here can be revoked by nobody; but while the access token still works, a refresh that cannot be
 //! had leads back to Ready and is tried again. Processes that share the file take turns: it is read under a lock, which
 //! is held until what came of it is written, so that nobody spends a refresh token that another has spent.
 
 mod device;
 mod inquiry;
+mod leaving;
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -30,7 +31,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::callback::{self, Callback};
-pub use super::contract::{Action, CLIENT_ID, Event, Failure, Identity, Person, Settings};
+pub use super::contract::{Action, CLIENT_ID, Event, Failure, Identity, Leave, Person, Settings};
 use super::metadata::{self, Metadata};
 use super::request::{self, Answer};
 use super::tokens::Tokens;
@@ -66,6 +67,8 @@ pub struct Signin {
     refused_refresh: Option<Secret>,
     /// How many refreshes in a row were answered with 500.
     broken: u32,
+    /// Whether a sign-out forgets the tokens although the relay does not revoke them.
+    force: bool,
 }
 
 enum State {
@@ -96,7 +99,7 @@ enum State {
     /// The relay is told to forget the tokens.
     Revoking(FetchId),
     /// The file is being removed.
-    Removing,
+    Removing(Leave),
     /// The relay is asked what the tokens stand for.
     Inquiring { fetch: FetchId, minted: bool },
 }
@@ -150,6 +153,7 @@ impl Signin {
             refused_access: None,
             refused_refresh: None,
             broken: 0,
+            force: false,
         }
     }
 
@@ -174,7 +178,7 @@ impl Machine for Signin {
             Event::Listening(result) => self.handle_listening(result, now),
             Event::Callback { target } => self.handle_callback(&target),
             Event::Refused => self.handle_refused(now),
-            Event::Logout => self.handle_logout(),
+            Event::Logout { force } => self.handle_logout(force),
             Event::Inquire { minted } => self.handle_inquire(minted),
         }
     }
@@ -245,7 +249,7 @@ impl Signin {
             (self.mended, self.unsaved) = (None, false);
         }
         match purpose {
-            Purpose::Logout => self.revoke(),
+            Purpose::Logout => self.revoke(content),
             Purpose::Inquiry => self.inquire(),
             Purpose::Token if self.usable(now) => self.ready(now),
             Purpose::Renewal if newer && self.usable(now) => self.ready(now),
@@ -267,11 +271,12 @@ impl Signin {
                 tracing::warn!(reason, "tokens could not be saved");
                 self.ready(now);
             }
-            (State::Removing, Ok(())) => {
+            (State::Removing(leave), Ok(())) => {
+                let leave = leave.clone();
                 self.enter(State::Idle);
-                self.out.push(Action::SignedOut);
+                self.out.push(Action::SignedOut(leave));
             }
-            (State::Removing, Err(error)) => {
+            (State::Removing(_), Err(error)) => {
                 self.fail(Failure::Local { cause: alloc::format!("cannot remove the kept sign-in: {error}") });
             }
             _ => dropped("saved"),
@@ -290,12 +295,7 @@ impl Signin {
             State::Asking(_, metadata) => self.code_answered(metadata, answer, now),
             State::Polling(_, shown) => self.polled(shown, answer, now),
             State::Inquiring { minted, .. } => self.told(minted, answer),
-            State::Revoking(_) => {
-                if !matches!(answer, Answer::Ok(_)) {
-                    tracing::warn!("the relay did not confirm that it forgot the tokens");
-                }
-                self.remove();
-            }
+            State::Revoking(_) => self.revoked(answer),
             other => self.state = other,
         }
     }
@@ -359,31 +359,6 @@ impl Signin {
         self.refused_access = self.tokens.as_ref().map(|tokens| tokens.access.clone());
         self.load(Purpose::Token);
     }
-
-    fn handle_logout(&mut self) {
-        match self.state {
-            State::Loading(Purpose::Logout)
-            | State::Discovering(_, Errand::Revoke(_))
-            | State::Revoking(_)
-            | State::Removing => {}
-            // The file is on its way already; one answer comes for one order.
-            State::Loading(_) => self.state = State::Loading(Purpose::Logout),
-            State::Listening(_) | State::Waiting(_) => {
-                self.out.push(Action::StopListening);
-                self.load(Purpose::Logout);
-            }
-            State::Idle
-            | State::Discovering(..)
-            | State::Refreshing(..)
-            | State::Exchanging(_)
-            | State::Asking(..)
-            | State::Pending(_)
-            | State::Polling(..)
-            | State::Inquiring { .. }
-            | State::Saving { .. }
-            | State::Ready => self.load(Purpose::Logout),
-        }
-    }
 }
 
 /// Steps.
@@ -418,7 +393,7 @@ impl Signin {
     fn discovered(&mut self, errand: Errand, answer: Answer, now: Now) {
         let metadata = match answer {
             Answer::Ok(fetched) if request::is_page(&fetched.body) => Err(self.odd(request::PAGE)),
-            Answer::Ok(fetched) => metadata::read(&fetched.body, &self.settings).map_err(|cause| self.odd(cause)),
+            Answer::Ok(fetched) => metadata::read(&fetched.body, &self.settings).map_err(|cause| self.odd(&cause)),
             Answer::Unreachable { cause, .. } => Err(self.unreachable(cause)),
             Answer::Refused(code) => Err(self.odd(&alloc::format!("it answered {code}"))),
             Answer::Odd(cause) => Err(self.odd(&cause)),
@@ -439,19 +414,12 @@ impl Signin {
                 }
             }
             (Errand::Login, Err(failure)) => self.fail(failure),
-            (Errand::Revoke(token), Ok(Metadata { revocation: Some(endpoint), .. })) => {
-                let fetch = self.fetch(request::revoke(&endpoint, &token));
-                self.enter(State::Revoking(fetch));
-            }
+            (Errand::Revoke(token), Ok(metadata)) => self.ask_revocation(metadata.revocation.as_deref(), &token),
+            (Errand::Revoke(_), Err(failure)) => self.not_revoked(failure.to_string()),
             (Errand::Inquire { token, minted }, Ok(metadata)) => {
                 self.ask_standing(metadata.introspection.as_deref(), &token, minted);
             }
             (Errand::Inquire { .. }, Err(failure)) => self.fail(failure),
-            // Signing out here works without the relay.
-            (Errand::Revoke(_), Ok(Metadata { revocation: None, .. }) | Err(_)) => {
-                tracing::warn!("the tokens could not be revoked at the relay");
-                self.remove();
-            }
         }
     }
 
@@ -548,21 +516,6 @@ impl Signin {
         self.timer = Some(Deadline { at: now.instant + delay, reason: "refresh of the access token" });
     }
 
-    /// Forgets the tokens at the relay, then here. The refresh token stands for all that came with it.
-    fn revoke(&mut self) {
-        let token = self.tokens.take().map(|tokens| tokens.refresh.unwrap_or(tokens.access));
-        match token.filter(|_| metadata::check_relay(&self.settings).is_ok()) {
-            Some(token) => self.discover(Errand::Revoke(token)),
-            None => self.remove(),
-        }
-    }
-
-    fn remove(&mut self) {
-        self.enter(State::Removing);
-        (self.tokens, self.mended, self.refused_access, self.refused_refresh) = (None, None, None, None);
-        self.out.push(Action::Save(None));
-    }
-
     fn fail(&mut self, failure: Failure) {
         self.enter(State::Idle);
         self.out.push(Action::Failed(failure));
@@ -631,7 +584,7 @@ impl State {
             | Self::Pending(_)
             | Self::Saving { .. }
             | Self::Ready
-            | Self::Removing => None,
+            | Self::Removing(_) => None,
         }
     }
 
@@ -645,7 +598,7 @@ impl State {
             | Self::Saving { login: false }
             | Self::Revoking(_)
             | Self::Inquiring { .. }
-            | Self::Removing => true,
+            | Self::Removing(_) => true,
             Self::Idle
             | Self::Discovering(_, Errand::Login)
             | Self::Listening(_)
@@ -696,7 +649,7 @@ impl Signin {
             State::Discovering(_, Errand::Inquire { minted: true, .. }) => "discovering-minted",
             State::Inquiring { minted: false, .. } => "inquiring",
             State::Inquiring { minted: true, .. } => "inquiring-minted",
-            State::Removing => "removing",
+            State::Removing(_) => "removing",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The relay's own description of its endpoints (RFC 8414).
 
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -7,6 +8,7 @@ use url::Url;
 
 use super::contract::Settings;
 use crate::http::endpoint;
+use crate::limits;
 
 /// Where a relay keeps what a sign-in needs. Every URL is on the relay's own origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +61,15 @@ pub(super) fn check_relay(settings: &Settings) -> Result<(), &'static str> {
 }
 
 /// Reads the document, and checks that it is this relay's.
-pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, &'static str> {
+pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, Cow<'static, str>> {
     let document: Document = serde_json::from_slice(body).map_err(|_| "its metadata cannot be read")?;
     // A relay of dialect V1 writes a slash behind it.
     if document.issuer.strip_suffix('/').unwrap_or(&document.issuer) != settings.relay {
-        return Err("its metadata names another issuer");
+        let named: String = document.issuer.chars().take(limits::MAX_QUOTE).collect();
+        return Err(alloc::format!("its metadata names another issuer, {named} instead of {}", settings.relay).into());
     }
     if !document.code_challenge_methods_supported.iter().any(|method| method == "S256") {
-        return Err("it does not support PKCE with S256");
+        return Err("it does not support PKCE with S256".into());
     }
     let optional = |url: Option<String>| url.map(|url| own(&url, settings).map(String::from)).transpose();
     Ok(Metadata {
@@ -132,9 +135,21 @@ mod tests {
     #[test]
     fn metadata_that_breaks_a_rule_is_refused() {
         let table = [
-            ("issuer", json!("https://evil.example"), "its metadata names another issuer"),
-            ("issuer", json!("https://relay.example//"), "its metadata names another issuer"),
-            ("issuer", json!("https://relay.example/x"), "its metadata names another issuer"),
+            (
+                "issuer",
+                json!("https://evil.example"),
+                "its metadata names another issuer, https://evil.example instead of https://relay.example",
+            ),
+            (
+                "issuer",
+                json!("https://relay.example//"),
+                "its metadata names another issuer, https://relay.example// instead of https://relay.example",
+            ),
+            (
+                "issuer",
+                json!("https://relay.example/x"),
+                "its metadata names another issuer, https://relay.example/x instead of https://relay.example",
+            ),
             ("issuer", json!(null), "its metadata cannot be read"),
             ("token_endpoint", json!("https://evil.example/token"), "an endpoint is on another server"),
             ("token_endpoint", json!("http://relay.example/token"), "an endpoint is on another server"),
@@ -169,7 +184,7 @@ mod tests {
             let mut document = document();
             document[member] = value.clone();
             let refused = read(document.to_string().as_bytes(), &settings("https://relay.example"));
-            assert_eq!(refused, Err(expected), "{member} {value}");
+            assert_eq!(refused, Err(expected.into()), "{member} {value}");
         }
         assert!(read(b"<html>", &settings("https://relay.example")).is_err());
     }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::machine::{Action, Event, Failure, Person, Settings, Signin};
+use super::machine::{Action, Event, Failure, Leave, Person, Settings, Signin};
 use super::tokens::Tokens;
 use crate::entropy::Seeded;
 use crate::host::Machine;
@@ -120,7 +120,12 @@ impl Rig {
                 Action::ShowCode { page, code, .. } => format!("show {code} {page}"),
                 Action::Ready { access, .. } => format!("ready {}", access.expose()),
                 Action::Identified(identity) => format!("it is {}", identity.user.as_deref().unwrap_or("somebody")),
-                Action::SignedOut => "signed out".to_string(),
+                Action::SignedOut(Leave::Revoked) => "signed out".to_string(),
+                Action::SignedOut(Leave::Nothing) => "was not signed in".to_string(),
+                Action::SignedOut(Leave::LivesOn { cause }) => {
+                    self.reason = cause;
+                    "forgotten".to_string()
+                }
                 Action::Failed(failure) => {
                     self.reason = failure.to_string();
                     format!("failed {}", kind(&failure))
@@ -166,6 +171,7 @@ fn kind(failure: &Failure) -> &'static str {
         Failure::NotARelay { .. } => "not-a-relay",
         Failure::Refused { .. } => "refused",
         Failure::Local { .. } => "local",
+        Failure::NotRevoked { .. } => "not-revoked",
     }
 }
 
@@ -176,6 +182,14 @@ fn start(interactive: bool) -> Step {
 /// A person whose browser is elsewhere begins.
 fn elsewhere() -> Step {
     Step::Is(Event::Start { person: Person::Elsewhere })
+}
+
+fn logout() -> Step {
+    Step::Is(Event::Logout { force: false })
+}
+
+fn logout_by_force() -> Step {
+    Step::Is(Event::Logout { force: true })
 }
 
 fn inquire() -> Step {
@@ -296,10 +310,10 @@ fn path_to(state: &str) -> Vec<Step> {
         "waiting" => path.extend([metadata(), listening()]),
         "exchanging" => path.extend([metadata(), listening(), CODE]),
         "saving-login" => path.extend([metadata(), listening(), CODE, issued("b")]),
-        "leaving" => path.push(Step::Is(Event::Logout)),
-        "discovering-revoke" => path.extend([Step::Is(Event::Logout), file("a", Some("r"), HOUR)]),
-        "revoking" => path.extend([Step::Is(Event::Logout), file("a", Some("r"), HOUR), metadata()]),
-        "removing" => path.extend([Step::Is(Event::Logout), no_file(), lost()]),
+        "leaving" => path.push(logout()),
+        "discovering-revoke" => path.extend([logout(), file("a", Some("r"), HOUR)]),
+        "revoking" => path.extend([logout(), file("a", Some("r"), HOUR), metadata()]),
+        "removing" => path.extend([logout_by_force(), no_file(), lost()]),
         other => panic!("no such state: {other}"),
     }
     path
@@ -373,7 +387,7 @@ fn events() -> Vec<(&'static str, Step)> {
         ("denied", Step::Callback("/callback?error=access_denied&state=STATE")),
         ("foreign callback", Step::Callback("/callback?code=x&state=y")),
         ("refused", Step::Is(Event::Refused)),
-        ("logout", Step::Is(Event::Logout)),
+        ("logout", logout()),
         ("inquire", inquire()),
         ("standing", standing()),
         ("inactive", answer(200, &json!({"active": false}))),
@@ -423,12 +437,12 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("discovering-login", "logout", "load, → leaving"),
 
     ("discovering-revoke", "metadata", "/revoke, → revoking"),
-    ("discovering-revoke", "tokens", "remove, → removing"),
-    ("discovering-revoke", "device code", "remove, → removing"),
-    ("discovering-revoke", "invalid_grant", "remove, → removing"),
-    ("discovering-revoke", "unavailable", "remove, → removing"),
-    ("discovering-revoke", "not found", "remove, → removing"),
-    ("discovering-revoke", "lost", "remove, → removing"),
+    ("discovering-revoke", "tokens", "failed not-revoked, → idle"),
+    ("discovering-revoke", "device code", "failed not-revoked, → idle"),
+    ("discovering-revoke", "invalid_grant", "failed not-revoked, → idle"),
+    ("discovering-revoke", "unavailable", "failed not-revoked, → idle"),
+    ("discovering-revoke", "not found", "failed not-revoked, → idle"),
+    ("discovering-revoke", "lost", "failed not-revoked, → idle"),
 
     ("refreshing", "metadata", "failed not-a-relay, → idle"),
     ("refreshing", "tokens", "save, → saving-refresh"),
@@ -518,12 +532,12 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("revoking", "metadata", "remove, → removing"),
     ("revoking", "tokens", "remove, → removing"),
     ("revoking", "device code", "remove, → removing"),
-    ("revoking", "invalid_grant", "remove, → removing"),
-    ("revoking", "unavailable", "remove, → removing"),
-    ("revoking", "not found", "remove, → removing"),
-    ("revoking", "lost", "remove, → removing"),
+    ("revoking", "invalid_grant", "failed not-revoked, → idle"),
+    ("revoking", "unavailable", "failed not-revoked, → idle"),
+    ("revoking", "not found", "failed not-revoked, → idle"),
+    ("revoking", "lost", "failed not-revoked, → idle"),
 
-    ("removing", "saved", "signed out, → idle"),
+    ("removing", "saved", "forgotten, → idle"),
     ("removing", "unsaved", "failed local, → idle"),
 ];
 
@@ -934,17 +948,63 @@ fn logout_revokes_the_refresh_token_and_removes_the_file() {
 }
 
 #[test]
+fn logout_that_revokes_nothing_keeps_the_tokens_unless_forced() {
+    for (force, expected) in [(false, "failed not-revoked, → idle"), (true, "remove, → removing")] {
+        for at in ["discovering-revoke", "revoking"] {
+            for refusal in [lost(), answer(503, &json!({})), answer(404, &json!({})), error(400, "invalid_request")] {
+                let mut rig = Rig::in_state("ready");
+                rig.give(Step::Is(Event::Logout { force }));
+                rig.give(file("a", Some("r"), HOUR));
+                if at == "revoking" {
+                    rig.give(metadata());
+                }
+                assert_eq!(rig.give(refusal), expected, "{at}");
+                if force {
+                    assert_eq!(rig.give(saved()), "forgotten, → idle");
+                    assert!(rig.reason.contains(RELAY), "{}", rig.reason);
+                } else {
+                    assert!(rig.reason.contains("logout --force"), "{}", rig.reason);
+                    rig.give(start(false));
+                    assert_eq!(rig.give(file("a", Some("r"), HOUR)), "ready a, → ready", "nothing is lost");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logout_where_trying_again_helps_nothing_forgets_and_says_so() {
+    let mut rig = Rig::in_state("discovering-revoke");
+    let mut document = document();
+    document.as_object_mut().expect("an object").remove("revocation_endpoint");
+    assert_eq!(rig.give(answer(200, &document)), "remove, → removing");
+    assert_eq!(rig.give(saved()), "forgotten, → idle");
+    assert!(rig.reason.contains("no way to revoke"), "{}", rig.reason);
+
+    for content in [&b"{\"issuer\": \"https://rel"[..], b"null"] {
+        let mut rig = Rig::new();
+        rig.give(logout());
+        assert_eq!(rig.give(Step::Is(Event::Loaded(Some(content.into())))), "remove, → removing");
+        assert_eq!(rig.give(saved()), "forgotten, → idle");
+        assert!(rig.reason.contains("cannot be understood"), "{}", rig.reason);
+    }
+}
+
+#[test]
 fn logout_without_tokens_only_removes_the_file() {
-    let mut rig = Rig::new();
-    rig.give(Step::Is(Event::Logout));
-    assert_eq!(rig.give(no_file()), "remove, → removing");
+    for file in [no_file(), Step::Is(Event::Loaded(Some(Bytes::new())))] {
+        let mut rig = Rig::new();
+        rig.give(logout());
+        assert_eq!(rig.give(file), "remove, → removing");
+        assert_eq!(rig.give(saved()), "was not signed in, → idle");
+    }
 }
 
 #[test]
 fn tokens_are_never_sent_to_a_relay_in_clear_text() {
     let mut rig = Rig::at("http://relay.example");
     assert_eq!(rig.give(start(true)), "failed not-a-relay, → idle");
-    rig.give(Step::Is(Event::Logout));
+    rig.give(logout());
     let file = json!({
         "issuer": "http://relay.example",
         "clientId": "mcp-local-tunnel-agent",
@@ -952,7 +1012,8 @@ fn tokens_are_never_sent_to_a_relay_in_clear_text() {
         "refreshToken": "r",
         "expiresAt": u64::MAX,
     });
-    assert_eq!(rig.give(Step::Is(Event::Loaded(Some(file.to_string().into())))), "remove, → removing");
+    let loaded = Step::Is(Event::Loaded(Some(file.to_string().into())));
+    assert_eq!(rig.give(loaded), "failed not-revoked, → idle");
 }
 
 #[test]
@@ -998,7 +1059,7 @@ proptest! {
             let timed = rig.signin.poll_timeout().is_some();
             prop_assert!(!timed || matches!(rig.signin.state_name(), "ready" | "waiting" | "pending"), "{}", said);
         }
-        rig.give(Step::Is(Event::Logout));
+        rig.give(logout());
         let said: Vec<String> = [no_file(), lost(), saved()].into_iter().map(|step| rig.give(step)).collect();
         prop_assert_eq!(rig.signin.state_name(), "idle", "{:?}", said);
     }
