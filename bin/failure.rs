@@ -33,6 +33,12 @@ impl Failure {
         })
     }
 
+    /// Says it, on one line, to whoever started this process in the background.
+    pub(crate) fn tell(&self, mut starter: impl Write) {
+        // By now there may be nobody.
+        let _ = writeln!(starter, "{}", self.to_string().split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+
     /// Says it on stderr.
     pub(crate) fn report(&self, format: LogFormat) {
         match format {

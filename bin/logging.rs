@@ -1,5 +1,6 @@
 //! Logs: to stderr, or to its file for an agent in the background; for people or as JSON, through `tracing`.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::failure::Failure;
 use crate::host::daemon::Files;
 use crate::host::log::{self, Log};
 
-/// Starts logging for the rest of the process.
-pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
+/// Starts logging for the rest of the process. An agent in the background gets the stderr of whoever started it.
+pub(crate) fn start(cli: &Cli) -> Result<Option<File>, Failure> {
     let global = &cli.global;
     // The demo tells a story of its own on stdout.
     let default = if matches!(cli.command, Some(Command::Demo(_))) { "warn" } else { "info" };
@@ -22,25 +23,26 @@ pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(directives(level)).map_err(|_| {
         Failure::Usage("--log-level (or MCP_LOCAL_TUNNEL_LOG) must be error, warn, info, debug or trace".into())
     })?;
-    let (writer, ansi) = if cli.is_daemon() {
-        (BoxMakeWriter::new(Arc::new(background(global)?)), false)
+    let (writer, ansi, starter) = if cli.is_daemon() {
+        let (log, starter) = background(global)?;
+        (BoxMakeWriter::new(Arc::new(log)), false, Some(starter))
     } else {
-        (BoxMakeWriter::new(std::io::stderr), colour())
+        (BoxMakeWriter::new(std::io::stderr), colour(), None)
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match global.log_format {
         LogFormat::Human => builder.with_ansi(ansi).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
     }
-    Ok(())
+    Ok(starter)
 }
 
 /// The log of an agent in the background, which this process becomes with it.
-fn background(global: &Global) -> Result<Log, Failure> {
+fn background(global: &Global) -> Result<(Log, File), Failure> {
     let path = Files::new(&directories::config()?, &Source::new(global).identity()).log;
     Log::open(&path)
-        .and_then(|log| log::detach(&log).map(|()| log))
-        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+        .and_then(|log| log::detach(&log).map(|starter| (log, starter)))
+        .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))
 }
 
 /// A bare level counts for our own crates; libraries then speak only to warn.

@@ -24,11 +24,18 @@ fn main() -> ExitCode {
         host::guard::main(args);
     }
     let cli = cli::Cli::parse();
-    let outcome = logging::start(&cli).and_then(|()| commands::run(&cli));
+    let (outcome, format, starter) = match logging::start(&cli) {
+        Ok(starter) => (commands::run(&cli), cli.global.log_format, starter),
+        // There is no log yet that JSON lines could go to.
+        Err(failure) => (Err(failure), cli::LogFormat::Human, None),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report(cli.global.log_format);
+            failure.report(format);
+            if let Some(starter) = starter {
+                failure.tell(starter);
+            }
             failure.code()
         }
     }

@@ -440,11 +440,11 @@ fn stopped_daemon_stays_stopped_until_it_is_started() {
     let home = Home::new("stop");
     let mut stub = home.attached();
     let pid = home.daemon();
-    assert_eq!(home.json(&["stop"]), json!({"stopped": true, "pid": pid}));
+    assert_eq!(home.json(&["stop"]), json!({"stopped": true, "pid": pid, "killed": false}));
     // It gave everything up; the system may still be taking the process apart.
     eventually("the process is gone", SOON, || if runs(pid) { Err(pid.to_string()) } else { Ok(()) });
     assert!(stub.until("stopped")["problem"].as_str().is_some_and(|text| text.contains("mcp-local-tunnel start")));
-    assert_eq!(home.json(&["stop"]), json!({"stopped": false, "pid": null}));
+    assert_eq!(home.json(&["stop"]), json!({"stopped": false, "pid": null, "killed": false}));
     std::thread::sleep(Duration::from_secs(3));
     assert!(home.daemons().is_empty(), "the stub looks, but starts nothing");
     let started = home.json(&["start"]);
@@ -456,7 +456,14 @@ fn stopped_daemon_stays_stopped_until_it_is_started() {
     assert_eq!(json!(home.daemon()), started["pid"], "what was started stays without any session");
     assert_eq!(home.json(&["restart", "demo"])["servers"], json!(["demo"]));
     assert!(!home.run(&["restart", "nonsense"]).status.success());
-    assert_eq!(home.json(&["status"])["device"], "laptop");
+    let status = home.json(&["status"]);
+    assert_eq!(status["device"], "laptop");
+    assert_eq!(
+        status["process"],
+        json!({"pid": started["pid"], "kind": "daemon", "kept": true, "sessions": 0, "log": started["log"]})
+    );
+    let text = String::from_utf8_lossy(&home.run(&["status"]).stdout).into_owned();
+    assert!(text.contains(&format!("pid {}, in the background, until it is stopped", started["pid"])), "{text}");
 }
 
 #[test]
@@ -537,12 +544,104 @@ fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
 }
 
 #[test]
+fn daemon_that_cannot_start_says_why_at_once() {
+    let no_variable: fn(&mut Home) = |home| home.config["token"] = "env:NO_SUCH_TOKEN".into();
+    let empty_token: fn(&mut Home) = |home| std::fs::write(home.path().join("token"), "").expect("writes");
+    let no_logs: fn(&mut Home) = |home| {
+        let dir = home.path().join(".config/mcp-local-tunnel");
+        std::fs::create_dir_all(&dir).expect("makes");
+        std::fs::write(dir.join("logs"), "a file").expect("writes");
+    };
+    for (break_it, word) in
+        [(no_variable, "NO_SUCH_TOKEN"), (empty_token, "there is no token"), (no_logs, "cannot write")]
+    {
+        let mut home = Home::new("cannot-start");
+        break_it(&mut home);
+        let begun = Instant::now();
+        let start = home.run(&["start"]);
+        let said = String::from_utf8_lossy(&start.stderr);
+        assert!(start.status.code() == Some(2) && said.contains(word), "{word}: {start:?}");
+        assert!(begun.elapsed() < SOON / 2, "it is not tried again and again: {:?}", begun.elapsed());
+        let status = home.stub().until("broken");
+        assert!(status["problem"].as_str().is_some_and(|text| text.contains(word)), "{word}: {status}");
+    }
+}
+
+#[test]
+fn configured_token_that_is_refused_can_be_replaced_in_its_file() {
+    let relay = Relay::start("stub-token");
+    let home = Home::with_relay("token", &relay.url(), "mlt_nobodys");
+    let mut stub = home.stub();
+    let status = stub.until("needs-token");
+    let problem = status["problem"].as_str().expect("words");
+    assert!(problem.contains("token create") && !problem.contains("mcp-local-tunnel login"), "{problem}");
+    std::fs::write(home.path().join("token"), relay.mint("ada", "agent")).expect("writes");
+    eventually("the tunnel is up", SOON, || {
+        let status = stub.status();
+        if status["status"]["relay"]["state"] == "connected" { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[test]
+fn browser_is_not_waited_for_once_there_are_tokens() {
+    let relay = Relay::start("stub-elsewhere");
+    let mut home = Home::with_relay("elsewhere", &relay.url(), "");
+    home.config.as_object_mut().expect("it is one").remove("token");
+    // Makes the file, so that its name is known.
+    assert!(home.run(&["logout"]).status.success());
+    let mut stub = Stub::start({
+        let mut command = home.command(&home.program, &[]);
+        command.env("PATH", "/nowhere").env("DISPLAY", ":0");
+        command
+    });
+    stub.until("signing-in");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(stub.status()["agent"], "signing-in", "nobody signed in");
+    let dir = home.path().join(".config/mcp-local-tunnel/tokens");
+    let mut files = std::fs::read_dir(dir).expect("it is there").flatten().map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|end| end == "json")).expect("it was made");
+    let tokens = json!({
+        "issuer": relay.url(), "clientId": "mcp-local-tunnel-agent", "accessToken": relay.mint("ada", "agent"),
+        "expiresAt": 4_000_000_000_000_u64,
+    });
+    replace(&file, tokens.to_string().as_bytes());
+    eventually("the tunnel is up", SOON, || {
+        let status = stub.status();
+        if status["status"]["relay"]["state"] == "connected" { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[test]
+fn daemon_that_hangs_is_named_and_ended() {
+    let home = Home::new("hangs");
+    let pid = home.json(&["start"])["pid"].as_u64().expect("a process");
+    let server = eventually("its server runs", SOON, || {
+        home.json(&["status"])["servers"][0]["pid"].as_u64().ok_or_else(|| home.log())
+    });
+    kill(pid, "-STOP");
+    let begun = Instant::now();
+    let status = home.run(&["status"]);
+    let said = String::from_utf8_lossy(&status.stderr);
+    assert!(said.contains(&format!("pid {pid}")) && said.contains("mcp-local-tunnel stop"), "{said}");
+    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+    assert_eq!(home.json(&["stop"]), json!({"stopped": true, "pid": pid, "killed": true}));
+    eventually("nothing is left", SOON, || if runs(pid) || runs(server) { Err(home.log()) } else { Ok(()) });
+    assert_eq!(home.json(&["start"])["started"], true);
+}
+
+#[test]
 fn agent_in_the_foreground_is_joined_and_left_alone() {
     let home = Home::new("foreground");
     let mut agent = Process::start(home.path(), &home.config, &["agent"]);
     agent.line("relay will be dialled again");
     let stub = home.attached();
     assert!(home.daemons().is_empty());
+    assert_eq!(home.json(&["status"])["process"]["sessions"], 1);
+    let started = home.json(&["start"]);
+    assert_eq!(
+        (&started["kind"], &started["log"], &started["started"]),
+        (&json!("foreground"), &json!(null), &json!(false))
+    );
     stub.close();
     std::thread::sleep(GRACE * 2);
     assert!(agent.is_running());

@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tunnel_core::agent::machine::{ControlCommand, Exit};
 use tunnel_core::agent::status::Document;
 use tunnel_core::config::{AgentConfig, Config};
-use tunnel_core::daemon::Kind;
+use tunnel_core::daemon::{Command, Kind};
 use tunnel_core::limits;
 use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::Person;
@@ -18,7 +18,8 @@ use crate::cli::Global;
 use crate::config_source::{self, Source};
 use crate::failure::Failure;
 use crate::host::agent::{self, AgentError, Options};
-use crate::host::daemon::Files;
+use crate::host::daemon::{Claim, Files};
+use crate::host::stub::{self, AGENT_ANSWERS};
 use crate::host::{ipc, signin};
 use crate::{directories, host, output, signals};
 
@@ -78,7 +79,8 @@ pub(super) fn ended(outcome: Result<Exit, AgentError>) -> Result<(), Failure> {
         Ok(Exit::Refused(reason)) => {
             Err(Failure::Failed(format!("the relay refused this device: {}", output::visible(&reason))))
         }
-        Err(error) => Err(Failure::Failed(error.to_string())),
+        Err(error @ AgentError::Unusable { .. }) => Err(Failure::Usage(error.to_string())),
+        Err(error @ AgentError::Running) => Err(Failure::Failed(error.to_string())),
     }
 }
 
@@ -105,19 +107,34 @@ pub(super) fn minted_token(place: &str) -> Result<Secret, Failure> {
 
 /// Asks the running agent of this configuration how it is, and prints it.
 pub(crate) fn status(global: &Global) -> Result<(), Failure> {
-    let answer = ask(&ControlCommand::Status, global)?;
+    let mut answer = ask(&ControlCommand::Status, global)?;
+    let files = files(global)?;
+    // An agent before this version does not know the question.
+    let process = host::run_small(async { Ok(stub::command(&files.socket, &Command::Show).await.ok()) })?;
+    let log = process.as_ref().filter(|process| process.kind == Kind::Daemon).map(|_| files.log.display().to_string());
     if global.json {
+        if let Some(process) = process {
+            answer["process"] = json!({
+                "pid": process.pid, "kind": process.kind, "kept": process.kept, "sessions": process.sessions, "log": log,
+            });
+        }
         return output::json(&answer);
     }
     let document: Document = serde_json::from_value(answer).map_err(|error| strange(&error))?;
-    output::line(status::describe(&document))
+    let mut text = status::describe(&document);
+    if let Some(process) = process {
+        text.push_str("\n\n");
+        text.push_str(&status::process(&process, log.as_deref()));
+    }
+    output::line(text)
 }
 
 /// The answer of the running agent of this configuration.
 pub(super) fn ask(command: &ControlCommand, global: &Global) -> Result<Value, Failure> {
-    let socket = files(global)?.socket;
+    let files = files(global)?;
     let question = serde_json::to_vec(command).map_err(|error| Failure::Failed(error.to_string()))?;
-    let answer = host::run_small(async { ipc::request(&socket, &question).await.map_err(|error| no_agent(&error)) })?;
+    let asked = ipc::request_within(AGENT_ANSWERS, &files.socket, &question);
+    let answer = host::run_small(async { asked.await.map_err(|error| no_agent(&files, &error)) })?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| strange(&error))?;
     match answer.get("error").and_then(Value::as_str) {
         Some(error) => Err(Failure::Failed(output::visible(error))),
@@ -140,8 +157,13 @@ pub(super) fn files(global: &Global) -> Result<Files, Failure> {
 }
 
 /// Why an agent did not answer.
-pub(super) fn no_agent(error: &io::Error) -> Failure {
+pub(super) fn no_agent(files: &Files, error: &io::Error) -> Failure {
     Failure::Failed(match error.kind() {
+        io::ErrorKind::TimedOut if let Some((pid, _)) = Claim::holder(&files.pid) => {
+            format!(
+                "the agent (pid {pid}) does not answer: it is busy, or hangs, and then `mcp-local-tunnel stop` ends it"
+            )
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             "no agent runs with this configuration: start it with `mcp-local-tunnel agent` or `mcp-local-tunnel start`"
                 .into()

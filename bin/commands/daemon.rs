@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tunnel_core::agent::machine::ControlCommand;
 use tunnel_core::agent::status::Restarted;
-use tunnel_core::daemon::{Answer, Command};
+use tunnel_core::daemon::{Command, Kind};
+use tunnel_core::stub::login_hint;
 
 use super::{agent, stub};
 use crate::cli::Global;
 use crate::config_source;
 use crate::failure::Failure;
-use crate::host::daemon::{Claim, Files};
+use crate::host::daemon::{Claim, Files, kill, terminate};
 use crate::host::stub::{NotStarted, Started, command, start as start_agent};
 use crate::host::{self, signin};
 use crate::output;
@@ -22,54 +23,92 @@ pub(super) fn start(global: &Global) -> Result<(), Failure> {
     let (source, config) = config_source::agent(global)?;
     let way = stub::way(&source, &config, global)?;
     let log = way.files.log.clone();
-    let settings = stub::link_settings(signin::has_screen() || io::stdin().is_terminal());
+    let settings = stub::link_settings(&config, signin::has_screen() || io::stdin().is_terminal());
     let Started { answer, new } = host::run_small(async {
         start_agent(settings, way).await.map_err(|error| match error {
-            NotStarted::NeedsLogin(reason) => {
-                Failure::SignIn(format!("{}: run `mcp-local-tunnel login`", output::visible(&reason)))
-            }
+            NotStarted::NeedsLogin(reason) => Failure::SignIn(output::visible(&login_hint(&reason))),
+            NotStarted::NeedsToken(reason) => Failure::SignIn(format!(
+                "the token that the configuration names is of no use: {}",
+                output::visible(&reason)
+            )),
+            NotStarted::Unusable(reason) => Failure::Usage(output::visible(&reason)),
             NotStarted::Failed(reason) => Failure::Failed(output::visible(&reason)),
         })
     })?;
+    // One in the foreground writes its log where its starter reads it.
+    let log = (answer.kind == Kind::Daemon).then(|| log.display().to_string());
     if global.json {
-        return output::json(
-            &json!({ "started": new, "pid": answer.pid, "version": answer.version, "log": log.display().to_string() }),
-        );
+        return output::json(&json!({
+            "started": new, "pid": answer.pid, "version": answer.version, "kind": answer.kind, "log": log,
+        }));
     }
-    let what = if new { "started" } else { "runs already, and stays" };
-    output::line(format!("the agent {what} (pid {}, log {})", answer.pid, log.display()))
+    output::line(match log {
+        Some(log) => {
+            let what = if new { "started" } else { "runs already, and stays" };
+            format!("the agent {what} (pid {}, log {log})", answer.pid)
+        }
+        None => format!("the agent runs already, in the foreground (pid {}): whoever started it ends it", answer.pid),
+    })
 }
 
-/// Stops the agent and waits until it is gone.
+/// Stops the agent and waits until it is gone. One that hangs is ended by force.
 pub(super) fn stop(global: &Global) -> Result<(), Failure> {
     let files = agent::files(global)?;
     let stopped = host::run_small(async {
-        match command(&files.socket, &Command::Stop).await {
-            Ok(answer) => gone(&files, &answer).await.map(|()| Some(answer.pid)),
+        let pid = match command(&files.socket, &Command::Stop).await {
+            Ok(answer) => answer.pid,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                Ok(None)
+                return Ok(None);
             }
-            Err(error) => Err(agent::no_agent(&error)),
+            Err(error) => match Claim::holder(&files.pid) {
+                Some((pid, _)) if error.kind() == io::ErrorKind::TimedOut => {
+                    return force(&files, pid).await.map(|how| Some((pid, how)));
+                }
+                _ => return Err(agent::no_agent(&files, &error)),
+            },
+        };
+        if gone(&files, pid, STOP_WITHIN).await {
+            return Ok(Some((pid, "stopped")));
         }
+        force(&files, pid).await.map(|how| Some((pid, how)))
     })?;
     if global.json {
-        return output::json(&json!({ "stopped": stopped.is_some(), "pid": stopped }));
+        let (pid, how) = stopped.unzip();
+        return output::json(&json!({ "stopped": pid.is_some(), "pid": pid, "killed": how == Some(KILLED) }));
     }
     output::line(match stopped {
-        Some(pid) => format!("the agent is stopped (pid {pid})"),
+        Some((pid, how)) => format!("the agent is {how} (pid {pid})"),
         None => "no agent runs with this configuration".into(),
     })
 }
 
-async fn gone(files: &Files, answer: &Answer) -> Result<(), Failure> {
-    let give_up = Instant::now() + STOP_WITHIN;
-    while Claim::owner(&files.pid) == Some(answer.pid) {
+/// Ends an agent that does not answer, or does not end; how it was done.
+async fn force(files: &Files, pid: u32) -> Result<&'static str, Failure> {
+    output::note(format!("the agent (pid {pid}) does not answer: it is ended by force"));
+    for (end, within, how) in
+        [(terminate as fn(u32), TERM_WITHIN, "stopped, by SIGTERM"), (kill as fn(u32), KILL_WITHIN, KILLED)]
+    {
+        // Looked at each time: the id may be another process's by now.
+        if Claim::holder(&files.pid).is_some_and(|(holder, _)| holder == pid) {
+            end(pid);
+        }
+        if gone(files, pid, within).await {
+            return Ok(how);
+        }
+    }
+    Err(Failure::Failed(format!("the agent (pid {pid}) does not end")))
+}
+
+/// Whether the agent is gone in time.
+async fn gone(files: &Files, pid: u32, within: Duration) -> bool {
+    let give_up = Instant::now() + within;
+    while Claim::holder(&files.pid).is_some_and(|(holder, _)| holder == pid) {
         if Instant::now() >= give_up {
-            return Err(Failure::Failed(format!("the agent (pid {}) does not end", answer.pid)));
+            return false;
         }
         host::sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
+    true
 }
 
 /// Restarts a server of the agent, or all.
@@ -90,3 +129,8 @@ pub(super) fn restart(server: Option<&str>, global: &Global) -> Result<(), Failu
 
 /// An agent gives its servers six seconds, and last words a few more.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// One that hangs may still hear a signal; its servers get their six seconds.
+const TERM_WITHIN: Duration = Duration::from_secs(8);
+/// The system buries it at once, or it sleeps in a device.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+const KILLED: &str = "killed: it did not answer";

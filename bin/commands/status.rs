@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use tunnel_core::agent::status::{Document, Relay, Server, Uplink};
+use tunnel_core::daemon::{Answer, Kind};
 use tunnel_core::mcp::catalog::State;
 
 use crate::output::{duration, table, visible};
@@ -36,6 +37,23 @@ pub(super) fn describe(document: &Document) -> String {
     }
     let rows: Vec<_> = document.servers.iter().map(row).collect();
     let _ = write!(text, "\n\n{}", table(&rows));
+    text
+}
+
+/// The agent's process for people.
+pub(super) fn process(process: &Answer, log: Option<&str>) -> String {
+    let life = match process.kind {
+        Kind::Foreground => "in the foreground",
+        Kind::Daemon if process.kept => "in the background, until it is stopped",
+        Kind::Daemon => "in the background, as long as an editor needs it",
+    };
+    let mut text = format!("pid {}, {life}", process.pid);
+    if let Some(sessions) = process.sessions {
+        let _ = write!(text, ", {} of editors", count(sessions, "session"));
+    }
+    if let Some(log) = log {
+        let _ = write!(text, "\nlog {}", visible(log));
+    }
     text
 }
 

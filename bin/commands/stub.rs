@@ -13,7 +13,7 @@ use crate::cli::{Global, LogFormat};
 use crate::config_source::Source;
 use crate::failure::Failure;
 use crate::host::daemon::Files;
-use crate::host::stub::{self, Way};
+use crate::host::stub::{self, Credentials, Way};
 use crate::host::{self, signin};
 use crate::{directories, signals};
 
@@ -31,7 +31,7 @@ fn is_conversation(stdin: &impl AsFd) -> bool {
 }
 
 fn run(source: &Source, config: &AgentConfig, global: &Global) -> Result<(), Failure> {
-    let settings = Settings { relay: config.relay.clone(), link: link_settings(signin::has_screen()) };
+    let settings = Settings { relay: config.relay.clone(), link: link_settings(config, signin::has_screen()) };
     let way = way(source, config, global)?;
     tracing::info!("serving MCP on stdin and stdout, the agent runs in the background; --foreground runs it here");
     host::run_small(async {
@@ -44,8 +44,9 @@ fn run(source: &Source, config: &AgentConfig, global: &Global) -> Result<(), Fai
 }
 
 /// Of the way to the agent. `interactive`: somebody can sign in.
-pub(super) fn link_settings(interactive: bool) -> link::Settings {
-    link::Settings { version: env!("CARGO_PKG_VERSION").into(), interactive, keep: false }
+pub(super) fn link_settings(config: &AgentConfig, interactive: bool) -> link::Settings {
+    let (version, minted) = (env!("CARGO_PKG_VERSION").into(), config.token.is_some());
+    link::Settings { version, interactive, minted, keep: false }
 }
 
 /// The way to the agent of this configuration, and how it is started.
@@ -65,21 +66,18 @@ pub(super) fn way(source: &Source, config: &AgentConfig, global: &Global) -> Res
     }
     // Not as an argument: it may hold secrets, and arguments are visible to every process.
     let env = global.config.iter().map(|config| ("MCP_LOCAL_TUNNEL_CONFIG".into(), config.into())).collect();
-    let signin = signin::Options {
-        relay: config.relay.clone(),
-        config_dir: config_dir.clone(),
-        allow_insecure: global.allow_insecure,
-        ca_file: config.ca_file.as_deref().map(Into::into),
-        device: config.name.clone().unwrap_or_else(host::agent::host_name),
-        person: signin::person(),
+    let credentials = match config.token.as_deref() {
+        Some(token) => token.strip_prefix("file:").map_or(Credentials::Variable, |path| Credentials::File(path.into())),
+        None => Credentials::Signin(Box::new(signin::Options {
+            relay: config.relay.clone(),
+            config_dir: config_dir.clone(),
+            allow_insecure: global.allow_insecure,
+            ca_file: config.ca_file.as_deref().map(Into::into),
+            device: config.name.clone().unwrap_or_else(host::agent::host_name),
+            person: signin::person(),
+        })),
     };
-    Ok(Way {
-        files: Files::new(&config_dir, &source.identity()),
-        signin: config.token.is_none().then_some(signin),
-        program,
-        args,
-        env,
-    })
+    Ok(Way { files: Files::new(&config_dir, &source.identity()), credentials, program, args, env })
 }
 
 #[cfg(test)]

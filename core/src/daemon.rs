@@ -52,6 +52,8 @@ pub enum Command {
     },
     /// End.
     Stop,
+    /// Nothing: the answer is all that is wanted.
+    Show,
 }
 
 /// What may be asked on an agent's socket: one JSON object on a line.
@@ -78,6 +80,9 @@ pub struct Answer {
     /// Whether it stays without sessions.
     #[serde(default)]
     pub kept: bool,
+    /// How many sessions it has; one before this version does not say.
+    #[serde(default)]
+    pub sessions: Option<usize>,
     /// It is about to end.
     #[serde(default)]
     pub ending: bool,
@@ -233,6 +238,7 @@ impl Daemon {
     fn asked(&mut self, session: SessionId, command: Command) {
         let error = match self.state {
             State::New | State::Ending | State::Ended => match command {
+                Command::Show => None,
                 // Asked again, it ends at once.
                 Command::Stop if self.state == State::Ending => {
                     self.out.push(Action::StopAgent);
@@ -247,6 +253,7 @@ impl Daemon {
                     self.end(Farewell::Stopped);
                     None
                 }
+                Command::Show => None,
             },
         };
         let answer = self.answer(error);
@@ -285,6 +292,7 @@ impl Daemon {
             pid: self.settings.pid,
             kind: self.settings.kind,
             kept: self.kept,
+            sessions: Some(self.sessions.len()),
             ending: matches!(self.state, State::Ending | State::Ended),
             error,
         }

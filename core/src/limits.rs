@@ -376,6 +376,10 @@ pub const DAEMON_START: Duration = Duration::from_secs(15);
 pub const DAEMON_REPLACED: Duration = Duration::from_secs(15);
 /// How long an older agent is asked to make room before it is taken as it is.
 pub const DAEMON_RETIRES: Duration = Duration::from_secs(15);
+/// How long an agent may be silent before a stub ends it and starts another: a busy machine that swaps takes seconds.
+pub const DAEMON_SILENT: Duration = Duration::from_secs(60);
+/// Between attempts to start an agent that lacks what only a person gives: it may have been given unseen.
+pub const UNABLE_AGAIN: Duration = Duration::from_secs(5 * 60);
 /// Between two times that a browser is opened unasked.
 pub const SIGNIN_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// Calls of the stub's tool that wait for the agent: each is answered within `STUB_CALL`.

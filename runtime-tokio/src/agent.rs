@@ -149,7 +149,7 @@ fn claim(files: &Files, kind: Kind) -> Result<(Option<Claim>, Option<ipc::Server
             Ok(())
         }
     };
-    let claim = match Claim::take(&files.pid) {
+    let claim = match Claim::take_as(kind, &files.pid) {
         Ok(None) => return Err(AgentError::Running),
         Ok(claim) => claim,
         Err(error) => {

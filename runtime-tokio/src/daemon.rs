@@ -1,16 +1,19 @@
 //! An agent's files, and the sessions on its socket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tunnel_core::agent::machine::ControlCommand;
-use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Request, Settings};
+use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings};
 use tunnel_core::host::Machine;
 use tunnel_core::id::SessionId;
 use tunnel_core::limits;
@@ -58,6 +61,11 @@ impl Claim {
     /// # Errors
     /// What the system says.
     pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        Self::take_as(Kind::Daemon, path)
+    }
+
+    /// The same of an agent that was started so: whoever finds it hanging reads that.
+    pub(crate) fn take_as(kind: Kind, path: &Path) -> io::Result<Option<Self>> {
         if let Some(dir) = path.parent() {
             files::private_dir(dir)?;
         }
@@ -75,7 +83,11 @@ impl Claim {
             }
             file.set_len(0)?;
             file.rewind()?;
-            writeln!(file, "{}", std::process::id())?;
+            let more = match kind {
+                Kind::Daemon => "",
+                Kind::Foreground => FOREGROUND,
+            };
+            writeln!(file, "{}{more}", std::process::id())?;
             return Ok(Some(Self { file, path: path.to_owned() }));
         }
         Err(io::Error::other("the file is not the one that was just opened"))
@@ -84,9 +96,45 @@ impl Claim {
     /// The process that the pid file names.
     #[must_use]
     pub fn owner(path: &Path) -> Option<u32> {
-        let mut text = String::new();
-        File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
-        text.trim().parse().ok()
+        read(&mut File::open(path).ok()?).map(|(pid, _)| pid)
+    }
+
+    /// The process that has the claim now, and how it was started, whether it answers or not.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<(u32, Kind)> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => read(&mut file),
+            // Free, or not to be told.
+            Ok(()) | Err(TryLockError::Error(_)) => None,
+        }
+    }
+}
+
+fn read(file: &mut File) -> Option<(u32, Kind)> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    match text.strip_suffix(&format!("{FOREGROUND}\n")) {
+        Some(pid) => Some((pid.trim().parse().ok()?, Kind::Foreground)),
+        None => Some((text.trim().parse().ok()?, Kind::Daemon)),
+    }
+}
+
+/// Ends a process by force; its guard ends what it started.
+pub fn kill(pid: u32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+/// Asks a process to end, as a service manager does.
+pub fn terminate(pid: u32) {
+    signal(pid, rustix::process::Signal::TERM);
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+        && let Err(error) = rustix::process::kill_process(pid, signal)
+    {
+        tracing::warn!(%error, "cannot end the process");
     }
 }
 
@@ -119,27 +167,72 @@ pub(crate) enum Input {
 /// Brings what comes on the socket, until dropped.
 pub(crate) async fn serve(server: Server, bring: impl Fn(Input) + Clone + Send + Sync + 'static) {
     let next = AtomicU64::new(0);
+    let idle = Idle::default();
     server
-        .converse(limits::MAX_SESSIONS + COMMANDS, move |connection| {
-            talk(connection, SessionId(next.fetch_add(1, Ordering::Relaxed)), bring.clone())
-        })
+        .converse(
+            limits::MAX_SESSIONS + COMMANDS,
+            || idle.end_oldest(),
+            |connection| talk(connection, SessionId(next.fetch_add(1, Ordering::Relaxed)), idle.clone(), bring.clone()),
+        )
         .await;
 }
 
-async fn talk(mut connection: Connection, session: SessionId, bring: impl Fn(Input)) {
+/// The connections that nothing was asked on, or no more: sessions and commands need their places.
+#[derive(Debug, Clone, Default)]
+struct Idle(Arc<Mutex<BTreeMap<SessionId, oneshot::Sender<()>>>>);
+
+impl Idle {
+    /// Makes way when it is told to, as long as the receiver is there.
+    fn wait(&self, session: SessionId) -> oneshot::Receiver<()> {
+        let (end, ended) = oneshot::channel();
+        self.lock().insert(session, end);
+        ended
+    }
+
+    fn end_oldest(&self) {
+        let oldest = self.lock().pop_first();
+        if let Some((session, end)) = oldest {
+            tracing::debug!(session = session.0, "an idle connection makes room");
+            let _ = end.send(());
+        }
+    }
+
+    fn forget(&self, session: SessionId) {
+        self.lock().remove(&session);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, oneshot::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn talk(mut connection: Connection, session: SessionId, idle: Idle, bring: impl Fn(Input)) {
     let (words, mut last_words) = mpsc::unbounded_channel();
     bring(Input::Opened(session, words));
     let talked = async {
+        let mut attached = false;
         loop {
+            // A session says nothing for as long as its editor runs.
+            let ended = async {
+                if attached {
+                    return std::future::pending().await;
+                }
+                let _ = timeout(IDLE, idle.wait(session)).await;
+            };
             let line = tokio::select! {
                 biased;
                 Some(words) = last_words.recv() => return connection.send(&words).await,
                 line = connection.receive() => line?,
+                () = ended => return Ok(()),
             };
+            idle.forget(session);
             let Some(line) = line else { return Ok(()) };
             let (answer, answered) = oneshot::channel();
             match serde_json::from_slice(&line) {
-                Ok(Request::Daemon(command)) => bring(Input::Asked(session, command, answer)),
+                Ok(Request::Daemon(command)) => {
+                    attached |= matches!(command, Command::Attach { .. });
+                    bring(Input::Asked(session, command, answer));
+                }
                 Ok(Request::Agent(command)) => bring(Input::Ordered(command, answer)),
                 Err(_) => drop(answer.send(Bytes::from_static(NOT_A_COMMAND))),
             }
@@ -150,6 +243,7 @@ async fn talk(mut connection: Connection, session: SessionId, bring: impl Fn(Inp
     if let Err(error) = outcome {
         tracing::debug!(%error, "control connection ended");
     }
+    idle.forget(session);
     bring(Input::Closed(session));
 }
 
@@ -219,6 +313,10 @@ const STOPPING: &[u8] = br#"{"ok":false,"error":"the agent is stopping"}"#;
 const NOT_A_COMMAND: &[u8] = br#"{"ok":false,"error":"not a command"}"#;
 /// How often a file may be exchanged between its opening and its locking: processes that end do so once each.
 const TRIES: u32 = 100;
+/// Follows the process id in the pid file of an agent in the foreground.
+const FOREGROUND: &str = "\nforeground";
+/// A connection that asks nothing gives its place back.
+const IDLE: Duration = Duration::from_secs(60);
 /// Places for commands beside the sessions: people and scripts ask one at a time.
 const COMMANDS: usize = 16;
 
@@ -237,6 +335,43 @@ mod tests {
         drop(claim);
         assert!(!path.exists());
         assert_eq!(Claim::owner(&path), None);
+    }
+
+    #[test]
+    fn holder_is_who_has_the_claim_now() {
+        let dir = TempDir::new();
+        let path = dir.path().join("agent.pid");
+        assert_eq!(Claim::holder(&path), None);
+        std::fs::write(&path, "1\n").expect("what a crash left");
+        assert_eq!((Claim::holder(&path), Claim::owner(&path)), (None, Some(1)));
+        for kind in [Kind::Daemon, Kind::Foreground] {
+            let claim = Claim::take_as(kind, &path).expect("takes").expect("is free");
+            assert_eq!(Claim::holder(&path), Some((std::process::id(), kind)));
+            assert_eq!(Claim::owner(&path), Some(std::process::id()));
+            drop(claim);
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_who_asks() {
+        let dir = TempDir::new();
+        let path = dir.path().join("test.sock");
+        let server = Server::bind(&path).expect("binds");
+        let task = tokio::spawn(serve(server, |input| {
+            if let Input::Asked(_, _, answer) = input {
+                let _ = answer.send(Bytes::from_static(b"{}"));
+            }
+        }));
+        let mut session = Connection::open(&path).await.expect("connects");
+        let attach = br#"{"command":"attach","version":"2"}"#;
+        assert_eq!(session.ask(attach).await.expect("answers"), "{}");
+        let mut idle = Vec::new();
+        for _ in 0..limits::MAX_SESSIONS + COMMANDS + 16 {
+            idle.push(std::os::unix::net::UnixStream::connect(&path).expect("connects"));
+        }
+        assert_eq!(crate::ipc::request(&path, br#"{"command":"stop"}"#).await.expect("answers"), "{}");
+        assert_eq!(session.ask(attach).await.expect("it is no idle one"), "{}");
+        task.abort();
     }
 
     #[test]

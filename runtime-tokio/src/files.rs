@@ -121,6 +121,13 @@ pub struct TokenFile {
     relay: String,
 }
 
+/// A number that tells a file's content from other content, without reading it; `None` when there is none.
+pub(crate) fn mark(path: &Path) -> Option<u64> {
+    let found = fs::metadata(path).ok().filter(|found| found.len() > 0)?;
+    let parts = [found.ino(), found.len(), found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned()];
+    Some(parts.into_iter().fold(0, |sum: u64, part| sum.wrapping_mul(31).wrapping_add(part)))
+}
+
 impl TokenFile {
     /// The file of `relay` (its URL) under `config_dir`.
     #[must_use]
@@ -164,14 +171,10 @@ impl TokenFile {
     /// A number that tells its content from other content, without reading it; `None` when there is none.
     #[must_use]
     pub fn mark(&self) -> Option<u64> {
-        let found = match (fs::metadata(&self.path), &self.old) {
-            (Ok(found), _) => found,
-            (Err(error), Some(old)) if error.kind() == io::ErrorKind::NotFound => fs::metadata(old).ok()?,
-            (Err(_), _) => return None,
-        };
-        let parts = [found.ino(), found.len(), found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned()];
-        let mark = parts.into_iter().fold(0, |sum: u64, part| sum.wrapping_mul(31).wrapping_add(part));
-        (found.len() > 0).then_some(mark)
+        match (fs::metadata(&self.path), &self.old) {
+            (Err(error), Some(old)) if error.kind() == io::ErrorKind::NotFound => mark(old),
+            _ => mark(&self.path),
+        }
     }
 
     /// Replaces it; `None` empties it, so that nothing is copied into it again.

@@ -78,25 +78,33 @@ impl Server {
         A: Future<Output = Bytes> + Send + 'static,
     {
         let answer = Arc::new(answer);
-        self.converse(MAX_CONNECTIONS, |connection| {
-            let answer = Arc::clone(&answer);
-            async move {
-                if let Err(error) = answer_all(connection, &*answer).await {
-                    tracing::debug!(%error, "control connection ended");
+        self.converse(
+            MAX_CONNECTIONS,
+            || {},
+            |connection| {
+                let answer = Arc::clone(&answer);
+                async move {
+                    if let Err(error) = answer_all(connection, &*answer).await {
+                        tracing::debug!(%error, "control connection ended");
+                    }
                 }
-            }
-        })
+            },
+        )
         .await;
     }
 
-    /// Talks to whoever connects, to at most `places` of them side by side, until dropped.
-    pub async fn converse<F, T>(&self, places: usize, talk: F)
+    /// Talks to whoever connects, to at most `places` of them side by side, until dropped; `make_room` is to end a
+    /// conversation when there is no place left.
+    pub async fn converse<F, T>(&self, places: usize, make_room: impl Fn(), talk: F)
     where
         F: Fn(Connection) -> T,
         T: Future<Output = ()> + Send + 'static,
     {
         let places = Arc::new(Semaphore::new(places));
         loop {
+            if places.available_permits() == 0 {
+                make_room();
+            }
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -170,12 +178,11 @@ impl Connection {
     /// Sends a question and waits for its answer.
     ///
     /// # Errors
-    /// What went wrong; `TimedOut` when no answer comes.
+    /// What went wrong.
     pub async fn ask(&mut self, json: &[u8]) -> io::Result<Bytes> {
         self.send(json).await?;
-        timeout(ANSWER_WITHIN, self.receive())
-            .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
+        self.receive()
+            .await?
             .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the process ended without an answer"))
     }
 }
@@ -185,7 +192,16 @@ impl Connection {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when nobody listens; otherwise what went wrong.
 pub async fn request(path: &Path, json: &[u8]) -> io::Result<Bytes> {
-    Connection::open(path).await?.ask(json).await
+    request_within(ANSWER_WITHIN, path, json).await
+}
+
+/// The same of a process that answers sooner, if at all.
+///
+/// # Errors
+/// The same; `TimedOut` when no answer comes.
+pub async fn request_within(time: Duration, path: &Path, json: &[u8]) -> io::Result<Bytes> {
+    let asked = async { Connection::open(path).await?.ask(json).await };
+    timeout(time, asked).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
 }
 
 async fn answer_all<F, A>(mut connection: Connection, answer: &F) -> io::Result<()>

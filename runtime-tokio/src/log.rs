@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -64,16 +65,19 @@ impl Log {
     }
 }
 
-/// Makes this process a daemon: a session of its own, its output in the log, no way back to whoever started it.
+/// Makes this process a daemon: a session of its own, its output in the log. The one way back to whoever started it is
+/// what stderr was: for the last words of one that ends at once.
 ///
 /// # Errors
 /// What the system says.
-pub fn detach(log: &Log) -> io::Result<()> {
+pub fn detach(log: &Log) -> io::Result<File> {
+    let stderr = io::stderr().as_fd().try_clone_to_owned()?;
     // A process that leads a group already cannot have a session of its own; then it was started for itself.
     let _ = rustix::process::setsid();
     let mut open = log.open.lock().unwrap_or_else(PoisonError::into_inner);
     open.streams = true;
-    take_streams(&open.file)
+    take_streams(&open.file)?;
+    Ok(stderr.into())
 }
 
 impl Write for &Log {

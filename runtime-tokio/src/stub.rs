@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -16,14 +17,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_core::daemon::{self, Answer};
 use tunnel_core::host::Machine;
 use tunnel_core::limits;
-use tunnel_core::stub::link::{self, Link, Standing};
+use tunnel_core::stub::link::{self, End, Link, Standing};
 use tunnel_core::stub::{Action, Event, Settings, Stub};
 use tunnel_core::time::Deadline;
 
 use crate::clock::Clock;
 use crate::daemon::{Claim, Files};
 use crate::entropy::OsEntropy;
-use crate::files::TokenFile;
+use crate::files::{self, TokenFile};
 use crate::ipc::{self, Connection};
 use crate::lines::{Line, Lines};
 use crate::signin;
@@ -33,14 +34,25 @@ use crate::signin;
 pub struct Way {
     /// The agent's files.
     pub files: Files,
-    /// How the machine is signed in; `None`: with a minted token.
-    pub signin: Option<signin::Options>,
+    /// How it gets its token.
+    pub credentials: Credentials,
     /// The program to start as an agent.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
     /// What is added to its environment.
     pub env: Vec<(OsString, OsString)>,
+}
+
+/// How an agent gets its token.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// This machine signs in.
+    Signin(Box<signin::Options>),
+    /// The configuration names a file that holds a minted one.
+    File(PathBuf),
+    /// The configuration names a variable.
+    Variable,
 }
 
 /// Runs a stub on stdin and stdout until stdin ends or `stop` does.
@@ -103,6 +115,10 @@ pub struct Started {
 pub enum NotStarted {
     /// A person must sign in.
     NeedsLogin(String),
+    /// The token that the configuration names is of no use.
+    NeedsToken(String),
+    /// The configuration, or its directory, cannot be used.
+    Unusable(String),
     /// Something else.
     Failed(String),
 }
@@ -128,6 +144,8 @@ pub async fn start(mut settings: link::Settings, way: Way) -> Result<Started, No
         match (link.standing(), &last) {
             (Standing::Attached, Some(answer)) => return Ok(Started { answer: Answer::clone(answer), new }),
             (Standing::NeedsLogin(reason), _) => return Err(NotStarted::NeedsLogin(reason.to_owned())),
+            (Standing::NeedsToken(reason), _) => return Err(NotStarted::NeedsToken(reason.to_owned())),
+            (Standing::Broken(reason), _) => return Err(NotStarted::Unusable(reason.to_owned())),
             (Standing::Refused(reason), _) => return Err(NotStarted::Failed(reason.to_owned())),
             (Standing::Troubled(reason), _) if Instant::now() >= give_up => {
                 return Err(NotStarted::Failed(reason.to_owned()));
@@ -144,6 +162,8 @@ pub async fn start(mut settings: link::Settings, way: Way) -> Result<Started, No
                 link.handle_event(event, clock.now());
             }
             () = due(link.poll_timeout(), clock) => link.handle_timeout(clock.now()),
+            // An agent that hangs brings nothing.
+            () = sleep_until(give_up), if Instant::now() < give_up => {}
         }
     }
 }
@@ -153,11 +173,12 @@ struct Liaison {
     way: Arc<Way>,
     bring: Arc<dyn Fn(link::Event) + Send + Sync>,
     session: Option<AbortHandle>,
+    signing_in: Option<AbortHandle>,
 }
 
 impl Liaison {
     fn new(way: Way, bring: impl Fn(link::Event) + Send + Sync + 'static) -> Self {
-        Self { way: Arc::new(way), bring: Arc::new(bring), session: None }
+        Self { way: Arc::new(way), bring: Arc::new(bring), session: None, signing_in: None }
     }
 
     fn carry_out(&mut self, action: link::Action) {
@@ -180,8 +201,14 @@ impl Liaison {
             link::Action::Start => match spawn(&way) {
                 Ok(mut child) => {
                     tokio::spawn(async move {
-                        let needs_login = child.wait().await.is_ok_and(|status| status.code() == Some(NEEDS_LOGIN));
-                        bring(link::Event::StartEnded { needs_login });
+                        let stderr = child.stderr.take();
+                        let (status, words) = tokio::join!(child.wait(), last_words(stderr));
+                        let end = match status.ok().and_then(|status| status.code()) {
+                            Some(NEEDS_LOGIN) => End::NeedsLogin,
+                            Some(UNUSABLE) => End::Unusable,
+                            _ => End::Failed,
+                        };
+                        bring(link::Event::StartEnded { end, words });
                     });
                 }
                 Err(error) => {
@@ -190,7 +217,18 @@ impl Liaison {
                 }
             },
             link::Action::SignIn => {
-                tokio::spawn(async move { bring(link::Event::SignedIn(sign_in(&way).await)) });
+                let task = tokio::spawn(async move { bring(link::Event::SignedIn(sign_in(&way).await)) });
+                self.signing_in = Some(task.abort_handle());
+            }
+            link::Action::LeaveSignIn => {
+                if let Some(task) = self.signing_in.take() {
+                    task.abort();
+                }
+            }
+            link::Action::Kill { pid } => {
+                if Claim::holder(&way.files.pid).is_some_and(|(holder, _)| holder == pid) {
+                    crate::daemon::kill(pid);
+                }
             }
         }
     }
@@ -210,8 +248,17 @@ impl Drop for Liaison {
 
 /// Asks for a session, and stays in it until it ends.
 async fn attach(way: &Way, keep: bool, bring: &(dyn Fn(link::Event) + Send + Sync)) {
-    match timeout(ATTACH_WITHIN, open_session(&way.files.socket, keep)).await {
-        Ok(Ok((mut connection, answer))) => {
+    let opening = open_session(&way.files.socket, keep);
+    tokio::pin!(opening);
+    let opened = match timeout(ATTACH_WITHIN, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            bring(link::Event::Silent { holder: Claim::holder(&way.files.pid) });
+            opening.await
+        }
+    };
+    match opened {
+        Ok((mut connection, answer)) => {
             let open = answer.ok;
             bring(link::Event::Answered(answer));
             if open {
@@ -219,19 +266,20 @@ async fn attach(way: &Way, keep: bool, bring: &(dyn Fn(link::Event) + Send + Syn
                 bring(link::Event::Lost(words.and_then(|words| serde_json::from_slice(&words).ok())));
             }
         }
-        Ok(Err(error)) if is_nobody(&error) => {
+        Err(error) if is_nobody(&error) => {
             let credentials = credentials(way);
             bring(link::Event::Nobody { credentials });
         }
-        Ok(Err(error)) => bring(link::Event::Failed { reason: format!("cannot reach the agent: {error}") }),
-        Err(_) => bring(link::Event::Failed { reason: "the agent does not answer".into() }),
+        Err(error) => bring(link::Event::Failed { reason: format!("cannot reach the agent: {error}") }),
     }
 }
 
 async fn open_session(socket: &Path, keep: bool) -> io::Result<(Connection, Answer)> {
     let mut connection = Connection::open(socket).await?;
     let command = daemon::Command::Attach { version: version(), keep };
-    let answer = connection.ask(&json(&command)).await?;
+    // However long it takes: the machine decides when it has been too long.
+    connection.send(&json(&command)).await?;
+    let answer = connection.receive().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok((connection, serde_json::from_slice(&answer)?))
 }
 
@@ -240,12 +288,12 @@ async fn open_session(socket: &Path, keep: bool) -> io::Result<(Connection, Answ
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when no agent runs; otherwise what went wrong.
 pub async fn command(socket: &Path, command: &daemon::Command) -> io::Result<Answer> {
-    let answer = ipc::request(socket, &json(command)).await?;
+    let answer = ipc::request_within(AGENT_ANSWERS, socket, &json(command)).await?;
     Ok(serde_json::from_slice(&answer)?)
 }
 
 async fn status(socket: &Path) -> io::Result<Bytes> {
-    ipc::request(socket, br#"{"command":"status"}"#).await
+    ipc::request_within(AGENT_ANSWERS, socket, br#"{"command":"status"}"#).await
 }
 
 /// Whether no agent runs, or only one that is just ending.
@@ -260,18 +308,19 @@ fn is_nobody(error: &io::Error) -> bool {
     )
 }
 
-/// Tells the cached tokens from other ones, without reading them.
+/// Tells the tokens at hand from other ones, without reading them.
 fn credentials(way: &Way) -> Option<u64> {
-    match &way.signin {
-        Some(signin) => TokenFile::new(&signin.config_dir, &signin.relay).mark(),
-        // A minted token is no file of ours.
-        None => Some(0),
+    match &way.credentials {
+        Credentials::Signin(signin) => TokenFile::new(&signin.config_dir, &signin.relay).mark(),
+        Credentials::File(path) => files::mark(path),
+        // The process has one environment for life.
+        Credentials::Variable => Some(0),
     }
 }
 
 /// Signs in, one stub at a time: the others wait, and then find the tokens.
 async fn sign_in(way: &Way) -> Result<(), String> {
-    let Some(options) = &way.signin else { return Ok(()) };
+    let Credentials::Signin(options) = &way.credentials else { return Ok(()) };
     let before = credentials(way);
     // Not the lock of the tokens themselves: the sign-in takes that one.
     let path = TokenFile::new(&options.config_dir, &options.relay).path().with_extension("sign-in.lock");
@@ -299,10 +348,23 @@ fn spawn(way: &Way) -> io::Result<tokio::process::Child> {
         .envs(way.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        // Until its log is open; what it cannot write there is for the editor's.
-        .stderr(Stdio::inherit())
+        // Until its log is open, and its last words.
+        .stderr(Stdio::piped())
         .kill_on_drop(false)
         .spawn()
+}
+
+/// The last line that comes, once the other side is done.
+async fn last_words(stderr: Option<impl AsyncRead + Unpin>) -> Option<String> {
+    let mut stderr = stderr?;
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; READ]);
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        kept.drain(..kept.len().saturating_sub(limits::MAX_REASON));
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.strip_prefix("error: ").unwrap_or(line).to_owned())
 }
 
 async fn due(deadline: Option<Deadline>, clock: Clock) {
@@ -372,7 +434,11 @@ fn version() -> String {
 
 /// The exit code of an agent that needs a sign-in, as `--help` documents it.
 const NEEDS_LOGIN: i32 = 3;
-/// How long an agent may take to answer a session: it does so at once, or hangs.
+/// The exit code of one that finds its configuration, or its directory, unusable.
+const UNUSABLE: i32 = 2;
+/// How long an agent may take to answer: it does so at once, or hangs, or the machine has much to do.
+pub const AGENT_ANSWERS: Duration = Duration::from_secs(5);
+/// How long it may take to answer a session before that is said.
 const ATTACH_WITHIN: Duration = Duration::from_secs(5);
 /// How long `start` tries.
 const START_WITHIN: Duration = Duration::from_secs(20);

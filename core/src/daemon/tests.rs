@@ -113,7 +113,7 @@ fn every_event_in_every_state() {
     let ending: &[&str] = &["no, ending"];
     let taken: &[&str] = &["bye replaced", "stop agent"];
     let stopped: &[&str] = &["bye stopped", "stop agent"];
-    let rows: [Row; 13] = [
+    let rows: [Row; 14] = [
         ("begun", || Event::Begun, [&[]; 6]),
         ("attach", || attach(2), [no, &["ok"], &["ok"], &["ok"], ending, ending]),
         ("attach again", || attach(1), [no, &["ok"], &["ok"], &["ok"], ending, ending]),
@@ -144,6 +144,7 @@ fn every_event_in_every_state() {
                 ending,
             ],
         ),
+        ("show", || ask(9, Command::Show), [&["ok"], &["ok"], &["ok"], &["ok"], &["ok, ending"], &["ok, ending"]]),
         ("closed", || closed(1), [&[]; 6]),
         ("own files", || Event::Owner { pid: Some(PID) }, [&[]; 6]),
         ("files taken over", || Event::Owner { pid: Some(8) }, [&[], taken, taken, taken, &[], &[]]),
@@ -270,6 +271,7 @@ fn words_on_the_wire_stay_what_they_are() {
         ),
         (r#"{"command":"retire","version":"3.0.0"}"#, Command::Retire { version: "3.0.0".into() }),
         (r#"{"command":"stop"}"#, Command::Stop),
+        (r#"{"command":"show"}"#, Command::Show),
     ] {
         assert_eq!(serde_json::from_str::<Command>(text).expect(text), command);
     }
@@ -286,5 +288,21 @@ fn words_on_the_wire_stay_what_they_are() {
     }
     let answer: Answer = serde_json::from_str(r#"{"ok":true,"version":"9.0.0","pid":1,"kind":"daemon","mood":"fine"}"#)
         .expect("what a newer one adds is ignored");
-    assert!(answer.ok && !answer.kept && !answer.ending);
+    assert!(answer.ok && !answer.kept && !answer.ending && answer.sessions.is_none());
+}
+
+#[test]
+fn answer_tells_how_many_sessions_there_are_and_whether_it_stays() {
+    let shown = |rig: &mut Rig| {
+        rig.daemon.handle_event(ask(9, Command::Show), rig.now);
+        match rig.daemon.poll_action() {
+            Some(Action::Answer { answer, .. }) => (answer.pid, answer.kept, answer.sessions),
+            other => panic!("no answer: {other:?}"),
+        }
+    };
+    let mut rig = Rig::state(Kind::Daemon, "serving");
+    assert_eq!(shown(&mut rig), (PID, false, Some(1)), "asking is no session");
+    rig.hand(keep(2));
+    rig.hand(closed(1));
+    assert_eq!(shown(&mut rig), (PID, true, Some(1)));
 }

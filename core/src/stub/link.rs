@@ -21,6 +21,8 @@ pub struct Settings {
     pub version: String,
     /// Whether a person is there who may sign in in a browser.
     pub interactive: bool,
+    /// Whether the configuration names a token of its own, so that nobody signs in.
+    pub minted: bool,
     /// Whether the agent is to stay when this link goes (`start`).
     pub keep: bool,
 }
@@ -49,8 +51,15 @@ pub enum Event {
     },
     /// The process that was started ended.
     StartEnded {
-        /// For want of a sign-in.
-        needs_login: bool,
+        /// What its exit code says.
+        end: End,
+        /// The last that it said, for people.
+        words: Option<String>,
+    },
+    /// An agent took the connection of [`Action::Attach`], and does not answer; the answer may still come.
+    Silent {
+        /// The process that holds the agent's pid file, and how it was started.
+        holder: Option<(u32, Kind)>,
     },
     /// The sign-in ended, with the reason for people if it failed.
     SignedIn(Result<(), String>),
@@ -58,11 +67,23 @@ pub enum Event {
     Lost(Option<Farewell>),
 }
 
+/// How a process ended that was to become the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// For want of a sign-in, or of a token that works.
+    NeedsLogin,
+    /// Because of something that only a person mends: the configuration, or its directory.
+    Unusable,
+    /// Otherwise; the next one may fare better.
+    Failed,
+}
+
 /// What it orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Connect to the agent's socket and ask [`Command::Attach`](crate::daemon::Command::Attach); a session from before
-    /// is closed. Brings `Answered`, `Nobody` or `Failed`, and, after an answer that was ok, `Lost` in the end.
+    /// is closed. Brings `Answered`, `Nobody` or `Failed`, `Silent` before them if that takes a while, and, after an
+    /// answer that was ok, `Lost` in the end.
     Attach {
         /// What to ask for.
         keep: bool,
@@ -73,6 +94,13 @@ pub enum Action {
     Start,
     /// Sign in in a browser, alone of all stubs of this relay. Brings `SignedIn`.
     SignIn,
+    /// Give that up: it is not needed any more. Brings nothing.
+    LeaveSignIn,
+    /// End this process by force, if it still holds the agent's pid file. Brings nothing.
+    Kill {
+        /// Its id.
+        pid: u32,
+    },
 }
 
 /// How it stands, for whoever asks.
@@ -88,6 +116,10 @@ pub enum Standing<'a> {
     SigningIn,
     /// A person must sign in.
     NeedsLogin(&'a str),
+    /// The token that the configuration names is of no use.
+    NeedsToken(&'a str),
+    /// Something must be mended that the agent cannot start without.
+    Broken(&'a str),
     /// A person stopped it.
     Stopped,
     /// The relay refused this device.
@@ -98,8 +130,9 @@ pub enum Standing<'a> {
 ///
 /// ```text
 ///  Looking(plan) ──answered──► Attached ──lost──► Pausing(plan)
-///    ▲      └──nobody: by the plan, start, sign in or wait──┐
-///    └──────────── Pausing(plan), SigningIn ◄───────────────┘
+///    ▲   │  └──nobody: by the plan, start, sign in or wait──┐
+///    │   └──silent──► Silent(plan) ──too long: kill──┐      │
+///    └────────────────── Pausing(plan) ◄─────────────┴──────┘
 /// ```
 pub struct Link {
     settings: Settings,
@@ -113,6 +146,8 @@ pub struct Link {
     retiring: Option<Instant>,
     /// When a browser was opened last.
     signed_in: Option<Instant>,
+    /// Whether that sign-in is under way.
+    signing_in: bool,
     clock: MonotonicClamp,
     out: Mailbox<Action>,
 }
@@ -125,10 +160,10 @@ enum State {
     Looking(Plan),
     /// The next `Attach` is due then.
     Pausing { plan: Plan, until: Instant },
+    /// The same `Attach` is under way, for long.
+    Silent { plan: Plan, holder: Option<(u32, Kind)>, until: Instant },
     /// A session is open.
     Attached,
-    /// A browser is open.
-    SigningIn,
 }
 
 /// What to do when nobody is there.
@@ -138,6 +173,11 @@ enum Plan {
     Start,
     /// Look again: somebody starts one.
     Await { until: Instant },
+    /// Wait for the browser. `seen`: the tokens there were, once that is known; others mean that somebody signed in
+    /// elsewhere.
+    SignIn { seen: Option<Option<u64>> },
+    /// The relay refused the agent that was. Unless that was because another is there, leave it so.
+    Doubt(String),
     /// Leave it so, until a person does something.
     Rest(Rest),
 }
@@ -146,11 +186,21 @@ enum Plan {
 enum Rest {
     Stopped,
     Refused(String),
-    /// `seen`: the tokens that were of no use.
-    NeedsLogin {
+    /// `seen`: the tokens that were of no use. What cannot be seen from here is tried `again`.
+    Unable {
+        need: Need,
         reason: String,
         seen: Option<u64>,
+        again: Option<Instant>,
     },
+}
+
+/// What an agent cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Login,
+    Token,
+    Mending,
 }
 
 impl Link {
@@ -166,6 +216,7 @@ impl Link {
             backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
             retiring: None,
             signed_in: None,
+            signing_in: false,
             clock: MonotonicClamp::default(),
             out: Mailbox::default(),
         }
@@ -174,23 +225,28 @@ impl Link {
     /// How it stands.
     #[must_use]
     pub fn standing(&self) -> Standing<'_> {
-        match &self.state {
-            State::Attached => Standing::Attached,
-            State::SigningIn => Standing::SigningIn,
-            State::Looking(Plan::Rest(rest)) | State::Pausing { plan: Plan::Rest(rest), .. } => match rest {
-                Rest::Stopped => Standing::Stopped,
-                Rest::Refused(reason) => Standing::Refused(reason),
-                Rest::NeedsLogin { reason, .. } => Standing::NeedsLogin(reason),
+        let plan = match &self.state {
+            State::Attached => return Standing::Attached,
+            State::New => return Standing::Coming,
+            State::Looking(plan) | State::Pausing { plan, .. } | State::Silent { plan, .. } => plan,
+        };
+        match plan {
+            Plan::SignIn { .. } => Standing::SigningIn,
+            Plan::Rest(Rest::Stopped) => Standing::Stopped,
+            Plan::Rest(Rest::Refused(reason)) => Standing::Refused(reason),
+            Plan::Rest(Rest::Unable { need, reason, .. }) => match need {
+                Need::Login => Standing::NeedsLogin(reason),
+                Need::Token => Standing::NeedsToken(reason),
+                Need::Mending => Standing::Broken(reason),
             },
-            State::New
-            | State::Looking(Plan::Start | Plan::Await { .. })
-            | State::Pausing { plan: Plan::Start | Plan::Await { .. }, .. } => {
+            Plan::Start | Plan::Await { .. } | Plan::Doubt(_) => {
                 self.trouble.as_deref().map_or(Standing::Coming, Standing::Troubled)
             }
         }
     }
 
     fn answered(&mut self, plan: Plan, answer: &Answer, now: Instant) {
+        self.trouble = None;
         if answer.ending {
             return self.pause(plan, limits::ATTACH_POLL, now);
         }
@@ -203,7 +259,6 @@ impl Link {
             return self.pause(Plan::Start, limits::ATTACH_POLL, now);
         }
         self.state = State::Attached;
-        self.trouble = None;
         self.retiring = None;
         self.backoff.connected(now);
         tracing::debug!(version = answer.version, pid = answer.pid, "attached to the agent");
@@ -216,17 +271,29 @@ impl Link {
 
     fn nobody(&mut self, plan: Plan, now: Instant) {
         match plan {
-            Plan::Start if self.credentials.is_none() => {
+            // An agent that cannot read its token says why.
+            Plan::Start if self.credentials.is_none() && !self.settings.minted => {
                 self.sign_in("this machine is not signed in to the relay".into(), now);
             }
             Plan::Start => self.start(now),
             Plan::Await { until } if now < until => self.pause(plan, limits::ATTACH_POLL, now),
             Plan::Await { .. } => self.failed(Plan::Start, "the agent does not come up", now),
-            Plan::Rest(Rest::NeedsLogin { seen, .. }) if self.credentials.is_some() && self.credentials != seen => {
+            Plan::SignIn { seen: None } => {
+                self.pause(Plan::SignIn { seen: Some(self.credentials) }, limits::ATTACH_LOOK, now);
+            }
+            Plan::SignIn { seen: Some(seen) } if self.has_other_tokens(seen) => self.start(now),
+            Plan::Doubt(reason) => self.pause(Plan::Rest(Rest::Refused(reason)), limits::ATTACH_LOOK, now),
+            Plan::Rest(Rest::Unable { seen, again, .. })
+                if self.has_other_tokens(seen) || again.is_some_and(|again| again <= now) =>
+            {
                 self.start(now);
             }
-            Plan::Rest(_) => self.pause(plan, limits::ATTACH_LOOK, now),
+            Plan::SignIn { .. } | Plan::Rest(_) => self.pause(plan, limits::ATTACH_LOOK, now),
         }
+    }
+
+    fn has_other_tokens(&self, seen: Option<u64>) -> bool {
+        self.credentials.is_some() && self.credentials != seen
     }
 
     fn start(&mut self, now: Instant) {
@@ -237,18 +304,63 @@ impl Link {
     /// Opens a browser where that can be, and not again and again.
     fn sign_in(&mut self, reason: String, now: Instant) {
         let opened = self.signed_in.is_some_and(|at| now.saturating_since(at) < limits::SIGNIN_AGAIN);
-        if self.settings.interactive && !opened {
+        if self.settings.minted {
+            self.unable(Need::Token, reason, now);
+        } else if self.settings.interactive && !opened {
             self.signed_in = Some(now);
-            self.state = State::SigningIn;
+            self.signing_in = true;
             self.out.push(Action::SignIn);
+            // An agent that ran may have left other tokens than there were when it was started: looked at first.
+            self.pause(Plan::SignIn { seen: None }, limits::ATTACH_POLL, now);
         } else {
-            self.needs_login(reason, now);
+            self.unable(Need::Login, reason, now);
         }
     }
 
-    fn needs_login(&mut self, reason: String, now: Instant) {
-        let rest = Rest::NeedsLogin { reason, seen: self.credentials };
+    /// Rests until a person has done something.
+    fn unable(&mut self, need: Need, reason: String, now: Instant) {
+        let again = match need {
+            Need::Login => None,
+            // A variable, what a relay thinks of a token, a full disk: nothing of it is seen from here.
+            Need::Token | Need::Mending => Some(now + limits::UNABLE_AGAIN),
+        };
+        tracing::warn!(reason = reason.as_str(), "no agent until somebody helps");
+        let rest = Rest::Unable { need, reason, seen: self.credentials, again };
         self.pause(Plan::Rest(rest), limits::ATTACH_LOOK, now);
+    }
+
+    fn start_ended(&mut self, end: End, words: Option<String>, now: Instant) {
+        match end {
+            End::NeedsLogin => {
+                let reason = words.unwrap_or_else(|| "the relay no longer accepts this machine's sign-in".into());
+                self.sign_in(reason, now);
+            }
+            End::Unusable => self.unable(Need::Mending, words.unwrap_or_else(|| ENDED.into()), now),
+            // One that could not be the only one ends too: the other one answers in a moment.
+            End::Failed => self.failed(Plan::Start, words.as_deref().unwrap_or(ENDED), now),
+        }
+    }
+
+    /// An agent hangs, or has much to do.
+    fn silent(&mut self, plan: Plan, holder: Option<(u32, Kind)>, now: Instant) {
+        let who = holder.map_or_else(String::new, |(pid, _)| alloc::format!(" (pid {pid})"));
+        let reason = alloc::format!("the agent{who} does not answer; `mcp-local-tunnel stop` ends it");
+        tracing::warn!(reason = reason.as_str(), "no agent");
+        self.trouble = Some(reason);
+        self.state = State::Silent { plan, holder, until: now + limits::DAEMON_SILENT };
+    }
+
+    /// It hangs. One in the foreground is its starter's to end.
+    fn hangs(&mut self, plan: Plan, holder: Option<(u32, Kind)>, now: Instant) {
+        match holder {
+            Some((pid, Kind::Daemon)) => {
+                tracing::warn!(pid, "the agent hangs, and is replaced");
+                self.trouble = None;
+                self.out.push(Action::Kill { pid });
+                self.pause(plan, limits::ATTACH_POLL, now);
+            }
+            Some((_, Kind::Foreground)) | None => self.retry(plan, now),
+        }
     }
 
     fn lost(&mut self, farewell: Option<Farewell>, now: Instant) {
@@ -261,9 +373,7 @@ impl Link {
             Some(Farewell::Unused | Farewell::Unknown) => self.retry(Plan::Start, now),
             Some(Farewell::Stopped) => self.pause(Plan::Rest(Rest::Stopped), limits::ATTACH_LOOK, now),
             Some(Farewell::NeedsLogin { reason }) => self.sign_in(reason, now),
-            Some(Farewell::Refused { reason }) => {
-                self.pause(Plan::Rest(Rest::Refused(reason)), limits::ATTACH_LOOK, now);
-            }
+            Some(Farewell::Refused { reason }) => self.look(Plan::Doubt(reason)),
         }
     }
 
@@ -280,6 +390,20 @@ impl Link {
 
     fn pause(&mut self, plan: Plan, pause: core::time::Duration, now: Instant) {
         self.state = State::Pausing { plan, until: now + pause };
+    }
+
+    /// A browser is waited for no longer than it is needed.
+    fn leave_sign_in(&mut self) {
+        let needed = match &self.state {
+            State::Looking(plan) | State::Pausing { plan, .. } | State::Silent { plan, .. } => {
+                matches!(plan, Plan::SignIn { .. })
+            }
+            State::New | State::Attached => false,
+        };
+        if self.signing_in && !needed {
+            self.signing_in = false;
+            self.out.push(Action::LeaveSignIn);
+        }
     }
 
     fn look(&mut self, plan: Plan) {
@@ -299,32 +423,46 @@ impl Machine for Link {
         }
         match (event, self.state.clone()) {
             (Event::Begun, State::New) => self.look(Plan::Start),
-            (Event::Answered(answer), State::Looking(plan)) => self.answered(plan, &answer, now),
+            (Event::Answered(answer), State::Looking(plan) | State::Silent { plan, .. }) => {
+                self.answered(plan, &answer, now);
+            }
             (Event::Nobody { .. }, State::Looking(plan)) => self.nobody(plan, now),
-            (Event::Failed { reason }, State::Looking(plan)) => self.failed(plan, &reason, now),
+            (Event::Nobody { .. }, State::Silent { plan, .. }) => {
+                // It ended, or was ended.
+                self.trouble = None;
+                self.nobody(plan, now);
+            }
+            (Event::Failed { reason }, State::Looking(plan) | State::Silent { plan, .. }) => {
+                self.failed(plan, &reason, now);
+            }
+            (Event::Silent { holder }, State::Looking(plan)) => self.silent(plan, holder, now),
             (
                 Event::StartFailed { reason },
                 State::Looking(Plan::Await { .. }) | State::Pausing { plan: Plan::Await { .. }, .. },
             ) => self.failed(Plan::Start, &reason, now),
-            // An agent that could not be the only one ends too: the other one answers in a moment.
             (
-                Event::StartEnded { needs_login },
+                Event::StartEnded { end, words },
                 State::Looking(Plan::Await { .. }) | State::Pausing { plan: Plan::Await { .. }, .. },
+            ) => self.start_ended(end, words, now),
+            (
+                Event::SignedIn(outcome),
+                State::Looking(Plan::SignIn { .. })
+                | State::Pausing { plan: Plan::SignIn { .. }, .. }
+                | State::Silent { plan: Plan::SignIn { .. }, .. },
             ) => {
-                if needs_login {
-                    self.sign_in("the relay no longer accepts this machine's sign-in".into(), now);
-                } else {
-                    self.failed(Plan::Start, "the agent ended at once: see mcp-local-tunnel logs", now);
+                self.signing_in = false;
+                match outcome {
+                    Ok(()) => self.look(Plan::Start),
+                    Err(reason) => self.unable(Need::Login, reason, now),
                 }
             }
-            (Event::SignedIn(Ok(())), State::SigningIn) => self.look(Plan::Start),
-            (Event::SignedIn(Err(reason)), State::SigningIn) => self.needs_login(reason, now),
             (Event::Lost(farewell), State::Attached) => self.lost(farewell, now),
             (
                 Event::Begun
                 | Event::Answered(_)
                 | Event::Nobody { .. }
                 | Event::Failed { .. }
+                | Event::Silent { .. }
                 | Event::StartFailed { .. }
                 | Event::StartEnded { .. }
                 | Event::SignedIn(_)
@@ -332,15 +470,21 @@ impl Machine for Link {
                 _,
             ) => tracing::trace!("late word of the agent"),
         }
+        self.leave_sign_in();
     }
 
     fn handle_timeout(&mut self, now: Now) {
         let now = self.clock.clamp(now).instant;
-        if let State::Pausing { plan, until } = &self.state
-            && *until <= now
-        {
-            let plan = plan.clone();
-            self.look(plan);
+        match &self.state {
+            State::Pausing { plan, until } if *until <= now => {
+                let plan = plan.clone();
+                self.look(plan);
+            }
+            State::Silent { plan, holder, until } if *until <= now => {
+                let (plan, holder) = (plan.clone(), *holder);
+                self.hangs(plan, holder, now);
+            }
+            State::New | State::Looking(_) | State::Pausing { .. } | State::Silent { .. } | State::Attached => {}
         }
     }
 
@@ -351,7 +495,10 @@ impl Machine for Link {
     fn poll_timeout(&self) -> Option<Deadline> {
         match &self.state {
             State::Pausing { until, .. } => Some(Deadline { at: *until, reason: "look for the agent" }),
-            State::New | State::Looking(_) | State::Attached | State::SigningIn => None,
+            State::Silent { until, .. } => Some(Deadline { at: *until, reason: "the agent hangs" }),
+            State::New | State::Looking(_) | State::Attached => None,
         }
     }
 }
+
+const ENDED: &str = "the agent ended at once: see mcp-local-tunnel logs";

@@ -19,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use self::link::{Link, Standing};
 use self::report::Report;
+pub use self::report::login_hint;
 use self::server::{Call, Server, Step};
 use crate::entropy::Entropy;
 use crate::host::{Machine, Mailbox, MonotonicClamp};
@@ -174,7 +175,12 @@ impl Stub {
             // A person reads this: what only a person mends is said at once, the rest is given a while.
             let hopeless = match self.link.standing() {
                 Standing::Attached | Standing::Coming | Standing::Troubled(_) => false,
-                Standing::SigningIn | Standing::NeedsLogin(_) | Standing::Stopped | Standing::Refused(_) => true,
+                Standing::SigningIn
+                | Standing::NeedsLogin(_)
+                | Standing::NeedsToken(_)
+                | Standing::Broken(_)
+                | Standing::Stopped
+                | Standing::Refused(_) => true,
             };
             if hopeless || waiting.until <= now {
                 done.push(*job);

@@ -58,17 +58,24 @@ pub(super) fn absent(standing: &Standing<'_>, relay: &str) -> Report {
         Standing::Coming => ("starting", "The agent is starting: ask again in a moment.".to_string()),
         Standing::Troubled(reason) => (
             "failed",
-            format!("The agent is not running: {reason}. It is tried again; `mcp-local-tunnel logs` shows more."),
+            format!("The agent cannot be reached: {reason}. It is tried again; `mcp-local-tunnel logs` shows more."),
         ),
         Standing::SigningIn => {
             ("signing-in", "A browser was opened on this machine: sign in there, and the tunnel comes up.".to_string())
         }
-        Standing::NeedsLogin(reason) => (
-            "needs-login",
+        Standing::NeedsLogin(reason) => {
+            ("needs-login", format!("Not signed in: {}. The tunnel then comes up by itself.", login_hint(reason)))
+        }
+        // The reason says what makes a token: the relay's operator does that, and nobody signs in.
+        Standing::NeedsToken(reason) => (
+            "needs-token",
             format!(
-                "Not signed in: {reason}. Run `mcp-local-tunnel login` on this machine; the tunnel then comes up by itself."
+                "The token that the configuration names is of no use: {reason}. With a new one in its place the tunnel comes up by itself; where it is a variable, start the editor again."
             ),
         ),
+        Standing::Broken(reason) => {
+            ("broken", format!("The agent cannot start: {reason}. Once that is mended, run `mcp-local-tunnel start`."))
+        }
         Standing::Stopped => {
             ("stopped", "The agent was stopped. Run `mcp-local-tunnel start` to start it again.".to_string())
         }
@@ -78,6 +85,15 @@ pub(super) fn absent(standing: &Standing<'_>, relay: &str) -> Report {
         ),
     };
     trouble(state, &text, relay)
+}
+
+/// A reason, with the command that mends it, once.
+pub fn login_hint(reason: &str) -> String {
+    if reason.contains("`mcp-local-tunnel login`") {
+        reason.into()
+    } else {
+        format!("{reason}: run `mcp-local-tunnel login` on this machine")
+    }
 }
 
 fn trouble(state: &str, text: &str, relay: &str) -> Report {

@@ -21,7 +21,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let link = link::Settings { version: "2.0.0".into(), interactive: false, keep: false };
+        let link = link::Settings { version: "2.0.0".into(), interactive: false, minted: false, keep: false };
         let settings = Settings { relay: "https://t.example".into(), link };
         let mut rig = Self {
             stub: Stub::new(settings, Box::new(Seeded::new(1))),
@@ -42,7 +42,8 @@ impl Rig {
 
     fn attach(&mut self) {
         let (version, error) = ("2.0.0".into(), None);
-        let answer = Answer { ok: true, version, pid: 1, kind: Kind::Daemon, kept: false, ending: false, error };
+        let (pid, kind) = (1, Kind::Daemon);
+        let answer = Answer { ok: true, version, pid, kind, kept: false, sessions: Some(1), ending: false, error };
         self.hand(Event::Link(link::Event::Answered(answer)));
     }
 
@@ -274,6 +275,7 @@ fn tool_says_what_to_run_where_only_a_person_helps() {
     ] {
         let mut rig = Rig::attached();
         rig.lose(Some(farewell));
+        rig.hand(Event::Link(link::Event::Nobody { credentials: None }));
         let answer = rig.ask(&call(&json!(1)));
         let text = answer["result"]["content"][0]["text"].as_str().expect("a text");
         assert!(text.contains(word) && text.contains("https://t.example/mcp"), "{text}");

@@ -13,7 +13,7 @@ struct Rig {
 
 impl Rig {
     fn new(interactive: bool) -> Self {
-        let settings = Settings { version: "2.0.0".into(), interactive, keep: false };
+        let settings = Settings { version: "2.0.0".into(), interactive, minted: false, keep: false };
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::default() };
         Self { link: Link::new(settings, Box::new(Seeded::new(1))), now }
     }
@@ -25,6 +25,7 @@ impl Rig {
             "new" => &[],
             "looking" => &[Event::Begun],
             "starting" => &[Event::Begun, NOBODY],
+            "silent" => &[Event::Begun, silent(Kind::Daemon)],
             "attached" => &[Event::Begun, ok()],
             "signing in" => &[Event::Begun, NO_TOKENS],
             "resting" => &[Event::Begun, ok(), Event::Lost(Some(Farewell::Stopped))],
@@ -49,6 +50,9 @@ impl Rig {
             Action::Retire => "retire",
             Action::Start => "start",
             Action::SignIn => "sign in",
+            Action::LeaveSignIn => "leave the sign-in",
+            Action::Kill { pid: 7 } => "kill",
+            Action::Kill { .. } => "kill another",
         };
         core::iter::from_fn(|| self.link.poll_action()).map(word).collect()
     }
@@ -69,6 +73,8 @@ impl Rig {
             Standing::Troubled(_) => "troubled",
             Standing::SigningIn => "signing in",
             Standing::NeedsLogin(_) => "needs login",
+            Standing::NeedsToken(_) => "needs token",
+            Standing::Broken(_) => "broken",
             Standing::Stopped => "stopped",
             Standing::Refused(_) => "refused",
         }
@@ -79,7 +85,16 @@ const NOBODY: Event = Event::Nobody { credentials: Some(1) };
 const NO_TOKENS: Event = Event::Nobody { credentials: None };
 
 fn answer(version: &str) -> Answer {
-    Answer { ok: true, version: version.into(), pid: 1, kind: Kind::Daemon, kept: false, ending: false, error: None }
+    Answer {
+        ok: true,
+        version: version.into(),
+        pid: 1,
+        kind: Kind::Daemon,
+        kept: false,
+        sessions: None,
+        ending: false,
+        error: None,
+    }
 }
 
 fn ok() -> Event {
@@ -94,6 +109,14 @@ fn ending() -> Event {
     Event::Answered(Answer { ok: false, ending: true, ..answer("1.9.9") })
 }
 
+const fn silent(kind: Kind) -> Event {
+    Event::Silent { holder: Some((7, kind)) }
+}
+
+fn ended(end: End) -> Event {
+    Event::StartEnded { end, words: Some("its last words".into()) }
+}
+
 fn failed() -> Event {
     Event::Failed { reason: "x".into() }
 }
@@ -104,8 +127,8 @@ fn start_failed() -> Event {
 
 #[test]
 fn every_event_in_every_state() {
-    const STATES: [&str; 7] = ["new", "looking", "starting", "attached", "signing in", "resting", "troubled"];
-    type Row = (&'static str, fn() -> Event, [(&'static [&'static str], &'static str); 7]);
+    const STATES: [&str; 8] = ["new", "looking", "silent", "starting", "attached", "signing in", "resting", "troubled"];
+    type Row = (&'static str, fn() -> Event, [(&'static [&'static str], &'static str); 8]);
     // What it does to a state that does not wait for it: nothing.
     let new = (&[][..], "coming");
     let starting = (&[][..], "coming");
@@ -113,9 +136,13 @@ fn every_event_in_every_state() {
     let signing = (&[][..], "signing in");
     let resting = (&[][..], "stopped");
     let troubled = (&[][..], "troubled");
-    let none = |looking| [new, looking, starting, attached, signing, resting, troubled];
-    let rows: [Row; 16] = [
-        ("begun", || Event::Begun, [(&["attach"], "coming"), starting, starting, attached, signing, resting, troubled]),
+    let none = |looking| [new, looking, looking, starting, attached, signing, resting, troubled];
+    let rows: [Row; 18] = [
+        (
+            "begun",
+            || Event::Begun,
+            [(&["attach"], "coming"), starting, troubled, starting, attached, signing, resting, troubled],
+        ),
         ("ok", ok, none(attached)),
         ("newer", || Event::Answered(answer("3.0.0")), none(attached)),
         ("older", older, none((&["retire"], "coming"))),
@@ -129,28 +156,34 @@ fn every_event_in_every_state() {
         ("nobody", || NOBODY, none((&["start"], "coming"))),
         ("nobody, no tokens", || NO_TOKENS, none((&["sign in"], "signing in"))),
         ("failed", failed, none((&[], "troubled"))),
-        ("start failed", start_failed, [new, starting, troubled, attached, signing, resting, troubled]),
+        ("silent", || silent(Kind::Daemon), [new, troubled, troubled, starting, attached, signing, resting, troubled]),
+        ("start failed", start_failed, [new, starting, troubled, troubled, attached, signing, resting, troubled]),
         (
             "start ended",
-            || Event::StartEnded { needs_login: false },
-            [new, starting, troubled, attached, signing, resting, troubled],
+            || ended(End::Failed),
+            [new, starting, troubled, troubled, attached, signing, resting, troubled],
+        ),
+        (
+            "start ended for good",
+            || ended(End::Unusable),
+            [new, starting, troubled, (&[], "broken"), attached, signing, resting, troubled],
         ),
         (
             "start ended for want of a login",
-            || Event::StartEnded { needs_login: true },
-            [new, starting, (&["sign in"], "signing in"), attached, signing, resting, troubled],
+            || ended(End::NeedsLogin),
+            [new, starting, troubled, (&["sign in"], "signing in"), attached, signing, resting, troubled],
         ),
         (
             "signed in",
             || Event::SignedIn(Ok(())),
-            [new, starting, starting, attached, (&["attach"], "coming"), resting, troubled],
+            [new, starting, troubled, starting, attached, (&["attach"], "coming"), resting, troubled],
         ),
         (
             "not signed in",
             || Event::SignedIn(Err("x".into())),
-            [new, starting, starting, attached, (&[], "needs login"), resting, troubled],
+            [new, starting, troubled, starting, attached, (&[], "needs login"), resting, troubled],
         ),
-        ("lost", || Event::Lost(None), [new, starting, starting, troubled, signing, resting, troubled]),
+        ("lost", || Event::Lost(None), [new, starting, troubled, starting, troubled, signing, resting, troubled]),
     ];
     for (name, event, expected) in rows {
         for (state, (actions, standing)) in STATES.into_iter().zip(expected) {
@@ -169,7 +202,7 @@ fn last_words_say_what_comes_next() {
         (Farewell::Unused, &[], "coming", limits::RECONNECT_FIRST),
         (Farewell::Unknown, &[], "coming", limits::RECONNECT_FIRST),
         (Farewell::NeedsLogin { reason: reason() }, &["sign in"], "signing in", Duration::ZERO),
-        (Farewell::Refused { reason: reason() }, &[], "refused", limits::ATTACH_LOOK),
+        (Farewell::Refused { reason: reason() }, &["attach"], "coming", Duration::ZERO),
     ] {
         let mut rig = Rig::state("attached");
         let name = std::format!("{farewell:?}");
@@ -196,7 +229,7 @@ fn agent_that_ends_at_once_is_started_ever_more_seldom() {
     let mut pauses = Vec::new();
     for _ in 0..20 {
         assert_eq!(rig.hand(NOBODY), ["start"]);
-        rig.hand(Event::StartEnded { needs_login: false });
+        rig.hand(ended(End::Failed));
         pauses.push(rig.look());
     }
     assert!(pauses.iter().all(|pause| *pause <= limits::RECONNECT_MAX), "{pauses:?}");
@@ -206,7 +239,7 @@ fn agent_that_ends_at_once_is_started_ever_more_seldom() {
 #[test]
 fn loser_of_a_race_finds_the_winner() {
     let mut rig = Rig::state("starting");
-    rig.hand(Event::StartEnded { needs_login: false });
+    rig.hand(ended(End::Failed));
     assert!(rig.look() <= limits::RECONNECT_FIRST);
     rig.hand(ok());
     assert_eq!(rig.standing(), "attached");
@@ -285,7 +318,7 @@ fn without_anybody_to_sign_in_it_waits_for_new_tokens() {
     assert!(rig.hand(NO_TOKENS).is_empty());
     rig.look();
     assert_eq!(rig.hand(NOBODY), ["start"], "somebody ran login");
-    rig.hand(Event::StartEnded { needs_login: true });
+    rig.hand(ended(End::NeedsLogin));
     assert_eq!(rig.standing(), "needs login");
     rig.look();
     assert!(rig.hand(NOBODY).is_empty(), "these tokens were of no use");
@@ -298,19 +331,135 @@ fn browser_is_not_opened_again_and_again() {
     let mut rig = Rig::state("signing in");
     rig.hand(Event::SignedIn(Ok(())));
     assert_eq!(rig.hand(NOBODY), ["start"]);
-    assert!(rig.hand(Event::StartEnded { needs_login: true }).is_empty());
+    assert!(rig.hand(ended(End::NeedsLogin)).is_empty());
     assert_eq!(rig.standing(), "needs login");
     rig.look();
     assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"]);
     rig.now.instant = rig.now.instant + limits::SIGNIN_AGAIN;
-    assert_eq!(rig.hand(Event::StartEnded { needs_login: true }), ["sign in"]);
+    assert_eq!(rig.hand(ended(End::NeedsLogin)), ["sign in"]);
 }
 
 #[test]
 fn early_wake_does_nothing() {
-    for state in ["new", "looking", "starting", "attached", "signing in", "resting", "troubled"] {
+    for state in ["new", "looking", "silent", "starting", "attached", "signing in", "resting", "troubled"] {
         let mut rig = Rig::state(state);
         rig.link.handle_timeout(rig.now);
         assert!(rig.drain().is_empty(), "{state}");
+    }
+}
+
+#[test]
+fn refusal_is_believed_once_no_other_agent_is_there() {
+    let refused = || Event::Lost(Some(Farewell::Refused { reason: "another took its place".into() }));
+    let mut rig = Rig::state("attached");
+    rig.hand(refused());
+    rig.hand(ok());
+    assert_eq!(rig.standing(), "attached", "it was another agent of this machine");
+    rig.hand(refused());
+    assert!(rig.hand(NOBODY).is_empty());
+    assert_eq!((rig.standing(), rig.look()), ("refused", limits::ATTACH_LOOK));
+}
+
+#[test]
+fn browser_is_left_once_somebody_signed_in_elsewhere_or_an_agent_is_there() {
+    for (there, expected, standing) in
+        [(ok(), &["leave the sign-in"][..], "attached"), (NOBODY, &["start", "leave the sign-in"], "coming")]
+    {
+        let mut rig = Rig::state("signing in");
+        rig.look();
+        for _ in 0..3 {
+            assert!(rig.hand(NO_TOKENS).is_empty());
+            assert_eq!((rig.standing(), rig.look()), ("signing in", limits::ATTACH_LOOK));
+        }
+        assert_eq!((&rig.hand(there)[..], rig.standing()), (expected, standing));
+        assert!(rig.hand(Event::SignedIn(Err("late".into()))).is_empty());
+        assert_eq!(rig.standing(), standing);
+    }
+}
+
+#[test]
+fn tokens_that_the_ended_agent_left_are_nobodys_sign_in() {
+    let mut rig = Rig::state("starting");
+    assert_eq!(rig.hand(ended(End::NeedsLogin)), ["sign in"]);
+    for _ in 0..3 {
+        rig.look();
+        assert!(rig.hand(Event::Nobody { credentials: Some(2) }).is_empty(), "it copied them from an older agent's");
+    }
+    rig.look();
+    assert_eq!(rig.hand(Event::Nobody { credentials: Some(3) }), ["start", "leave the sign-in"]);
+}
+
+#[test]
+fn configured_token_that_is_refused_is_tried_again_once_it_changed_or_after_a_while() {
+    for credentials in [Some(1), None] {
+        let mut rig = Rig::new(true);
+        rig.link.settings.minted = true;
+        rig.hand(Event::Begun);
+        assert_eq!(rig.hand(Event::Nobody { credentials }), ["start"], "it is the agent that reads it");
+        assert!(rig.hand(ended(End::NeedsLogin)).is_empty(), "there is nothing to sign in to");
+        assert_eq!(rig.link.standing(), Standing::NeedsToken("its last words"));
+        rig.look();
+        assert!(rig.hand(Event::Nobody { credentials }).is_empty());
+        rig.look();
+        assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"], "another stands there");
+        rig.hand(ended(End::NeedsLogin));
+        let mut waited = Duration::ZERO;
+        while waited < limits::UNABLE_AGAIN {
+            waited += rig.look();
+            let ordered = rig.hand(Event::Nobody { credentials: Some(2) });
+            assert_eq!(ordered, if waited < limits::UNABLE_AGAIN { &[][..] } else { &["start"] }, "{waited:?}");
+        }
+    }
+}
+
+#[test]
+fn what_only_a_person_mends_is_said_and_not_tried_again_and_again() {
+    let mut rig = Rig::state("starting");
+    assert!(rig.hand(ended(End::Unusable)).is_empty());
+    assert_eq!(rig.link.standing(), Standing::Broken("its last words"));
+    for _ in 0..100 {
+        assert_eq!(rig.look(), limits::ATTACH_LOOK);
+        assert!(rig.hand(NOBODY).is_empty());
+    }
+    rig.look();
+    rig.hand(ok());
+    assert_eq!(rig.standing(), "attached", "a person started it");
+}
+
+#[test]
+fn last_words_of_an_agent_that_ended_are_passed_on() {
+    let mut rig = Rig::state("starting");
+    rig.hand(ended(End::Failed));
+    assert_eq!(rig.link.standing(), Standing::Troubled("its last words"));
+}
+
+#[test]
+fn daemon_that_hangs_is_replaced_and_a_slow_one_is_not() {
+    let mut rig = Rig::state("silent");
+    assert!(matches!(rig.link.standing(), Standing::Troubled(reason) if reason.contains("pid 7")));
+    let deadline = rig.link.poll_timeout().expect("it is not waited for for ever").at;
+    assert_eq!(deadline.saturating_since(rig.now.instant), limits::DAEMON_SILENT);
+    rig.now.instant = deadline;
+    rig.link.handle_timeout(rig.now);
+    assert_eq!(rig.drain(), ["kill"]);
+    rig.look();
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+
+    let mut rig = Rig::state("silent");
+    rig.now.instant = rig.now.instant + (limits::DAEMON_SILENT - Duration::from_micros(1));
+    rig.link.handle_timeout(rig.now);
+    assert!(rig.hand(ok()).is_empty());
+    assert_eq!((rig.standing(), rig.link.poll_timeout()), ("attached", None));
+}
+
+#[test]
+fn agent_in_the_foreground_and_one_that_cannot_be_named_are_not_ended() {
+    for holder in [Some((7, Kind::Foreground)), None] {
+        let mut rig = Rig::state("looking");
+        rig.hand(Event::Silent { holder });
+        rig.now.instant = rig.link.poll_timeout().expect("looks again").at;
+        rig.link.handle_timeout(rig.now);
+        assert!(rig.drain().is_empty());
+        rig.look();
     }
 }
