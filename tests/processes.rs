@@ -190,6 +190,8 @@ fn one_changed_byte_of_a_description_is_caught_and_approved_by_a_person() {
             }
         });
         agent.process.line("tool is not what was pinned");
+        let seen_from_afar = client.call("status", &json!({})).to_string();
+        assert!(seen_from_afar.contains("changed since it was first seen"), "{seen_from_afar}");
         let call = client.call("demo__add", &json!({"a": 1, "b": 2}));
         assert_eq!(call.get("result").is_none_or(|result| result["isError"] == true), held, "{call}");
         let diff = agent.command(&["pins", "diff", "--json"]);
@@ -207,9 +209,10 @@ fn one_changed_byte_of_a_description_is_caught_and_approved_by_a_person() {
         let mode = std::fs::metadata(&audit).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let pins = std::fs::read_dir(agent.home.path().join(".config/mcp-local-tunnel/pins")).expect("it is there");
-        let modes: Vec<_> =
-            pins.map(|file| file.expect("a file").metadata().expect("has").permissions().mode()).collect();
-        assert!(modes.len() == 1 && modes.iter().all(|mode| mode & 0o777 == 0o600), "{modes:?}");
+        let files: Vec<_> = pins.map(|file| file.expect("a file")).collect();
+        let modes: Vec<_> = files.iter().map(|file| file.metadata().expect("it has").permissions().mode()).collect();
+        let kept = files.iter().filter(|file| file.path().extension().is_some_and(|end| end == "json")).count();
+        assert!(kept == 1 && modes.iter().all(|mode| mode & 0o777 == 0o600), "{files:?} {modes:?}");
     }
 }
 
