@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before a token or a secret is in its memory.
+    host::private::keep_from_other_processes();
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == host::guard::SUBCOMMAND) {
         host::guard::main(args);

@@ -49,7 +49,15 @@ impl Home {
     fn command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = support::command_of(program, self.path(), &self.config, args);
         command.env_remove("WAYLAND_DISPLAY").env("DAEMON_GRACE_PERIOD_MS", GRACE.as_millis().to_string());
+        command.env("MCP_LOCAL_TUNNEL_LOG", format!("info,{}=off", self.mark()));
         command
+    }
+
+    /// What tells this home's daemons from others: the environment of a daemon cannot be read, but it has this on its
+    /// command line, as part of the log level.
+    fn mark(&self) -> String {
+        let name = self.path().file_name().expect("it has a name").to_string_lossy();
+        name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -79,13 +87,12 @@ impl Home {
 
     /// The agents in the background that run with this home.
     fn daemons(&self) -> Vec<u64> {
-        let mark = format!("HOME={}\0", self.path().display());
+        let mark = format!("info,{}=off\0", self.mark());
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("this is Linux").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-            let (line, environment) = (read("cmdline"), read("environ"));
-            if contains(&line, b"\0--daemon\0") && contains(&environment, mark.as_bytes()) && runs(pid) {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if contains(&line, b"\0--daemon\0") && contains(&line, mark.as_bytes()) && runs(pid) {
                 found.push(pid);
             }
         }

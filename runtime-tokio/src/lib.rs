@@ -24,6 +24,7 @@ pub mod log;
 mod login_path;
 pub mod net;
 mod network;
+pub mod private;
 pub mod process;
 mod proxy;
 pub mod queue;
