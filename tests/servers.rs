@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{Agent, Client, Process, Relay, descendants, eventually, program, runs};
 
@@ -35,6 +36,16 @@ fn until_state(agent: &Agent, name: &str, state: &str) -> Value {
         let server = server(agent, name);
         if server["state"] == state { Ok(server) } else { Err(server.to_string()) }
     })
+}
+
+/// What descends from a process and is no guard, not even one that is still to become a server.
+fn behind(pid: u32) -> Vec<u64> {
+    descendants(pid).into_iter().filter(|pid| !is_guard(*pid)).collect()
+}
+
+fn is_guard(pid: u64) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"__guard")
 }
 
 #[test]
@@ -83,7 +94,7 @@ fn server_sees_neither_its_siblings_nor_the_agents_secrets() {
     let agent = up(&relay, &json!({"one": one, "two": sleeper("of-two"), "lost": lost}));
     let pids = eventually("both run", Duration::from_secs(20), || {
         let pids = agent.pids();
-        let of = |name: &str| pids.get(name).map(|pid| descendants(u32::try_from(*pid).expect("an id")));
+        let of = |name: &str| pids.get(name).map(|pid| behind(u32::try_from(*pid).expect("an id")));
         match (of("one"), of("two")) {
             (Some(one), Some(two)) if !one.is_empty() && !two.is_empty() => Ok([one, two]),
             _ => Err(format!("{pids:?}")),
@@ -116,6 +127,33 @@ fn server_sees_neither_its_siblings_nor_the_agents_secrets() {
     assert!(environment(pids[0][0]).contains("LOOKED_UP=from-a-file"));
     let reason = until_state(&agent, "lost", "failed")["reason"].to_string();
     assert!(reason.contains("env.KEY") && reason.contains("NOBODY_SET_THIS"), "{reason}");
+}
+
+#[test]
+fn agent_and_guards_killed_in_one_instant_leave_nothing_of_ordinary_servers() {
+    let relay = Relay::start("all-at-once");
+    // The last one does not care for its streams.
+    let deaf = json!({"command": ["sh", "-c", "trap '' TERM HUP; exec sleep 1000"]});
+    let servers = json!({"plain": demo("exec %"), "npx": demo("sh -c '%; true'; true"), "deaf": deaf});
+    let mut agent = up(&relay, &servers);
+    until_state(&agent, "plain", "ready");
+    until_state(&agent, "npx", "ready");
+    let processes = eventually("the last one runs", Duration::from_secs(20), || {
+        let pids = agent.pids();
+        let runs = pids.get("deaf").is_some_and(|pid| !behind(u32::try_from(*pid).expect("an id")).is_empty());
+        if runs { Ok(descendants(agent.process.pid())) } else { Err(format!("{pids:?}")) }
+    });
+    let guards: Vec<u64> = processes.iter().copied().filter(|pid| is_guard(*pid)).collect();
+    assert!(guards.len() >= 6, "two for each: {guards:?}");
+    for pid in [u64::from(agent.process.pid())].iter().chain(&guards) {
+        let pid = Pid::from_raw(i32::try_from(*pid).expect("an id")).expect("an id");
+        kill_process(pid, Signal::KILL).expect("it is ours");
+    }
+    agent.process.wait();
+    eventually("no process is left", Duration::from_secs(2), || {
+        let left: Vec<_> = processes.iter().filter(|pid| runs(**pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 #[test]

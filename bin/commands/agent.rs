@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ use crate::{directories, host, output, signals};
 /// Runs an agent until SIGTERM or SIGINT, or until nothing but a person can help it on.
 pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Global) -> Result<(), Failure> {
     let allow_insecure = global.allow_insecure;
+    let hidden = secret_files(&source, &config)?;
     let options = Options {
         config_dir: directories::config()?,
         source: source.identity(),
@@ -46,6 +48,7 @@ pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Glob
         },
         config,
         guard: None,
+        hidden,
         kind,
         grace: grace(),
     };
@@ -53,6 +56,19 @@ pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Glob
         let asked = signals::asked()?;
         ended(agent::run(options, asked).await)
     })
+}
+
+/// What no server in a sandbox may read, beside the agent's directory: the configuration, which has other servers'
+/// secrets, and the token that it names.
+fn secret_files(source: &Source, config: &AgentConfig) -> Result<Vec<PathBuf>, Failure> {
+    let configuration = match source {
+        Source::Inline(_) => None,
+        Source::Named(path) | Source::Found(path) => Some(path.as_path()),
+    };
+    let token = config.token.as_deref().and_then(|place| place.strip_prefix("file:")).map(Path::new);
+    let whole =
+        |path| std::path::absolute(path).map_err(|error| Failure::Failed(format!("no current directory: {error}")));
+    configuration.into_iter().chain(token).map(whole).collect()
 }
 
 /// How long an agent in the background outlives its last session.

@@ -51,6 +51,8 @@ pub struct Options {
     pub read_config: ReadConfig,
     /// The binary that guards the servers; `None`: the running one.
     pub guard: Option<PathBuf>,
+    /// What servers in a sandbox may not reach besides `config_dir`.
+    pub hidden: Vec<PathBuf>,
     /// Whether it lives for itself or for sessions.
     pub kind: Kind,
     /// How long a daemon outlives its last session.
@@ -225,6 +227,7 @@ impl Driver {
         let logs = options.config_dir.join("logs");
         let mut launcher = Launcher::new(logs.clone());
         launcher.guard = options.guard.or(launcher.guard);
+        launcher.hidden = [vec![options.config_dir.clone()], options.hidden].concat();
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
         agent.handle_event(Event::Start { person: options.person }, clock.now());
         let mut sessions = Sessions::new(daemon_machine::Settings {

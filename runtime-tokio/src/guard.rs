@@ -1,102 +1,176 @@
-//! The guard: a process between the agent and one local server, which lets nothing of the server outlive the agent.
+//! The guards: two processes between the agent and one local server, which let nothing of the server outlive the agent.
 //!
-//! The agent starts its own binary again as `__guard <agent's pid> [--memory <bytes>] -- command…`; the guard starts the command with the
-//! standard streams it was given and waits. It ends with the command, and with the agent, however that ended (also by
-//! `kill -9`, when the agent itself can do nothing any more). On Linux it is the *subreaper* of what it started: a
-//! process that detached itself with `setsid` becomes its child when orphaned, and is found and killed too. There it
-//! also watches the memory of everything that descends from it: over the limit, all of it is killed, and the last line
-//! of stderr says so. The resident pages of all processes are added up, so that those which they share count for each.
+//! The agent starts its own binary again as `__guard outer <its pid> …`, that one again as `__guard inner …`, and this
+//! one as `__guard exec …`, which [becomes the command](exec). Each guard waits for what it started and ends with it,
+//! and with the process that started it, however that ended (also by `kill -9`, when it can do nothing any more itself).
+//! On Linux each is the *subreaper* of what it started: a process that detached itself with `setsid` becomes its child
+//! when orphaned, and is found and killed too.
 //!
-//! | signal to the guard | what it does |
+//! | killed | who ends the server and all that it started |
 //! |---|---|
-//! | SIGTERM, SIGHUP | SIGTERM to the command's process group |
-//! | SIGINT | SIGKILL to everything that descends from the command |
+//! | the agent | both guards |
+//! | the outer guard, with or without the agent | the inner one |
+//! | both guards | [the agent](crate::strays) |
+//! | the inner guard, by the server for example | the outer one |
+//! | the agent and both guards, in one instant | the system, on Linux: but the command alone, whose children hear of it by the end of their streams |
+//!
+//! The inner guard also watches the memory of everything that descends from it: over the limit, all of it is killed, and
+//! the last line of stderr says so. The resident pages of all processes are added up, so that those which they share
+//! count for each.
+//!
+//! | signal to a guard | what it does |
+//! |---|---|
+//! | SIGTERM, SIGHUP | SIGTERM to the process group of what it started |
+//! | SIGINT | SIGKILL to everything that descends from it |
+//!
+//! Neither ever has the server's environment: the agent writes it to the server's stdin, where the last step reads it.
+
+pub(crate) mod exec;
+pub(crate) mod sandbox;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getppid, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getppid, kill_process, kill_process_group,
+};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// The hidden subcommand that the agent starts its own binary with.
 pub const SUBCOMMAND: &str = "__guard";
 
+/// The roles behind it: who guards the guard, who guards the command, and what becomes the command.
+pub(crate) const OUTER: &str = "outer";
+const INNER: &str = "inner";
+const EXEC: &str = "exec";
+pub(crate) const MEMORY: &str = "--memory";
+pub(crate) const HIDE: &str = "--hide";
+/// How they are called in lists of processes.
+pub(crate) const ARG0: &str = "mcp-local-tunnel";
+
 /// What asks the guard to end the command at once.
 pub(crate) const KILL_SIGNAL: Signal = Signal::INT;
 
-/// Runs as a guard. `args` are those after [`SUBCOMMAND`]. Call it before anything else of the program starts: it
-/// wants to be small and without threads.
-pub fn main(args: impl Iterator<Item = OsString>) -> ! {
-    let code = match run(args) {
-        Ok(code) => code,
-        Err(error) => {
-            // The server's log gets this: the guard's stderr is the server's.
-            eprintln!("{error}");
-            NOT_STARTED
-        }
+/// Runs as a guard, or as the step that becomes the command. `args` are those after [`SUBCOMMAND`]. Call it before
+/// anything else of the program starts: it wants to be small and without threads.
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ! {
+    crate::private::keep_from_other_processes();
+    let role = args.next();
+    let outcome = match role.as_ref().and_then(|role| role.to_str()) {
+        Some(OUTER) => outer(args),
+        Some(INNER) => inner(args),
+        Some(EXEC) => exec::become_command(args).map(|never| match never {}),
+        _ => Err(usage()),
     };
+    let code = outcome.unwrap_or_else(|error| {
+        // The server's log gets this: the guard's stderr is the server's.
+        eprintln!("{error}");
+        NOT_STARTED
+    });
     std::process::exit(code)
 }
 
-fn run(args: impl Iterator<Item = OsString>) -> Result<i32, String> {
-    let Order { parent, memory, command } = parse(args)?;
+fn usage() -> String {
+    format!("usage: {SUBCOMMAND} {OUTER}|{INNER}|{EXEC} <pid> [--memory <bytes>] [--hide <path>]… -- <command>…")
+}
+
+/// Guards the other guard, which gets the same order.
+fn outer(mut args: impl Iterator<Item = OsString>) -> Result<i32, String> {
+    let parent = args.next().as_deref().and_then(pid).ok_or_else(usage)?;
+    let rest: Vec<OsString> = args.collect();
+    guard(parent, None, || start(INNER, &rest))
+}
+
+/// Guards the command.
+fn inner(args: impl Iterator<Item = OsString>) -> Result<i32, String> {
+    let order = parse(args)?;
+    // Kept for one line: whoever reads it is told of the command's end by the guard's own.
+    let ceiling = order.memory.map(|bytes| Ceiling { bytes, stderr: rustix::io::dup(std::io::stderr()).ok() });
+    guard(order.parent, ceiling.as_ref(), || start(EXEC, &order.for_exec()))
+}
+
+fn guard(parent: Pid, ceiling: Option<&Ceiling>, start: impl FnOnce() -> Result<Pid, String>) -> Result<i32, String> {
     become_subreaper();
     let watch = Watch::new(parent).map_err(|error| format!("cannot watch for signals: {error}"))?;
     if watch.parent_is_gone() {
         return Ok(0);
     }
-    let child = start(&command)?;
-    // Kept for one line: whoever reads it is told of the command's end by the guard's own.
-    let ceiling = memory.map(|bytes| Ceiling { bytes, stderr: rustix::io::dup(std::io::stderr()).ok() });
+    let child = start()?;
     silence_own_streams();
-    Ok(attend(child, &watch, ceiling.as_ref()))
+    Ok(attend(child, &watch, ceiling))
 }
 
 /// What a guard is told to do.
 struct Order {
-    /// The agent.
+    /// Who started it.
     parent: Pid,
     /// How many bytes all processes of the command may occupy.
     memory: Option<u64>,
+    /// What the command may not reach: there is a sandbox if there is any of it.
+    hidden: Vec<PathBuf>,
     command: Vec<OsString>,
 }
 
-/// `<agent's pid> [--memory <bytes>] -- command…`
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Order, String> {
-    let usage = || format!("usage: {SUBCOMMAND} <pid> [--memory <bytes>] -- <command>…");
-    let args: Vec<OsString> = args.collect();
-    let dashes = args.iter().position(|arg| arg == "--").ok_or_else(usage)?;
-    let (own, command) = args.split_at(dashes);
-    let command = command[1..].to_vec();
-    let words: Vec<&str> = own.iter().filter_map(|arg| arg.to_str()).collect();
-    let (pid, memory) = match words[..] {
-        [pid] => (pid, None),
-        [pid, "--memory", bytes] => (pid, Some(bytes.parse().map_err(|_| usage())?)),
-        _ => return Err(usage()),
-    };
-    let parent = pid.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(usage)?;
-    if command.is_empty() { Err(usage()) } else { Ok(Order { parent, memory, command }) }
+impl Order {
+    /// What the step that becomes the command is told, but for the parent's id.
+    fn for_exec(&self) -> Vec<OsString> {
+        let hidden = self.hidden.iter().flat_map(|path| [HIDE.into(), path.into()]);
+        hidden.chain(["--".into()]).chain(self.command.iter().cloned()).collect()
+    }
 }
 
-fn start(command: &[OsString]) -> Result<Pid, String> {
-    let (program, args) = command.split_first().ok_or("no command")?;
-    let child = Command::new(program)
-        .args(args)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-    // The guard reaps by itself (orphans too), never through `Child`.
+/// `<parent's pid> [--memory <bytes>] [--hide <path>]… -- command…`
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Order, String> {
+    let parent = args.next().as_deref().and_then(pid).ok_or_else(usage)?;
+    let mut order = Order { parent, memory: None, hidden: Vec::new(), command: Vec::new() };
+    loop {
+        match args.next().as_deref().and_then(OsStr::to_str) {
+            Some(MEMORY) => {
+                let bytes = args.next().and_then(|bytes| bytes.to_str()?.parse().ok());
+                order.memory = Some(bytes.ok_or_else(usage)?);
+            }
+            Some(HIDE) => order.hidden.push(args.next().ok_or_else(usage)?.into()),
+            Some("--") => break,
+            _ => return Err(usage()),
+        }
+    }
+    order.command = args.collect();
+    if order.command.is_empty() { Err(usage()) } else { Ok(order) }
+}
+
+fn pid(text: &OsStr) -> Option<Pid> {
+    text.to_str()?.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw)
+}
+
+/// Starts this binary again in another role.
+fn start(role: &str, args: &[OsString]) -> Result<Pid, String> {
+    let child = running_binary()
+        .map(Command::new)
+        .and_then(|mut command| {
+            let command = command.arg0(ARG0).arg(SUBCOMMAND).arg(role).arg(std::process::id().to_string()).args(args);
+            command.env_clear().process_group(0).spawn()
+        })
+        .map_err(|error| format!("cannot start the guard: {error}"))?;
+    // A guard reaps by itself (orphans too), never through `Child`.
     i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "the process has no id".into())
+}
+
+/// What starts the running program again. Unlike the path that it once was started from, `/proc/self/exe` names it even
+/// after an upgrade.
+pub(crate) fn running_binary() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { std::env::current_exe() }
 }
 
 /// Lets go of the command's streams: who reads its stdout must see it end when the command ends.
@@ -108,7 +182,7 @@ fn silence_own_streams() {
     }
 }
 
-/// Waits until the command or the agent is gone; returns the exit code once nothing of the command is left.
+/// Waits until the child or the parent is gone; returns the exit code once nothing of the command is left.
 fn attend(child: Pid, watch: &Watch, ceiling: Option<&Ceiling>) -> i32 {
     let mut killing_at: Option<Instant> = None;
     loop {
@@ -129,7 +203,7 @@ fn attend(child: Pid, watch: &Watch, ceiling: Option<&Ceiling>) -> i32 {
         if ceiling.is_some_and(Ceiling::is_hit) {
             return kill_descendants(child, watch).map_or(128 + Signal::KILL.as_raw(), code_of);
         }
-        // Without a deadline of its own it wakes for signals and for the agent's end.
+        // Without a deadline of its own it wakes for signals and for its parent's end.
         let kill_in = killing_at.map(|at| at.saturating_duration_since(Instant::now()));
         watch.wait(kill_in.into_iter().chain(ceiling.map(|_| WEIGH)).min());
     }
@@ -146,6 +220,11 @@ fn reap(child: Pid) -> Option<WaitStatus> {
     found
 }
 
+/// Whether there is a child, alive or still to be reaped.
+fn has_children() -> bool {
+    rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT).is_ok()
+}
+
 /// Kills whatever descends from the guard until nothing is left, or until it is clear that something cannot be killed.
 fn kill_descendants(child: Pid, watch: &Watch) -> Option<WaitStatus> {
     let _ = kill_process_group(child, Signal::KILL);
@@ -154,7 +233,8 @@ fn kill_descendants(child: Pid, watch: &Watch) -> Option<WaitStatus> {
     loop {
         status = reap(child).or(status);
         let left = descendants();
-        if left.is_empty() || Instant::now() >= give_up {
+        // A child may be there unseen, where `/proc` hides the other guard.
+        if (left.is_empty() && !has_children()) || Instant::now() >= give_up {
             return status;
         }
         for pid in left {
@@ -198,10 +278,10 @@ fn resident(pid: Pid) -> Option<u64> {
     Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
 }
 
-/// What wakes the guard: the agent's end and signals.
+/// What wakes a guard: its parent's end and signals.
 struct Watch {
     parent: Pid,
-    /// Readable once the agent ended; none where the system has no such thing, and then its id is looked at.
+    /// Readable once the parent ended; none where the system has no such thing, and then its id is looked at.
     parent_end: Option<OwnedFd>,
     signals: UnixStream,
     asked_to_end: Arc<AtomicBool>,
@@ -238,7 +318,7 @@ impl Watch {
         };
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut wakers = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        // The end of the agent stays readable for ever: not to be asked again once it is known.
+        // The end of the parent stays readable for ever: not to be asked again once it is known.
         wakers.extend(self.parent_end.iter().filter(|_| !gone).map(|end| PollFd::new(end, PollFlags::IN)));
         let _ = poll(&mut wakers, limit.as_ref());
         let mut drained = [0; 64];
@@ -286,7 +366,7 @@ fn descendants() -> Vec<Pid> {
 }
 
 /// The parent in a `/proc/<pid>/stat`: `pid (name) state parent …`, where the name may hold anything. `None` for the dead.
-fn living_parent(stat: &str) -> Option<i32> {
+pub(crate) fn living_parent(stat: &str) -> Option<i32> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();
     match fields.next()? {
@@ -315,8 +395,20 @@ mod tests {
         let parse = |line: &str| parse(line.split(' ').map(OsString::from));
         let order = parse("17 -- npx -- x").expect("parses");
         assert_eq!((order.parent.as_raw_nonzero().get(), order.memory, order.command.len()), (17, None, 3));
-        assert_eq!(parse("17 --memory 4096 -- npx").expect("parses").memory, Some(4096));
-        let bad = ["", "17", "17 --", "x -- npx", "17 npx", "-1 -- npx", "17 --memory -- x", "17 --memory x -- y"];
+        let order = parse("17 --memory 4096 --hide /a --hide /b -- npx").expect("parses");
+        assert_eq!((order.memory, order.hidden.len()), (Some(4096), 2));
+        assert_eq!(order.for_exec(), ["--hide", "/a", "--hide", "/b", "--", "npx"]);
+        let bad = [
+            "",
+            "17",
+            "17 --",
+            "x -- npx",
+            "17 npx",
+            "-1 -- npx",
+            "17 --memory -- x",
+            "17 --memory x -- y",
+            "17 --hide",
+        ];
         for bad in bad {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -34,6 +34,7 @@ pub mod signal;
 pub mod signin;
 mod stderr;
 pub mod store;
+mod strays;
 pub mod stub;
 #[cfg(test)]
 mod testing;

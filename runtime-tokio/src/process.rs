@@ -1,4 +1,4 @@
-//! Local servers' processes: each in its own process group under a [guard](crate::guard), its streams as events.
+//! Local servers' processes: each in its own process group under [guards](crate::guard), its streams as events.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,9 +18,10 @@ use tunnel_core::config::{BASE_ENVIRONMENT, Reference};
 use tunnel_core::id::ChildId;
 use tunnel_core::secret::Secret;
 
-use crate::guard;
+use crate::guard::{self, exec, sandbox};
 use crate::lines::{Line, Lines};
 use crate::stderr::StderrLog;
+use crate::strays;
 
 /// How processes are started.
 #[derive(Debug, Clone)]
@@ -31,16 +32,15 @@ pub struct Launcher {
     pub logs: PathBuf,
     /// What servers have for `PATH`, where it is not this process's own.
     pub path: Option<OsString>,
+    /// What a server in a sandbox may not reach.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl Launcher {
     /// Starts servers under this very binary as guard.
     #[must_use]
     pub fn new(logs: PathBuf) -> Self {
-        // Unlike the path that it once was started from, this names the running binary even after an upgrade.
-        let running = Path::new("/proc/self/exe");
-        let guard = if running.exists() { Some(running.to_owned()) } else { std::env::current_exe().ok() };
-        Self { guard, logs, path: None }
+        Self { guard: guard::running_binary().ok(), logs, path: None, hidden: Vec::new() }
     }
 
     /// Starts a process; what it does comes as events of `child`, `Exited` being the last. Waits for room in `events`:
@@ -49,14 +49,16 @@ impl Launcher {
     /// # Errors
     /// For people: why it cannot be started.
     pub fn spawn(&self, child: ChildId, spawn: Spawn, events: mpsc::Sender<Event>) -> Result<Process, String> {
-        let mut process = self.command(&spawn)?.spawn().map_err(|error| error.to_string())?;
+        let (mut command, first) = self.command(&spawn)?;
+        let started = if self.guard.is_some() { strays::start_guard(&mut command) } else { command.spawn() };
+        let mut process = started.map_err(|error| error.to_string())?;
         let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).ok_or("it ended at once")?;
         let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else { return Err("its streams are missing".into()) };
         let (input, written) = mpsc::unbounded_channel();
         let (killer, kills) = mpsc::unbounded_channel();
         let (ended, has_ended) = watch::channel(false);
-        let writer = tokio::spawn(write_input(stdin, written, child, events.clone()));
+        let writer = tokio::spawn(write_input(stdin, first, written, child, events.clone()));
         let log = StderrLog::new(&self.logs, &spawn.log);
         let run = Run {
             stderr: tokio::spawn(keep_stderr(stderr, log, has_ended.clone())),
@@ -73,7 +75,8 @@ impl Launcher {
         Ok(Process { pid, input: Some(input), killer })
     }
 
-    fn command(&self, spawn: &Spawn) -> Result<Command, String> {
+    /// What starts the server, and what it must be given on stdin before all else.
+    fn command(&self, spawn: &Spawn) -> Result<(Command, Vec<u8>), String> {
         let (program, args) = spawn.command.split_first().ok_or("no command is configured")?;
         if let Some(cwd) = &spawn.cwd
             && !Path::new(cwd).is_dir()
@@ -84,22 +87,23 @@ impl Launcher {
         let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         // Looked for here, since a guard could only tell in its exit code.
         check_program(program, path, spawn.cwd.as_deref())?;
+        let mut first = Vec::new();
         let mut command = match &self.guard {
             Some(binary) => {
+                first = exec::written_environment(&environment)?;
                 let mut command = Command::new(binary);
-                command.arg0("mcp-local-tunnel").arg(guard::SUBCOMMAND).arg(std::process::id().to_string());
-                if let Some(limit) = spawn.memory_limit {
-                    command.arg("--memory").arg(limit.to_string());
-                }
-                command.arg("--").arg(program);
+                command.env_clear().args(self.guard_args(spawn)?).arg0(guard::ARG0).arg("--").arg(program);
                 command
             }
-            None => Command::new(program),
+            None if spawn.sandbox => return Err("a server has no sandbox without a guard".into()),
+            None => {
+                let mut command = Command::new(program);
+                command.env_clear().envs(environment);
+                command
+            }
         };
         command
             .args(args)
-            .env_clear()
-            .envs(environment)
             .process_group(0)
             // A guard ends its server when this process ends; killed itself, it could not.
             .kill_on_drop(self.guard.is_none())
@@ -109,7 +113,25 @@ impl Launcher {
         if let Some(cwd) = &spawn.cwd {
             command.current_dir(cwd);
         }
-        Ok(command)
+        Ok((command, first))
+    }
+
+    /// What the guard is told, up to the command.
+    fn guard_args(&self, spawn: &Spawn) -> Result<Vec<OsString>, String> {
+        let mut args = vec![guard::SUBCOMMAND.into(), guard::OUTER.into(), std::process::id().to_string().into()];
+        if let Some(limit) = spawn.memory_limit {
+            args.extend([guard::MEMORY.into(), limit.to_string().into()]);
+        }
+        if spawn.sandbox {
+            // Without anything to hide, a guard makes no sandbox.
+            assert!(!self.hidden.is_empty(), "an agent has a directory of its own to hide");
+            sandbox::check()
+                .map_err(|reason| format!("it is to run in a sandbox, and there is none here: {reason}"))?;
+            for path in &self.hidden {
+                args.extend([guard::HIDE.into(), path.into()]);
+            }
+        }
+        Ok(args)
     }
 
     /// The small base of this process's own environment, then what the server's entry says.
@@ -200,7 +222,14 @@ impl Run {
                 },
             }
         };
-        if !self.group.guarded {
+        if self.group.guarded {
+            use std::os::unix::process::ExitStatusExt;
+            strays::forget_guard(self.group.pid);
+            if status.as_ref().is_ok_and(|status| status.signal().is_some()) {
+                // It did not end by itself, and so may have left something.
+                let _ = tokio::task::spawn_blocking(strays::end).await;
+            }
+        } else {
             self.group.signal(Signal::KILL);
         }
         let _ = ended.send(true);
@@ -283,11 +312,13 @@ async fn read_some(
 
 async fn write_input(
     mut stdin: ChildStdin,
+    first: Vec<u8>,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     child: ChildId,
     events: mpsc::Sender<Event>,
 ) {
-    let mut broken = false;
+    let mut broken = stdin.write_all(&first).await.is_err();
+    drop(first);
     while let Some(bytes) = queue.recv().await {
         // What a closed stdin does not take any more is gone all the same, and must not be counted for ever.
         broken = broken || stdin.write_all(&bytes).await.is_err();
@@ -365,12 +396,13 @@ mod tests {
             cwd: None,
             max_line: 100,
             memory_limit: None,
+            sandbox: false,
         }
     }
 
     fn start(logs: &TempDir, spawn: Spawn) -> (Result<Process, String>, mpsc::Receiver<Event>) {
         let (events, received) = mpsc::channel(4);
-        let launcher = Launcher { guard: None, logs: logs.path().to_owned(), path: None };
+        let launcher = Launcher { guard: None, logs: logs.path().to_owned(), path: None, hidden: Vec::new() };
         (launcher.spawn(CHILD, spawn, events), received)
     }
 
@@ -470,7 +502,8 @@ mod tests {
         std::fs::create_dir(&bin).expect("made");
         let path = std::env::join_paths([bin.as_path(), Path::new("/usr/bin"), Path::new("/bin")]).expect("joins");
         std::os::unix::fs::symlink("/bin/sh", bin.join("only-here")).expect("links");
-        let launcher = Launcher { guard: None, logs: logs.path().to_owned(), path: Some(path.clone()) };
+        let launcher =
+            Launcher { guard: None, logs: logs.path().to_owned(), path: Some(path.clone()), hidden: Vec::new() };
         let (events, received) = mpsc::channel(4);
         let spawn = Spawn { command: vec!["only-here".into(), "-c".into(), "echo $PATH".into()], ..shell("") };
         let _process = launcher.spawn(CHILD, spawn, events).expect("is found");

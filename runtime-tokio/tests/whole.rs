@@ -125,6 +125,7 @@ impl World {
             person: Person::Absent,
             read_config: Box::new(move || Ok(agent_config(port))),
             guard: std::env::current_exe().ok(),
+            hidden: Vec::new(),
             kind: Kind::Foreground,
             grace: Duration::ZERO,
         };

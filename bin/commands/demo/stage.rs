@@ -144,6 +144,7 @@ fn agent_options(args: &DemoArgs, relay: &str, dir: &Path, minted: Secret) -> Re
         person: Person::Absent,
         read_config: Box::new(move || Ok(again.clone())),
         guard: None,
+        hidden: Vec::new(),
         kind: Kind::Foreground,
         grace: limits::DAEMON_GRACE,
     })

@@ -365,6 +365,9 @@ pub struct Spawn {
     pub max_line: usize,
     /// How many bytes of memory all its processes may occupy together, where the system can tell.
     pub memory_limit: Option<u64>,
+    /// Whether the agent's own files and the processes of others are to be out of its reach; where the system cannot do
+    /// that, it cannot be started.
+    pub sandbox: bool,
 }
 
 /// Why an agent ends.

@@ -43,7 +43,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("server", "is not a setting: did you mean servers?"),
 ];
 /// The settings of a server.
-const SERVER_KEYS: [&str; 19] = [
+const SERVER_KEYS: [&str; 20] = [
     "command",
     "args",
     "env",
@@ -57,6 +57,7 @@ const SERVER_KEYS: [&str; 19] = [
     "memoryLimit",
     "callIdleTimeout",
     "isolation",
+    "sandbox",
     "policy",
     "type",
     "disabled",
@@ -231,7 +232,7 @@ fn stdio(entry: &Object<'_>, node: &Node<'_>, report: &mut Report) -> Option<Tra
 /// A server that is reached over Streamable HTTP.
 fn http(entry: &Object<'_>, node: &Node<'_>, report: &mut Report) -> Option<Transport> {
     check_type(entry, &["http", "streamable-http", "streamableHttp"], "http", report);
-    for key in ["args", "env", "cwd", "memoryLimit"] {
+    for key in ["args", "env", "cwd", "memoryLimit", "sandbox"] {
         if let Some(node) = entry.get(key) {
             report.warn(&node.path, format!("has no effect with url: {key} is for a server with command"));
         }

@@ -149,11 +149,11 @@ pub struct ServerConfig {
     pub transport: Transport,
     /// `startTimeout`: how long it may take until it answers the first probe, in seconds (default 60).
     pub start_timeout_secs: u64,
-    /// When it runs, and how it ends.
+    /// When it runs, what it may reach, and how it ends.
     pub life: Life,
 }
 
-/// When a local server runs, and how it ends.
+/// When a local server runs, what it may reach, and how it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Life {
     /// `lazy`: whether it is started by its first call rather than with the agent.
@@ -168,6 +168,8 @@ pub struct Life {
     pub call_idle_secs: Option<u64>,
     /// `isolation`: who shares it.
     pub isolation: Isolation,
+    /// `sandbox`: whether the agent's own files and the processes of others are out of its reach.
+    pub sandbox: bool,
 }
 
 /// When a server that ended by itself is started again.

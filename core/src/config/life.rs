@@ -1,4 +1,4 @@
-//! When a local server runs, and how it ends.
+//! When a local server runs, what it may reach, and how it ends.
 
 use core::ops::RangeInclusive;
 
@@ -18,6 +18,7 @@ pub(super) fn check(entry: &Object<'_>, report: &mut Report) -> Life {
         memory_limit: mebibytes.map(|size| size.saturating_mul(1024 * 1024)),
         call_idle_secs,
         isolation: entry.get("isolation").map(|node| isolation(&node, report)).unwrap_or_default(),
+        sandbox: entry.get("sandbox").and_then(|node| node.boolean(report)).unwrap_or_default(),
     }
 }
 

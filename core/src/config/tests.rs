@@ -133,7 +133,7 @@ fn agent_takes_every_setting() {
 #[test]
 fn server_is_told_when_to_run_and_how_to_end() {
     let life = |entry: &str| agent(&server(entry)).servers["files"].life.clone();
-    let all = r#"{"command":"a","lazy":true,"idleStop":300,"restart":"on-failure","memoryLimit":512,"callIdleTimeout":60,"isolation":"session"}"#;
+    let all = r#"{"command":"a","lazy":true,"idleStop":300,"restart":"on-failure","memoryLimit":512,"callIdleTimeout":60,"isolation":"session","sandbox":true}"#;
     let expected = Life {
         lazy: true,
         idle_stop_secs: Some(300),
@@ -141,6 +141,7 @@ fn server_is_told_when_to_run_and_how_to_end() {
         memory_limit: Some(512 << 20),
         call_idle_secs: Some(60),
         isolation: Isolation::Session,
+        sandbox: true,
     };
     assert_eq!(life(all), expected);
     assert_eq!(life(r#"{"command":"a","restart":"never"}"#).restart, RestartPolicy::Never);
@@ -464,6 +465,8 @@ fn agent_mistakes_are_named() {
         (server(r#"{"command":"a","memoryLimit":"1G"}"#), "error servers.files.memoryLimit must be a size in MiB"),
         (server(r#"{"command":"a","callIdleTimeout":0}"#), "error servers.files.callIdleTimeout must be a time"),
         (server(r#"{"command":"a","isolation":"user"}"#), "error servers.files.isolation must be \"shared\""),
+        (server(r#"{"command":"a","sandbox":"yes"}"#), "error servers.files.sandbox must be true or false"),
+        (server(r#"{"url":"http://127.0.0.1","sandbox":true}"#), "warning servers.files.sandbox has no effect"),
         (server(r#"{"url":"http://127.0.0.1","memoryLimit":99}"#), "warning servers.files.memoryLimit has no effect"),
         (server(r#"{"command":"a","env":{"K":"env:"}}"#), "error servers.files.env.K must name a variable"),
         (server(r#"{"command":"a","env":{"K":"file:./x"}}"#), "warning servers.files.env.K is given as it stands"),

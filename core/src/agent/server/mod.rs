@@ -483,6 +483,7 @@ impl Server {
                     cwd: cwd.clone(),
                     max_line: limits::MAX_MESSAGE,
                     memory_limit: self.config.life.memory_limit,
+                    sandbox: self.config.life.sandbox,
                 };
                 let child = cx.spawn(self.slot, spawn);
                 self.link = Some(Link::Stdio(Stdio::new(child)));
