@@ -5,6 +5,7 @@
 //! grace after the last. What one asks on its socket, and what it answers, is [`Command`] and [`Answer`]; what it says
 //! to its sessions before it ends is [`Farewell`].
 
+mod standing;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -21,6 +22,7 @@ use crate::id::SessionId;
 use crate::limits;
 use crate::time::{Deadline, Instant, Now};
 
+pub use standing::Standing;
 pub use version::is_older;
 
 /// How an agent was started.

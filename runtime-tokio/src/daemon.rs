@@ -13,12 +13,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tunnel_core::agent::machine::ControlCommand;
-use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings};
+use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings, Standing};
 use tunnel_core::host::Machine;
 use tunnel_core::id::SessionId;
 use tunnel_core::limits;
 use tunnel_core::time::Now;
 
+use crate::descent;
 use crate::files;
 use crate::ipc::{Connection, Server};
 
@@ -207,6 +208,10 @@ impl Idle {
 }
 
 async fn talk(mut connection: Connection, session: SessionId, idle: Idle, bring: impl Fn(Input)) {
+    let standing = descent::standing(connection.peer());
+    if standing != Standing::Person {
+        tracing::debug!(?standing, "one of the servers connected to the control socket");
+    }
     let (words, mut last_words) = mpsc::unbounded_channel();
     bring(Input::Opened(session, words));
     let talked = async {
@@ -228,7 +233,13 @@ async fn talk(mut connection: Connection, session: SessionId, idle: Idle, bring:
             idle.forget(session);
             let Some(line) = line else { return Ok(()) };
             let (answer, answered) = oneshot::channel();
-            match serde_json::from_slice(&line) {
+            let request: Result<Request, _> = serde_json::from_slice(&line);
+            if let Some(refusal) = request.as_ref().ok().and_then(|request| standing.refusal(request)) {
+                tracing::warn!(reason = refusal, "refused a command of one of the servers");
+                connection.send(&Bytes::from(serde_json::json!({"ok": false, "error": refusal}).to_string())).await?;
+                continue;
+            }
+            match request {
                 Ok(Request::Daemon(command)) => {
                     attached |= matches!(command, Command::Attach { .. });
                     bring(Input::Asked(session, command, answer));

@@ -147,9 +147,14 @@ impl Connection {
     pub async fn open(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(ShortPath::of(path)?.as_ref()).await?;
         if !is_same_user(&stream) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user listens there"));
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user listens on the agent's socket"));
         }
         Ok(Self(BufReader::new(stream)))
+    }
+
+    /// The process at the other end, as it was when it connected, where the system tells.
+    pub(crate) fn peer(&self) -> Option<i32> {
+        self.0.get_ref().peer_cred().ok()?.pid()
     }
 
     /// Sends a document.

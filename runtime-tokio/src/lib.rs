@@ -10,6 +10,7 @@ mod browser;
 mod callback;
 pub mod clock;
 pub mod daemon;
+mod descent;
 mod driver;
 pub mod entropy;
 mod exchange;

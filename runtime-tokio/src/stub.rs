@@ -270,6 +270,7 @@ async fn attach(way: &Way, keep: bool, bring: &(dyn Fn(link::Event) + Send + Syn
             let credentials = credentials(way);
             bring(link::Event::Nobody { credentials });
         }
+        Err(error) if is_refusal(&error) => bring(link::Event::Failed { reason: error.to_string() }),
         Err(error) => bring(link::Event::Failed { reason: format!("cannot reach the agent: {error}") }),
     }
 }
@@ -280,7 +281,23 @@ async fn open_session(socket: &Path, keep: bool) -> io::Result<(Connection, Answ
     // However long it takes: the machine decides when it has been too long.
     connection.send(&json(&command)).await?;
     let answer = connection.receive().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok((connection, serde_json::from_slice(&answer)?))
+    Ok((connection, read_answer(&answer)?))
+}
+
+/// Whether that is what an agent said, rather than the system.
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+}
+
+/// The machine's answer; an error is what was said instead of one.
+fn read_answer(json: &[u8]) -> io::Result<Answer> {
+    let refusal =
+        |json| Some(serde_json::from_slice::<serde_json::Value>(json).ok()?.get("error")?.as_str()?.to_owned());
+    serde_json::from_slice(json).map_err(|error| match refusal(json) {
+        Some(refusal) => io::Error::new(io::ErrorKind::PermissionDenied, refusal),
+        None => error.into(),
+    })
 }
 
 /// Asks the agent's machine something.
@@ -288,8 +305,7 @@ async fn open_session(socket: &Path, keep: bool) -> io::Result<(Connection, Answ
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when no agent runs; otherwise what went wrong.
 pub async fn command(socket: &Path, command: &daemon::Command) -> io::Result<Answer> {
-    let answer = ipc::request_within(AGENT_ANSWERS, socket, &json(command)).await?;
-    Ok(serde_json::from_slice(&answer)?)
+    read_answer(&ipc::request_within(AGENT_ANSWERS, socket, &json(command)).await?)
 }
 
 async fn status(socket: &Path) -> io::Result<Bytes> {
