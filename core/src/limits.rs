@@ -313,6 +313,9 @@ pub const NETWORK_PAUSE: Duration = Duration::from_secs(15);
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Entries of `NO_PROXY` that are read; people write tens.
 pub const MAX_PROXY_EXCEPTIONS: usize = 256;
+/// How long who was asked too often (429) is left alone when it does not say how long: a relay's own limits count by the
+/// minute.
+pub const TOO_MANY_LEAST: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
 /// Between attempts at a relay that has another device of this one's name, at least: it may go, or be renamed, and a

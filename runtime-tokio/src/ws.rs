@@ -253,17 +253,23 @@ fn dial_error(error: WsError) -> DialError {
 }
 
 fn status_error(response: &Response<Option<Vec<u8>>>) -> DialError {
+    let headers = response.headers();
     let body = response.body().as_deref().unwrap_or_default();
-    // The body is known only as far as it came along with the head; the challenge says as much as a relay's body.
-    let challenge = response.headers().get(WWW_AUTHENTICATE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let words = if body.is_empty() { challenge } else { body };
-    let text = String::from_utf8_lossy(words.get(..MAX_ERROR_TEXT).unwrap_or(words)).into_owned();
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes).collect();
+    let challenge = plain(&challenges.join(&b", "[..]));
     DialError::Status {
         status: response.status().as_u16(),
-        retry_after: seconds.map(Duration::from_secs),
-        message: text.chars().filter(|c| !c.is_control()).collect(),
+        retry_after: headers.get(RETRY_AFTER).and_then(|value| Some(value.to_str().ok()?.to_owned())),
+        // The body is known only as far as it came along with the head; the challenge says as much as a relay's body.
+        message: if body.is_empty() { challenge.clone() } else { plain(body) },
+        challenge,
     }
+}
+
+/// The beginning of what a relay says, without control characters.
+fn plain(words: &[u8]) -> String {
+    let text = String::from_utf8_lossy(words.get(..MAX_ERROR_TEXT).unwrap_or(words)).into_owned();
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn from_wire(message: WsMessage) -> Option<Message> {
@@ -485,12 +491,16 @@ mod tests {
     async fn refusal_is_told_with_its_status_wait_and_words() {
         let url = refusing("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nlater\x07\r\n.").await;
         let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
-        let (retry_after, message) = (Some(Duration::from_secs(7)), "later.".into());
-        assert_eq!(error, DialError::Status { status: 503, retry_after, message });
+        let (retry_after, message) = (Some("7".into()), "later.".into());
+        assert_eq!(error, DialError::Status { status: 503, retry_after, challenge: String::new(), message });
         let url =
-            refusing("HTTP/1.1 403 No\r\nWWW-Authenticate: Bearer error=\"x\"\r\nContent-Length: 9\r\n\r\n").await;
+            refusing("HTTP/1.1 403 No\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Bearer error=\"x\"\r\n\r\n").await;
         let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
-        assert!(matches!(error, DialError::Status { message, .. } if message == "Bearer error=\"x\""));
+        let words = "Basic, Bearer error=\"x\"";
+        assert!(
+            matches!(&error, DialError::Status { challenge, message, .. } if challenge == words && message == words),
+            "{error:?}"
+        );
         assert!(matches!(
             dial(&Connector::new(), "ws://127.0.0.1:1/ws", HeaderMap::new()).await,
             Err(DialError::Connect(_))

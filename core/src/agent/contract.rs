@@ -2,8 +2,6 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
-
 use bytes::Bytes;
 
 use crate::config::{AgentConfig, AuditFile};
@@ -170,9 +168,11 @@ pub enum DialError {
     Status {
         /// The HTTP status.
         status: u16,
-        /// `Retry-After`, if given in seconds.
-        retry_after: Option<Duration>,
-        /// The beginning of the body, at most 512 bytes, control characters removed.
+        /// `Retry-After`, as it was written.
+        retry_after: Option<String>,
+        /// `WWW-Authenticate`, several of them joined by commas, control characters removed; empty when there is none.
+        challenge: String,
+        /// The beginning of the body, at most 512 bytes, control characters removed; the challenge when there is none.
         message: String,
     },
     /// No answer in time.

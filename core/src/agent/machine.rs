@@ -426,8 +426,9 @@ impl Agent {
 
     /// Plans the next attempt: when the relay is dialled the next time, or, if that needs no token now, in a while.
     fn sign_in_again(&mut self) {
-        if !self.uplink.wait_for_token(&mut self.cx) {
-            self.cx.timers.set(Timer::SigninAgain, self.cx.now.instant + limits::SIGNIN_RETRY);
+        let held = self.signin.as_ref().map(|signin| signin.held(self.cx.now)).unwrap_or_default();
+        if !self.uplink.wait_for_token(held, &mut self.cx) {
+            self.cx.timers.set(Timer::SigninAgain, self.cx.now.instant + limits::SIGNIN_RETRY.max(held));
         }
     }
 

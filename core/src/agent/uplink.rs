@@ -26,6 +26,7 @@ use super::server::people;
 use super::status;
 use crate::backoff::Backoff;
 use crate::entropy;
+use crate::http::{fields, retry};
 use crate::id::{ConnId, DeviceId, DeviceName};
 use crate::limits;
 use crate::secret::Secret;
@@ -165,11 +166,12 @@ impl Uplink {
         }
     }
 
-    /// No token can be had now. `true`: one is needed, and it is tried again when the relay would be dialled.
-    pub(super) fn wait_for_token(&mut self, cx: &mut Cx) -> bool {
+    /// No token can be had now, nor before `at_least` is over. `true`: one is needed, and it is tried again when the relay
+    /// would be dialled.
+    pub(super) fn wait_for_token(&mut self, at_least: Duration, cx: &mut Cx) -> bool {
         let needed = matches!(self.state, State::Idle | State::SigningIn);
         if needed {
-            self.wait(Duration::ZERO, cx);
+            self.wait(at_least, cx);
         }
         needed
     }
@@ -226,10 +228,10 @@ impl Uplink {
     /// The tunnel could not be connected.
     pub(super) fn dial_failed(&mut self, error: &DialError, cx: &mut Cx) -> Wish {
         self.note(people(&self.what_failed(error), limits::MAX_REASON));
-        match *error {
+        match error {
             DialError::Connect(_) | DialError::TimedOut => self.wait(Duration::ZERO, cx),
-            DialError::Status { status, retry_after, .. } => match StatusCode::from_u16(status) {
-                Ok(StatusCode::UNAUTHORIZED) => self.refused(cx),
+            DialError::Status { status, retry_after, challenge, message } => match StatusCode::from_u16(*status) {
+                Ok(StatusCode::UNAUTHORIZED) if self.is_relays(challenge, message) => self.refused(cx),
                 Ok(StatusCode::FORBIDDEN) if is_of_a_client(error) && self.minted => self.needs_token(format!(
                     "{} does not take this token for an agent's, it is a client's: make one with `mcp-local-tunnel token create --role agent`",
                     self.relay
@@ -243,8 +245,9 @@ impl Uplink {
                 }
                 Ok(StatusCode::FORBIDDEN) => self.wait(limits::RECONNECT_REFUSED, cx),
                 Ok(StatusCode::CONFLICT) => self.name_taken(cx),
-                Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
-                    self.wait(retry_after.unwrap_or_default(), cx)
+                // 511 is a captive portal's.
+                Ok(status) if status != StatusCode::NETWORK_AUTHENTICATION_REQUIRED => {
+                    self.wait(retry::wait(status, retry_after.as_deref(), cx.now.unix), cx)
                 }
                 _ => self.wait(Duration::ZERO, cx),
             },
@@ -352,6 +355,14 @@ impl Uplink {
         self.last_error = Some(error);
     }
 
+    /// Whether a 401 is the relay's own word about the token: it asks for a bearer token (RFC 6750 section 3). A bare one
+    /// may be of a relay of dialect V1, which says no more; a sign-in is exchanged for it once, and none that was minted
+    /// is given up.
+    fn is_relays(&self, challenge: &str, message: &str) -> bool {
+        let is_bare = challenge.is_empty() && !is_page(message);
+        fields::asks_for_bearer(challenge) || (is_bare && !self.minted && self.refusals == 0)
+    }
+
     /// The relay does not take the token.
     fn refused(&mut self, cx: &mut Cx) -> Wish {
         self.refusals = self.refusals.saturating_add(1);
@@ -393,7 +404,7 @@ impl Uplink {
     }
 
     fn wait(&mut self, at_least: Duration, cx: &mut Cx) -> Wish {
-        let delay = self.backoff.next(&mut cx.jitter).max(at_least.min(limits::RETRY_AFTER_MAX));
+        let delay = self.backoff.next(&mut cx.jitter).max(at_least);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let reason = self.last_error.as_deref().unwrap_or_default();
         tracing::info!(attempt = self.attempts, delay_ms, reason, "relay will be dialled again");
@@ -420,7 +431,7 @@ impl Uplink {
 
     /// Why there is no tunnel, for people. A web page is nothing to read in a log.
     fn what_failed(&self, error: &DialError) -> String {
-        let DialError::Status { status, message, .. } = error else { return error.to_string() };
+        let DialError::Status { status, challenge, message, .. } = error else { return error.to_string() };
         // No relay answers so: RFC 9110 section 15.2.2 knows one success, and 511 is a captive portal's (RFC 6585).
         if matches!(status, 100..=399 | 511) {
             return format!(
@@ -428,8 +439,16 @@ impl Uplink {
                 self.relay
             );
         }
-        let is_page = message.trim_start().starts_with('<');
-        if is_page || message.trim().is_empty() { format!("the relay answered {status}") } else { error.to_string() }
+        if *status == 401 && !self.is_relays(challenge, message) {
+            return format!(
+                "something in between asks for a password, or the relay does not say why it refuses (401): if this network has a sign-in page, open it in a browser, else look at what stands before {}",
+                self.relay
+            );
+        }
+        if is_page(message) || message.trim().is_empty() {
+            return format!("the relay answered {status}");
+        }
+        error.to_string()
     }
 
     /// The upgrade request. The token is in a header, never in the URL.
@@ -448,6 +467,10 @@ impl Uplink {
         headers.insert(HeaderName::from_static("mcp-tunnel-device"), device_id);
         Some((url.into(), headers))
     }
+}
+
+fn is_page(message: &str) -> bool {
+    message.trim_start().starts_with('<')
 }
 
 /// Whether the relay means the token's kind. A 403 of something in between, or of a relay that does not know its own
@@ -495,7 +518,8 @@ mod tests {
     }
 
     fn unauthorized() -> DialError {
-        DialError::Status { status: 401, retry_after: None, message: String::new() }
+        let challenge = "Bearer error=\"invalid_token\"".to_string();
+        DialError::Status { status: 401, retry_after: None, challenge, message: String::new() }
     }
 
     #[test]
@@ -520,6 +544,28 @@ mod tests {
         assert!(dials(&mut cx).is_empty() && cx.timers.get(&Timer::Redial).is_some());
         uplink.redial(&mut cx);
         assert_eq!(dials(&mut cx), ["Bearer 3"]);
+    }
+
+    #[test]
+    fn bare_refusal_may_be_an_old_relays_and_is_believed_once() {
+        let bare = |challenge: &str, message: &str| DialError::Status {
+            status: 401,
+            retry_after: None,
+            challenge: challenge.to_string(),
+            message: message.to_string(),
+        };
+        for other in [bare("Basic realm=\"hotel\"", ""), bare("", "<html>Sign in")] {
+            let (mut uplink, mut cx) = signing_in();
+            uplink.token(Secret::new("1"), LATER, &mut cx);
+            assert_eq!(uplink.dial_failed(&other, &mut cx), Wish::Nothing, "{other:?}");
+            assert_eq!(uplink.status(&cx).state, status::Uplink::Waiting);
+        }
+        let (mut uplink, mut cx) = signing_in();
+        uplink.token(Secret::new("1"), LATER, &mut cx);
+        assert_eq!(uplink.dial_failed(&bare("", ""), &mut cx), Wish::Signin);
+        uplink.token(Secret::new("2"), LATER, &mut cx);
+        assert_eq!(uplink.dial_failed(&bare("", ""), &mut cx), Wish::Nothing);
+        assert_eq!(uplink.status(&cx).state, status::Uplink::Waiting);
     }
 
     #[test]

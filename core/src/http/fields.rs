@@ -40,6 +40,21 @@ pub fn basic(headers: &HeaderMap) -> Result<Option<(String, Secret)>, BadCredent
     Ok(Some((id, Secret::new(secret))))
 }
 
+/// Whether the challenges of a `WWW-Authenticate` (RFC 9110 section 11.6.1) ask for a bearer token.
+#[must_use]
+pub fn asks_for_bearer(challenges: &str) -> bool {
+    let mut quoted = false;
+    let mut escaped = false;
+    let outside = |c: char| {
+        let is_end = c == ',' && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && quoted && !escaped;
+        is_end
+    };
+    let mut items = challenges.split(outside).filter_map(|item| item.split_ascii_whitespace().next());
+    items.any(|first| first.eq_ignore_ascii_case("bearer"))
+}
+
 /// Whether the body is JSON: that type, and no character set but UTF-8.
 #[must_use]
 pub fn is_json(headers: &HeaderMap) -> bool {
@@ -161,6 +176,25 @@ mod tests {
         // No colon; not base64; not UTF-8.
         for bad in ["Basic YWJj", "Basic ?", "Basic /zp4"] {
             assert_eq!(read(bad), Err(BadCredentials), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bearer_is_found_among_challenges_and_not_within_their_words() {
+        for (challenges, expected) in [
+            ("Bearer", true),
+            ("bearer realm=\"x\"", true),
+            ("Bearer error=\"invalid_token\", resource_metadata=\"https://relay.example/\"", true),
+            ("Basic realm=\"a, b\", Bearer", true),
+            ("Negotiate,Bearer scope=\"x\"", true),
+            ("", false),
+            ("Basic realm=\"hotel\"", false),
+            ("Basic realm=\"say, Bearer please\"", false),
+            ("Basic realm=\"a\\\", Bearer\"", false),
+            ("Bearers x=1", false),
+            ("Digest Bearer=1", false),
+        ] {
+            assert_eq!(asks_for_bearer(challenges), expected, "{challenges}");
         }
     }
 

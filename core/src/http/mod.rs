@@ -11,6 +11,7 @@ pub(crate) mod freshness;
 pub mod page;
 pub mod reach;
 pub(crate) mod redirect;
+pub mod retry;
 pub mod rules;
 
 use alloc::string::String;

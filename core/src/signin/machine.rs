@@ -65,10 +65,12 @@ pub struct Signin {
     refused_access: Option<Secret>,
     /// The refresh token that the relay refused, until there is another.
     refused_refresh: Option<Secret>,
-    /// How many refreshes in a row were answered with 500.
+    /// How many refreshes in a row a relay of dialect V1 answered with 500.
     broken: u32,
     /// Whether a sign-out forgets the tokens although the relay does not revoke them.
     force: bool,
+    /// Until when the relay wants to be left alone.
+    held: Instant,
 }
 
 enum State {
@@ -79,7 +81,7 @@ enum State {
     /// The relay's metadata is being fetched.
     Discovering(FetchId, Errand),
     /// The relay is asked for new tokens.
-    Refreshing(FetchId, Secret),
+    Refreshing { fetch: FetchId, token: Secret, is_v1: bool },
     /// A port for the browser's answer is wanted.
     Listening(Metadata),
     /// The person is signing in.
@@ -154,6 +156,7 @@ impl Signin {
             refused_refresh: None,
             broken: 0,
             force: false,
+            held: Instant::default(),
         }
     }
 
@@ -161,6 +164,12 @@ impl Signin {
     #[must_use]
     pub fn has_tokens(&self) -> bool {
         self.tokens.is_some()
+    }
+
+    /// How long the relay still wants to be left alone, as its last answer said.
+    #[must_use]
+    pub const fn held(&self, now: Now) -> Duration {
+        self.held.saturating_since(now.instant)
     }
 }
 
@@ -287,10 +296,13 @@ impl Signin {
         if self.state.awaits() != Some(fetch) {
             return dropped("fetched");
         }
-        let answer = request::judge(result);
+        let answer = request::judge(result, now.unix);
+        if let Answer::Unreachable { held, .. } = answer {
+            self.held = now.instant + held;
+        }
         match core::mem::replace(&mut self.state, State::Idle) {
             State::Discovering(_, errand) => self.discovered(errand, answer, now),
-            State::Refreshing(_, token) => self.refreshed(token, answer, now),
+            State::Refreshing { token, is_v1, .. } => self.refreshed(token, is_v1, answer, now),
             State::Exchanging(_) => self.exchanged(answer, now),
             State::Asking(_, metadata) => self.code_answered(metadata, answer, now),
             State::Polling(_, shown) => self.polled(shown, answer, now),
@@ -401,7 +413,7 @@ impl Signin {
         match (errand, metadata) {
             (Errand::Refresh(token), Ok(metadata)) => {
                 let fetch = self.fetch(request::refresh(&self.settings, &metadata, &token));
-                self.enter(State::Refreshing(fetch, token));
+                self.enter(State::Refreshing { fetch, token, is_v1: metadata.is_v1() });
             }
             (Errand::Refresh(_), Err(failure)) => self.postpone(failure, now),
             (Errand::Login, Ok(metadata)) => {
@@ -423,7 +435,7 @@ impl Signin {
         }
     }
 
-    fn refreshed(&mut self, token: Secret, answer: Answer, now: Now) {
+    fn refreshed(&mut self, token: Secret, is_v1: bool, answer: Answer, now: Now) {
         let was_broken = core::mem::take(&mut self.broken);
         match answer {
             Answer::Ok(fetched) => match Tokens::from_answer(&fetched, Some(&token), now.unix) {
@@ -434,12 +446,12 @@ impl Signin {
             // A relay of dialect V1 answers so when the grant is gone: with a person there, signing in again is quicker
             // than finding out.
             Answer::Unreachable { broken: true, .. }
-                if self.person != Person::Absent || was_broken + 1 >= limits::REFRESH_BROKEN_MAX =>
+                if is_v1 && (self.person != Person::Absent || was_broken + 1 >= limits::REFRESH_BROKEN_MAX) =>
             {
                 self.refresh_refused(token);
             }
-            Answer::Unreachable { cause, broken } => {
-                self.broken = if broken { was_broken + 1 } else { 0 };
+            Answer::Unreachable { cause, broken, .. } => {
+                self.broken = if broken && is_v1 { was_broken + 1 } else { 0 };
                 self.postpone(self.unreachable(cause), now);
             }
             Answer::Odd(cause) => self.postpone(self.odd(&cause), now),
@@ -507,7 +519,7 @@ impl Signin {
         self.enter(State::Ready);
         let half = limits::REFRESH_RETRY / 2;
         let jitter = entropy::duration_up_to(&mut *self.entropy, half);
-        self.arm_refresh(half + jitter, now);
+        self.arm_refresh((half + jitter).max(self.held(now)), now);
     }
 
     /// Never sooner than a retry: a relay whose tokens hardly live must not be asked without a pause.
@@ -571,7 +583,7 @@ impl State {
     const fn awaits(&self) -> Option<FetchId> {
         match self {
             Self::Discovering(fetch, _)
-            | Self::Refreshing(fetch, _)
+            | Self::Refreshing { fetch, .. }
             | Self::Exchanging(fetch)
             | Self::Asking(fetch, _)
             | Self::Polling(fetch, _)
@@ -594,7 +606,7 @@ impl State {
         match self {
             Self::Loading(_)
             | Self::Discovering(_, Errand::Refresh(_) | Errand::Revoke(_) | Errand::Inquire { .. })
-            | Self::Refreshing(..)
+            | Self::Refreshing { .. }
             | Self::Saving { login: false }
             | Self::Revoking(_)
             | Self::Inquiring { .. }
@@ -633,7 +645,7 @@ impl Signin {
             State::Discovering(_, Errand::Refresh(_)) => "discovering-refresh",
             State::Discovering(_, Errand::Login) => "discovering-login",
             State::Discovering(_, Errand::Revoke(_)) => "discovering-revoke",
-            State::Refreshing(..) => "refreshing",
+            State::Refreshing { .. } => "refreshing",
             State::Listening(_) => "listening",
             State::Waiting(_) => "waiting",
             State::Exchanging(_) => "exchanging",

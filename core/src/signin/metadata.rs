@@ -43,6 +43,13 @@ struct Document {
     authorization_response_iss_parameter_supported: bool,
 }
 
+impl Metadata {
+    /// Whether the relay speaks dialect V1 alone, as a slash behind its issuer tells.
+    pub(super) fn is_v1(&self) -> bool {
+        self.issuer.ends_with('/')
+    }
+}
+
 /// Where the document is.
 pub(super) fn url(settings: &Settings) -> String {
     alloc::format!("{}/.well-known/oauth-authorization-server", settings.relay)

@@ -1,11 +1,12 @@
 //! Requests to the relay's endpoints, and what their answers mean.
 
 use alloc::string::{String, ToString};
+use core::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use ring::digest;
 use url::Url;
@@ -15,8 +16,10 @@ use super::contract::{CLIENT_ID, Settings};
 use super::metadata::Metadata;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::reach::Reach;
+use crate::http::retry;
 use crate::limits;
 use crate::secret::Secret;
+use crate::time::UnixTime;
 
 /// What an answer of the relay means.
 pub(super) enum Answer {
@@ -27,6 +30,8 @@ pub(super) enum Answer {
         cause: String,
         /// Whether the relay answered with exactly 500.
         broken: bool,
+        /// How long it is to be left alone.
+        held: Duration,
     },
     /// The relay says no, with this error code of RFC 6749 section 5.2.
     Refused(String),
@@ -34,11 +39,11 @@ pub(super) enum Answer {
     Odd(String),
 }
 
-/// Sorts an answer.
-pub(super) fn judge(result: Result<Fetched, FetchError>) -> Answer {
+/// Sorts an answer that came at `now`.
+pub(super) fn judge(result: Result<Fetched, FetchError>, now: UnixTime) -> Answer {
     let fetched = match result {
         Ok(fetched) => fetched,
-        Err(error) => return Answer::Unreachable { cause: error.to_string(), broken: false },
+        Err(error) => return Answer::Unreachable { cause: error.to_string(), broken: false, held: Duration::ZERO },
     };
     let status = fetched.status;
     let passing = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
@@ -46,9 +51,17 @@ pub(super) fn judge(result: Result<Fetched, FetchError>) -> Answer {
         Answer::Ok(fetched)
     } else if status.is_server_error() || passing {
         let cause = alloc::format!("it answered {}", status.as_u16());
-        Answer::Unreachable { cause, broken: status == StatusCode::INTERNAL_SERVER_ERROR }
+        let after = fetched.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let held = retry::wait(status, after, now);
+        Answer::Unreachable { cause, broken: status == StatusCode::INTERNAL_SERVER_ERROR, held }
     } else if let Some(code) = error_code(&fetched.body).filter(|_| status.is_client_error()) {
-        Answer::Refused(code)
+        match code.as_str() {
+            // Codes of section 4.1.2.1, which some answer here as well: they are about the relay, not about the grant.
+            "temporarily_unavailable" | "server_error" => {
+                Answer::Unreachable { cause: alloc::format!("it answered {code}"), broken: false, held: Duration::ZERO }
+            }
+            _ => Answer::Refused(code),
+        }
     } else if status.is_redirection() {
         Answer::Odd(alloc::format!("it answered {}, which sends us elsewhere; {PORTAL}", status.as_u16()))
     } else {

@@ -233,6 +233,20 @@ fn metadata() -> Step {
     answer(200, &document())
 }
 
+/// Metadata of a relay that speaks dialect V1 alone.
+fn metadata_of_v1() -> Step {
+    let mut document = document();
+    document["issuer"] = json!(format!("{RELAY}/"));
+    answer(200, &document)
+}
+
+/// A refusal that says when to come back.
+fn refusal(status: u16, retry_after: Option<&str>) -> Step {
+    let status = StatusCode::from_u16(status).expect("a status");
+    let after = retry_after.map(|text| (http::header::RETRY_AFTER, text.parse().expect("a header's value")));
+    Step::Fetched(Ok(Fetched { status, headers: after.into_iter().collect(), body: Bytes::new() }))
+}
+
 /// Metadata of a relay that has a page for codes, and tells whose a token is.
 fn metadata_with_codes() -> Step {
     let mut document = document();
@@ -912,17 +926,65 @@ fn relay_of_dialect_v1_that_answers_500_is_not_asked_for_ever() {
     for _ in 1..limits::REFRESH_BROKEN_MAX {
         rig.give(start(false));
         rig.give(file("a", Some("r"), 1));
-        rig.give(metadata());
+        rig.give(metadata_of_v1());
         assert_eq!(rig.give(error(500, "server_error")), "failed unreachable, → idle");
     }
     rig.give(start(false));
     rig.give(file("a", Some("r"), 1));
-    rig.give(metadata());
+    rig.give(metadata_of_v1());
     assert_eq!(rig.give(error(500, "server_error")), "load, → loading");
     assert_eq!(rig.give(file("a", Some("r"), 1)), "failed needs-login, → idle");
 
-    let mut rig = Rig::in_state("refreshing");
+    let mut rig = Rig::in_state("discovering-refresh");
+    rig.give(metadata_of_v1());
     assert_eq!(rig.give(error(500, "server_error")), "load, → loading", "a person is there");
+}
+
+#[test]
+fn trouble_of_the_relay_bothers_nobody_and_is_tried_again() {
+    let troubles = [(500, "server_error"), (500, "x"), (400, "temporarily_unavailable"), (400, "server_error")];
+    for (status, code) in troubles {
+        for person in [false, true] {
+            let mut rig = Rig::new();
+            for _ in 0..=limits::REFRESH_BROKEN_MAX {
+                rig.give(start(person));
+                rig.give(file("a", Some("r"), 1));
+                rig.give(metadata());
+                assert_eq!(rig.give(error(status, code)), "failed unreachable, → idle", "{status} {code}");
+            }
+            rig.give(start(person));
+            rig.give(file("a", Some("r"), 1));
+            rig.give(metadata());
+            assert_eq!(rig.give(issued("b")), "save, → saving-refresh", "{status} {code}");
+        }
+    }
+}
+
+#[test]
+fn relay_that_says_when_to_come_back_is_left_alone_until_then() {
+    for (status, asked, least) in [
+        (429, Some("90"), 90),
+        (429, None, limits::TOO_MANY_LEAST.as_secs()),
+        (503, Some("90"), 90),
+        (500, Some("90"), 90),
+        (503, Some("86400"), 600),
+        (503, None, 0),
+    ] {
+        let mut rig = Rig::in_state("refreshing");
+        assert_eq!(rig.give(refusal(status, asked)), "failed unreachable, → idle");
+        assert_eq!(rig.signin.held(rig.now).as_secs(), least, "{status} {asked:?}");
+
+        let mut rig = Rig::in_state("renewing");
+        rig.give(no_file());
+        rig.give(metadata());
+        assert_eq!(rig.give(refusal(status, asked)), "→ ready", "the old token still works");
+        assert!(due(&rig) >= least, "{status} {asked:?}: {}", due(&rig));
+
+        let mut rig = Rig::in_state("polling");
+        assert_eq!(rig.give(refusal(status, asked)), "→ pending");
+        let code_ends = 600 - 5;
+        assert_eq!(due(&rig), least.clamp(10, code_ends), "{status} {asked:?}");
+    }
 }
 
 #[test]

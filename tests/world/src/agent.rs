@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use tunnel_core::agent::machine::{Action, DialError, Event, Exit, Unsaved};
 use tunnel_core::agent::{Agent as Machine, Identity};
 use tunnel_core::config::{AgentConfig, AgentPolicy, Life, ServerConfig, Transport};
@@ -208,9 +209,11 @@ impl World {
         };
         let upgrade = match relay.gate.admit(&head, &relay.snapshot, now) {
             Admission::Upgrade(upgrade) => upgrade,
-            Admission::Reply(Reply { status, body, .. }) => {
+            Admission::Reply(Reply { status, headers, body, .. }) => {
+                let text = |name| headers.get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+                let (retry_after, challenge) = (text(RETRY_AFTER), text(WWW_AUTHENTICATE).unwrap_or_default());
                 let message = String::from_utf8_lossy(&body).into_owned();
-                let error = DialError::Status { status: status.as_u16(), retry_after: None, message };
+                let error = DialError::Status { status: status.as_u16(), retry_after, challenge, message };
                 return self.tell(key, Event::DialFailed { conn: at_agent, error });
             }
             Admission::Read { .. } => panic!("an upgrade has no body"),

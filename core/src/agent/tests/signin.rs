@@ -1,7 +1,7 @@
 //! An agent that signs in by itself.
 
 use super::*;
-use crate::http::fetch::FetchError;
+use crate::http::fetch::{FetchError, Fetched};
 use crate::id::FetchId;
 use crate::limits;
 use crate::mcp::catalog::State;
@@ -99,6 +99,22 @@ fn servers_of_a_signed_in_device_start_while_the_relay_is_down_and_it_is_tried_a
     rig.event(loaded);
     assert!(rig.dialled().is_some());
     assert_eq!((rig.exit(), rig.spawned("a")), (None, None));
+}
+
+#[test]
+fn token_is_not_asked_for_again_before_the_relay_wants_it() {
+    let mut rig = new(Person::Here);
+    let loaded = tokens(&rig, 0);
+    rig.event(loaded);
+    let headers = [(::http::header::RETRY_AFTER, "90".parse().unwrap())].into_iter().collect();
+    let answer = Fetched { status: ::http::StatusCode::TOO_MANY_REQUESTS, headers, body: Bytes::new() };
+    let fetch = rig.signin_fetch().unwrap();
+    rig.event(Event::Signin(signin::Event::Fetched { fetch, result: Ok(answer) }));
+    let asks = |rig: &mut Rig| rig.signin(|action| matches!(action, signin::Action::Load));
+    rig.advance(Duration::from_secs(89));
+    assert!(!asks(&mut rig));
+    rig.advance(Duration::from_secs(1));
+    assert!(asks(&mut rig));
 }
 
 #[test]

@@ -6,12 +6,14 @@ use crate::limits;
 use crate::signin::machine::Failure;
 
 fn refuse(rig: &mut Rig, status: u16, retry_after: Option<u64>) {
+    refuse_with(rig, status, retry_after.map(|secs| secs.to_string()).as_deref(), "");
+}
+
+fn refuse_with(rig: &mut Rig, status: u16, retry_after: Option<&str>, challenge: &str) {
     let conn = rig.dialled().expect("the relay was dialled");
-    let retry_after = retry_after.map(Duration::from_secs);
-    rig.event(Event::DialFailed {
-        conn,
-        error: DialError::Status { status, retry_after, message: "because".to_string() },
-    });
+    let (retry_after, challenge) = (retry_after.map(str::to_string), challenge.to_string());
+    let error = DialError::Status { status, retry_after, challenge, message: "because".to_string() };
+    rig.event(Event::DialFailed { conn, error });
 }
 
 fn fail(rig: &mut Rig) {
@@ -197,10 +199,13 @@ fn every_refusal_leads_to_its_wait_and_its_words() {
         (407, None, (0, 30), "407"),
         (409, None, (60, 75), "laptop of Ann"),
         (426, None, (0, 30), "426"),
-        (429, None, (0, 30), "429"),
+        (401, None, (0, 30), "something in between"),
+        (429, None, (10, 30), "429"),
         (429, Some(90), (90, 90), "429"),
         (500, None, (0, 30), "500"),
+        (500, Some(50), (50, 50), "500"),
         (502, None, (0, 30), "502"),
+        (502, Some(50), (50, 50), "502"),
         (503, Some(45), (45, 45), "503"),
         (999, None, (0, 30), "999"),
     ];
@@ -225,7 +230,8 @@ fn web_page_is_not_repeated_in_the_log() {
     let mut rig = Rig::started(&[]);
     let conn = rig.dialled().unwrap();
     let message = "<html><body><h1>502 Bad Gateway</h1>".to_string();
-    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 502, retry_after: None, message } });
+    let challenge = String::new();
+    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 502, retry_after: None, challenge, message } });
     assert_eq!(rig.status().relay.last_error.as_deref(), Some("the relay answered 502"));
 }
 
@@ -242,9 +248,35 @@ fn retry_after_is_honoured_within_reason() {
 }
 
 #[test]
+fn date_in_retry_after_is_waited_for() {
+    let mut rig = Rig::started(&[]);
+    let at = i64::try_from((rig.now.unix + Duration::from_secs(60)).as_secs()).unwrap();
+    let date = chrono::DateTime::from_timestamp(at, 0).unwrap().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    refuse_with(&mut rig, 429, Some(&date), "");
+    rig.advance(Duration::from_secs(58));
+    assert_eq!(rig.dialled(), None);
+    rig.advance(Duration::from_secs(2));
+    assert!(rig.dialled().is_some());
+}
+
+#[test]
+fn minted_token_survives_a_refusal_that_is_not_the_relays() {
+    for challenge in ["", "Basic realm=\"hotel\""] {
+        let mut rig = Rig::started(&["a"]);
+        for _ in 0..3 {
+            refuse_with(&mut rig, 401, None, challenge);
+            assert_eq!((rig.status().relay.state, rig.exit()), (status::Uplink::Waiting, None), "{challenge}");
+            rig.advance(limits::RECONNECT_MAX);
+        }
+        rig.connect(Dialect::V2);
+        assert_eq!(rig.status().relay.state, status::Uplink::Connected);
+    }
+}
+
+#[test]
 fn refused_minted_token_ends_the_agent_with_what_mends_it() {
     let mut rig = Rig::started(&[]);
-    refuse(&mut rig, 401, None);
+    refuse_with(&mut rig, 401, None, "Bearer error=\"invalid_token\"");
     let Some(Exit::NeedsLogin(Failure::Refused { cause })) = rig.exit() else { panic!("it goes on") };
     assert!(cause.contains("token create"));
 
@@ -260,7 +292,8 @@ fn clients_token_ends_the_agent_with_what_mends_it() {
     let mut rig = Rig::started(&[]);
     let conn = rig.dialled().unwrap();
     let message = std::format!("{}\n", tunnel::upgrade::ONLY_AGENTS);
-    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 403, retry_after: None, message } });
+    let challenge = String::new();
+    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 403, retry_after: None, challenge, message } });
     let Some(Exit::NeedsLogin(Failure::Refused { cause })) = rig.exit() else { panic!("it goes on") };
     assert!(cause.contains("token create --role agent"), "{cause}");
 }

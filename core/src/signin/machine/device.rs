@@ -89,7 +89,7 @@ impl Signin {
     }
 
     fn wait_for_person(&mut self, shown: Shown, now: Now) {
-        let at = shown.until.min(now.instant + shown.interval);
+        let at = shown.until.min(now.instant + shown.interval.max(self.held(now)));
         self.enter(State::Pending(shown));
         self.timer = Some(Deadline { at, reason: "ask whether the person has signed in" });
     }

@@ -25,7 +25,7 @@ impl Signin {
             }
             State::Idle
             | State::Discovering(..)
-            | State::Refreshing(..)
+            | State::Refreshing { .. }
             | State::Exchanging(_)
             | State::Asking(..)
             | State::Pending(_)
