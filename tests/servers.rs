@@ -221,3 +221,29 @@ fn program_that_only_the_login_shell_finds_is_found() {
         }
     });
 }
+
+#[test]
+fn secret_that_a_server_prints_is_in_its_own_log_alone() {
+    let relay = Relay::start("veil");
+    let key = relay.home.path().join("key");
+    fs::write(&key, "canary-from-a-file\n").expect("writes");
+    let leaky = json!({
+        "command": ["sh", "-c", "echo \"stdout has $KEY\"; echo \"bad key $KEY of $USER_NAME\" >&2; exit 1"],
+        "env": {"KEY": format!("file:{}", key.display()), "USER_NAME": "canary-of-the-entry"},
+    });
+    let agent = up(&relay, &json!({"leaky": leaky}));
+    let reason = eventually("its reason is told", Duration::from_secs(20), || {
+        let server = server(&agent, "leaky");
+        server["reason"].as_str().map(str::to_owned).ok_or_else(|| server.to_string())
+    });
+    assert!(reason.contains("bad key [env KEY] of [env USER_NAME]"), "{reason}");
+    assert!(reason.contains("stdout has [env KEY]"), "{reason}");
+    let told = Client::connect(&relay).call("status", &json!({})).to_string();
+    assert!(told.contains("bad key [env KEY]"), "{told}");
+    let places = [("status", agent.status().to_string()), ("relay", told), ("log", agent.process.log())];
+    for (place, text) in places {
+        assert!(!text.contains("canary"), "{place}: {text}");
+    }
+    let own = fs::read_to_string(agent.home.path().join(".config/mcp-local-tunnel/logs/leaky.stderr.log"));
+    assert!(own.is_ok_and(|own| own.contains("canary-from-a-file") && own.contains("canary-of-the-entry")));
+}

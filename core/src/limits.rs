@@ -280,6 +280,13 @@ pub const RESTART_MAX: Duration = Duration::from_secs(30);
 pub const RESTART_STABLE: Duration = Duration::from_secs(60);
 /// Quick ends in a row after which a server counts as failed.
 pub const MAX_QUICK_FAILURES: u32 = 5;
+/// The shortest value of a server's `env` or `headers` that is kept out of what is told of it: shorter ones (a port, a
+/// level, `true`) stand in any text.
+pub const MIN_VEILED: usize = 6;
+/// Lines of one value that are known by themselves as well; a key has fewer.
+pub const MAX_VEILED_LINES: usize = 64;
+/// How much of something that is quoted is looked at: the quote is shorter by far.
+pub const MAX_QUOTED: usize = 4 * KIB;
 /// Between attempts to start a failed server: somebody may have mended it.
 pub const FAILED_RETRY: Duration = Duration::from_secs(60);
 /// How long a process whose stdout ended may take to end itself.

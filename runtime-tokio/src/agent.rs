@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
-use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity, Unsaved};
+use tunnel_core::agent::Veil;
+use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity, Spawn, Unsaved};
 use tunnel_core::config::AgentConfig;
 use tunnel_core::daemon::{self as daemon_machine, Kind};
 use tunnel_core::host::Machine;
@@ -28,7 +29,7 @@ use crate::daemon::{self, Claim, Files, Sessions};
 use crate::entropy::OsEntropy;
 use crate::files::{self, Replaced, TokenFile};
 use crate::net::Connector;
-use crate::process::{Launcher, Process};
+use crate::process::{self, Launcher, Process};
 use crate::queue::Queue;
 use crate::shelf::Shelf;
 use crate::signal::Asked;
@@ -349,6 +350,8 @@ impl Driver {
                     Ok(process) => {
                         let pid = process.pid();
                         self.processes.insert(child, process);
+                let veil = veil(&spawn);
+                self.pending.push(Event::Veiled { child, veil });
                         Event::Spawned { child, pid }
                     }
                     Err(error) => Event::SpawnFailed { child, error },
@@ -531,6 +534,15 @@ fn identity(options: &Options) -> Result<Identity, AgentError> {
         device: DeviceName::from(device),
         device_id: DeviceId::from(device_id),
         version: env!("CARGO_PKG_VERSION").into(),
+/// What a server's environment holds. A value that cannot be found is in no environment.
+fn veil(spawn: &Spawn) -> Veil {
+    let found = spawn.env.iter().filter_map(|(name, given)| {
+        let value = process::value(name, given).ok()?;
+        Some((name.clone(), Secret::new(value.to_string_lossy())))
+    });
+    Veil::of_environment(found)
+}
+
         os: std::env::consts::OS.into(),
     })
 }

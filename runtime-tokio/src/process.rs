@@ -329,7 +329,7 @@ async fn write_input(
 }
 
 /// What a server's variable is, once it is looked up. An error names the place, never what is there.
-fn value(name: &str, given: &Secret) -> Result<OsString, String> {
+pub(crate) fn value(name: &str, given: &Secret) -> Result<OsString, String> {
     match Reference::read(given.expose()) {
         None => Ok(given.expose().into()),
         Some(Reference::Variable(of)) => std::env::var_os(of).ok_or_else(|| {

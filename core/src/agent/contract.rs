@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+use super::veil::Veil;
 use crate::config::{AgentConfig, AuditFile};
 use crate::http::fetch::{Fetch, FetchEvent};
 use crate::id::{ChildId, ConnId, DeviceId, DeviceName, FetchId, JobId};
@@ -54,6 +55,13 @@ pub enum Event {
         conn: ConnId,
         /// What it said.
         event: tunnel::Event,
+    },
+    /// What a server's environment holds, looked up: brought before `Spawned`, and shown to nobody.
+    Veiled {
+        /// Which.
+        child: ChildId,
+        /// The values.
+        veil: Veil,
     },
     /// A server's process runs.
     Spawned {

@@ -208,7 +208,8 @@ impl Agent {
             }
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
-            Event::Spawned { .. }
+            Event::Veiled { .. }
+            | Event::Spawned { .. }
             | Event::SpawnFailed { .. }
             | Event::Line { .. }
             | Event::LineTooLong { .. }
@@ -222,7 +223,8 @@ impl Agent {
     /// Something of a server's process or fetch. One of a server that is gone finds nobody.
     fn server_event(&mut self, event: Event) {
         let slot = match &event {
-            Event::Spawned { child, .. }
+            Event::Veiled { child, .. }
+            | Event::Spawned { child, .. }
             | Event::SpawnFailed { child, .. }
             | Event::Line { child, .. }
             | Event::LineTooLong { child, .. }
@@ -239,6 +241,7 @@ impl Agent {
             Event::SpawnFailed { child, error } => {
                 cx.forget_child(child);
                 server.spawn_failed(child, &error, cx);
+            Event::Veiled { child, veil } => server.veiled(child, veil),
             }
             Event::Line { child, line } => server.line(child, &line, cx),
             Event::LineTooLong { child, prefix, suffix, length } => {

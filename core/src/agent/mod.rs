@@ -5,7 +5,8 @@
 //! call of which tunnel is which request of which server.
 //!
 //! Between a call and its server stands `guard`: `policy` says what may be called, `pins` whether a tool is still the
-//! one that was seen first, `approvals` are the calls that wait for a person, `audit` is what is noted of each.
+//! one that was seen first, `approvals` are the calls that wait for a person, `audit` is what is noted of each. `veil`
+//! keeps a server's secrets out of what is told about it.
 
 mod approvals;
 mod audit;
@@ -23,6 +24,8 @@ pub mod status;
 mod tests;
 mod tools;
 mod uplink;
+mod veil;
 
 pub use contract::Identity;
 pub use machine::Agent;
+pub use veil::Veil;

@@ -145,7 +145,8 @@ impl Server {
     }
 
     pub(super) fn refuse(&self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
-        let message = format!("server \"{}\": {reason}", people(&self.name, limits::MAX_QUOTE));
+        let (name, reason) = (people(&self.name, limits::MAX_QUOTE), self.veil.hide(reason));
+        let message = format!("server \"{name}\": {reason}");
         let body = envelope::error_object(code, &message, None);
         cx.report(Report::Answer { request, outcome: Outcome::Error { code }, body });
     }

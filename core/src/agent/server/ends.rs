@@ -45,6 +45,7 @@ impl Server {
 
     /// It is not running any more, or must not: ends what is left of it, answers its calls, and plans the next start.
     pub(super) fn fail(&mut self, fault: Fault, reason: String, cx: &mut Cx) {
+        let reason = self.veil.hide(&reason);
         self.forget_run(cx);
         match self.link.take() {
             Some(Link::Stdio(stdio)) => {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::{About, Fault, Link, Server, State, Timer, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::tools::{Tool, Tools};
+use crate::agent::veil::Veil;
 use crate::limits;
 use crate::mcp::{Version, code, method};
 use crate::rpc::{self, envelope};
@@ -266,7 +267,7 @@ fn prefix(mut text: String, max: usize) -> String {
 
 impl Refusal {
     /// What an `error` object says.
-    pub(super) fn read(error: &[u8]) -> Self {
+    pub(super) fn read(error: &[u8], veil: &Veil) -> Self {
         #[derive(Deserialize)]
         struct Error<'a> {
             code: i64,
@@ -275,7 +276,7 @@ impl Refusal {
         }
         match serde_json::from_slice::<Error<'_>>(error) {
             Ok(Error { code, message }) => {
-                let reason = format!("it said \"{}\" ({code})", people(&message, limits::MAX_QUOTE));
+                let reason = format!("it said \"{}\" ({code})", people(&veil.hide(&message), limits::MAX_QUOTE));
                 Self { code, reason }
             }
             Err(_) => Self { code: code::INTERNAL_ERROR, reason: "it answered with a malformed error".to_string() },

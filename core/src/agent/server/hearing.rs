@@ -148,7 +148,7 @@ impl Server {
             return tracing::debug!(server = self.name.as_str(), "answer without one of our ids dropped");
         };
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
-            return self.hear_about(outcome.map_err(|error| Refusal::read(&error)), cx);
+            return self.hear_about(outcome.map_err(|error| Refusal::read(&error, &self.veil)), cx);
         }
         if self.close_call(request, cx).is_none() {
             return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");

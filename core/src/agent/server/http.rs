@@ -18,6 +18,7 @@ use url::Url;
 use super::stdio::messages;
 use super::{Timer, people};
 use crate::agent::cx::{Cx, RequestId, Slot};
+use crate::agent::veil::Veil;
 use crate::backoff::Backoff;
 use crate::http::fetch::{Fetch, FetchError, FetchEvent};
 use crate::http::reach::Reach;
@@ -36,6 +37,8 @@ pub(super) struct Http {
     url: String,
     /// The entry's own header fields.
     headers: HeaderMap,
+    /// What must not be told of it.
+    veil: Veil,
     session: Option<HeaderValue>,
     /// How many sessions there were.
     sessions: u32,
@@ -130,11 +133,12 @@ enum Listening {
 }
 
 impl Http {
-    pub(super) fn new(slot: Slot, url: &str, headers: &BTreeMap<String, Secret>) -> Self {
+    pub(super) fn new(slot: Slot, url: &str, headers: &BTreeMap<String, Secret>, veil: Veil) -> Self {
         Self {
             slot,
             url: url.to_string(),
             headers: entry_headers(headers),
+            veil,
             session: None,
             sessions: 0,
             version: None,
@@ -400,7 +404,7 @@ impl Http {
                     }
                     heard
                 }
-                Reading::Problem { status, body } => problem(request, status, body.freeze()),
+                Reading::Problem { status, body } => problem(request, status, body.freeze(), &self.veil),
                 Reading::Nothing if error.is_none() => {
                     Vec::from([unanswered(request, code::INTERNAL_ERROR, "it answered without an answer's body")])
                 }
@@ -595,7 +599,7 @@ fn hear(text: &Bytes, purpose: &mut Purpose, heard: &mut Vec<Heard>) {
 }
 
 /// A request was answered with an error status: the body's JSON-RPC error if it has one, else the status.
-fn problem(request: RequestId, status: StatusCode, body: Bytes) -> Vec<Heard> {
+fn problem(request: RequestId, status: StatusCode, body: Bytes, veil: &Veil) -> Vec<Heard> {
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let reason = format!("it answered {status}: set what it wants under `headers` of its entry");
         return denied(request, code::SERVER_UNAVAILABLE, reason);
@@ -606,7 +610,8 @@ fn problem(request: RequestId, status: StatusCode, body: Bytes) -> Vec<Heard> {
     if purpose == Purpose::Answered {
         return heard;
     }
-    let text = people(&String::from_utf8_lossy(&body), limits::MAX_QUOTE);
+    let text = veil.hide(&String::from_utf8_lossy(body.get(..limits::MAX_QUOTED).unwrap_or(&body)));
+    let text = people(&text, limits::MAX_QUOTE);
     let colon = if text.is_empty() { "" } else { ": " };
     Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, format!("it answered {status}{colon}{text}"))])
 }

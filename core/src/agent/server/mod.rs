@@ -54,6 +54,7 @@ use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
 use super::tools::Tools;
+use super::veil::Veil;
 use crate::backoff::Backoff;
 use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
@@ -128,6 +129,8 @@ pub(super) struct Server {
     dying: BTreeSet<ChildId>,
     /// The digest of what is kept of it on disk.
     kept: Option<String>,
+    /// What must not be told of it.
+    veil: Veil,
 }
 
 /// How a server is. Private: changed by `move_to_*` alone.
@@ -217,6 +220,7 @@ impl Server {
             slot,
             name,
             session: None,
+            veil: Veil::of_entry(&config),
             config,
             state: State::Idle,
             since: now,
@@ -359,6 +363,14 @@ impl Server {
         }
     }
 
+    /// Its process's environment was looked up.
+    pub(super) fn veiled(&mut self, child: ChildId, veil: Veil) {
+        if let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) {
+            stdio.veil = veil.clone();
+            self.veil = veil;
+        }
+    }
+
     /// The process runs.
     pub(super) fn spawned(&mut self, child: ChildId, pid: u32, cx: &mut Cx) {
         if self.dying.contains(&child) {
@@ -395,6 +407,7 @@ impl Server {
 
     /// The process ended.
     pub(super) fn exited(&mut self, child: ChildId, code: Option<i32>, signal: Option<i32>, stderr: &str, cx: &mut Cx) {
+        let stderr = &*self.veil.hide(stderr);
         if self.dying.contains(&child) {
             self.add_last_words(stderr, cx);
         }
@@ -486,10 +499,10 @@ impl Server {
                     sandbox: self.config.life.sandbox,
                 };
                 let child = cx.spawn(self.slot, spawn);
-                self.link = Some(Link::Stdio(Stdio::new(child)));
+                self.link = Some(Link::Stdio(Stdio::new(child, self.veil.clone())));
             }
             Transport::Http { url, headers } => {
-                self.link = Some(Link::Http(Box::new(Http::new(self.slot, url, headers))));
+                self.link = Some(Link::Http(Box::new(Http::new(self.slot, url, headers, self.veil.clone()))));
                 self.move_to_probing(cx);
             }
         }

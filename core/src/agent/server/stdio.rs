@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::people;
 use crate::agent::contract::Action;
 use crate::agent::cx::{Cx, RequestId};
+use crate::agent::veil::Veil;
 use crate::id::ChildId;
 use crate::limits;
 use crate::rpc::{self, Message};
@@ -23,6 +24,8 @@ pub(super) struct Stdio {
     /// Bytes ordered for its stdin that did not go in yet.
     backlog: usize,
     noise: Noise,
+    /// What must not be quoted of it.
+    pub(super) veil: Veil,
 }
 
 /// A server that does not read its stdin has more waiting than it may.
@@ -30,8 +33,8 @@ pub(super) struct Stdio {
 pub(super) struct Full;
 
 impl Stdio {
-    pub(super) fn new(child: ChildId) -> Self {
-        Self { child, pid: None, backlog: 0, noise: Noise::default() }
+    pub(super) fn new(child: ChildId, veil: Veil) -> Self {
+        Self { child, pid: None, backlog: 0, noise: Noise::default(), veil }
     }
 
     /// Sends one message.
@@ -55,7 +58,7 @@ impl Stdio {
     pub(super) fn read(&mut self, line: &Bytes, now: Instant) -> Vec<(Message, Bytes)> {
         let read = if line.iter().all(u8::is_ascii_whitespace) { Vec::new() } else { messages(line) };
         if read.is_empty() {
-            self.noise.add(line, now);
+            self.noise.add(line, &self.veil, now);
         } else {
             self.noise.interrupted();
         }
@@ -64,7 +67,7 @@ impl Stdio {
 
     /// Counts something on stdout that is no message, or none that was expected.
     pub(super) fn noise(&mut self, line: &[u8], now: Instant) {
-        self.noise.add(line, now);
+        self.noise.add(line, &self.veil, now);
     }
 
     /// Whether its stdout is a flood of something else than the protocol.
@@ -107,7 +110,7 @@ struct Noise {
 }
 
 impl Noise {
-    fn add(&mut self, line: &[u8], now: Instant) {
+    fn add(&mut self, line: &[u8], veil: &Veil, now: Instant) {
         let (since, lines, bytes) = self.run;
         let is_old = lines == 0 || now.saturating_since(since) >= limits::NOISE_WINDOW;
         let (since, lines, bytes) = if is_old { (now, 0, 0) } else { (since, lines, bytes) };
@@ -117,7 +120,8 @@ impl Noise {
             return;
         }
         if self.lines == 0 {
-            self.first = people(&String::from_utf8_lossy(line), limits::MAX_QUOTE);
+            let said = veil.hide(&String::from_utf8_lossy(line.get(..limits::MAX_QUOTED).unwrap_or(line)));
+            self.first = people(&said, limits::MAX_QUOTE);
         }
         self.lines += 1;
     }
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn noise_is_counted_and_its_first_line_quoted() {
-        let mut stdio = Stdio::new(ChildId(1));
+        let mut stdio = Stdio::new(ChildId(1), Veil::default());
         assert_eq!(stdio.noise_text(), None);
         for line in ["  ", "Listening\x1b[1m on stdio", "{\"jsonrpc\":\"2.0\"}"] {
             assert!(stdio.read(&Bytes::from_static(line.as_bytes()), Instant::default()).is_empty());
@@ -262,7 +266,7 @@ mod tests {
     #[test]
     fn noise_is_a_flood_once_it_is_much_at_once_without_a_message() {
         let flooded_after = |line: &'static str, every: core::time::Duration, message_every: usize| {
-            let (mut stdio, mut now) = (Stdio::new(ChildId(1)), Instant::default());
+            let (mut stdio, mut now) = (Stdio::new(ChildId(1), Veil::default()), Instant::default());
             (1..=3 * limits::MAX_NOISE_LINES).find(|lines| {
                 let message = lines % message_every == 0;
                 let line = if message { r#"{"jsonrpc":"2.0","method":"x"}"# } else { line };
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn noise_of_few_huge_lines_is_a_flood_too() {
-        let mut stdio = Stdio::new(ChildId(1));
+        let mut stdio = Stdio::new(ChildId(1), Veil::default());
         let half = std::vec![b'y'; limits::MAX_NOISE / 2];
         stdio.noise(&half, Instant::default());
         stdio.noise(&half, Instant::default());
@@ -298,7 +302,7 @@ mod tests {
     #[test]
     fn stdin_backlog_is_bounded_and_drains() {
         let mut cx = crate::agent::tests::cx();
-        let mut stdio = Stdio::new(ChildId(1));
+        let mut stdio = Stdio::new(ChildId(1), Veil::default());
         let most = Bytes::from(std::vec![b'x'; limits::MAX_STDIN_BACKLOG - 1]);
         assert_eq!(stdio.send(most, &mut cx), Ok(()));
         assert_eq!(stdio.send(Bytes::new(), &mut cx), Err(Full));

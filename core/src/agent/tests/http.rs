@@ -18,7 +18,7 @@ const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
 /// An agent with one HTTP server, `web`.
 fn started() -> Rig {
     let mut config = config(&[]);
-    let headers = [("X-Key".to_string(), Secret::new("k")), ("Accept".to_string(), Secret::new("own"))];
+    let headers = [("X-Key".to_string(), Secret::new("Bearer the-key")), ("Accept".to_string(), Secret::new("own"))];
     let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: headers.into() };
     config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60, life: Life::default() });
     let mut rig = Rig::new(config, Some("minted"));
@@ -110,7 +110,7 @@ fn handshake_learns_session_and_version_and_every_later_request_carries_them() {
     let (fetch, request) = rig.fetched(&Method::POST);
     assert_eq!(request.url, "http://127.0.0.1:1/mcp");
     assert_eq!(request.headers["accept"], "application/json, text/event-stream", "the entry cannot break the protocol");
-    assert!(request.headers["x-key"] == "k" && request.headers["x-key"].is_sensitive());
+    assert!(request.headers["x-key"] == "Bearer the-key" && request.headers["x-key"].is_sensitive());
     assert!(!request.headers.contains_key("mcp-session-id") && !request.headers.contains_key("mcp-protocol-version"));
     let about = json!({"protocolVersion": "2025-03-26", "capabilities": {}});
     rig.reply_to(fetch, &[("content-type", "application/json"), ("mcp-session-id", "s1")], &result(&request, &about));
@@ -376,6 +376,7 @@ fn error_statuses_are_answers() {
     for (status, text, code, expected) in [
         (400, error, code::INVALID_PARAMS, r#"{"code":-32602,"message":"bad","data":0.10}"#),
         (500, "<h1>oops</h1>", code::SERVER_UNAVAILABLE, "500 Internal Server Error: <h1>oops</h1>"),
+        (500, "the-key is too old", code::SERVER_UNAVAILABLE, "500 Internal Server Error: [header X-Key] is too old"),
         (403, "", code::SERVER_UNAVAILABLE, "403 Forbidden"),
     ] {
         let mut rig = ready();

@@ -1,6 +1,7 @@
 //! The lives of servers, as their agent leads them.
 
 use super::*;
+use crate::agent::Veil;
 use crate::limits;
 use crate::mcp::catalog::State;
 
@@ -474,4 +475,57 @@ fn relay_is_told_that_a_configuration_is_not_in_use_and_when_it_is() {
         assert_eq!(rig.status().remark.as_deref(), remark);
         assert_eq!(update["servers"], json!([]));
     }
+}
+
+/// An entry whose environment and whose process are what the test says.
+fn server_with_env(env: &[(&str, &str)]) -> (Rig, ChildId) {
+    let mut config = config(&["a"]);
+    let server = config.servers.get_mut("a").unwrap();
+    let Transport::Stdio { env: own, .. } = &mut server.transport else { panic!("a process") };
+    own.extend(env.iter().map(|(name, value)| (name.to_string(), Secret::new(*value))));
+    let mut rig = Rig::new(config, Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    let child = rig.spawned("a").unwrap();
+    (rig, child)
+}
+
+#[test]
+fn value_of_the_environment_is_in_no_reason() {
+    for said_in in ["stderr", "stdout", "error", "last words"] {
+        let (mut rig, child) = server_with_env(&[("LITERAL", "literal-key"), ("LOOKED_UP", "env:REAL")]);
+        let found = [("LITERAL", "literal-key"), ("LOOKED_UP", "looked-up-key")];
+        let veil = Veil::of_environment(found.map(|(name, value)| (name.to_string(), Secret::new(value))));
+        rig.event(Event::Veiled { child, veil });
+        rig.event(Event::Spawned { child, pid: 1 });
+        let said = "bad key looked-up-key of literal-key";
+        match said_in {
+            "stderr" => rig.exited(child, 1, said),
+            "stdout" => {
+                // The quote is cut in the midst of the value.
+                let line = std::format!("{}looked-up-key", "x".repeat(limits::MAX_QUOTE - 10));
+                rig.event(Event::Line { child, line: Bytes::from(line) });
+                rig.exited(child, 1, said);
+            }
+            "error" => {
+                let id = rig.written(child).remove(0)["id"].clone();
+                rig.say(child, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": said}}));
+            }
+            _ => {
+                rig.advance(Duration::from_secs(60));
+                rig.exited(child, 1, said);
+            }
+        }
+        let status = std::format!("{:?}", rig.server_status("a"));
+        assert!(!status.contains("up-key") && !status.contains("looked-up") && !status.contains("literal"), "{status}");
+        assert!(status.contains("[env LOOKED_UP]"), "{said_in}: {status}");
+    }
+}
+
+#[test]
+fn value_that_stands_in_the_entry_is_hidden_whoever_runs_it() {
+    let (mut rig, child) = server_with_env(&[("LITERAL", "literal-key")]);
+    rig.event(Event::Spawned { child, pid: 1 });
+    rig.exited(child, 1, "teral-key, and again literal-key");
+    let reason = rig.server_status("a").reason.unwrap();
+    assert_eq!(reason, "it ended with code 1: [env LITERAL], and again [env LITERAL]");
 }
