@@ -166,6 +166,17 @@ fn logout_says_that_nobody_was_signed_in() {
 }
 
 #[test]
+fn check_tells_of_an_audit_that_cannot_be_written() {
+    let home = Home::new();
+    let config = |path: &str| AGENT.replacen('{', &format!(r#"{{"audit":"{path}","#), 1);
+    let ran = home.run(&["config", "check", "--config", &config("/no/such/directory/audit.log")]);
+    assert!(ran.code == Some(0) && ran.stdout.contains("warning: audit cannot be written"), "{ran:?}");
+    let fine = home.path().join("audit.log");
+    let ran = home.run(&["config", "check", "--strict", "--config", &config(&fine.display().to_string())]);
+    assert!(ran.code == Some(0) && !fine.exists(), "{ran:?}");
+}
+
+#[test]
 fn insecure_relay_needs_the_flag() {
     let home = Home::new();
     let config = AGENT.replace("tunnel.example.com", "http://tunnel.example.com");

@@ -247,3 +247,17 @@ fn secret_that_a_server_prints_is_in_its_own_log_alone() {
     let own = fs::read_to_string(agent.home.path().join(".config/mcp-local-tunnel/logs/leaky.stderr.log"));
     assert!(own.is_ok_and(|own| own.contains("canary-from-a-file") && own.contains("canary-of-the-entry")));
 }
+
+#[test]
+fn audit_that_cannot_be_written_stands_in_status_before_a_call() {
+    let relay = Relay::start("no-audit");
+    let missing = relay.home.path().join("missing");
+    let more = json!({"audit": missing.join("audit.log")});
+    let agent = relay.agent_with("laptop", &json!({}), &more);
+    agent.process.line("connected to the relay");
+    eventually("the problem is told", Duration::from_secs(10), || {
+        let status = agent.status();
+        let told = status["problems"][0].as_str().is_some_and(|problem| problem.contains("audit.log"));
+        if told { Ok(()) } else { Err(status.to_string()) }
+    });
+}

@@ -8,7 +8,8 @@ use tunnel_core::config::{self, Config, Problem, Severity};
 use crate::cli::{ConfigCommand, Global};
 use crate::config_source::{self, Source};
 use crate::failure::Failure;
-use crate::{output, trust};
+use crate::host::audit;
+use crate::{directories, output, trust};
 
 /// Runs it.
 pub(crate) fn run(command: &ConfigCommand, global: &Global) -> Result<(), Failure> {
@@ -27,6 +28,8 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
         Ok(parsed) => (true, parsed.warnings),
         Err(problems) => (false, problems),
     };
+    let unwritable = audit_problem(global, &text)?;
+    let problems: Vec<_> = problems.into_iter().chain(unwritable).collect();
     let usable = parses && (!strict || problems.is_empty());
     if global.json {
         output::json(&json!({ "ok": usable, "source": source.name(), "mode": mode, "problems": problems }))?;
@@ -38,7 +41,23 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
             output::line(format!("{} can be used (mode {mode})", source.name()))?;
         }
     }
-    if usable { Ok(()) } else { Err(Failure::Usage(format!("{} cannot be used", source.name()))) }
+    if usable {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{} cannot be used", source.name())))
+}
+
+/// An audit that could not be written here.
+fn audit_problem(global: &Global, text: &str) -> Result<Option<Problem>, Failure> {
+    let audit = match config_source::parse(global, text).map(|parsed| parsed.config) {
+        Ok(Config::Agent(config)) => config.policy.audit,
+        Ok(Config::Relay(_)) | Err(_) => None,
+    };
+    let Some(Err(why)) = audit.map(|file| Ok(audit::check(&directories::config()?, &file))).transpose()? else {
+        return Ok(None);
+    };
+    let message = format!("cannot be written, and calls would pass without it: {why}");
+    Ok(Some(Problem { severity: Severity::Warning, path: "audit".into(), message }))
 }
 
 fn line(problem: &Problem, strict: bool) -> String {

@@ -222,7 +222,7 @@ impl Driver {
         let identity = identity(&options)?;
         let connector = connector(&options.config)?;
         let tokens = TokenFile::new(&options.config_dir, &options.config.relay);
-        let signed = urgent.clone();
+        let (signed, audited) = (urgent.clone(), urgent.clone());
         let desk =
             Desk::new(tokens, connector.clone(), move |event| drop(signed.send(Input::Event(Event::Signin(event)))));
         let logs = options.config_dir.join("logs");
@@ -249,7 +249,7 @@ impl Driver {
             launcher,
             shelf: Shelf::new(&options.config_dir, &options.source),
             pins: options.config_dir.join("pins"),
-            audit: Audit::new(logs),
+            audit: Audit::new(logs, move |result| drop(audited.send(Input::Event(Event::AuditWritten(result))))),
             read_config: Arc::new(options.read_config),
             urgent,
             streams,
@@ -413,6 +413,7 @@ impl Driver {
             Action::ControlReply { job, json } => {
                 if let Some(answer) = self.asked.remove(&job) {
                     let _ = answer.send(json);
+            Action::OpenAudit(file) => self.audit.open(file),
                 }
             }
             Action::Exit(exit) => return Some(exit),

@@ -1,12 +1,15 @@
 //! The audit: lines appended to a rotated file of its owner's, by a thread of its own.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use rustix::fs::Access;
 use tunnel_core::config::AuditFile;
 
 use crate::files;
@@ -14,28 +17,35 @@ use crate::log::Log;
 
 /// The thread that writes, and the way to it.
 type Writer = (SyncSender<Line>, JoinHandle<()>);
-/// A line, and where it goes.
+/// A line, and where it goes; an empty one only opens the file.
 type Line = (AuditFile, Bytes);
+/// Hears whether it can be written, whenever that changes.
+type Tell = Arc<dyn Fn(Result<(), String>) + Send + Sync>;
 
 /// Where an agent's lines go.
-#[derive(Debug)]
 pub(crate) struct Audit {
     logs: PathBuf,
+    tell: Tell,
     writer: Option<Writer>,
     /// Lines that found no room since the last one that did.
     lost: u64,
 }
 
 impl Audit {
-    /// An audit whose default file is in `logs`. Nothing is opened before the first line.
-    pub(crate) fn new(logs: PathBuf) -> Self {
-        Self { logs, writer: None, lost: 0 }
+    /// An audit whose default file is in `logs`. `tell` hears whether it can be written, whenever that changes.
+    pub(crate) fn new(logs: PathBuf, tell: impl Fn(Result<(), String>) + Send + Sync + 'static) -> Self {
+        Self { logs, tell: Arc::new(tell), writer: None, lost: 0 }
+    }
+
+    /// Opens the file before there is a line.
+    pub(crate) fn open(&mut self, file: AuditFile) {
+        self.append(file, Bytes::new());
     }
 
     /// Appends a line. Should the disk not keep up, calls are not held up for it: what is lost is counted, and told.
     pub(crate) fn append(&mut self, file: AuditFile, line: Bytes) {
-        let logs = &self.logs;
-        let (sender, _) = self.writer.get_or_insert_with(|| start(logs.clone()));
+        let (logs, tell) = (&self.logs, &self.tell);
+        let (sender, _) = self.writer.get_or_insert_with(|| start(logs.clone(), Arc::clone(tell)));
         if self.lost > 0 {
             let note = Bytes::from(format!("{{\"lost\":{}}}\n", self.lost));
             if sender.try_send((file.clone(), note)).is_ok() {
@@ -63,12 +73,12 @@ impl Drop for Audit {
     }
 }
 
-fn start(logs: PathBuf) -> Writer {
+fn start(logs: PathBuf, tell: Tell) -> Writer {
     let (sender, lines) = sync_channel(WAITING);
-    (sender, std::thread::spawn(move || write(&logs, &lines)))
+    (sender, std::thread::spawn(move || write(&logs, &lines, &*tell)))
 }
 
-fn write(logs: &Path, lines: &Receiver<Line>) {
+fn write(logs: &Path, lines: &Receiver<Line>, tell: &dyn Fn(Result<(), String>)) {
     let mut open: Option<(AuditFile, Log)> = None;
     let mut failed = false;
     for (file, line) in lines {
@@ -84,27 +94,54 @@ fn write(logs: &Path, lines: &Receiver<Line>) {
             }),
         };
         // Told once: the next lines will hardly fare better.
-        if let Err(error) = &written
-            && !failed
-        {
-            tracing::error!(%error, ?file, "the audit cannot be written");
+        match &written {
+            Err(error) if !failed => {
+                tracing::error!(%error, ?file, "the audit cannot be written");
+                tell(Err(format!("{}: {error}", path(logs, &file).display())));
+            }
+            Ok(()) if failed => tell(Ok(())),
+            Err(_) | Ok(()) => {}
         }
         failed = written.is_err();
     }
 }
 
 fn open_file(logs: &Path, file: &AuditFile) -> io::Result<Log> {
-    let path = match file {
-        AuditFile::Default => {
-            files::private_dir(logs)?;
-            logs.join("audit.log")
-        }
-        AuditFile::At(path) => PathBuf::from(path),
-    };
+    if *file == AuditFile::Default {
+        files::private_dir(logs)?;
+    }
+    let path = path(logs, file);
     let log = Log::at(&path)?;
     // One that was there already may be everybody's to read.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(log)
+}
+
+fn path(logs: &Path, file: &AuditFile) -> PathBuf {
+    match file {
+        AuditFile::Default => logs.join("audit.log"),
+        AuditFile::At(path) => PathBuf::from(path),
+    }
+}
+
+/// Whether the audit of an agent with this configuration directory could be written, found out without leaving a file
+/// behind.
+///
+/// # Errors
+/// Why not.
+pub fn check(config_dir: &Path, file: &AuditFile) -> Result<(), String> {
+    let path = path(&config_dir.join("logs"), file);
+    let unwritable = |error: io::Error| format!("{}: {error}", path.display());
+    match OpenOptions::new().append(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened.map(drop).map_err(unwritable),
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The agent makes its own directory.
+    if *file == AuditFile::Default && !dir.exists() {
+        return Ok(());
+    }
+    rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| unwritable(error.into()))
 }
 
 /// Lines that wait for the disk: a second's worth of very many calls.
@@ -120,7 +157,7 @@ mod tests {
         let dir = TempDir::new();
         let logs = dir.path().join("logs");
         for run in 0..2 {
-            let mut audit = Audit::new(logs.clone());
+            let mut audit = Audit::new(logs.clone(), |_| panic!("it can be written"));
             for line in 0..10 {
                 audit.append(AuditFile::Default, Bytes::from(format!("{run} {line}\n")));
             }
@@ -141,12 +178,32 @@ mod tests {
         std::fs::set_permissions(&wide, std::fs::Permissions::from_mode(0o755)).expect("set");
         let path = wide.join("audit.jsonl");
         std::fs::write(&path, "before\n").expect("written");
-        let mut audit = Audit::new(dir.path().join("logs"));
+        let mut audit = Audit::new(dir.path().join("logs"), |_| panic!("it can be written"));
         audit.append(AuditFile::At(path.display().to_string()), Bytes::from_static(b"after\n"));
         audit.finish();
         assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "before\nafter\n");
         let mode = |path: &Path| std::fs::metadata(path).expect("exists").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&wide)), (0o600, 0o755));
         assert!(!dir.path().join("logs").exists());
+    }
+
+    #[test]
+    fn file_that_cannot_be_written_is_told_once_and_when_it_can() {
+        let dir = TempDir::new();
+        let missing = dir.path().join("missing");
+        let file = AuditFile::At(missing.join("audit.log").display().to_string());
+        assert!(check(dir.path(), &file).expect_err("no directory").contains("audit.log"));
+        let (told, heard) = std::sync::mpsc::channel();
+        let mut audit = Audit::new(dir.path().join("logs"), move |result| told.send(result).expect("heard"));
+        audit.open(file.clone());
+        assert!(heard.recv().expect("told").expect_err("no directory").contains("audit.log"));
+        audit.append(file.clone(), Bytes::from_static(b"lost\n"));
+        std::fs::create_dir(&missing).expect("made");
+        audit.append(file.clone(), Bytes::from_static(b"kept\n"));
+        audit.finish();
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Ok(())]);
+        assert_eq!(check(dir.path(), &file), Ok(()));
+        assert_eq!(check(dir.path(), &AuditFile::Default), Ok(()));
+        assert!(check(dir.path(), &AuditFile::At(missing.display().to_string())).is_err(), "it is a directory");
     }
 }

@@ -4,7 +4,7 @@
 //! that depends on the content of a protocol message (invariant A10).
 
 pub mod agent;
-mod audit;
+pub mod audit;
 mod backlog;
 mod browser;
 mod callback;

@@ -154,6 +154,8 @@ pub enum Event {
     Nudge,
     /// This machine's addresses changed. May come as often as it likes.
     NetworkChanged,
+    /// The audit cannot be written, for this reason; or it can be again.
+    AuditWritten(Result<(), String>),
     /// Somebody asks on the control socket.
     Control {
         /// To answer with [`Action::ControlReply`].
@@ -343,6 +345,9 @@ pub enum Action {
         /// The whole content.
         content: Bytes,
     },
+    /// Open the audit's file, so that one that cannot be written is known before there is something to write. Whenever
+    /// that changes, bring `AuditWritten`.
+    OpenAudit(AuditFile),
     /// Append a line to the audit, a file for its owner alone that is rotated. In order.
     Audit {
         /// Which file.

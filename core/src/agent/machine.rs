@@ -63,6 +63,8 @@ pub struct Agent {
     restarts: Vec<Restart>,
     approvals: Approvals,
     ledger: Ledger,
+    /// Why the audit cannot be written.
+    audit_problem: Option<String>,
     /// Whose device it is, as the last relay named them for logs; empty: it did not.
     user: String,
     /// When a changed network was last a reason to look at the tunnel.
@@ -135,6 +137,7 @@ impl Agent {
             restarts: Vec::new(),
             approvals: Approvals::default(),
             ledger: Ledger::default(),
+            audit_problem: None,
             user: String::new(),
             network_seen: None,
             relay_restarts: Restraint::new(limits::RELAY_RESTARTS, limits::RELAY_RESTARTS_WINDOW),
@@ -206,6 +209,7 @@ impl Agent {
                     self.judge(Some(&server));
                 }
             }
+            Event::AuditWritten(result) => self.audit_problem = result.err(),
             Event::Control { job, command } => self.control(job, command),
             Event::Stop => self.stop(Exit::Stopped),
             Event::Veiled { .. }
@@ -237,11 +241,11 @@ impl Agent {
         let Some(server) = slot.and_then(|slot| self.servers.get_mut(&slot)) else { return };
         let cx = &mut self.cx;
         match event {
+            Event::Veiled { child, veil } => server.veiled(child, veil),
             Event::Spawned { child, pid } => server.spawned(child, pid, cx),
             Event::SpawnFailed { child, error } => {
                 cx.forget_child(child);
                 server.spawn_failed(child, &error, cx);
-            Event::Veiled { child, veil } => server.veiled(child, veil),
             }
             Event::Line { child, line } => server.line(child, &line, cx),
             Event::LineTooLong { child, prefix, suffix, length } => {
@@ -370,6 +374,7 @@ impl Agent {
         self.started = self.cx.now.instant;
         self.person = person;
         self.cx.timers.set(Timer::Watch, self.cx.now.instant + limits::WATCH_INTERVAL);
+        self.open_audit();
         if self.uplink.has_token() {
             self.start_servers();
             let wish = self.uplink.dial(&mut self.cx);

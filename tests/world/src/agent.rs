@@ -166,6 +166,7 @@ impl World {
                     let event = Event::PinsSaved { key: pins, result };
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
                 }
+                Action::OpenAudit(_) => {}
                 Action::Audit { line, .. } => {
                     self.look(key).audit.push(String::from_utf8(line.to_vec()).expect("a line is text"));
                 }

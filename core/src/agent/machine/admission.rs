@@ -260,6 +260,14 @@ impl Agent {
         self.audit(&entry, End::Error(code::INVALID_PARAMS));
     }
 
+    /// Has the file opened where there is an audit.
+    pub(super) fn open_audit(&mut self) {
+        self.audit_problem = None;
+        if let Some(file) = self.cx.guard.rules.policy().audit.clone() {
+            self.cx.out.push(Action::OpenAudit(file));
+        }
+    }
+
     fn entry(&self, method: &str, session: &str, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
         Entry {
             // Whatever a relay sends, a line stays a line.

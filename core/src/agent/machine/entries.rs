@@ -131,6 +131,7 @@ impl Agent {
         }
         if self.cx.guard.set_policy(config.policy) {
             tracing::info!("the policy is another now");
+            self.open_audit();
         }
         self.config.servers = config.servers;
         for (name, config) in self.config.servers.clone() {
@@ -217,7 +218,9 @@ impl Agent {
 
     /// What keeps the agent from doing all it should.
     fn problems(&self) -> Vec<String> {
-        let mut problems = self.cx.guard.problems();
+        let audit =
+            |why| people(&format!("the audit cannot be written, and calls pass without it: {why}"), limits::MAX_REASON);
+        let mut problems: Vec<String> = self.audit_problem.iter().map(audit).chain(self.cx.guard.problems()).collect();
         for server in self.names.values().filter_map(|slot| self.servers.get(slot)) {
             let (name, tools) = (server.name(), server.tools());
             if tools.is_empty() {

@@ -680,3 +680,25 @@ fn nothing_is_noted_unless_asked_for() {
     let mut rig = ready("{}");
     assert!(passes(&mut rig, 1, "read") && audited(&mut rig).is_empty());
 }
+
+#[test]
+fn audit_that_cannot_be_written_is_told_before_the_first_call_and_until_it_can() {
+    let mut config = config(&["a"]);
+    config.policy.audit = Some(AuditFile::At("/nope/audit.log".into()));
+    let mut rig = Rig::new(config, Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    let opened = rig.take(|action| match action {
+        Action::OpenAudit(file) => Some(file.clone()),
+        _ => None,
+    });
+    assert_eq!(opened, Some(AuditFile::At("/nope/audit.log".into())));
+    assert!(rig.status().problems.is_empty());
+    rig.event(Event::AuditWritten(Err("no such directory".into())));
+    let problems = rig.status().problems;
+    assert!(
+        matches!(&problems[..], [one] if one.contains("audit") && one.contains("no such directory")),
+        "{problems:?}"
+    );
+    rig.event(Event::AuditWritten(Ok(())));
+    assert!(rig.status().problems.is_empty());
+}
