@@ -54,7 +54,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) allow_insecure: bool,
 
-    /// Print JSON instead of text where a command prints a result
+    /// Print JSON instead of text where a command prints a result; a failure is {"error", "exitCode"}
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -326,6 +326,7 @@ Exit codes:
   2  the command line, the configuration or its directory cannot be used
   3  sign-in is needed: mcp-local-tunnel login
   4  the relay cannot be reached
+With --json, a command that fails says {\"error\": \"…\", \"exitCode\": 1} on stdout, beside the text on stderr.
 
 Files: ~/.config/mcp-local-tunnel/ holds an agent's tokens, logs and what it trusts. A relay keeps its keys in
 stateDir, else $STATE_DIRECTORY, else ~/.local/state/mcp-local-tunnel/.";

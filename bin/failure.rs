@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::cli::LogFormat;
+use crate::output;
 
 /// Why a command failed. The text is for people: what failed, why, and what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -20,17 +23,33 @@ pub(crate) enum Failure {
     /// The relay cannot be reached (exit code 4).
     #[error("{0}")]
     Unreachable(String),
+    /// One that the JSON document on stdout has told already.
+    #[error("{0}")]
+    Shown(Box<Failure>),
 }
 
 impl Failure {
     /// The exit code, as `--help` documents it.
     pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.number())
+    }
+
+    fn number(&self) -> u8 {
+        match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::SignIn(_) => 3,
             Self::Unreachable(_) => 4,
-        })
+            Self::Shown(failure) => failure.number(),
+        }
+    }
+
+    /// Says it on stdout, where `--json` promised a document: a script need not read what people are told.
+    pub(crate) fn print_json(&self) {
+        if !matches!(self, Self::Shown(_)) {
+            // A stdout that cannot be written is told nowhere else either.
+            let _ = output::compact(&json!({ "error": self.to_string(), "exitCode": self.number() }));
+        }
     }
 
     /// Says it, on one line, to whoever started this process in the background.

@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(format);
+            if cli.global.json {
+                failure.print_json();
+            }
             if let Some(starter) = starter {
                 failure.tell(starter);
             }

@@ -166,6 +166,28 @@ fn logout_says_that_nobody_was_signed_in() {
 }
 
 #[test]
+fn failure_is_a_json_document_where_one_was_asked_for() {
+    let home = Home::new();
+    let broken = r#"{"mode":"relay"}"#;
+    for (args, code, member) in [
+        (&["status", "--json", "--config", AGENT][..], 1, "error"),
+        (&["restart", "--json", "--config", AGENT], 1, "error"),
+        (&["logs", "--json", "--config", AGENT], 1, "error"),
+        (&["start", "--json", "--config", broken], 2, "error"),
+        (&["start", "--json", "--config", "missing.json"], 2, "error"),
+        (&["whoami", "--json", "http://127.0.0.1:9"], 3, "error"),
+        (&["config", "check", "--json", "--config", broken], 2, "problems"),
+        (&["logout", "--json", "http://127.0.0.1:9"], 0, "signedOut"),
+    ] {
+        let ran = home.run(args);
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON document");
+        assert!(ran.code == Some(code) && document.get(member).is_some(), "{args:?}: {ran:?}");
+        assert!(member != "error" || document["exitCode"] == code, "{args:?}: {ran:?}");
+        assert_eq!(ran.stderr.contains("error:"), code != 0, "people are told too: {args:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn check_tells_of_an_audit_that_cannot_be_written() {
     let home = Home::new();
     let config = |path: &str| AGENT.replacen('{', &format!(r#"{{"audit":"{path}","#), 1);

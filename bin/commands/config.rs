@@ -44,7 +44,8 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
     if usable {
         return Ok(());
     }
-    Err(Failure::Usage(format!("{} cannot be used", source.name())))
+    let failure = Failure::Usage(format!("{} cannot be used", source.name()));
+    Err(if global.json { Failure::Shown(Box::new(failure)) } else { failure })
 }
 
 /// An audit that could not be written here.

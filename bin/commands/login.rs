@@ -28,6 +28,9 @@ pub(crate) fn login(args: &LoginArgs, global: &Global) -> Result<(), Failure> {
             () = stop => Err(Failure::SignIn(format!("not signed in to {}", options.relay))),
         }
     })?;
+    if global.json {
+        return output::json(&json!({ "signedIn": true, "relay": options.relay }));
+    }
     output::line(format!("signed in to {}", options.relay))
 }
 
@@ -37,6 +40,11 @@ pub(crate) fn logout(args: &LogoutArgs, global: &Global) -> Result<(), Failure> 
     let left = signin::logout(&options, args.force);
     let left = host::run(async { left.await.map_err(|failure| failed(&failure)) })?;
     let relay = &options.relay;
+    if global.json {
+        return output::json(
+            &json!({ "signedOut": left != Leave::Nothing, "revoked": left == Leave::Revoked, "relay": relay }),
+        );
+    }
     output::line(match left {
         Leave::Revoked => format!("signed out of {relay}"),
         Leave::Nothing => format!("was not signed in to {relay}"),
