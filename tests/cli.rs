@@ -188,6 +188,20 @@ fn failure_is_a_json_document_where_one_was_asked_for() {
 }
 
 #[test]
+fn proxy_or_certificates_that_can_never_be_used_are_told_at_once() {
+    let home = Home::new();
+    home.write("token", "mlt_a_token");
+    let agent = r#"{"mode":"agent","relay":"tunnel.example.com","servers":{},"token":"file:token"}"#;
+    for (variable, value) in [("HTTPS_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file")] {
+        let foreground = ["agent", "--foreground", "--config", agent];
+        for (args, code) in [(&["login", "tunnel.example.com"][..], 1), (&foreground, 2)] {
+            let ran = Ran::from(home.command(args).env(variable, value).output().expect("starts"));
+            assert!(ran.code == Some(code) && ran.stderr.contains(variable), "{args:?}: {ran:?}");
+        }
+    }
+}
+
+#[test]
 fn check_tells_of_an_audit_that_cannot_be_written() {
     let home = Home::new();
     let config = |path: &str| AGENT.replacen('{', &format!(r#"{{"audit":"{path}","#), 1);

@@ -70,6 +70,21 @@ fn captive_portal_is_named_and_waited_out_with_the_same_token() {
 }
 
 #[test]
+fn minted_token_outlives_a_network_that_asks_for_a_password() {
+    let relay = Evil::start();
+    let mut agent = relay.agent("password");
+    let ask = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"hotel\"\r\nContent-Length: 0\r\n\r\n";
+    for answer in [ask, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"] {
+        let (_, mut socket) = relay.dial_after(&agent);
+        socket.write_all(answer.as_bytes()).expect("the agent reads");
+        agent.last_error_with("something in between", "it is told");
+    }
+    let tunnel = Tunnel::accept(relay.dial_after(&agent), Arc::default());
+    tunnel.catalog_with("echo");
+    assert!(agent.process.is_running());
+}
+
+#[test]
 fn changed_address_is_noticed_long_before_the_pings_would() {
     let Some(net) = Namespace::new() else { return };
     let listener = TcpListener::bind((HERE, 0)).expect("the address is ours");

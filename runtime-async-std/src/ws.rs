@@ -142,6 +142,7 @@ where
         self.broken = true;
         let reason = match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),
+            WsError::Capacity(_) => return self.connection.handle_too_big(now),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "the connection broke".into(),
             WsError::Io(error) => error.to_string(),
             // What the library refuses of the peer; it hears of it by the reset.

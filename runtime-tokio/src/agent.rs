@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::daemon::{self, Claim, Files, Sessions};
 use crate::entropy::OsEntropy;
 use crate::files::{self, Replaced, TokenFile};
-use crate::net::Connector;
+use crate::net::{ConnectError, Connector};
 use crate::process::{self, Launcher, Process};
 use crate::queue::Queue;
 use crate::shelf::Shelf;
@@ -95,7 +95,8 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
     let network = Arc::new(Notify::new());
     let changed = Arc::clone(&network);
     let watching = tokio::spawn(network::watch(move || changed.notify_one()));
-    driver.launcher.path = login_path::find().await;
+    let found = login_path::find().await;
+    (driver.launcher.path, driver.silent_shell) = (found.path, found.silent);
     let exit = loop {
         if let Some(exit) = driver.settle() {
             break exit;
@@ -199,6 +200,8 @@ struct Driver {
     desk: Desk,
     connector: Connector,
     launcher: Launcher,
+    /// The login shell that did not tell its `PATH`.
+    silent_shell: Option<PathBuf>,
     shelf: Shelf,
     /// Where what is pinned of servers is kept.
     pins: PathBuf,
@@ -247,6 +250,7 @@ impl Driver {
             desk,
             connector,
             launcher,
+            silent_shell: None,
             shelf: Shelf::new(&options.config_dir, &options.source),
             pins: options.config_dir.join("pins"),
             audit: Audit::new(logs, move |result| drop(audited.send(Input::Event(Event::AuditWritten(result))))),
@@ -346,15 +350,15 @@ impl Driver {
                 }
             }
             Action::Spawn { child, spawn } => {
+                let veil = veil(&spawn);
+                self.pending.push(Event::Veiled { child, veil });
                 self.pending.push(match self.launcher.spawn(child, spawn, self.streams.clone()) {
                     Ok(process) => {
                         let pid = process.pid();
                         self.processes.insert(child, process);
-                let veil = veil(&spawn);
-                self.pending.push(Event::Veiled { child, veil });
                         Event::Spawned { child, pid }
                     }
-                    Err(error) => Event::SpawnFailed { child, error },
+                    Err(error) => Event::SpawnFailed { child, error: self.with_shell(error) },
                 });
             }
             Action::Write { child, bytes } => {
@@ -409,16 +413,27 @@ impl Driver {
                     drop(urgent.send(Input::Event(Event::PinsSaved { key, result })));
                 });
             }
+            Action::OpenAudit(file) => self.audit.open(file),
             Action::Audit { file, line } => self.audit.append(file, line),
             Action::ControlReply { job, json } => {
                 if let Some(answer) = self.asked.remove(&job) {
                     let _ = answer.send(json);
-            Action::OpenAudit(file) => self.audit.open(file),
                 }
             }
             Action::Exit(exit) => return Some(exit),
         }
         None
+    }
+
+    /// Why a program was not found, where the shell that knows better said nothing.
+    fn with_shell(&self, error: String) -> String {
+        match &self.silent_shell {
+            Some(shell) if error.ends_with(process::NOT_FOUND) => {
+                let shell = shell.display();
+                format!("{error} of the system (the login shell {shell} did not tell its own PATH in time)")
+            }
+            _ => error,
+        }
     }
 
     /// Where what is pinned of a server is kept.
@@ -519,10 +534,26 @@ async fn stream(connector: Connector, fetch: FetchId, request: Fetch, events: mp
     }
 }
 
+/// What a server's environment holds. A value that cannot be found is in no environment.
+fn veil(spawn: &Spawn) -> Veil {
+    let found = spawn.env.iter().filter_map(|(name, given)| {
+        let value = process::value(name, given).ok()?;
+        Some((name.clone(), Secret::new(value.to_string_lossy())))
+    });
+    Veil::of_environment(found)
+}
+
 fn connector(config: &AgentConfig) -> Result<Connector, AgentError> {
     let path = config.ca_file.as_deref().map(PathBuf::from);
-    Connector::from_environment(path.as_deref())
-        .map_err(|cause| AgentError::Unusable { path: path.unwrap_or_else(|| "SSL_CERT_FILE".into()), cause })
+    let connector = Connector::from_environment(path.as_deref())
+        .map_err(|bad| AgentError::Unusable { path: bad.file, cause: bad.cause })?;
+    // Said at once: it will not mend while the agent runs.
+    match connector.check(&config.relay) {
+        Err(ConnectError::Proxy { variable, cause }) => {
+            Err(AgentError::Unusable { path: variable.into(), cause: io::Error::other(cause) })
+        }
+        Err(ConnectError::Tcp(_) | ConnectError::Tls(_) | ConnectError::OutOfReach) | Ok(()) => Ok(connector),
+    }
 }
 
 fn identity(options: &Options) -> Result<Identity, AgentError> {
@@ -535,15 +566,6 @@ fn identity(options: &Options) -> Result<Identity, AgentError> {
         device: DeviceName::from(device),
         device_id: DeviceId::from(device_id),
         version: env!("CARGO_PKG_VERSION").into(),
-/// What a server's environment holds. A value that cannot be found is in no environment.
-fn veil(spawn: &Spawn) -> Veil {
-    let found = spawn.env.iter().filter_map(|(name, given)| {
-        let value = process::value(name, given).ok()?;
-        Some((name.clone(), Secret::new(value.to_string_lossy())))
-    });
-    Veil::of_environment(found)
-}
-
         os: std::env::consts::OS.into(),
     })
 }

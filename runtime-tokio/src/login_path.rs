@@ -15,23 +15,31 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+/// What came of looking for a better `PATH` than this process's own.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What servers should have; `None`: this process's own is fine, or no better one is to be had.
+    pub(crate) path: Option<OsString>,
+    /// The shell that was asked and did not answer in time.
+    pub(crate) silent: Option<PathBuf>,
+}
+
 /// What servers should have for `PATH` if this process's own is a service manager's: the login shell's, then its own.
-/// `None`: its own is fine, or no better one is to be had.
-pub(crate) async fn find() -> Option<OsString> {
+pub(crate) async fn find() -> Found {
     let own = std::env::var_os("PATH").unwrap_or_default();
-    if !is_bare(&own) {
-        return None;
-    }
-    let shell = shell();
-    match timeout(PATIENCE, ask(&shell)).await {
-        Ok(Some(found)) => joined(&found, &own),
+    if is_bare(&own) { ask_within(PATIENCE, shell(), &own).await } else { Found::default() }
+}
+
+async fn ask_within(patience: Duration, shell: PathBuf, own: &OsStr) -> Found {
+    match timeout(patience, ask(&shell)).await {
+        Ok(Some(found)) => Found { path: joined(&found, own), silent: None },
         Ok(None) => {
             tracing::debug!(shell = %shell.display(), "login shell tells no PATH");
-            None
+            Found::default()
         }
         Err(_) => {
             tracing::warn!(shell = %shell.display(), "login shell does not tell its PATH in time: programs are looked for in the system's directories alone");
-            None
+            Found { path: None, silent: Some(shell) }
         }
     }
 }
@@ -159,6 +167,14 @@ mod tests {
         // As a shell does: the last argument is the command.
         let shell = script(&dir, "echo Welcome; for last; do :; done; PATH=/from/profile; eval \"$last\"; echo bye");
         assert_eq!(ask(&shell).await.as_deref(), Some(&b"/from/profile"[..]));
+    }
+
+    #[tokio::test]
+    async fn shell_that_hangs_is_named() {
+        let dir = TempDir::new();
+        let shell = script(&dir, "sleep 100");
+        let found = ask_within(Duration::from_millis(50), shell.clone(), OsStr::new("/bin")).await;
+        assert_eq!(found, Found { path: None, silent: Some(shell) });
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -48,17 +48,30 @@ impl Connector {
     /// beside the system's. (The system's are those of `SSL_CERT_FILE` where that is set.)
     ///
     /// # Errors
-    /// The file cannot be used.
-    pub fn from_environment(ca_file: Option<&Path>) -> io::Result<Self> {
+    /// A file cannot be used.
+    pub fn from_environment(ca_file: Option<&Path>) -> Result<Self, BadCertificates> {
+        let bad = |file: &Path, cause| BadCertificates { file: file.to_owned(), cause };
         let proxies = Proxies::new(|name| std::env::var(name).ok());
-        let mut roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
-        // Elsewhere the system's own store is asked, which does not know the variable.
-        if cfg!(target_vendor = "apple")
-            && let Some(file) = std::env::var_os("SSL_CERT_FILE")
-        {
-            roots.extend(certificates(Path::new(&file))?);
+        let own = ca_file.map(|file| certificates(file).map_err(|cause| bad(file, cause))).transpose()?;
+        let mut roots = own.unwrap_or_default();
+        if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
+            roots.extend(named_by_variable(Path::new(&file)).map_err(|cause| {
+                bad(Path::new(&file), io::Error::new(cause.kind(), format!("SSL_CERT_FILE names it, and {cause}")))
+            })?);
         }
         Ok(Self { tls: Arc::default(), proxies: Arc::new(proxies), roots: roots.into() })
+    }
+
+    /// Whether there is a way to `url` at all: a proxy that cannot be used will not mend by itself.
+    ///
+    /// # Errors
+    /// Which variable must be another.
+    pub fn check(&self, url: &str) -> Result<(), ConnectError> {
+        let target = url.parse().ok().and_then(|uri| Target::of(&uri).ok());
+        match target.map(|target| self.proxies.route(target.tls, &target.host, target.port)) {
+            Some(Route::Unusable { variable }) => Err(unusable(variable)),
+            Some(Route::Direct | Route::Through(_)) | None => Ok(()),
+        }
     }
 
     /// Connects to `target`'s host and port, with TLS for `https` and `wss`.
@@ -91,10 +104,7 @@ impl Connector {
         let proxy = match self.proxies.route(target.tls, &target.host, target.port) {
             Route::Direct => return self.secure(tcp(host, target.port).await?, target).await,
             Route::Through(proxy) => proxy,
-            Route::Unusable { variable } => {
-                let cause = format!("{variable} must be an http:// or https:// URL");
-                return Err(ConnectError::Proxy { variable, cause });
-            }
+            Route::Unusable { variable } => return Err(unusable(variable)),
         };
         let failed = |cause: String| ConnectError::Proxy { variable: proxy.variable, cause };
         let own = Target { host: proxy.host.clone(), port: proxy.port, tls: proxy.tls };
@@ -105,7 +115,10 @@ impl Connector {
         if !target.tls {
             return Ok(Stream::Through(Box::new(through)));
         }
-        Ok(Stream::Through(Box::new(self.tls(through, target).await?)))
+        // Many a proxy says yes and then answers by itself.
+        let secured = self.tls(through, target).await;
+        let secured = secured.map_err(|error| failed(format!("it connects, but to {} {error}", target.host)))?;
+        Ok(Stream::Through(Box::new(secured)))
     }
 
     #[cfg(test)]
@@ -142,6 +155,21 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
     }
+}
+
+/// A file of trusted certificates that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the certificates of {}: {cause}", file.display())]
+pub struct BadCertificates {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub cause: io::Error,
+}
+
+fn unusable(variable: &'static str) -> ConnectError {
+    let cause = format!("{variable} must be an http:// or https:// URL (SOCKS is not spoken)");
+    ConnectError::Proxy { variable, cause }
 }
 
 /// Where a URL points to.
@@ -298,6 +326,19 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         return Err(bad("there is no certificate in it".into()));
     }
     Ok(found)
+}
+
+/// What is to be trusted of the file of `SSL_CERT_FILE` by ourselves. Where the system's store reads it, nothing is, and
+/// one that it would pass over is an error; some of a system's many certificates may be such as nobody can use.
+fn named_by_variable(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    if cfg!(target_vendor = "apple") {
+        // The system's own store does not know the variable.
+        return certificates(file);
+    }
+    let content = std::fs::read(file)?;
+    let found = CertificateDer::pem_slice_iter(&content).any(|certificate| certificate.is_ok());
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in it");
+    found.then(Vec::new).ok_or_else(none)
 }
 
 /// The provider is named, never the process's default: two providers in one tree would make the default a panic.

@@ -351,6 +351,9 @@ pub(crate) fn value(name: &str, given: &Secret) -> Result<OsString, String> {
     }
 }
 
+/// What is said of a program that stands in no directory of `PATH`.
+pub(crate) const NOT_FOUND: &str = "not found in PATH";
+
 /// Whether `program` can be found the way that starting it will look for it.
 fn check_program(program: &str, path: Option<&std::ffi::OsStr>, cwd: Option<&str>) -> Result<(), String> {
     let here = Path::new(cwd.unwrap_or("."));
@@ -359,6 +362,7 @@ fn check_program(program: &str, path: Option<&std::ffi::OsStr>, cwd: Option<&str
         return match executable(&file) {
             true => Ok(()),
             false if file.is_file() => Err(format!("{program} is not executable: `chmod +x` it")),
+            false if file.is_dir() => Err(format!("{program} is a directory, not a program")),
             false => Err(format!("{program} does not exist")),
         };
     }
@@ -366,7 +370,7 @@ fn check_program(program: &str, path: Option<&std::ffi::OsStr>, cwd: Option<&str
     match std::env::split_paths(path).any(|dir| executable(&here.join(dir).join(program))) {
         true => Ok(()),
         // What mends it is said where all reasons are made.
-        false => Err("not found in PATH".into()),
+        false => Err(NOT_FOUND.into()),
     }
 }
 

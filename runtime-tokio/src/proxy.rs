@@ -115,6 +115,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn proxy_that_answers_in_the_targets_place_is_named() {
+        let answer = "HTTP/1.1 200 OK\r\n\r\n<html>Sign in to use this network</html>";
+        let (proxies, _task) = proxy(answer).await;
+        let connector = crate::net::Connector::with_proxies(Arc::new(proxies));
+        let target = Target { host: "relay.example".into(), port: 443, tls: true };
+        let error = connector.connect(&target).await.expect_err("no TLS").to_string();
+        assert!(error.starts_with("the proxy of ALL_PROXY: it connects, but to relay.example TLS failed"), "{error}");
+    }
+
+    #[test]
+    fn proxy_that_can_never_be_used_is_known_before_anything_is_sent() {
+        let proxies = Proxies::new(|name| (name == "HTTPS_PROXY").then(|| "socks5://p:1080".into()));
+        let connector = crate::net::Connector::with_proxies(Arc::new(proxies));
+        let error = connector.check("https://relay.example").expect_err("SOCKS is not spoken").to_string();
+        assert!(error.contains("HTTPS_PROXY") && error.contains("SOCKS"), "{error}");
+        for fine in ["http://relay.example", "https://127.0.0.1:3000"] {
+            assert!(connector.check(fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[tokio::test]
     async fn connector_takes_the_way_that_its_proxies_say() {
         let (proxies, _task) = proxy("HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n").await;
         let connector = crate::net::Connector::with_proxies(Arc::new(proxies));

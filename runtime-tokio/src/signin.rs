@@ -87,8 +87,9 @@ async fn run(options: &Options, first: Event) -> Result<Outcome, Failure> {
     let mut signin = Signin::new(settings, Box::new(OsEntropy::new()));
     let (events, mut happened) = mpsc::unbounded_channel();
     let tokens = TokenFile::new(&options.config_dir, &options.relay);
-    let connector = Connector::from_environment(options.ca_file.as_deref())
-        .map_err(|error| Failure::Local { cause: format!("cannot use the file of trusted certificates: {error}") })?;
+    let local = |error: &dyn std::fmt::Display| Failure::Local { cause: error.to_string() };
+    let connector = Connector::from_environment(options.ca_file.as_deref()).map_err(|error| local(&error))?;
+    connector.check(&options.relay).map_err(|error| local(&error))?;
     let mut desk = Desk::new(tokens, connector, move |event| drop(events.send(event)));
     signin.handle_event(first, clock.now());
     loop {

@@ -161,6 +161,7 @@ where
         self.broken = true;
         let reason = match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),
+            WsError::Capacity(_) => return self.connection.handle_too_big(now),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => "the connection broke".into(),
             WsError::Io(error) => error.to_string(),
             // What the library refuses of the peer; it hears of it by the reset.
@@ -471,7 +472,7 @@ mod tests {
         tokio::spawn(async move {
             let _ = other.send(WsMessage::Binary(too_large.into())).await;
         });
-        assert!(matches!(relay.next().await, Event::Closed(_)));
+        assert!(matches!(relay.next().await, Event::Closed(Close { code: CloseCode::TooBig, .. })));
     }
 
     /// Answers one upgrade request with `answer`, verbatim.
@@ -494,7 +495,8 @@ mod tests {
         let (retry_after, message) = (Some("7".into()), "later.".into());
         assert_eq!(error, DialError::Status { status: 503, retry_after, challenge: String::new(), message });
         let url =
-            refusing("HTTP/1.1 403 No\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Bearer error=\"x\"\r\n\r\n").await;
+            refusing("HTTP/1.1 403 No\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Bearer error=\"x\"\r\n\r\n")
+                .await;
         let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");
         let words = "Basic, Bearer error=\"x\"";
         assert!(

@@ -327,12 +327,19 @@ fn env(node: &Node<'_>, report: &mut Report) -> Option<BTreeMap<String, Secret>>
 fn check_reference(path: &str, value: &str, report: &mut Report) {
     match value.split_once(':') {
         Some(("env", name)) if !is_variable(name) => report.error(path, "must name a variable after env:"),
-        // Programs have such values of their own, as Prisma's `file:./dev.db`.
+        Some(("file", place)) if !reference::is_file(place) && !is_url_of_its_own(place) => {
+            report.error(path, "must name a whole path after file:, as in file:/home/me/key, or begin with file:./ if the server is to have it as it stands");
+        }
         Some(("file", place)) if !reference::is_file(place) => {
             report.warn(path, "is given as it stands: to read a file, write its whole path, as in file:/home/me/key");
         }
         _ => {}
     }
+}
+
+/// Programs have such values of their own, as Prisma's `file:./dev.db` and SQLite's `file::memory:` or `file:a.db?mode=ro`.
+fn is_url_of_its_own(place: &str) -> bool {
+    place.starts_with(['.', '/', ':']) || place.contains('?')
 }
 
 /// `headers`.

@@ -469,6 +469,11 @@ fn agent_mistakes_are_named() {
         (server(r#"{"url":"http://127.0.0.1","sandbox":true}"#), "warning servers.files.sandbox has no effect"),
         (server(r#"{"url":"http://127.0.0.1","memoryLimit":99}"#), "warning servers.files.memoryLimit has no effect"),
         (server(r#"{"command":"a","env":{"K":"env:"}}"#), "error servers.files.env.K must name a variable"),
+        (server(r#"{"command":"a","env":{"K":"file:keys/x"}}"#), "error servers.files.env.K must name a whole path"),
+        (
+            server(r#"{"command":"a","env":{"K":"file:a.db?mode=ro"}}"#),
+            "warning servers.files.env.K is given as it stands",
+        ),
         (server(r#"{"command":"a","env":{"K":"file:./x"}}"#), "warning servers.files.env.K is given as it stands"),
         (server(r#"{"command":"a","disabled":"no"}"#), "error servers.files.disabled must be true or false"),
         (server(r#"{"url":"127.0.0.1:8000"}"#), "error servers.files.url must be an http"),

@@ -169,6 +169,10 @@ impl Failure {
                 format!("server {} on {} is {state}{reason}", place.server, place.device)
             }
             Self::Leaving(place) => format!("device {} is about to disconnect: try again shortly", place.device),
+            Self::Disconnected { place, code: CloseCode::TooBig } => format!(
+                "device {} was disconnected, since an answer of it was too large for one message: perhaps that of {} to this call. A newer agent sends large answers in pieces",
+                place.device, place.server
+            ),
             Self::Disconnected { place, .. } => format!(
                 "device {} disconnected during the call: whether {} carried it out is not known",
                 place.device, place.server

@@ -131,7 +131,8 @@ impl Room {
             Event::Unlisted { .. } => tracing::debug!("word that only a relay says dropped"),
             Event::RoundTrip { micros } => device.round_trip_micros = Some(micros),
             Event::Closed(close) => {
-                tracing::info!(%conn, device = %device.name, code = close.code.to_u16(), "device disconnected");
+                let (code, reason) = (close.code.to_u16(), printable(&close.reason, limits::MAX_REASON));
+                tracing::info!(%conn, device = %device.name, code, reason, "device disconnected");
                 self.lose(conn, close.code, cx);
             }
             // What belongs to no call concerns nobody here: changes of lists come as catalogs.

@@ -184,6 +184,19 @@ impl Connection {
         self.move_to_over(Close::new(CloseCode::Other(1006), reason));
     }
 
+    /// The peer began a message that is longer than may be received, so that the socket cannot be read any further.
+    pub fn handle_too_big(&mut self, _now: Now) {
+        let reason = match self.speaker {
+            // Here it is whole answers; V2 sends them in pieces.
+            Speaker::V1Relay(_) | Speaker::V1Agent(_) => {
+                let most = Dialect::V1.max_receive() / (1024 * 1024);
+                alloc::format!("an answer was larger than {most} MiB, the most that dialect V1 carries")
+            }
+            Speaker::V2(_) => "a message was larger than any may be".into(),
+        };
+        self.move_to_over(Close::new(CloseCode::TooBig, reason));
+    }
+
     /// The next event, oldest first. [`Event::Closed`] comes exactly once, and nothing after it.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -28,7 +28,7 @@ use self::signin::{Office, Published};
 use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
-use crate::net::Connector;
+use crate::net::{BadCertificates, Connector};
 use crate::store::{Records, Store, StoreError};
 use crate::{http, ipc, keys};
 
@@ -59,8 +59,8 @@ pub enum RelayError {
     #[error(transparent)]
     Key(#[from] keys::KeyError),
     /// The file of `SSL_CERT_FILE` cannot be used.
-    #[error("cannot use the file of SSL_CERT_FILE: {0}")]
-    Certificates(io::Error),
+    #[error(transparent)]
+    Certificates(#[from] BadCertificates),
     /// The running relay did not answer.
     #[error("the running relay does not answer: {0}")]
     Silent(io::Error),
@@ -110,7 +110,7 @@ impl Relay {
             office: Host::new(Office::new(grants, state.store, Arc::clone(&published)), clock),
             published,
             shards,
-            connector: Connector::from_environment(None).map_err(RelayError::Certificates)?,
+            connector: Connector::from_environment(None)?,
             clock,
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),

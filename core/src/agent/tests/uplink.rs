@@ -231,7 +231,10 @@ fn web_page_is_not_repeated_in_the_log() {
     let conn = rig.dialled().unwrap();
     let message = "<html><body><h1>502 Bad Gateway</h1>".to_string();
     let challenge = String::new();
-    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 502, retry_after: None, challenge, message } });
+    rig.event(Event::DialFailed {
+        conn,
+        error: DialError::Status { status: 502, retry_after: None, challenge, message },
+    });
     assert_eq!(rig.status().relay.last_error.as_deref(), Some("the relay answered 502"));
 }
 
@@ -293,7 +296,10 @@ fn clients_token_ends_the_agent_with_what_mends_it() {
     let conn = rig.dialled().unwrap();
     let message = std::format!("{}\n", tunnel::upgrade::ONLY_AGENTS);
     let challenge = String::new();
-    rig.event(Event::DialFailed { conn, error: DialError::Status { status: 403, retry_after: None, challenge, message } });
+    rig.event(Event::DialFailed {
+        conn,
+        error: DialError::Status { status: 403, retry_after: None, challenge, message },
+    });
     let Some(Exit::NeedsLogin(Failure::Refused { cause })) = rig.exit() else { panic!("it goes on") };
     assert!(cause.contains("token create --role agent"), "{cause}");
 }

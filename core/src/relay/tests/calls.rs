@@ -220,6 +220,16 @@ fn answer_in_a_batch_cannot_add_another() {
 }
 
 #[test]
+fn answer_that_was_too_large_for_its_tunnel_is_told_as_such() {
+    let mut world = World::ready();
+    world.call(1);
+    world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::TooBig, "an answer was larger than 32 MiB")));
+    let actions = world.drain();
+    assert!(actions[0].contains("too large for one message"), "{actions:?}");
+    assert_eq!(failure(&actions[0]), (code::AGENT_GONE, "device-disconnected".into()));
+}
+
+#[test]
 fn closed_tunnel_answers_every_call_at_once() {
     let mut world = World::ready();
     world.call(1);
