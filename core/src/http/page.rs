@@ -59,6 +59,8 @@ main{max-width:34rem;margin:6vh auto;padding:1.5rem 2rem;background:var(--paper)
 h1{font-size:1.35rem;line-height:1.25;margin:.25rem 0 1rem}h2{font-size:1.05rem;margin:1.5rem 0 .5rem}\
 a{color:var(--act)}small,.soft{color:var(--soft)}.warn{color:var(--warn);border-left:3px solid;padding-left:.75rem}\
 code,pre{font:.9em/1.45 ui-monospace,monospace}pre{overflow-x:auto;padding:.75rem;border:1px solid var(--line);border-radius:8px}\
+.items{list-style:none;margin:0;padding:0}.items li{padding:.5rem 0 1rem;border-top:1px solid var(--line)}\
+h3{font-size:1rem;margin:.5rem 0 0}summary{cursor:pointer;color:var(--act)}\
 dl{margin:0}dt{color:var(--soft);margin-top:1rem}dd{margin:.25rem 0 0}dd pre{margin:0}\
 label{display:block;margin:.75rem 0}\
 input:not([type=checkbox]):not([type=hidden]){display:block;width:100%;font:inherit;color:inherit;background:transparent;padding:.55rem .7rem;border:1px solid var(--line);border-radius:8px}\

@@ -48,6 +48,16 @@ pub(crate) enum Unacceptable {
     Scheme,
 }
 
+/// Where a URI leads, in a few words: what a person knows a client by later.
+pub(crate) fn place(uri: &str) -> String {
+    match classify(uri) {
+        Ok(Class::Web { host }) => host,
+        Ok(Class::Loopback) => "localhost".to_string(),
+        Ok(Class::App { scheme }) => scheme,
+        Err(_) => String::new(),
+    }
+}
+
 /// Judges one URI.
 pub(crate) fn classify(uri: &str) -> Result<Class, Unacceptable> {
     if uri.len() > MAX_REDIRECT {

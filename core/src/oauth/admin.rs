@@ -1,4 +1,5 @@
-//! What the operator asks for: tokens for scripts and headless machines, made, listed, revoked.
+//! What the operator asks for: tokens for scripts and headless machines, made, listed, revoked; and all grants, listed
+//! and revoked.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tracing::info;
 
+use super::ending::Asker;
 use super::exchange::principal;
 use super::families::{Family, Kind};
 use super::grants::{Action, AdminCommand, Grants};
@@ -16,7 +18,7 @@ use super::{Role, text, token};
 use crate::config::Login;
 use crate::id::{FamilyId, JobId, UserId};
 use crate::limits;
-use crate::time::Now;
+use crate::time::{Now, UnixTime};
 
 impl Grants {
     /// Answers the operator, at once or after a write.
@@ -41,6 +43,25 @@ impl Grants {
                     }
                 }
             }
+            AdminCommand::GrantList { user } => match self.list_grants(user.as_deref(), now) {
+                Ok(json) => self.out.push(Action::AdminReply { job, json }),
+                Err(reason) => self.admin_refused(job, &reason),
+            },
+            AdminCommand::GrantRevoke { id } => {
+                let id = FamilyId::from(id);
+                if self.families.known.contains_key(&id) {
+                    self.revoke_family(&id, Answer::Admin(job), now);
+                } else {
+                    self.admin_refused(job, "there is no such grant; `grants list` shows those there are");
+                }
+            }
+            AdminCommand::GrantRevokeAll { user } => match self.grantor(&user) {
+                Ok(user) => {
+                    let ids = self.families_of(&user, now);
+                    self.revoke_several(ids, Asker::Operator(job), now);
+                }
+                Err(reason) => self.admin_refused(job, &reason),
+            },
         }
     }
 
@@ -60,6 +81,14 @@ impl Grants {
                 expires: principal.expires.as_secs(),
             },
         );
+    }
+
+    /// Tells the operator how many grants were revoked.
+    pub(super) fn operator_revoked(&mut self, job: JobId, revoked: usize, result: Result<(), ()>) {
+        match result {
+            Ok(()) => self.admin_reply(job, &Revoked { ok: true, revoked }),
+            Err(()) => self.admin_refused(job, "the relay cannot keep all of it at the moment: try again"),
+        }
     }
 
     /// Tells the operator that it is done.
@@ -101,10 +130,37 @@ impl Grants {
             created: now.unix.as_millis(),
             expires: (now.unix + Duration::from_secs(lifetime_secs)).as_millis(),
             kind: Kind::Minted { label: text::clean(label, MAX_LABEL) },
+            about: alloc::boxed::Box::default(),
             revoked: None,
         };
         self.write_family(id, family, Then::Mint { job });
         Ok(())
+    }
+
+    /// All grants that give access, of one person or of everybody.
+    fn list_grants(&self, user: Option<&str>, now: Now) -> Result<Bytes, String> {
+        let user = user.map(|name| self.grantor(name)).transpose()?;
+        let connected = self.presence.connected();
+        let wanted = |family: &Family| {
+            let meant = user.as_ref().is_none_or(|user| family.user == user.as_str());
+            meant && family.is_alive(now.unix) && self.login_knows(&family.user)
+        };
+        let grants = self.families.known.iter().filter(|(_, family)| wanted(family));
+        let grants = grants.map(|(id, family)| Granted::new(id, family, connected.contains(id))).collect();
+        Ok(document(&GrantsListed { ok: true, grants }))
+    }
+
+    /// The user whom the operator means: one that a login could give, or one that has grants still.
+    fn grantor(&self, name: &str) -> Result<UserId, String> {
+        if self.families.known.values().any(|family| family.user == name) {
+            return Ok(UserId::new(name));
+        }
+        self.user_named(name).or_else(|reason| {
+            // A local user who was taken off the configuration.
+            let gone = alloc::format!("local:{name}");
+            let known = self.families.known.values().any(|family| family.user == gone);
+            if known { Ok(UserId::from(gone)) } else { Err(reason) }
+        })
     }
 
     /// The user that a login of this name would give.
@@ -192,6 +248,65 @@ impl<'a> Listed<'a> {
             revoked: family.revoked.map(|at| at / 1_000),
         })
     }
+}
+
+#[derive(Serialize)]
+struct GrantsListed<'a> {
+    ok: bool,
+    grants: Vec<Granted<'a>>,
+}
+
+/// A grant in the list. Times are seconds since 1970; what is not known is left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted<'a> {
+    id: &'a str,
+    user: &'a str,
+    role: Role,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    device: &'a str,
+    /// What the client calls itself.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    client: &'a str,
+    client_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    redirect: &'a str,
+    /// The operator's note on a minted token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    connected: bool,
+    granted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    expires: u64,
+}
+
+impl<'a> Granted<'a> {
+    fn new(id: &'a FamilyId, family: &'a Family, connected: bool) -> Self {
+        Self {
+            id: id.as_str(),
+            user: &family.user,
+            role: family.role,
+            device: &family.about.device,
+            client: &family.about.client,
+            client_id: &family.client,
+            redirect: &family.about.redirect,
+            label: match &family.kind {
+                Kind::Minted { label } => Some(label),
+                Kind::SignIn { .. } => None,
+            },
+            connected,
+            granted: family.created / 1_000,
+            used: family.used().map(UnixTime::as_secs),
+            expires: family.ends().as_secs(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    ok: bool,
+    revoked: usize,
 }
 
 #[derive(Serialize)]

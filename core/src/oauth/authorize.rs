@@ -99,6 +99,8 @@ impl Grants {
                 let reply = self.device_denied(&request, now);
                 self.reply(exchange, reply);
             }
+            // Nothing is asked before it, so no page of ours says no to it.
+            Ok((Errand::Account(_), false)) => self.reply(exchange, refuse("The form is malformed.")),
             Err(reply) => self.reply(exchange, reply),
         }
     }

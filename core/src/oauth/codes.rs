@@ -101,6 +101,11 @@ impl Codes {
         }
     }
 
+    /// Nobody gets tokens for a code of `user` any more. A redeemed one stays, to tell a replay.
+    pub(super) fn forget(&mut self, user: &UserId) {
+        self.grants.retain(|_, grant| grant.user != *user || grant.redeemed.is_some());
+    }
+
     /// Forgets what no replay needs to be told from any more.
     pub(super) fn sweep(&mut self, now: Instant) {
         while self.by_expiry.first().is_some_and(|(expires, _)| *expires + REPLAY_MEMORY <= now) {

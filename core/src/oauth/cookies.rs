@@ -1,4 +1,8 @@
-//! The cookies of a sign-in under way: one per request, so that tabs do not disturb each other.
+//! The cookies of a sign-in under way, one per request, so that tabs do not disturb each other; and the one of a person
+//! who is signed in to their own page.
+//!
+//! All are `SameSite=Lax`: a login ends with a redirect from the provider's site, where browsers would hold a `Strict`
+//! cookie back, and what changes anything is a form, which they send a `Lax` cookie with from our own pages alone.
 
 use alloc::format;
 use alloc::string::String;
@@ -33,10 +37,20 @@ pub(super) fn name(settings: &Settings, step: Step, handle: &str) -> String {
     format!("{prefix}mlt-{step}-{}", URL_SAFE_NO_PAD.encode(short))
 }
 
+/// The name of the cookie of a person who is signed in to their own page.
+pub(super) fn account(settings: &Settings) -> String {
+    format!("{}mlt-account", if settings.is_https() { "__Host-" } else { "" })
+}
+
 /// `Set-Cookie` for ten minutes.
 pub(super) fn set(settings: &Settings, name: &str, value: &str) -> HeaderValue {
+    set_for(settings, name, value, MAX_AGE_SECS)
+}
+
+/// `Set-Cookie` for so many seconds.
+pub(super) fn set_for(settings: &Settings, name: &str, value: &str, seconds: u64) -> HeaderValue {
     let secure = if settings.is_https() { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/; Max-Age={MAX_AGE_SECS}; HttpOnly; SameSite=Lax{secure}");
+    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).expect("names and values are base64url")
 }
 

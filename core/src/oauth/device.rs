@@ -138,7 +138,8 @@ impl Grants {
         match issued {
             Ok(narrowed) => {
                 let id = self.new_family_id();
-                let family = Family::signed_in(&user, &client.key, Role::Agent, audience, now.unix);
+                let mut family = Family::signed_in(&user, &client.key, Role::Agent, audience, now.unix);
+                family.about.client.clone_from(&client.name);
                 let redeemed = Some(Redeemed::Device(key));
                 self.write_family(id, family, Then::Issue { exchange, audience: narrowed, redeemed });
                 Ok(())

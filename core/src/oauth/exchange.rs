@@ -17,7 +17,7 @@ use super::token::{self, Refresh};
 use super::{Principal, Role, device, rates};
 use crate::entropy;
 use crate::http::form::Form;
-use crate::http::{Reply, RequestHead, fields};
+use crate::http::{Reply, RequestHead, fields, redirect};
 use crate::id::{ClientId, ExchangeId, FamilyId, UserId};
 use crate::time::Now;
 
@@ -140,7 +140,9 @@ impl Grants {
             return Err(unwritable());
         }
         let id = self.new_family_id();
-        let family = Family::signed_in(&grant.user, &client.key, request.role, request.audience, now.unix);
+        let mut family = Family::signed_in(&grant.user, &client.key, request.role, request.audience, now.unix);
+        family.about.client.clone_from(&client.name);
+        family.about.redirect = redirect::place(&request.redirect);
         self.codes.redeem(&key, Some(id.clone()));
         self.write_family(id, family, Then::Issue { exchange, audience, redeemed: Some(Redeemed::Code(key)) });
         Ok(())

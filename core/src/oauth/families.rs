@@ -1,5 +1,6 @@
 //! Token families: everything that descends from one sign-in, and the rule of rotation.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -39,9 +40,44 @@ pub(super) struct Family {
     pub(super) expires: u64,
     /// How it began, and what goes with that.
     pub(super) kind: Kind,
+    /// What its person knows it by.
+    #[serde(default, skip_serializing_if = "About::is_empty")]
+    pub(super) about: Box<About>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) revoked: Option<u64>,
+}
+
+/// What a person knows a family by. Records of older versions have none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct About {
+    /// What the client calls itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) client: String,
+    /// Where its code went: a website's host, `localhost`, or the scheme of an application's links.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) redirect: String,
+    /// The device whose tunnel was opened with it last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) device: String,
+    /// When a tunnel of it was seen last, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connected: Option<u64>,
+}
+
+impl About {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes over what `other` knows later of tunnels.
+    pub(super) fn catch_up(&mut self, other: &Self) {
+        if other.connected > self.connected {
+            self.device.clone_from(&other.device);
+            self.connected = other.connected;
+        }
+    }
 }
 
 /// How a family began.
@@ -79,6 +115,7 @@ impl Family {
     /// The family that a sign-in begins.
     pub(super) fn signed_in(user: &UserId, client: &ClientId, role: Role, audience: String, now: UnixTime) -> Self {
         Self {
+            about: Box::default(),
             user: user.as_str().into(),
             client: client.as_str().into(),
             role,
@@ -110,6 +147,16 @@ impl Family {
             return Rotation::Rotate(with(kind));
         }
         Rotation::Reused
+    }
+
+    /// When it was used last, as far as that is kept: tokens of a sign-in are good for an hour each, and what one of them
+    /// opens meanwhile is not noted.
+    pub(super) fn used(&self) -> Option<UnixTime> {
+        let issued = match self.kind {
+            Kind::SignIn { rotated, .. } => Some(rotated),
+            Kind::Minted { .. } => None,
+        };
+        issued.max(self.about.connected).map(UnixTime::from_millis)
     }
 
     /// Whether its tokens are good.

@@ -15,9 +15,11 @@ use tracing::{trace, warn};
 use super::codes::Codes;
 use super::device;
 use super::documents::Documents;
+use super::ending::Groups;
 use super::error::{Code, Refusal};
 use super::families::Family;
 use super::login::{Attempt, Waiting};
+use super::presence::Presence;
 use super::rates::{self, Rates};
 use super::store::{Families, Then};
 use super::{Role, Settings, Snapshot, clients, pages};
@@ -27,7 +29,7 @@ use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::rules::Site;
 use crate::http::{Reply, RequestHead};
-use crate::id::{ExchangeId, FamilyId, FetchId, JobId, UserId};
+use crate::id::{ConnId, DeviceName, ExchangeId, FamilyId, FetchId, JobId, UserId};
 use crate::oidc::{LoginId, RelyingParty};
 use crate::relay::SessionKey;
 use crate::seal::Sealer;
@@ -39,7 +41,7 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub enum Event {
     /// A request to `/` or to one of the endpoints of sign-in (`/authorize`, `/consent`, `/login`, `/callback`,
-    /// `/device`, `/device_authorization`, `/token`, `/register`, `/revoke`, `/introspect`),
+    /// `/device`, `/device_authorization`, `/account`, `/token`, `/register`, `/revoke`, `/introspect`),
     /// admitted by the gate, its body read. The metadata documents are the gate's.
     Request {
         /// The exchange to answer.
@@ -81,6 +83,20 @@ pub enum Event {
         /// `Err` says what the store said; what was written must not be acknowledged.
         result: Result<(), String>,
     },
+    /// A tunnel of the family was opened. What becomes of it, its user's shard decides.
+    TunnelUp {
+        /// Its connection.
+        conn: ConnId,
+        /// The grant that it was opened with.
+        family: FamilyId,
+        /// What the device calls itself.
+        device: DeviceName,
+    },
+    /// A tunnel ended.
+    TunnelDown {
+        /// Its connection.
+        conn: ConnId,
+    },
     /// The operator asks, on the admin socket or the command line.
     Admin {
         /// To answer with [`Action::AdminReply`].
@@ -111,6 +127,22 @@ pub enum AdminCommand {
     TokenRevoke {
         /// The id that the list shows.
         id: String,
+    },
+    /// List all grants: sign-ins of clients and devices, and minted tokens.
+    GrantList {
+        /// Of this person alone.
+        #[serde(default)]
+        user: Option<String>,
+    },
+    /// Revoke one by its id.
+    GrantRevoke {
+        /// The id that the list shows.
+        id: String,
+    },
+    /// Revoke all of a person's.
+    GrantRevokeAll {
+        /// Whose.
+        user: String,
     },
 }
 
@@ -195,6 +227,9 @@ pub struct Grants {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) out: Mailbox<Action>,
     pub(super) families: Families,
+    pub(super) presence: Presence,
+    /// Revocations of several families that are not complete.
+    pub(super) groups: Groups,
     pub(super) codes: Codes,
     pub(super) devices: device::Pending,
     pub(super) documents: Documents,
@@ -255,6 +290,8 @@ impl Grants {
             entropy,
             out: Mailbox::default(),
             families: Families::default(),
+            presence: Presence::default(),
+            groups: Groups::default(),
             codes: Codes::default(),
             devices: device::Pending::default(),
             documents: Documents::default(),
@@ -299,6 +336,7 @@ impl Grants {
             ("/login", "GET" | "HEAD") => self.login_page(head, now),
             ("/login", "POST") => return self.login(exchange, head, body, now),
             ("/callback", "GET") => return self.callback(exchange, head, now),
+            ("/account", "GET" | "HEAD" | "POST") => return self.account(exchange, head, body, now),
             ("/token", "POST") => return self.token(exchange, head, body, now),
             ("/revoke", "POST") => return self.revoke(exchange, head, body, now),
             ("/device_authorization", "POST") => self.device_authorization(head, body, now),
@@ -306,7 +344,7 @@ impl Grants {
             ("/device", "GET" | "HEAD" | "POST") => self.device(head, body, now),
             ("/register", "POST") => self.register(head, body, now),
             ("/authorize" | "/callback" | "/", _) => not_allowed("GET"),
-            ("/login" | "/device", _) => not_allowed("GET, POST"),
+            ("/login" | "/device" | "/account", _) => not_allowed("GET, POST"),
             ("/consent" | "/token" | "/revoke" | "/register" | "/device_authorization" | "/introspect", _) => {
                 not_allowed("POST")
             }
@@ -377,6 +415,8 @@ impl Machine for Grants {
             Event::Fetched { fetch, result } => self.fetched(fetch, result, now),
             Event::Verified { job, ok } => self.verify_ended(job, ok, now),
             Event::Persisted { job, result } => self.persisted(job, result, now),
+            Event::TunnelUp { conn, family, device } => self.tunnel_up(conn, family, &device, now),
+            Event::TunnelDown { conn } => self.tunnel_down(conn, now),
             Event::Admin { job, command } => self.admin(job, command, now),
         }
     }

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tracing::{info, warn};
 
+use super::account::AccountRequest;
 use super::authorize::{forged, random, refuse, stale, too_many};
 use super::cookies::{self, Step};
 use super::device::DeviceRequest;
 use super::grants::{Action, Grants, Pending};
-use super::pages;
 use super::rates::Kind;
 use super::request::AuthRequest;
+use super::{account, pages};
 use crate::config::Login;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
@@ -38,6 +39,17 @@ pub(super) enum Errand {
     /// A device that asks for its tokens itself.
     #[serde(rename = "d")]
     Device(DeviceRequest),
+    /// The person's own page. Nobody else gets anything, so that nothing is to be agreed to.
+    #[serde(rename = "a")]
+    Account(AccountRequest),
+}
+
+/// A person who signs in.
+pub(super) struct Person {
+    /// Who they are.
+    pub(super) user: UserId,
+    /// What they call themselves, for their own page.
+    pub(super) name: String,
 }
 
 impl Errand {
@@ -46,6 +58,7 @@ impl Errand {
         match self {
             Self::Client(request) => request.is_fresh(now),
             Self::Device(request) => request.is_fresh(now),
+            Self::Account(request) => request.is_fresh(now),
         }
     }
 }
@@ -124,8 +137,8 @@ impl Grants {
         };
         self.rates.give_back(Kind::Login, attempt.peer, now.instant);
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
-        let user = UserId::from(alloc::format!("local:{user}"));
-        self.signed_in(attempt.exchange, attempt.errand, user, Some(&cookie), now);
+        let person = Person { user: UserId::from(alloc::format!("local:{user}")), name: user };
+        self.signed_in(attempt.exchange, attempt.errand, person, Some(&cookie), now);
     }
 
     /// Answers `GET /callback`: the browser is back from the provider.
@@ -162,7 +175,9 @@ impl Grants {
                 Output::SignedIn { login, identity } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
                     let cookie = waiting.cookie.as_deref();
-                    self.signed_in(waiting.exchange, waiting.errand, identity.user, cookie, now);
+                    let name = identity.email.or(identity.name).unwrap_or(identity.claim);
+                    let person = Person { user: identity.user, name };
+                    self.signed_in(waiting.exchange, waiting.errand, person, cookie, now);
                 }
                 Output::Failed { login, error } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
@@ -251,27 +266,32 @@ impl Grants {
             "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
-        let back = match &waiting.errand {
-            Errand::Client(request) => Some(request.answer(&self.settings, &[("error", code)])),
+        let mut reply = match &waiting.errand {
+            Errand::Client(request) => {
+                let back = request.answer(&self.settings, &[("error", code)]);
+                pages::error(status, &sentence(error), Some(&back))
+            }
             // The device goes on waiting: its person may try again.
-            Errand::Device(_) => None,
+            Errand::Device(_) => pages::error(status, &sentence(error), None),
+            Errand::Account(_) => account::trouble(&self.settings, status, &sentence(error)),
         };
-        let mut reply = pages::error(status, &sentence(error), back.as_deref());
         if let Some(cookie) = &waiting.cookie {
             reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));
         }
         self.reply(waiting.exchange, reply);
     }
 
-    /// The person is signed in: back to the client, with a code; or the device may have its tokens.
-    fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, user: UserId, cookie: Option<&str>, now: Now) {
+    /// The person is signed in: back to the client, with a code; or the device may have its tokens; or on to their page.
+    fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, person: Person, cookie: Option<&str>, now: Now) {
+        let user = &person.user;
         let mut reply = match errand {
             Errand::Client(request) => {
-                info!(user = %self.pseudonym(&user), client = %request.client, "signed in");
-                let code = self.codes.issue(request.clone(), user, now.instant, &mut *self.entropy);
+                info!(user = %self.pseudonym(user), client = %request.client, "signed in");
+                let code = self.codes.issue(request.clone(), user.clone(), now.instant, &mut *self.entropy);
                 pages::see_other(&request.answer(&self.settings, &[("code", &code)]))
             }
-            Errand::Device(request) => self.device_approved(&request, &user, now),
+            Errand::Device(request) => self.device_approved(&request, user, now),
+            Errand::Account(_) => self.open_account(&person, now),
         };
         if let Some(cookie) = cookie {
             reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, cookie));

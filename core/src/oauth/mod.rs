@@ -3,6 +3,7 @@
 //! [`grants`] is the machine; [`snapshot`](Snapshot) is what the gate needs to check a token without it, in
 //! [`token::open_access`]. What needs no state at all ([`metadata`]) the gate answers by itself.
 
+mod account;
 mod admin;
 mod authorize;
 pub mod clients;
@@ -11,6 +12,7 @@ mod cookies;
 mod device;
 mod document;
 mod documents;
+mod ending;
 mod error;
 mod exchange;
 mod families;
@@ -19,6 +21,7 @@ mod introspect;
 mod login;
 pub mod metadata;
 pub mod pages;
+mod presence;
 mod rates;
 mod request;
 mod store;

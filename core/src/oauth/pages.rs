@@ -46,6 +46,8 @@ pub fn landing(settings: &Settings) -> Reply {
                     "Transport “Streamable HTTP”, and the address."
                 }
             }
+            h2 { "Who has access" }
+            p { a href=(settings.url("/account")) { "Your account" } " shows your devices and clients, and takes access away." }
             h2 { "Connect a machine" }
             p { "Write its servers into a configuration file and run the agent there; it opens a browser to sign in, or shows a code for " a href=(settings.url("/device")) { "this page" } "." }
             (json(format!(

@@ -10,10 +10,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use http::StatusCode;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::codes::CodeKey;
 use super::device::GrantKey;
+use super::ending::GroupId;
 use super::error::{Code, Refusal};
 use super::exchange::RefreshRequest;
 use super::families::{Family, Kind};
@@ -72,6 +73,8 @@ pub(super) enum Then {
         /// The question.
         job: JobId,
     },
+    /// Nothing: it was for the next start.
+    Note,
 }
 
 /// What tokens are issued for, good again if they cannot be.
@@ -92,6 +95,8 @@ pub(super) enum Answer {
     Client(ExchangeId),
     /// The operator.
     Admin(JobId),
+    /// Whoever ordered several at once.
+    Several(GroupId),
 }
 
 impl Grants {
@@ -101,6 +106,7 @@ impl Grants {
             if let Some((id, family)) = Family::from_record(&key, &value) {
                 // A person who was taken off the configuration is out, tokens and all, until put back.
                 let known = self.login_knows(&family.user);
+                self.presence.read(&id, &family.about);
                 if family.revoked.is_some() || !known {
                     self.snapshot.revoked.insert(id.clone(), family.kept_until().max(family.ends()));
                 }
@@ -119,6 +125,7 @@ impl Grants {
     pub(super) fn write_family(&mut self, id: FamilyId, next: Family, then: Then) {
         let changes = vec![Change::Put { key: Family::record_key(&id), value: next.to_record() }];
         self.families.busy.entry(id.clone()).or_default();
+        self.presence.writing(&id);
         self.persist(changes, Pending::Family { id, next, then });
     }
 
@@ -179,9 +186,11 @@ impl Grants {
         match (result, then) {
             (Ok(()), Then::Issue { exchange, audience, .. }) => {
                 let reply = self.tokens(&id, &next, audience, now);
-                self.families.known.insert(id.clone(), next);
+                self.take_in(&id, next, now);
                 self.reply(exchange, reply);
             }
+            (Ok(()), Then::Note) => self.take_in(&id, next, now),
+            (Err(reason), Then::Note) => debug!(reason, "when a device was connected is not kept yet"),
             (Err(reason), Then::Issue { exchange, redeemed, .. }) => {
                 warn!(reason, "tokens withheld: the store cannot be written");
                 match redeemed {
@@ -205,7 +214,7 @@ impl Grants {
             }
             (Ok(()), Then::Mint { job }) => {
                 self.minted(job, &id, &next, now);
-                self.families.known.insert(id.clone(), next);
+                self.take_in(&id, next, now);
             }
             (Err(reason), Then::Mint { job }) => {
                 warn!(reason, "no token made: the store cannot be written");
@@ -213,6 +222,20 @@ impl Grants {
             }
         }
         self.release(&id, now);
+    }
+
+    /// A record is written: it is what is known of the family, but for what was seen of its tunnels meanwhile.
+    fn take_in(&mut self, id: &FamilyId, mut next: Family, now: Now) {
+        if let Some(known) = self.families.known.get(id) {
+            next.about.catch_up(&known.about);
+        }
+        self.presence.written(id, now);
+        self.families.known.insert(id.clone(), next);
+    }
+
+    /// Whether a family's record is being written.
+    pub(super) fn is_busy(&self, id: &FamilyId) -> bool {
+        self.families.busy.contains_key(id)
     }
 
     /// A client ended its MCP session.
@@ -290,6 +313,7 @@ impl Grants {
         self.documents.sweep(now.instant);
         self.write_again();
         self.remove_ended(now);
+        self.note_presence(now);
     }
 
     fn write_again(&mut self) {
@@ -332,6 +356,7 @@ impl Grants {
         changes.extend(sessions.iter().map(|key| Change::Delete { key: alloc::format!("{SESSION_PREFIX}{}", key.0) }));
         for id in &families {
             self.families.known.remove(id);
+            self.presence.forget(id);
             self.snapshot.revoked.remove(id);
         }
         for key in &sessions {
@@ -373,6 +398,7 @@ impl Grants {
             (Answer::Admin(job), Err(())) => {
                 self.admin_refused(job, "the relay's store cannot be written; see its log");
             }
+            (Answer::Several(group), result) => self.one_of_several(group, result),
         }
     }
 

@@ -42,7 +42,7 @@ impl<'a> Service<'a> {
             "/ws" => Self::Tunnel,
             METADATA_DOCUMENT => Self::Metadata,
             "/" | "/authorize" | "/callback" => Self::Page,
-            "/login" | "/consent" | "/device" => Self::Form,
+            "/login" | "/consent" | "/device" | "/account" => Self::Form,
             "/token" | "/register" | "/revoke" => Self::Open,
             "/device_authorization" | "/introspect" => Self::Closed,
             // RFC 9728 section 3.1: the resource's path follows the well-known one; none means the one resource.

@@ -234,6 +234,8 @@ impl Serving {
         let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello(upgrade.pseudonym) };
         let connection = Connection::new(settings, self.clock.now());
         let commands = Queue::new();
+        let (family, device) = (upgrade.family.clone(), upgrade.device.clone());
+        let seen = grants::Event::TunnelUp { conn, family, device };
         let up = shard::Event::TunnelUp {
             conn,
             user: upgrade.user,
@@ -243,6 +245,7 @@ impl Serving {
             expires: upgrade.expires,
             dialect: upgrade.dialect,
         };
+        self.bring(seen);
         self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));
         let mut ending = Ending { serving: &self, index, conn, told: false };
         ws::pump(
@@ -268,9 +271,9 @@ impl Serving {
     }
 }
 
-/// Tells the shard of a tunnel's end, however its task ends.
+/// Tells of a tunnel's end, however its task ends: the shard, unless it has heard, and the authorization server.
 struct Ending<'a> {
-    serving: &'a Serving,
+    serving: &'a Arc<Serving>,
     index: usize,
     conn: ConnId,
     told: bool,
@@ -282,6 +285,7 @@ impl Drop for Ending<'_> {
             let event = tunnel::Event::Closed(Close::new(CloseCode::Internal, "the tunnel's task failed"));
             self.serving.drive_shard(self.index, |rooms, now| rooms.heard(self.conn, event, now));
         }
+        self.serving.bring(grants::Event::TunnelDown { conn: self.conn });
     }
 }
 

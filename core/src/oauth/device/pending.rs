@@ -149,6 +149,15 @@ impl Pending {
         }
     }
 
+    /// Devices that `user` approved and that have not asked since get nothing.
+    pub(in crate::oauth) fn forget_user(&mut self, user: &UserId) {
+        for grant in self.grants.values_mut() {
+            if matches!(&grant.standing, Standing::Approved(own) if own == user) {
+                grant.standing = Standing::Denied;
+            }
+        }
+    }
+
     /// Forgets what has run out.
     pub(in crate::oauth) fn sweep(&mut self, now: Instant) {
         while let Some((expires, key)) = self.by_expiry.first().copied()

@@ -89,3 +89,73 @@ fn providers_users_are_named_by_their_claim() {
     }
     assert_eq!(relay.admin(create("", Role::Client, 60))["ok"], false);
 }
+
+#[test]
+fn grants_are_listed_with_what_their_person_knows_them_by() {
+    let mut relay = Relay::new();
+    let tokens = relay.tokens();
+    let made = relay.admin(create("bob", Role::Agent, 7_200));
+    let family = relay.open(&tokens.access, "/mcp").unwrap().family;
+    let client = relay.open(&tokens.access, "/mcp").unwrap().client;
+    let of = |user: &str| AdminCommand::GrantList { user: Some(user.into()) };
+    let expected = json!({"ok": true, "grants": [{
+        "id": family.as_str(), "user": "local:ann", "role": "client", "client": "Claude", "clientId": client.as_str(),
+        "redirect": "claude.ai", "connected": false, "granted": START, "used": START, "expires": START + 30 * 86_400,
+    }]});
+    assert_eq!(relay.admin(of("ann")), expected);
+    assert_eq!(relay.admin(of("local:ann")), expected);
+    let bobs = relay.admin(of("bob"));
+    assert_eq!((&bobs["grants"][0]["id"], &bobs["grants"][0]["label"]), (&made["id"], &json!("cron")));
+    assert_eq!(relay.admin(AdminCommand::GrantList { user: None })["grants"].as_array().unwrap().len(), 2);
+    assert!(text(&relay.admin(of("eve")), "error").contains("ann, bob"));
+}
+
+#[test]
+fn grants_are_revoked_one_by_one_or_all_of_a_person() {
+    let mut relay = Relay::new();
+    let (one, two, three) = (relay.tokens(), relay.tokens(), relay.tokens());
+    let family = |relay: &Relay, tokens: &Tokens| relay.open(&tokens.access, "/mcp").unwrap().family;
+    let id = family(&relay, &one);
+    relay.event(Event::Admin { job: JobId(5), command: AdminCommand::GrantRevoke { id: id.as_str().into() } });
+    assert!(matches!(relay.others.pop(), Some(Action::AdminReply { job: JobId(5), json }) if json == r#"{"ok":true}"#));
+    assert_eq!(relay.revoked(), [id]);
+    let others = relay.admin(AdminCommand::GrantRevokeAll { user: "bob".into() });
+    assert_eq!(others, json!({"ok": true, "revoked": 0}));
+    let mut rest = [family(&relay, &two), family(&relay, &three)];
+    rest.sort();
+    relay.hold_writes();
+    relay.event(Event::Admin { job: JobId(6), command: AdminCommand::GrantRevokeAll { user: "ann".into() } });
+    assert!(relay.others.is_empty(), "nothing is acknowledged before it is written");
+    relay.let_go();
+    assert!(
+        matches!(relay.others.pop(), Some(Action::AdminReply { job: JobId(6), json }) if json == r#"{"ok":true,"revoked":2}"#)
+    );
+    assert_eq!(relay.revoked(), rest);
+    assert!(text(&relay.admin(AdminCommand::GrantRevoke { id: "nothing".into() }), "error").contains("grants list"));
+}
+
+#[test]
+fn revocation_of_several_that_is_not_kept_is_not_acknowledged() {
+    let mut relay = Relay::new();
+    let tokens = relay.tokens();
+    relay.store_fails = true;
+    let answer = relay.admin(AdminCommand::GrantRevokeAll { user: "ann".into() });
+    assert_eq!(answer["ok"], false, "{answer}");
+    assert!(relay.open(&tokens.access, "/mcp").is_ok());
+    relay.store_fails = false;
+    relay.event(Event::Admin { job: JobId(6), command: AdminCommand::GrantRevokeAll { user: "ann".into() } });
+    assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+}
+
+#[test]
+fn grants_of_a_person_who_left_can_be_ended() {
+    let mut relay = Relay::new();
+    relay.tokens();
+    let only_bob = Login::Local(Local { users: vec![LocalUser { name: "bob".into(), password_hash: String::new() }] });
+    let mut relay = Relay::with(PUBLIC, only_bob, relay.store);
+    relay.event(Event::Admin { job: JobId(6), command: AdminCommand::GrantRevokeAll { user: "ann".into() } });
+    assert!(
+        matches!(relay.others.pop(), Some(Action::AdminReply { json, .. }) if json == r#"{"ok":true,"revoked":1}"#)
+    );
+    assert_eq!(relay.revoked().len(), 1);
+}

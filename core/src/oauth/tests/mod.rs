@@ -1,5 +1,6 @@
 //! The machine against scripted browsers and clients: what comes in, and everything that comes out.
 
+mod account;
 mod admin;
 mod authorize;
 mod clients;

@@ -1,0 +1,114 @@
+//! Which families have tunnels open, and when they last had: what people know their devices by.
+//!
+//! Known at once, and written with the family's next record or within the hour: an agent that comes and goes all day must
+//! not wear the store out.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::families::About;
+use super::grants::Grants;
+use super::store::Then;
+use super::text;
+use crate::id::{ConnId, DeviceName, FamilyId};
+use crate::limits;
+use crate::time::{Now, UnixTime};
+
+/// Open tunnels, and what is not written of them.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    open: BTreeMap<ConnId, FamilyId>,
+    /// When the record of a family that has, or had, tunnels was written last.
+    written: BTreeMap<FamilyId, UnixTime>,
+    /// Families of which something newer is known.
+    unwritten: BTreeSet<FamilyId>,
+}
+
+impl Presence {
+    /// A stored record says this.
+    pub(super) fn read(&mut self, id: &FamilyId, about: &About) {
+        if let Some(connected) = about.connected {
+            self.written.insert(id.clone(), UnixTime::from_millis(connected));
+        }
+    }
+
+    /// A family's record is about to be written, with what is known.
+    pub(super) fn writing(&mut self, id: &FamilyId) {
+        self.unwritten.remove(id);
+    }
+
+    /// A family's record was written.
+    pub(super) fn written(&mut self, id: &FamilyId, now: Now) {
+        self.written.insert(id.clone(), now.unix);
+    }
+
+    /// A family is no more.
+    pub(super) fn forget(&mut self, id: &FamilyId) {
+        self.written.remove(id);
+        self.unwritten.remove(id);
+    }
+
+    /// The families with tunnels.
+    pub(super) fn connected(&self) -> BTreeSet<&FamilyId> {
+        self.open.values().collect()
+    }
+
+    fn may_write(&self, id: &FamilyId, now: Now) -> bool {
+        self.written.get(id).is_none_or(|at| now.unix.saturating_since(*at) >= PAUSE)
+    }
+}
+
+impl Grants {
+    /// A tunnel was opened.
+    pub(super) fn tunnel_up(&mut self, conn: ConnId, family: FamilyId, device: &DeviceName, now: Now) {
+        if self.presence.open.len() >= limits::MAX_CONNECTIONS {
+            return;
+        }
+        if let Some(known) = self.families.known.get_mut(&family) {
+            known.about.device = text::clean(device.as_str(), MAX_DEVICE_NAME);
+        }
+        self.presence.open.insert(conn, family.clone());
+        self.seen(&family, now);
+    }
+
+    /// A tunnel ended.
+    pub(super) fn tunnel_down(&mut self, conn: ConnId, now: Now) {
+        if let Some(family) = self.presence.open.remove(&conn) {
+            self.seen(&family, now);
+        }
+    }
+
+    /// Writes what has waited for long enough.
+    pub(super) fn note_presence(&mut self, now: Now) {
+        let due = |id: &&FamilyId| self.presence.may_write(id, now) && !self.is_busy(id);
+        let due: Vec<_> = self.presence.unwritten.iter().filter(due).take(limits::SWEEP_BATCH).cloned().collect();
+        for id in due {
+            self.note(&id, now);
+        }
+    }
+
+    fn seen(&mut self, id: &FamilyId, now: Now) {
+        let Some(family) = self.families.known.get_mut(id).filter(|family| family.revoked.is_none()) else { return };
+        family.about.connected = Some(now.unix.as_millis());
+        self.presence.unwritten.insert(id.clone());
+        self.note(id, now);
+    }
+
+    /// Writes what is known of a family's tunnels, unless that was done not long ago.
+    fn note(&mut self, id: &FamilyId, now: Now) {
+        if self.is_busy(id) || !self.presence.may_write(id, now) || !self.can_write() {
+            return;
+        }
+        if let Some(family) = self.families.known.get(id).filter(|family| family.revoked.is_none()) {
+            // Counted from here on, also should the write fail: a full disk is not asked more often.
+            self.presence.written(id, now);
+            self.write_family(id.clone(), family.clone(), Then::Note);
+        }
+    }
+}
+
+/// Between two writes of one family for its tunnels' sake.
+const PAUSE: Duration = Duration::from_secs(60 * 60);
+/// Characters of a device's name that are kept: what fits a line.
+const MAX_DEVICE_NAME: usize = 80;
