@@ -125,6 +125,9 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens for scripts and machines without a browser
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List and revoke what gives access to people's devices: signed-in clients and devices, and minted tokens
+    #[command(subcommand)]
+    Grants(GrantsCommand),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -281,6 +284,31 @@ pub(crate) enum TokenCommand {
     },
 }
 
+/// What to do with grants. Runs beside the relay, with the relay's configuration.
+///
+/// A grant is one sign-in of a client or a device, with all tokens that come of it, or one minted token. Minted tokens
+/// are in `token list` too, with those that ended.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantsCommand {
+    /// List the grants that give access now
+    #[command(after_help = GRANTS_HELP)]
+    List {
+        /// Of this user alone: a name of auth.local.users, or the value of the provider's userClaim
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Revoke a grant by its id, or all of a user; open tunnels and tokens end at once
+    #[command(after_help = GRANTS_HELP)]
+    Revoke {
+        /// The id that the list shows
+        #[arg(required_unless_present = "user", conflicts_with = "user")]
+        id: Option<String>,
+        /// Everything of this user
+        #[arg(long)]
+        user: Option<String>,
+    },
+}
+
 /// What a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -393,6 +421,16 @@ Examples:
   mcp-local-tunnel token create ada --role agent --expires 30d --label nas > token.txt
 
 The token is printed once and kept nowhere. It opens tools on the user's machines: treat it like a key to them.";
+
+const GRANTS_HELP: &str = "\
+Examples:
+  mcp-local-tunnel grants list                   who has access, and since when
+  mcp-local-tunnel grants list --user ada --json
+  mcp-local-tunnel grants revoke 6f1c0f3e…       that client or device is out
+  mcp-local-tunnel grants revoke --user ada      everything of ada is out; she can sign in anew
+
+People see and revoke their own at <issuerUrl>/account. To keep somebody from signing in again, change auth.allow or
+auth.local.users.";
 
 const APPROVE_HELP: &str = "\
 Examples:

@@ -4,6 +4,7 @@ mod agent;
 mod config;
 mod daemon;
 mod demo;
+mod grants;
 mod guard;
 mod login;
 mod logs;
@@ -61,6 +62,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::GenSecret => secrets::gen_secret(),
         Command::HashPassword => secrets::hash_password(),
         Command::Token(command) => token::run(command, global),
+        Command::Grants(command) => grants::run(command, global),
         Command::Completions { shell } => completions(*shell),
         Command::DemoServer => demo::server::run(),
     }

@@ -107,6 +107,6 @@ fn listed(tokens: &[Listed]) -> Result<(), Failure> {
     output::line(output::table(&rows))
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
