@@ -116,6 +116,7 @@ const HELD_AT_MOST: Duration = Duration::from_secs(3);
 /// Why a relay does not start, with what mends it.
 pub(crate) fn failed(error: &RelayError) -> Failure {
     match error {
+        RelayError::Audit(_) => Failure::Failed(format!("{error}; \"audit\" of the configuration says where")),
         RelayError::Listen { .. } => Failure::Failed(format!("{error}; host and port of the configuration say where")),
         _ => Failure::Failed(error.to_string()),
     }

@@ -52,6 +52,11 @@ impl<T> Mailbox<T> {
         self.0.push_back(item);
     }
 
+    /// Appends orders.
+    pub fn extend(&mut self, items: impl IntoIterator<Item = T>) {
+        self.0.extend(items);
+    }
+
     /// Takes the oldest order.
     pub fn pop(&mut self) -> Option<T> {
         self.0.pop_front()

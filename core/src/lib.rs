@@ -28,6 +28,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod agent;
+mod audit;
 pub mod backoff;
 pub mod config;
 pub mod daemon;

@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -21,6 +21,47 @@ type Writer = (SyncSender<Line>, JoinHandle<()>);
 type Line = (AuditFile, Bytes);
 /// Hears whether it can be written, whenever that changes.
 type Tell = Arc<dyn Fn(Result<(), String>) + Send + Sync>;
+
+/// A relay's audit: one for all its machines, whose lines keep the order in which each machine wrote them.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    file: AuditFile,
+    audit: Arc<Mutex<Audit>>,
+}
+
+impl Shared {
+    /// An audit in `file`, whose default is in `dir`. The file is opened once, so that one that cannot be written to is
+    /// known from the start.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open(dir: Option<&Path>, file: AuditFile) -> io::Result<Self> {
+        let dir = match (dir, &file) {
+            (Some(dir), _) => dir,
+            (None, AuditFile::At(_)) => Path::new(""),
+            (None, AuditFile::Default) => return Err(io::Error::other("there is no state directory to keep it in")),
+        };
+        open_file(dir, &file)?;
+        // What goes wrong later is in the log.
+        let audit = Audit::new(dir.to_owned(), |_| ());
+        Ok(Self { file, audit: Arc::new(Mutex::new(audit)) })
+    }
+
+    /// Appends a line.
+    pub(crate) fn append(&self, line: Bytes) {
+        self.lock().append(self.file.clone(), line);
+    }
+
+    /// Waits until all is written.
+    pub(crate) fn finish(&self) {
+        self.lock().finish();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Audit> {
+        // What is behind it is sound after each step.
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Where an agent's lines go.
 pub(crate) struct Audit {
@@ -168,6 +209,26 @@ mod tests {
         assert_eq!(text.lines().count(), 20);
         assert!(text.starts_with("0 0\n0 1\n") && text.ends_with("1 9\n"), "{text}");
         assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn shared_audit_takes_lines_from_everybody() {
+        let dir = TempDir::new();
+        let audit = Shared::open(Some(dir.path()), AuditFile::Default).expect("it can be written to");
+        let threads = (0..4).map(|thread| {
+            let audit = audit.clone();
+            std::thread::spawn(move || (0..50).for_each(|_| audit.append(Bytes::from(format!("{thread}\n")))))
+        });
+        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().expect("it ends"));
+        audit.finish();
+        let text = std::fs::read_to_string(dir.path().join("audit.log")).expect("it is there");
+        assert_eq!(text.lines().count(), 200);
+    }
+
+    #[test]
+    fn audit_that_cannot_be_kept_is_known_from_the_start() {
+        let nowhere = AuditFile::At("/dev/null/audit".into());
+        assert!(Shared::open(None, nowhere).is_err() && Shared::open(None, AuditFile::Default).is_err());
     }
 
     #[test]

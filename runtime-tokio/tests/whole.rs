@@ -185,6 +185,7 @@ async fn start_relay(dir: &Path, port: u16) -> (RunningRelay, u16) {
 fn relay_config(port: u16) -> RelayConfig {
     let user = LocalUser { name: "ada".into(), password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA".into() };
     RelayConfig {
+        audit: None,
         login: Login::Local(Local { users: vec![user] }),
         host: "127.0.0.1".into(),
         port,

@@ -96,6 +96,7 @@ impl Stage {
 fn relay_config(port: u16, password: &Secret) -> Result<RelayConfig, Failure> {
     let user = LocalUser { name: USER.into(), password_hash: secrets::hash(password)? };
     Ok(RelayConfig {
+        audit: None,
         login: Login::Local(Local { users: vec![user] }),
         host: Ipv4Addr::LOCALHOST.to_string(),
         port,

@@ -3,21 +3,17 @@
 //! A line says who called what and how it went: never with which arguments, never with which result.
 
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat};
-use ring::digest;
-use serde::Serialize;
 
 use super::approvals::Subject;
 use super::cx::RequestId;
 use super::policy::Scope;
-use super::status;
+use crate::audit::{self, Call, Decision, End};
 use crate::mcp::method;
 use crate::time::{Instant, Now};
-use crate::tunnel::Outcome;
 
 /// The calls under way.
 #[derive(Debug, Default)]
@@ -36,49 +32,6 @@ pub(super) struct Entry {
     pub(super) decision: Decision,
     /// What it counts for.
     pub(super) scopes: Vec<Scope>,
-}
-
-/// What was decided about a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Decision {
-    /// It passed.
-    Allowed,
-    /// It waits for a person.
-    Waiting,
-    /// A person approved it.
-    Approved,
-    /// Policy or pins forbid it.
-    Denied,
-    /// A person said no.
-    Rejected,
-    /// No person said anything in time.
-    Unanswered,
-    /// There were too many.
-    Limited,
-    /// It is no call that could be judged: no such server, malformed params.
-    Invalid,
-}
-
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// With a result of so many bytes.
-    Result(usize),
-    /// With an error.
-    Error(i64),
-    /// Its caller or the tunnel went away.
-    Cancelled,
-}
-
-impl End {
-    /// An answer with a body of so many bytes.
-    pub(super) fn of(outcome: Outcome, bytes: usize) -> Self {
-        match outcome {
-            Outcome::Result => Self::Result(bytes),
-            Outcome::Error { code } => Self::Error(code),
-        }
-    }
 }
 
 impl Ledger {
@@ -100,19 +53,17 @@ impl Ledger {
 impl Entry {
     /// The line about it, its end included.
     pub(super) fn line(&self, user: &str, device: &str, end: End, now: Now) -> Bytes {
-        let (outcome, code, result_bytes) = match end {
-            End::Result(bytes) => ("result", None, Some(bytes)),
-            End::Error(code) => ("error", Some(code), None),
-            End::Cancelled => ("cancelled", None, None),
-        };
-        let line = Line {
-            time: time(now),
+        let (outcome, code, result_bytes) = end.told();
+        audit::line(&Call {
+            time: audit::time(now),
+            event: None,
             user: Some(user).filter(|user| !user.is_empty()),
-            session: (!self.session.is_empty()).then(|| hashed(&self.session)),
+            grant: None,
+            session: (!self.session.is_empty()).then(|| audit::hashed(&self.session)),
             actor: Some(self.subject.actor.as_str()).filter(|actor| !actor.is_empty()),
             client: &self.subject.client,
-            device,
-            server: &self.subject.server,
+            device: Some(device),
+            server: Some(&self.subject.server),
             method: &self.method,
             tool: (self.method == method::TOOLS_CALL).then_some(&self.subject.tool),
             decision: self.decision,
@@ -121,52 +72,9 @@ impl Entry {
             result_bytes,
             outcome,
             code,
-        };
-        let json = status::json(&line);
-        Bytes::from([&json[..], b"\n"].concat())
+            reason: None,
+        })
     }
-}
-
-/// What stands in a line.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    time: String,
-    /// As the relay's log has them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    /// A hash: the session itself would let its reader pass for the client.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<String>,
-    /// The client as the relay knows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    /// What it calls itself.
-    client: &'a str,
-    device: &'a str,
-    server: &'a str,
-    method: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool: Option<&'a String>,
-    decision: Decision,
-    duration_ms: u128,
-    params_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result_bytes: Option<usize>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<i64>,
-}
-
-fn time(now: Now) -> String {
-    let at = i64::try_from(now.unix.as_millis()).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    at.to_rfc3339_opts(SecondsFormat::Millis, true).to_string()
-}
-
-/// Sixteen hexadecimal digits: enough to tell sessions apart.
-fn hashed(text: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(8).map(|byte| alloc::format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::policy::AgentPolicy;
+use super::policy::{AgentPolicy, AuditFile};
 use crate::secret::Secret;
 
 /// A checked configuration.
@@ -45,6 +45,8 @@ pub struct RelayConfig {
     pub max_body: usize,
     /// `limits.callIdleTimeout`: how long a call may stay without any frame, in seconds (default 1 800).
     pub call_idle_secs: u64,
+    /// `audit`: where a line about every sign-in, grant, tunnel and call goes; `None`: nowhere.
+    pub audit: Option<AuditFile>,
 }
 
 /// Which MCP clients may sign people in, beside those that register themselves.

@@ -92,7 +92,7 @@ pub enum PinMode {
 /// Where the audit goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditFile {
-    /// `logs/audit.log` in the configuration directory.
+    /// `audit.log` in the place for it: an agent's `logs/`, a relay's state directory.
     Default,
     /// This file.
     At(String),
@@ -333,7 +333,8 @@ fn one_of<T: Copy + Default>(node: &Node<'_>, words: &[(&str, T)], report: &mut 
     })
 }
 
-fn audit(node: &Node<'_>, report: &mut Report) -> Option<AuditFile> {
+/// `audit`, of an agent or a relay.
+pub(super) fn audit(node: &Node<'_>, report: &mut Report) -> Option<AuditFile> {
     match node.value {
         Json::Bool(true) => Some(AuditFile::Default),
         Json::Bool(false) => None,

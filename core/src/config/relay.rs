@@ -14,7 +14,7 @@ use crate::limits;
 use crate::secret::Secret;
 
 /// The settings of a relay.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "mode",
     "auth",
     "port",
@@ -29,6 +29,7 @@ const KEYS: [&str; 15] = [
     "allowedOrigins",
     "trustedProxies",
     "limits",
+    "audit",
     "$schema",
 ];
 /// Settings that stand elsewhere, and what to say of them.
@@ -77,7 +78,9 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
     let allowed_origins = top.get("allowedOrigins").and_then(|node| origins(&node, report));
     let trusted_proxies = top.get("trustedProxies").and_then(|node| proxies(&node, report));
     let (max_body, call_idle_secs) = top.get("limits").map_or((None, None), |node| bounds(&node, report));
+    let audit = top.get("audit").and_then(|node| super::policy::audit(&node, report));
     Some(RelayConfig {
+        audit,
         login: login?,
         host: host.unwrap_or_else(|| "0.0.0.0".into()),
         port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(3000),
@@ -175,6 +178,12 @@ fn allow(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
             &node.path,
             "names nobody: name who may sign in, or leave it out to let everyone of the provider in",
         );
+    }
+    for item in &items {
+        // Half an entry would match nobody, or somebody who is not meant.
+        if item.value.as_str().is_some_and(|text| matches!(text.trim(), "@" | "group:")) {
+            report.error(&item.path, "is half an entry: write @example.com for a domain, group:NAME for a group");
+        }
     }
     let allowed: Vec<_> = items.iter().map(|item| item.text(report).map(|text| text.trim().to_string())).collect();
     allowed.into_iter().collect()

@@ -81,7 +81,7 @@ fn two_line_relay_has_every_default() {
     assert!(oidc.client_secret.is_none() && oidc.allow.is_empty());
     assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 3000));
     assert!(config.public_url.is_none() && config.secret.is_none() && config.state_dir.is_none());
-    assert_eq!((config.naming, config.token_in_query), (Naming::Auto, false));
+    assert_eq!((config.naming, config.token_in_query, config.audit), (Naming::Auto, false, None));
     assert_eq!((config.max_body, config.call_idle_secs), (4 * 1024 * 1024, 1800));
 }
 
@@ -92,7 +92,7 @@ fn relay_takes_every_setting() {
             "auth":{"issuer":"https://id.example.com","clientId":"c","clientSecret":"cs","scopes":["email"],"userClaim":"email","allow":["@example.com"]},
             "stateDir":"/var/lib/tunnel","naming":"always","legacy":{"tokenInQuery":true},
             "allowedOrigins":["https://app.example.com/","http://localhost:6274"],"trustedProxies":["10.0.0.0/8","::1"],
-            "limits":{"maxBody":1024,"callIdleTimeout":60}}"#,
+            "limits":{"maxBody":1024,"callIdleTimeout":60},"audit":"/var/log/tunnel.jsonl"}"#,
     );
     let Login::Oidc(oidc) = &config.login else { panic!("{config:?}") };
     assert_eq!(oidc.scopes, ["openid", "email"]);
@@ -102,6 +102,7 @@ fn relay_takes_every_setting() {
     assert_eq!(config.allowed_origins, ["https://app.example.com", "http://localhost:6274"]);
     assert_eq!((config.naming, config.token_in_query), (Naming::Always, true));
     assert_eq!((config.max_body, config.call_idle_secs), (1024, 60));
+    assert_eq!(config.audit, Some(AuditFile::At("/var/log/tunnel.jsonl".into())));
 }
 
 #[test]
@@ -233,6 +234,9 @@ fn relay_mistakes_are_named() {
         (auth(r#"{"issuer":"https://id.example.com","userClaim":""}"#), "error auth.userClaim is empty"),
         (auth(r#"{"issuer":"https://id.example.com","allow":[]}"#), "error auth.allow names nobody"),
         (auth(r#"{"issuer":"https://id.example.com","allow":[""]}"#), "error auth.allow[0] is empty"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["group:"]}"#), "error auth.allow[0] is half an entry"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["a"," @ "]}"#), "error auth.allow[1] is half an entry"),
+        (relay_with(r#""audit":1"#), "error audit must be true, false or a file's path"),
         (
             auth(r#"{"issuer":"https://id.example.com","client_id":"x"}"#),
             "warning auth.client_id is not a setting: did you mean clientId?",

@@ -23,6 +23,7 @@ use crate::time::{Now, UnixTime};
 impl Grants {
     /// Answers the operator, at once or after a write.
     pub(super) fn admin(&mut self, job: JobId, command: AdminCommand, now: Now) {
+        self.note_command(&command, now);
         match command {
             AdminCommand::TokenCreate { user, role, label, lifetime_secs } => {
                 if let Err(reason) = self.mint(job, &user, role, &label, lifetime_secs, now) {
@@ -164,7 +165,7 @@ impl Grants {
     }
 
     /// The user that a login of this name would give.
-    fn user_named(&self, name: &str) -> Result<UserId, String> {
+    pub(super) fn user_named(&self, name: &str) -> Result<UserId, String> {
         match &self.settings.login {
             Login::Local(local) => {
                 let name = name.strip_prefix("local:").unwrap_or(name);

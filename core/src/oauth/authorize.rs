@@ -92,6 +92,7 @@ impl Grants {
         match self.read_consent(head, body, now) {
             Ok((errand, true)) => self.start_login(exchange, errand, now),
             Ok((Errand::Client(request), false)) => {
+                self.note_refusal("consent-denied", Some(&request.client), Some(head.peer), now);
                 let url = request.answer(&self.settings, &[("error", "access_denied")]);
                 self.reply(exchange, pages::see_other(&url));
             }

@@ -99,6 +99,7 @@ impl Grants {
     pub(super) fn device_denied(&mut self, request: &DeviceRequest, now: Now) -> Reply {
         self.devices.decide(&request.key, None, now.instant);
         info!(reason = "the person denied it", "device sign-in refused");
+        self.note_refusal("device-denied", None, None, now);
         pages::device_done(&request.name, false)
     }
 

@@ -71,6 +71,11 @@ impl Grants {
         all
     }
 
+    /// Who asked for a group.
+    pub(super) fn asker(&self, group: GroupId) -> Option<Asker> {
+        self.groups.open.get(&group).map(|group| group.asker)
+    }
+
     /// One revocation of a group has ended.
     pub(super) fn one_of_several(&mut self, id: GroupId, result: Result<(), ()>) {
         let Some(group) = self.groups.open.get_mut(&id) else { return };

@@ -130,6 +130,7 @@ impl Grants {
             Lookup::Bad => return Err(bad()),
             Lookup::Replayed(family) => {
                 warn!(client = %client.key, reason = "a code was used twice", "tokens are being revoked");
+                self.note_refusal("code-reused", Some(client.key.as_str()), None, now);
                 self.revoke_family(&family, Answer::Nobody, now);
                 return Err(bad());
             }
@@ -182,6 +183,7 @@ impl Grants {
             Rotation::Refuse => Err(ended()),
             Rotation::Reused => {
                 warn!(client = %client, reason = "an old refresh token was used again", "tokens are being revoked");
+                self.note_refusal("refresh-reused", Some(client.as_str()), None, now);
                 self.revoke_family(id, Answer::Nobody, now);
                 Err(ended())
             }
@@ -222,6 +224,9 @@ impl Grants {
 
     fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {
         let guess = matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant);
+        if guess {
+            self.note_refusal(refusal.code.as_str(), None, Some(peer), now);
+        }
         let allowed = !guess || self.rates.take(rates::Kind::TokenFailure, peer, now.instant);
         // Good requests are never put off: others behind the same proxy must not be able to cause that.
         let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");

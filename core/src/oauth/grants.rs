@@ -200,6 +200,8 @@ pub enum Action {
         /// `{"ok":true,…}` or `{"ok":false,"error":…}`.
         json: Bytes,
     },
+    /// Append this line, its end included, to the audit.
+    Audit(Bytes),
 }
 
 /// One change of the relay's small store: a map from text keys to bytes.
@@ -236,6 +238,8 @@ pub struct Grants {
     pub(super) rates: Rates,
     /// What the gate was last told, and will be told next.
     pub(super) snapshot: Snapshot,
+    /// Refusals that are not in the audit for want of room.
+    pub(super) untold: u64,
     /// Slow jobs under way.
     pub(super) pending: BTreeMap<JobId, Pending>,
     /// The relying party, unless people sign in here.
@@ -296,6 +300,7 @@ impl Grants {
             devices: device::Pending::default(),
             documents: Documents::default(),
             rates: Rates::default(),
+            untold: 0,
             snapshot: Snapshot::default(),
             pending: BTreeMap::new(),
             party,
@@ -419,6 +424,7 @@ impl Machine for Grants {
             Event::TunnelDown { conn } => self.tunnel_down(conn, now),
             Event::Admin { job, command } => self.admin(job, command, now),
         }
+        self.note_rates(now);
     }
 
     fn handle_timeout(&mut self, now: Now) {

@@ -102,7 +102,7 @@ impl Grants {
             let reply = self.with_flow_cookie(pages::see_other(&url), &flow, &Flow { errand, pending: None });
             return self.reply(exchange, reply);
         }
-        if let Some(login) = self.wait_for_party(exchange, errand, None)
+        if let Some(login) = self.wait_for_party(exchange, errand, None, now)
             && let Some(party) = &mut self.party
         {
             party.start(login, now, &mut *self.entropy, &mut self.next_fetch);
@@ -129,15 +129,17 @@ impl Grants {
 
     /// A password check ended.
     pub(super) fn verified(&mut self, attempt: Attempt, ok: bool, now: Now) {
-        let Some(user) = attempt.user.filter(|_| ok) else {
+        let Some(user) = attempt.user.as_ref().filter(|_| ok) else {
             info!(reason = "wrong name or password", "sign-in refused");
+            let known = attempt.user.map(|name| UserId::from(alloc::format!("local:{name}")));
+            self.note_no_sign_in(known.as_ref(), "wrong-password", Some(attempt.peer), now);
             let problem = (StatusCode::FORBIDDEN, "The user name or the password is wrong.");
             let reply = pages::login(&self.settings, &attempt.flow, &attempt.csrf, Some(problem));
             return self.reply(attempt.exchange, reply);
         };
         self.rates.give_back(Kind::Login, attempt.peer, now.instant);
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
-        let person = Person { user: UserId::from(alloc::format!("local:{user}")), name: user };
+        let person = Person { user: UserId::from(alloc::format!("local:{user}")), name: user.clone() };
         self.signed_in(attempt.exchange, attempt.errand, person, Some(&cookie), now);
     }
 
@@ -152,7 +154,7 @@ impl Grants {
             return self.reply(exchange, stale());
         };
         let cookie = cookies::name(&self.settings, Step::Login, &state);
-        if let Some(login) = self.wait_for_party(exchange, errand, Some(cookie))
+        if let Some(login) = self.wait_for_party(exchange, errand, Some(cookie), now)
             && let Some(party) = &mut self.party
         {
             party.callback(login, pending, query, now, &mut self.next_fetch);
@@ -181,7 +183,7 @@ impl Grants {
                 }
                 Output::Failed { login, error } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
-                    self.login_failed(&waiting, &error);
+                    self.login_failed(&waiting, &error, now);
                 }
             }
         }
@@ -246,10 +248,16 @@ impl Grants {
         self.out.push(Action::Verify { job, password, hash });
     }
 
-    fn wait_for_party(&mut self, exchange: ExchangeId, errand: Errand, cookie: Option<String>) -> Option<LoginId> {
+    fn wait_for_party(
+        &mut self,
+        exchange: ExchangeId,
+        errand: Errand,
+        cookie: Option<String>,
+        now: Now,
+    ) -> Option<LoginId> {
         let waiting = Waiting { exchange, errand, cookie };
         if self.logins.len() >= limits::MAX_LOGINS {
-            self.login_failed(&waiting, &LoginError::Busy);
+            self.login_failed(&waiting, &LoginError::Busy, now);
             return None;
         }
         let login = LoginId(self.next_login);
@@ -258,7 +266,8 @@ impl Grants {
         Some(login)
     }
 
-    fn login_failed(&mut self, waiting: &Waiting, error: &LoginError) {
+    fn login_failed(&mut self, waiting: &Waiting, error: &LoginError, now: Now) {
+        self.note_no_sign_in(None, &super::text::clean(&error.to_string(), 200), None, now);
         warn!(reason = %error, "sign-in at the provider failed");
         let code = error.oauth_code();
         let status = match code {
@@ -284,6 +293,7 @@ impl Grants {
     /// The person is signed in: back to the client, with a code; or the device may have its tokens; or on to their page.
     fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, person: Person, cookie: Option<&str>, now: Now) {
         let user = &person.user;
+        self.note_sign_in(user, &errand, now);
         let mut reply = match errand {
             Errand::Client(request) => {
                 info!(user = %self.pseudonym(user), client = %request.client, "signed in");

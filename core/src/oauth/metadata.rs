@@ -89,6 +89,7 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
+            audit: false,
             public_url: "https://relay.example".into(),
             login: Login::Local(Local { users: std::vec::Vec::new() }),
             clients: Clients::default(),

@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod audit;
 mod authorize;
 pub mod clients;
 mod codes;
@@ -73,11 +74,13 @@ impl Principal {
     /// Who acts, told from all others: the client, or the token that the operator made.
     #[must_use]
     pub fn actor(&self) -> String {
-        if self.client.as_str() == admin::CLIENT {
-            return format!("token {}", self.family.as_str());
-        }
-        self.client.as_str().into()
+        actor(self.client.as_str(), &self.family)
     }
+}
+
+/// See [`Principal::actor`].
+fn actor(client: &str, family: &FamilyId) -> String {
+    if client == admin::CLIENT { format!("token {family}") } else { client.into() }
 }
 
 /// What the gate needs to know of what changed: small, immutable, replaced as a whole by
@@ -99,6 +102,8 @@ pub struct Settings {
     pub login: config::Login,
     /// Which clients may sign people in, beside those that register themselves.
     pub clients: config::Clients,
+    /// Whether an audit is kept.
+    pub audit: bool,
 }
 
 impl Settings {

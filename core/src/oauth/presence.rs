@@ -84,7 +84,7 @@ impl Grants {
         let due = |id: &&FamilyId| self.presence.may_write(id, now) && !self.is_busy(id);
         let due: Vec<_> = self.presence.unwritten.iter().filter(due).take(limits::SWEEP_BATCH).cloned().collect();
         for id in due {
-            self.note(&id, now);
+            self.write_presence(&id, now);
         }
     }
 
@@ -92,11 +92,11 @@ impl Grants {
         let Some(family) = self.families.known.get_mut(id).filter(|family| family.revoked.is_none()) else { return };
         family.about.connected = Some(now.unix.as_millis());
         self.presence.unwritten.insert(id.clone());
-        self.note(id, now);
+        self.write_presence(id, now);
     }
 
     /// Writes what is known of a family's tunnels, unless that was done not long ago.
-    fn note(&mut self, id: &FamilyId, now: Now) {
+    fn write_presence(&mut self, id: &FamilyId, now: Now) {
         if self.is_busy(id) || !self.presence.may_write(id, now) || !self.can_write() {
             return;
         }

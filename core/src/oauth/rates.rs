@@ -26,6 +26,8 @@ pub(super) enum Kind {
     DeviceGuess,
     /// The same from all addresses together, kept under [`everybody`].
     DeviceGuesses,
+    /// Lines of the audit about what anybody may cause, kept under [`everybody`].
+    Lines,
 }
 
 impl Kind {
@@ -35,7 +37,7 @@ impl Kind {
             Self::Register | Self::Authorize | Self::TokenFailure => 100,
             Self::Login | Self::DeviceGuess | Self::Document => 10,
             Self::Device => 20,
-            Self::DeviceGuesses => 600,
+            Self::DeviceGuesses | Self::Lines => 600,
         }
     }
 
@@ -43,11 +45,26 @@ impl Kind {
     const fn interval(self) -> Duration {
         match self {
             Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(1),
-            Self::Device | Self::Document => Duration::from_secs(10),
+            // Two megabytes of lines a day: a file of ten keeps the good ones for a week of attack.
+            Self::Device | Self::Document | Self::Lines => Duration::from_secs(10),
             // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
             Self::DeviceGuesses => Duration::from_secs(1),
             // 14 400 guesses a day: nothing against a password that is not on a short list.
             Self::Login | Self::DeviceGuess => Duration::from_secs(6),
+        }
+    }
+
+    /// Why somebody is refused, for the audit.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Register => "too-many-registrations",
+            Self::Authorize => "too-many-authorizations",
+            Self::TokenFailure => "too-many-refused-requests",
+            Self::Login => "too-many-wrong-passwords",
+            Self::Device => "too-many-devices",
+            Self::DeviceGuess | Self::DeviceGuesses => "too-many-wrong-codes",
+            Self::Document => "too-many-metadata-documents",
+            Self::Lines => "too-many-refusals",
         }
     }
 
@@ -65,6 +82,10 @@ pub(super) const fn everybody() -> IpAddr {
 /// All buckets that are not full. A bucket is kept as the time at which it will be full again.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
+    /// Buckets of which was said that they are empty, until they are full again.
+    told: BTreeSet<Key>,
+    /// What has just been found empty, and was not told.
+    exceeded: Option<Key>,
     full_at: BTreeMap<Key, Instant>,
     by_time: BTreeSet<(Instant, Key)>,
 }
@@ -76,10 +97,18 @@ impl Rates {
     pub(super) fn take(&mut self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
         let wait = self.wait(kind, peer, now) + kind.interval();
         let allowed = wait <= kind.refill();
+        let key = (kind, network(peer));
         if allowed {
-            self.set((kind, network(peer)), now + wait, now);
+            self.set(key, now + wait, now);
+        } else if kind != Kind::Lines && self.told.insert(key) {
+            self.exceeded = Some(key);
         }
         allowed
+    }
+
+    /// Who was refused since this was asked last, the first time in a row.
+    pub(super) fn exceeded(&mut self) -> Option<(Kind, IpAddr)> {
+        self.exceeded.take()
     }
 
     /// Gives one back: it turned out not to count.
@@ -93,6 +122,7 @@ impl Rates {
         while self.by_time.first().is_some_and(|(full_at, _)| *full_at <= now) {
             if let Some((_, key)) = self.by_time.pop_first() {
                 self.full_at.remove(&key);
+                self.told.remove(&key);
             }
         }
     }
@@ -113,6 +143,7 @@ impl Rates {
             && let Some((_, fullest)) = self.by_time.pop_first()
         {
             self.full_at.remove(&fullest);
+            self.told.remove(&fullest);
         }
     }
 }

@@ -166,7 +166,7 @@ impl Grants {
                 let next = family.revoke(now.unix);
                 // Nobody is told that it was done, so that it need not be kept first: a thief gets no moment more.
                 if matches!(answer, Answer::Nobody) {
-                    self.apply_revocation(id, next.clone());
+                    self.apply_revocation(id, next.clone(), &answer, now);
                 }
                 self.write_family(id.clone(), next, Then::Revoke(answer));
             }
@@ -186,6 +186,7 @@ impl Grants {
         match (result, then) {
             (Ok(()), Then::Issue { exchange, audience, .. }) => {
                 let reply = self.tokens(&id, &next, audience, now);
+                self.note_grant(&id, &next, now);
                 self.take_in(&id, next, now);
                 self.reply(exchange, reply);
             }
@@ -202,7 +203,7 @@ impl Grants {
             }
             (Ok(()), Then::Revoke(answer)) => {
                 self.families.unwritten.remove(&id);
-                self.apply_revocation(&id, next);
+                self.apply_revocation(&id, next, &answer, now);
                 self.answer_revocation(answer, Ok(()));
             }
             (Err(reason), Then::Revoke(answer)) => {
@@ -213,6 +214,7 @@ impl Grants {
                 self.answer_revocation(answer, Err(()));
             }
             (Ok(()), Then::Mint { job }) => {
+                self.note_grant(&id, &next, now);
                 self.minted(job, &id, &next, now);
                 self.take_in(&id, next, now);
             }
@@ -378,11 +380,12 @@ impl Grants {
         self.out.push(Action::Persist { job, changes });
     }
 
-    fn apply_revocation(&mut self, id: &FamilyId, next: Family) {
+    fn apply_revocation(&mut self, id: &FamilyId, next: Family, answer: &Answer, now: Now) {
         if self.families.known.get(id).is_some_and(|family| family.revoked.is_some()) {
             return;
         }
         info!(user = %self.pseudonym(&UserId::new(&next.user)), client = %next.client, "tokens revoked");
+        self.note_revocation(id, &next, answer, now);
         self.snapshot.revoked.insert(id.clone(), next.kept_until());
         self.families.known.insert(id.clone(), next);
         self.publish();

@@ -5,10 +5,13 @@
 //!      └───────────────────┴── failure, cancel, tunnel closed ──┴────► (gone)
 //! ```
 
+use alloc::boxed::Box;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 
 use super::SessionKey;
+use super::audit::Record;
 use super::failure::{Failure, Place};
 use super::outlet::Outlet;
 use super::shard::{Action, Cx};
@@ -36,6 +39,8 @@ pub(super) struct Call {
     pub(super) exchange: Option<ExchangeId>,
     pub(super) sink: Sink,
     pub(super) phase: Phase,
+    /// What its line in the audit will say, if one is kept.
+    pub(super) audit: Option<Box<Record>>,
 }
 
 /// Where a response goes.
@@ -111,6 +116,9 @@ impl Call {
             return Progress::Fault(NOT_JSON);
         }
         self.phase = Phase::Body { outcome, remaining, scan };
+        if let Some(record) = &mut self.audit {
+            record.passed(bytes.len());
+        }
         let around = match outcome {
             Outcome::Result => envelope::around_result(&self.id),
             Outcome::Error { .. } => envelope::around_error(&self.id),

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::catalog::Catalog;
@@ -24,6 +25,8 @@ pub(super) struct Device {
     pub(super) expires: UnixTime,
     pub(super) dialect: Dialect,
     pub(super) since: Instant,
+    /// Its user's pseudonym, if an audit is kept.
+    pub(super) audit: Option<Arc<str>>,
     /// What its agent said of itself, once it did.
     pub(super) hello: Option<Hello>,
     pub(super) round_trip_micros: Option<u64>,
@@ -51,6 +54,7 @@ impl Device {
             expires,
             dialect,
             since,
+            audit: None,
             hello: None,
             round_trip_micros: None,
             catalog: Catalog::default(),

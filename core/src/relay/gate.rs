@@ -51,6 +51,8 @@ pub struct Upgrade {
     pub user: UserId,
     /// The same in logs.
     pub pseudonym: String,
+    /// The same once more, if an audit is kept.
+    pub audit: Option<Arc<str>>,
     /// The grant the tunnel belongs to: it ends with it.
     pub family: FamilyId,
     /// When the tunnel ends at the latest.
@@ -164,7 +166,8 @@ impl Gate {
                     headers.extend(minted);
                     let user = principal.user.clone();
                     let principal = principal.clone();
-                    let post = Post { exchange, principal, endpoint, session, accepts, headers, content };
+                    let audit = self.audit(&user);
+                    let post = Post { exchange, principal, endpoint, session, accepts, headers, audit, content };
                     Step::Shard(user, shard::Event::Post(post))
                 }
             }),
@@ -176,6 +179,11 @@ impl Gate {
             }
             Ok(step) => step,
         }
+    }
+
+    /// Under which name the user's calls and tunnels are audited; `None`: they are not.
+    fn audit(&self, user: &UserId) -> Option<Arc<str>> {
+        self.settings.oauth.audit.then(|| self.sealer.pseudonym(user).into())
     }
 
     /// The answer to a body longer than its limit.
@@ -295,6 +303,7 @@ impl Gate {
             }
         };
         Ok(Upgrade {
+            audit: self.audit(&principal.user),
             pseudonym: self.sealer.pseudonym(&principal.user),
             user: principal.user,
             family: principal.family,

@@ -8,9 +8,11 @@
 //! | `gate`, `service`, `route`, `handshake`, `session` | a request's head and body: paths, methods, tokens, upgrades, sealed session ids |
 //! | `shard`, `room` | one mutex's worth of users; one user's devices, calls and listeners |
 //! | `device`, `catalog`, `listing` | a connected device, what it offers, and under which names |
+//! | `audit` | what a relay's audit says of tunnels and calls |
 //! | `calls`, `outlet`, `failure` | a call under way, the reply it feeds, and why it may have no result |
 //! | `listeners`, `initialize`, `meta` | change notices, the handshake's answer, the tools `status` and `restart` |
 
+mod audit;
 mod calls;
 mod catalog;
 mod device;
@@ -124,6 +126,8 @@ pub struct Post {
     pub accepts: Accepts,
     /// Header fields that the reply must carry: CORS, and the minted `Mcp-Session-Id`.
     pub headers: HeaderMap,
+    /// The user's pseudonym, if an audit is kept.
+    pub audit: Option<Arc<str>>,
     /// What was sent, checked to be well-formed.
     pub content: Content,
 }

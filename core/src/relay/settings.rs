@@ -40,6 +40,7 @@ impl Settings {
                 public_url: public_url.clone(),
                 login: config.login.clone(),
                 clients: config.clients.clone(),
+                audit: config.audit.is_some(),
             },
             public_url,
             naming: config.naming,

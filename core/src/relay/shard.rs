@@ -49,6 +49,8 @@ pub enum Event {
         expires: UnixTime,
         /// What is spoken.
         dialect: Dialect,
+        /// The user's pseudonym, if an audit is kept.
+        audit: Option<Arc<str>>,
     },
     /// A tunnel said something. `Closed` is brought here too, and is the last one of its connection.
     Tunnel {
@@ -119,6 +121,8 @@ pub enum Action {
         /// The command.
         command: tunnel::Command,
     },
+    /// Append this line, its end included, to the audit.
+    Audit(Bytes),
 }
 
 /// The rooms of a slice of the users.
@@ -270,10 +274,10 @@ impl Machine for Shard {
             Event::TunnelUp { conn, .. } if self.tunnels.contains_key(&conn) => {
                 tracing::error!(%conn, "a connection came up twice");
             }
-            Event::TunnelUp { conn, user, device: name, device_id: id, family, expires, dialect } => {
+            Event::TunnelUp { conn, user, device: name, device_id: id, family, expires, dialect, audit } => {
                 self.tunnels.insert(conn, user.clone());
                 let since = now.instant;
-                let device = Device::new(conn, name, id, (family, expires), dialect, since);
+                let device = Device { audit, ..Device::new(conn, name, id, (family, expires), dialect, since) };
                 self.in_room(&user, now, |room, cx| room.tunnel_up(device, cx));
             }
             Event::Tunnel { conn, event } => {

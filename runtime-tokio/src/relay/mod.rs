@@ -25,6 +25,7 @@ use tunnel_core::seal::Sealer;
 use self::rooms::Rooms;
 use self::serving::{Serving, TUNNEL_GRACE};
 use self::signin::{Office, Published};
+use crate::audit::Shared;
 use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
@@ -61,6 +62,9 @@ pub enum RelayError {
     /// The file of `SSL_CERT_FILE` cannot be used.
     #[error(transparent)]
     Certificates(#[from] BadCertificates),
+    /// The audit cannot be kept.
+    #[error("the audit cannot be kept: {0}")]
+    Audit(io::Error),
     /// The running relay did not answer.
     #[error("the running relay does not answer: {0}")]
     Silent(io::Error),
@@ -76,6 +80,7 @@ pub struct Relay {
     public_url: String,
     state_dir: Option<PathBuf>,
     serving: Arc<Serving>,
+    audit: Option<Shared>,
     tunnels_ended: mpsc::Receiver<()>,
 }
 
@@ -94,6 +99,7 @@ impl Relay {
         let public_url = public_url(&config, local_addr.port());
         let settings = Arc::new(Settings::from_config(&config, &public_url));
         let state = State::open(&config, state_dir).await?;
+        let audit = audit(&config, state.dir.as_deref())?;
         let clock = Clock::new();
         let published = Arc::new(Published::default());
         let grants = Grants::new(
@@ -104,10 +110,11 @@ impl Relay {
             clock.now(),
         );
         let (tunnels, tunnels_ended) = mpsc::channel(1);
-        let shards = (0..shard_count()).map(|_| Host::new(Rooms::new(Arc::clone(&settings)), clock)).collect();
+        let rooms = || Rooms::new(Arc::clone(&settings), audit.clone());
+        let shards = (0..shard_count()).map(|_| Host::new(rooms(), clock)).collect();
         let serving = Arc::new(Serving {
             gate: Gate::new(settings, state.sealer),
-            office: Host::new(Office::new(grants, state.store, Arc::clone(&published)), clock),
+            office: Host::new(Office::new(grants, state.store, Arc::clone(&published), audit.clone()), clock),
             published,
             shards,
             connector: Connector::from_environment(None)?,
@@ -118,7 +125,7 @@ impl Relay {
         });
         // What the machine ordered when it was made: the first snapshot above all.
         serving.drive_office(|_, _| {});
-        Ok(Self { listener, local_addr, public_url, state_dir: state.dir, serving, tunnels_ended })
+        Ok(Self { listener, local_addr, public_url, state_dir: state.dir, serving, audit, tunnels_ended })
     }
 
     /// The address that it listens on.
@@ -135,7 +142,7 @@ impl Relay {
 
     /// Serves until `shutdown` is done, then ends in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, serving, state_dir, mut tunnels_ended, .. } = self;
+        let Self { listener, serving, state_dir, audit, mut tunnels_ended, .. } = self;
         tracing::info!(address = %self.local_addr, url = %self.public_url, "relay up");
         let timekeepers = serving.keep_time();
         let admin = state_dir.map(|dir| tokio::spawn(serve_admin(dir.join(ADMIN_SOCKET), Arc::clone(&serving))));
@@ -153,6 +160,9 @@ impl Relay {
         // The channel ends when the last tunnel drops its end of it.
         drop(serving);
         let _ = timeout(TUNNEL_GRACE, tunnels_ended.recv()).await;
+        if let Some(audit) = audit {
+            audit.finish();
+        }
         tracing::info!("relay down");
     }
 }
@@ -186,6 +196,7 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
     let (store, records) = Store::open(state_dir)?;
     let sealer = keys::sealer(Some(state_dir), config.secret.as_ref(), &mut OsEntropy::new())?;
     let settings = Settings::from_config(config, &public_url(config, config.port));
+    let audit = audit(config, Some(state_dir))?;
     let clock = Clock::new();
     let mut grants = Grants::new(settings.oauth, sealer, records, Box::new(OsEntropy::new()), clock.now());
     let job = tunnel_core::id::JobId(0);
@@ -193,6 +204,7 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
     while let Some(action) = grants.poll_action() {
         match action {
             Action::AdminReply { json, .. } => return Ok(json),
+            Action::Audit(line) => audit.iter().for_each(|audit| audit.append(line.clone())),
             Action::Persist { job, changes } => {
                 let result = store.submit(changes).wait().await;
                 grants.handle_event(Event::Persisted { job, result }, clock.now());
@@ -207,6 +219,11 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
         }
     }
     Err(RelayError::Failed)
+}
+
+/// The audit, if one is to be kept.
+fn audit(config: &RelayConfig, dir: Option<&Path>) -> Result<Option<Shared>, RelayError> {
+    config.audit.clone().map(|file| Shared::open(dir, file)).transpose().map_err(RelayError::Audit)
 }
 
 /// What a relay keeps.

@@ -10,6 +10,7 @@ use tunnel_core::relay::shard::{Action, Event, Shard};
 use tunnel_core::time::Now;
 use tunnel_core::tunnel::{self, Close, CloseCode, Command};
 
+use crate::audit::Shared;
 use crate::driver::Hosted;
 use crate::entropy::OsEntropy;
 use crate::exchange::{ExchangeHandle, Part, Source};
@@ -19,6 +20,7 @@ use crate::queue::Queue;
 pub(super) struct Rooms {
     shard: Shard,
     settings: Arc<Settings>,
+    audit: Option<Shared>,
     tunnels: HashMap<ConnId, Queue<Command>>,
     exchanges: HashMap<ExchangeId, ExchangeHandle>,
 }
@@ -32,10 +34,11 @@ pub(super) enum Later {
 }
 
 impl Rooms {
-    pub(super) fn new(settings: Arc<Settings>) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, audit: Option<Shared>) -> Self {
         Self {
             shard: Shard::new(Arc::clone(&settings), Box::new(OsEntropy::new())),
             settings,
+            audit,
             tunnels: HashMap::new(),
             exchanges: HashMap::new(),
         }
@@ -121,6 +124,7 @@ impl Hosted for Rooms {
                     later.push(Later::Tunnel(commands.clone()));
                 }
             }
+            Action::Audit(line) => self.audit.iter().for_each(|audit| audit.append(line.clone())),
         }
     }
 

@@ -244,6 +244,7 @@ impl Serving {
             family: upgrade.family,
             expires: upgrade.expires,
             dialect: upgrade.dialect,
+            audit: upgrade.audit,
         };
         self.bring(seen);
         self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));

@@ -15,6 +15,7 @@ use tunnel_core::relay::SessionKey;
 use tunnel_core::secret::Secret;
 use tunnel_core::time::Now;
 
+use crate::audit::Shared;
 use crate::driver::Hosted;
 use crate::exchange::{ExchangeHandle, Part};
 use crate::store::{Committed, Store};
@@ -38,6 +39,7 @@ pub(super) struct Office {
     grants: Grants,
     store: Store,
     published: Arc<Published>,
+    audit: Option<Shared>,
     exchanges: HashMap<ExchangeId, ExchangeHandle>,
     /// Operators who wait for an answer.
     asked: HashMap<JobId, oneshot::Sender<Bytes>>,
@@ -57,8 +59,8 @@ pub(super) enum Later {
 }
 
 impl Office {
-    pub(super) fn new(grants: Grants, store: Store, published: Arc<Published>) -> Self {
-        Self { grants, store, published, exchanges: HashMap::new(), asked: HashMap::new(), next_question: 0 }
+    pub(super) fn new(grants: Grants, store: Store, published: Arc<Published>, audit: Option<Shared>) -> Self {
+        Self { grants, store, published, audit, exchanges: HashMap::new(), asked: HashMap::new(), next_question: 0 }
     }
 
     /// A request, to be answered to `handle`.
@@ -103,6 +105,7 @@ impl Hosted for Office {
             Action::Persist { job, changes } => later.push(Later::Await(job, self.store.submit(changes))),
             // Likewise: a later snapshot must not be overtaken by an earlier one, nor by the reply that relies on it.
             Action::Publish(snapshot) => self.published.set(snapshot),
+            Action::Audit(line) => self.audit.iter().for_each(|audit| audit.append(line.clone())),
             Action::Revoked { family } => later.push(Later::Revoked(family)),
             Action::SessionEnded { user, session } => later.push(Later::SessionEnded(user, session)),
             Action::AdminReply { job, json } => {

@@ -239,6 +239,7 @@ impl World {
             family: upgrade.family,
             expires: upgrade.expires,
             dialect,
+            audit: upgrade.audit,
         });
         self.at_relay(conn, |_| ());
         self.tell(key, Event::Dialed { conn: at_agent, dialect });

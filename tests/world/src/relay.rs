@@ -47,6 +47,7 @@ pub const USER: &str = "ada";
 pub fn config(naming: Naming) -> RelayConfig {
     let user = |name: &str| LocalUser { name: name.to_owned(), password_hash: String::new() };
     RelayConfig {
+        audit: None,
         login: Login::Local(Local { users: vec![user(USER), user("eve")] }),
         host: "127.0.0.1".to_owned(),
         port: 3000,
@@ -113,6 +114,8 @@ impl World {
                 }
                 ShardAction::Finish { exchange } => self.last_word(exchange, Outcome::Complete),
                 ShardAction::Abort { exchange } => self.last_word(exchange, Outcome::Aborted),
+                // No audit is kept.
+                ShardAction::Audit(_) => {}
                 ShardAction::Tunnel { conn, command } => {
                     self.at_relay(conn, |connection| connection.handle_command(command, now));
                 }
@@ -149,6 +152,8 @@ impl World {
                 }
                 GrantsAction::Revoked { family } => self.shard(ShardEvent::Revoked { family }),
                 GrantsAction::SessionEnded { user, session } => self.shard(ShardEvent::SessionEnded { user, session }),
+                // No audit is kept.
+                GrantsAction::Audit(_) => {}
                 GrantsAction::AdminReply { job, json } => drop(self.admin.insert(job, json)),
                 GrantsAction::Fetch { .. } | GrantsAction::Verify { .. } => panic!("nobody signs in at a page here"),
             }

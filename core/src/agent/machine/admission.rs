@@ -11,12 +11,13 @@ use bytes::Bytes;
 
 use super::{Action, Agent};
 use crate::agent::approvals::{Subject, Waiting};
-use crate::agent::audit::{Decision, End, Entry};
+use crate::agent::audit::Entry;
 use crate::agent::cx::{RequestId, Slot, Timer};
 use crate::agent::pins::Print;
 use crate::agent::policy::{self, Scope};
 use crate::agent::routing::Route;
 use crate::agent::server::people;
+use crate::audit::{Decision, End};
 use crate::config::policy::{Approve, CallLimits};
 use crate::id::{ConnId, StreamId};
 use crate::limits;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::Agent;
 use crate::agent::approvals::Waiting;
-use crate::agent::audit::Decision;
 use crate::agent::contract::ControlCommand;
 use crate::agent::cx::{RequestId, Timer};
 use crate::agent::guard;
 use crate::agent::server::people;
 use crate::agent::status;
+use crate::audit::Decision;
 use crate::config::policy::{Approve, PinMode};
 use crate::limits;
 use crate::mcp::code;

@@ -4,13 +4,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Action, Agent, Phase};
-use crate::agent::audit::End;
 use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
 use crate::agent::server::Server;
 use crate::agent::server::people;
 use crate::agent::status;
+use crate::audit::End;
 use crate::id::ConnId;
 use crate::limits;
 use crate::mcp::catalog;

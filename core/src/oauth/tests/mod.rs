@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod audit;
 mod authorize;
 mod clients;
 mod device;
@@ -71,6 +72,8 @@ struct Relay {
     /// What came out and was not taken yet.
     replies: BTreeMap<ExchangeId, Reply>,
     others: Vec<Action>,
+    /// Lines of the audit.
+    audit: Vec<Value>,
     /// Hashes that passwords were checked against.
     verified: Vec<String>,
     next_exchange: u64,
@@ -103,11 +106,15 @@ impl Relay {
     }
 
     fn at(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
-        Self::built(Settings { public_url: public_url.into(), login, clients: Clients::default() }, store, unix)
+        Self::built(
+            Settings { public_url: public_url.into(), login, clients: Clients::default(), audit: true },
+            store,
+            unix,
+        )
     }
 
     fn with_clients(clients: Clients) -> Self {
-        let settings = Settings { public_url: PUBLIC.into(), login: local(), clients };
+        let settings = Settings { public_url: PUBLIC.into(), login: local(), clients, audit: true };
         Self::built(settings, BTreeMap::new(), UnixTime::from_secs(START))
     }
 
@@ -129,6 +136,7 @@ impl Relay {
             held: None,
             replies: BTreeMap::new(),
             others: Vec::new(),
+            audit: Vec::new(),
             verified: Vec::new(),
             next_exchange: 0,
             public_url,
@@ -183,6 +191,10 @@ impl Relay {
                     self.grants.handle_event(Event::Fetched { fetch, result }, self.now);
                 }
                 Action::Publish(snapshot) => self.snapshot = snapshot,
+                Action::Audit(line) => {
+                    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "a line is a line");
+                    self.audit.push(serde_json::from_slice(&line).expect("JSON"));
+                }
                 other => self.others.push(other),
             }
         }

@@ -10,7 +10,7 @@ use crate::id::ExchangeId;
 use crate::limits;
 use crate::relay::calls::{self, Call, CallKey, Progress, Sink};
 use crate::relay::failure::Failure;
-use crate::relay::shard::{Cx, Timer};
+use crate::relay::shard::{Action, Cx, Timer};
 use crate::rpc::{self, RawId, envelope};
 use crate::tunnel::{Dialect, Outcome, ResetCode};
 
@@ -34,6 +34,9 @@ impl Room {
             Progress::Done(response) => {
                 tracing::debug!(conn = %key.0, call = %key.1,
                     elapsed_ms = cx.now.instant.saturating_since(call.opened).as_millis(), "call answered");
+                if let Some(record) = &call.audit {
+                    cx.out.push(Action::Audit(record.answered(Some(&call.place), &call.phase, call.opened, cx.now)));
+                }
                 let sink = self.take(key, cx).map(|call| call.sink);
                 if let (Some(sink), Some(response)) = (sink, response) {
                     self.deliver(sink, StatusCode::OK, response, cx);
@@ -88,6 +91,9 @@ impl Room {
     pub(super) fn fail(&mut self, key: CallKey, failure: &Failure, cx: &mut Cx<'_>) {
         let Some(call) = self.take(key, cx) else { return };
         tracing::debug!(conn = %key.0, call = %key.1, reason = failure.reason(), code = failure.code(), "call failed");
+        if let Some(record) = &call.audit {
+            cx.out.push(Action::Audit(record.failed(Some(&call.place), failure, call.opened, cx.now)));
+        }
         let response = call.failed(failure);
         match call.sink {
             Sink::Reply(outlet) if outlet.is_mid_answer() => outlet.abort(cx),

@@ -1,5 +1,6 @@
 //! What clients ask of a room.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use super::{Batch, Room, reset};
 use crate::id::{ConnId, FamilyId, StreamId};
 use crate::limits;
 use crate::mcp::method;
+use crate::relay::audit::{Record, Who};
 use crate::relay::calls::{Call, Phase, Sink};
 use crate::relay::catalog::printable;
 use crate::relay::failure::{Failure, Place};
@@ -26,7 +28,7 @@ impl Room {
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
         let (family, actor) = (post.principal.family.clone(), post.principal.actor());
-        let caller = Caller { session: post.session, endpoint: post.endpoint, family, actor };
+        let caller = Caller { session: post.session, endpoint: post.endpoint, family, actor, audit: post.audit };
         match post.content {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Cancelled { params } => {
@@ -110,14 +112,17 @@ impl Room {
 
     /// `tools/call` on `/mcp`: the name says where.
     fn call_by_name(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        match self.errand_by_name(&request, cx) {
-            Ok(Some(errand)) => self.open(sink, caller, request.id, errand, cx),
-            Ok(None) => {
-                let result = self.meta(&request, cx);
-                self.respond(sink, &request.id, result, cx);
-            }
-            Err(failure) => self.respond(sink, &request.id, Err(failure), cx),
+        let result = match self.errand_by_name(&request, cx) {
+            Ok(Some(errand)) => return self.open(sink, caller, request.id, errand, cx),
+            Ok(None) => self.meta(&request, cx),
+            Err(failure) => Err(failure),
+        };
+        if caller.audit.is_some() {
+            let name = rpc::object::get(&request.params, "name").unwrap_or_default();
+            let record = caller.record(&request.method, rpc::string(&name).as_deref(), request.params.len());
+            cx.out.extend(record.map(|record| Action::Audit(record.done(&result, cx.now))));
         }
+        self.respond(sink, &request.id, result, cx);
     }
 
     /// Where a call by name goes; `None` for a meta tool.
@@ -156,7 +161,11 @@ impl Room {
                 let errand = Errand { conn, server, method: request.method, params: request.params, tool };
                 self.open(sink, caller, request.id, errand, cx);
             }
-            Err(failure) => self.respond(sink, &request.id, Err(failure), cx),
+            Err(failure) => {
+                let record = caller.record(&request.method, None, request.params.len());
+                cx.out.extend(record.map(|it| Action::Audit(it.failed(None, &failure, cx.now.instant, cx.now))));
+                self.respond(sink, &request.id, Err(failure), cx);
+            }
         }
     }
 
@@ -180,8 +189,14 @@ impl Room {
     /// Opens a call on its device's tunnel, or says why not.
     fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
         let request = (caller.session.key.clone(), id.clone());
+        let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
         match self.may_open(&request, &errand) {
-            Err(failure) => self.respond(sink, &id, Err(failure), cx),
+            Err(failure) => {
+                let place = audit.as_ref().and_then(|_| self.place(&errand));
+                let line = audit.map(|it| it.failed(place.as_ref(), &failure, cx.now.instant, cx.now));
+                cx.out.extend(line.map(Action::Audit));
+                self.respond(sink, &id, Err(failure), cx);
+            }
             Ok((place, stream)) => {
                 let key = (errand.conn, stream);
                 let tool = errand.tool.as_deref().map(|tool| printable(tool, limits::MAX_LISTED_NAME));
@@ -206,6 +221,7 @@ impl Room {
                     exchange,
                     sink,
                     phase: Phase::Waiting,
+                    audit,
                 };
                 self.calls.insert(key, call);
                 self.renew(key, cx);
@@ -223,6 +239,12 @@ impl Room {
                 cx.out.push(Action::Tunnel { conn: errand.conn, command });
             }
         }
+    }
+
+    /// Where an errand goes.
+    fn place(&self, errand: &Errand) -> Option<Place> {
+        let device = self.devices.get(&errand.conn)?;
+        Some(Place { device: device.name.to_string(), server: errand.server.to_string() })
     }
 
     fn may_open(&mut self, request: &(SessionKey, RawId), errand: &Errand) -> Result<(Place, StreamId), Failure> {
@@ -269,6 +291,17 @@ struct Caller {
     endpoint: Endpoint,
     family: FamilyId,
     actor: String,
+    /// Their user's pseudonym, if an audit is kept.
+    audit: Option<Arc<str>>,
+}
+
+impl Caller {
+    /// The beginning of a call's line in the audit, if one is kept.
+    fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
+        let Session { key, client, .. } = &self.session;
+        let who = |user| Who { user, grant: &self.family, session: key, actor: &self.actor, client };
+        self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
+    }
 }
 
 /// A call that is about to be opened: where it goes, and with what.

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use super::{Room, close};
 use crate::id::{ConnId, DeviceName, StreamId};
 use crate::limits;
+use crate::relay::audit::{self, Passage};
 use crate::relay::catalog::Catalog;
 use crate::relay::device::Device;
 use crate::relay::failure::Failure;
-use crate::relay::shard::{Cx, Lease, Timer};
+use crate::relay::shard::{Action, Cx, Lease, Timer};
 use crate::tunnel::{CloseCode, Dialect};
 
 impl Room {
@@ -22,6 +23,7 @@ impl Room {
             Some((_, Dialect::V2, _)) if device.dialect == Dialect::V1 => return self.wait(device, cx),
             Some((_, Dialect::V2, false)) => {
                 tracing::warn!(%conn, device = %device.name, "device name is taken");
+                note(&device, Passage::Refused("name-taken"), cx);
                 let remedy = "another device with this name is connected: set another \"name\" in the configuration";
                 return close(conn, CloseCode::NameTaken, remedy, cx);
             }
@@ -37,11 +39,13 @@ impl Room {
             }
             None if self.devices.len() >= limits::MAX_DEVICES => {
                 tracing::warn!(%conn, device = %device.name, "too many devices");
+                note(&device, Passage::Refused("too-many-devices"), cx);
                 return close(conn, CloseCode::Refused, "too many devices of this user are connected", cx);
             }
             None => {}
         }
         tracing::info!(%conn, device = %device.name, dialect = ?device.dialect, "device connected");
+        note(&device, Passage::Up, cx);
         cx.lease(Lease::Tunnel(conn), device.expires);
         self.devices.insert(conn, device);
         self.changed(cx);
@@ -72,6 +76,7 @@ impl Room {
     fn wait(&mut self, device: Device, cx: &mut Cx<'_>) {
         let conn = device.conn;
         tracing::warn!(%conn, device = %device.name, "an old agent waits: another one of its name is connected");
+        note(&device, Passage::Refused("waits-for-its-name"), cx);
         if self.waiting.len() >= limits::MAX_DEVICES
             && let Some((oldest, _)) = self.waiting.pop_first()
         {
@@ -104,9 +109,17 @@ impl Room {
             self.fail(key, &Failure::Disconnected { place, code }, cx);
         }
         let device = self.devices.remove(&conn)?;
+        note(&device, Passage::Down(code), cx);
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
         self.changed(cx);
         Some(device)
+    }
+}
+
+/// Tells the audit, if there is one.
+fn note(device: &Device, passage: Passage, cx: &mut Cx<'_>) {
+    if let Some(line) = audit::tunnel(device, passage, cx.now) {
+        cx.out.push(Action::Audit(line));
     }
 }
 

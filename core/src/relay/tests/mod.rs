@@ -1,5 +1,6 @@
 //! What a shard and a gate do: given, when, then all actions, none left over.
 
+mod audit;
 mod calls;
 mod catalogs;
 mod devices;
@@ -32,6 +33,7 @@ use crate::tunnel::{self, Command, Dialect, Outcome};
 
 pub(super) fn config() -> RelayConfig {
     RelayConfig {
+        audit: None,
         login: Login::Local(Local { users: Vec::new() }),
         host: "127.0.0.1".into(),
         port: 3000,
@@ -71,6 +73,8 @@ struct World {
     endpoint: Endpoint,
     accepts: Accepts,
     version: Version,
+    /// Under which name the user is audited.
+    audit: Option<Arc<str>>,
 }
 
 impl World {
@@ -89,6 +93,7 @@ impl World {
             endpoint: Endpoint::All,
             accepts: Accepts::Either,
             version: Version::V2025_11_25,
+            audit: None,
         }
     }
 
@@ -129,6 +134,7 @@ impl World {
             family: FamilyId::new(family),
             expires: UnixTime::from_secs(30_000),
             dialect,
+            audit: self.audit.clone(),
         });
     }
 
@@ -159,6 +165,7 @@ impl World {
             session: self.session(),
             accepts: self.accepts,
             headers: HeaderMap::new(),
+            audit: self.audit.clone(),
             content,
         };
         self.event(Event::Post(post));
@@ -265,6 +272,7 @@ fn show(action: &Action) -> String {
         Action::Finish { exchange } => format!("finish {exchange}"),
         Action::Abort { exchange } => format!("abort {exchange}"),
         Action::Tunnel { conn, command } => format!("tunnel {conn} {}", show_command(command)),
+        Action::Audit(line) => format!("audit {}", text(line)),
     }
 }
 

@@ -98,7 +98,7 @@ impl Ledger {
             Action::Abort { exchange } => {
                 assert!(matches!(core::mem::replace(self.of(*exchange), Reply::Over), Reply::Begun { .. }));
             }
-            Action::Tunnel { .. } => {}
+            Action::Tunnel { .. } | Action::Audit(_) => {}
         }
     }
 }
@@ -221,6 +221,7 @@ fn expect(world: &mut World, ledger: &mut Ledger, content: Content) {
         session: world.session(),
         accepts: world.accepts,
         headers: HeaderMap::new(),
+        audit: None,
         content,
     };
     world.event(Event::Post(post));
