@@ -125,6 +125,13 @@ impl Process {
         drop(self.child.wait());
     }
 
+    /// SIGTERM, and the end of it.
+    pub fn stop(&mut self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        drop(self.child.wait());
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
