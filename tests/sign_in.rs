@@ -125,6 +125,7 @@ fn refresh_survives_a_killed_relay_and_revocation_acts() {
 fn unknown_provider_is_said_to_the_person() {
     let closed = support::free_port();
     let relay = Relay::with("unknown-provider", &json!({"auth": {"issuer": format!("http://127.0.0.1:{closed}")}}));
+    relay.process.line("open to everyone who has an account at the provider");
     let client = register(&relay);
     let reply = consent(&mut Browser::new(&relay), &client);
     if reply.status == 303 {
