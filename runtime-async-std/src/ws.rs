@@ -9,7 +9,7 @@ use async_std::future::timeout;
 use async_std::task::sleep;
 use async_tungstenite::WebSocketStream;
 use futures_util::io::{AsyncRead, AsyncWrite};
-use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
+use futures_util::{AsyncReadExt as _, Sink, SinkExt as _, Stream as _, StreamExt as _};
 use tungstenite::Error as WsError;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::{CloseFrame, Message as WsMessage, Role, WebSocketConfig};
@@ -33,17 +33,29 @@ pub async fn pump<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timer = Timer::until(Instant::now());
-    let mut pump =
-        Pump { socket: &mut socket, connection, commands, clock, on_events, events: Vec::new(), timer, broken: false };
+    let mut pump = Pump {
+        socket: &mut socket,
+        connection,
+        commands,
+        clock,
+        on_events,
+        events: Vec::new(),
+        timer,
+        broken: false,
+        deaf: false,
+    };
     std::future::poll_fn(|cx| pump.poll(cx)).await;
-    let broken = pump.broken;
+    let (broken, deaf) = (pump.broken, pump.deaf);
     commands.close();
     if !broken {
         // The closing handshake: what was written must get out before the socket is dropped, or a reset could
         // overtake it. A peer that does not answer is not waited for.
         let last_words = async {
             let _ = socket.flush().await;
-            while let Some(Ok(_)) = socket.next().await {}
+            while !deaf && let Some(Ok(_)) = socket.next().await {}
+            // Bytes that nobody reads would take them back.
+            let mut rest = if deaf { vec![0; READ_BUFFER] } else { Vec::new() };
+            while deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
         };
         let _ = timeout(LINGER, last_words).await;
     }
@@ -60,6 +72,8 @@ struct Pump<'a, S, F> {
     timer: Timer,
     /// The socket ended: it is neither read nor written any more.
     broken: bool,
+    /// The peer said too much at once: it is not read any more.
+    deaf: bool,
 }
 
 impl<S, F> Pump<'_, S, F>
@@ -96,7 +110,7 @@ where
     /// may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         for _ in 0..READS_AT_ONCE {
-            if self.broken {
+            if self.broken || self.deaf {
                 return false;
             }
             match Pin::new(&mut *self.socket).poll_next(cx) {
@@ -139,6 +153,11 @@ where
     }
 
     fn lose(&mut self, error: &WsError, now: Now) {
+        if let WsError::Capacity(_) = error {
+            // The rest of such a message is not looked at; the socket still takes a last word.
+            self.deaf = true;
+            return self.connection.handle_too_large(now);
+        }
         self.broken = true;
         let reason = match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tokio::{TokioAdapter, client_async_with_config};
 use futures_util::io::{AsyncRead, AsyncWrite};
-use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
+use futures_util::{AsyncReadExt as _, Sink, SinkExt as _, Stream as _, StreamExt as _};
 use http::header::{
     CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
@@ -51,16 +51,20 @@ pub async fn pump<S>(
         events: Vec::new(),
         timer,
         broken: false,
+        deaf: false,
     };
     std::future::poll_fn(|cx| pump.poll(cx)).await;
-    let broken = pump.broken;
+    let (broken, deaf) = (pump.broken, pump.deaf);
     commands.close();
     if !broken {
         // The closing handshake: what was written must get out before the socket is dropped, or a reset could
         // overtake it. A peer that does not answer is not waited for.
         let last_words = async {
             let _ = socket.flush().await;
-            while let Some(Ok(_)) = socket.next().await {}
+            while !deaf && let Some(Ok(_)) = socket.next().await {}
+            // Bytes that nobody reads would take them back.
+            let mut rest = if deaf { vec![0; READ_BUFFER] } else { Vec::new() };
+            while deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
         };
         let _ = timeout(LINGER, last_words).await;
     }
@@ -78,6 +82,8 @@ struct Pump<'a, S, R, F> {
     timer: Pin<&'a mut Sleep>,
     /// The socket ended: it is neither read nor written any more.
     broken: bool,
+    /// The peer said too much at once: it is not read any more.
+    deaf: bool,
 }
 
 impl<S, R, F> Pump<'_, S, R, F>
@@ -115,7 +121,7 @@ where
     /// may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         for _ in 0..READS_AT_ONCE {
-            if self.broken || (self.room)(cx).is_pending() {
+            if self.broken || self.deaf || (self.room)(cx).is_pending() {
                 return false;
             }
             match Pin::new(&mut *self.socket).poll_next(cx) {
@@ -158,6 +164,11 @@ where
     }
 
     fn lose(&mut self, error: &WsError, now: Now) {
+        if let WsError::Capacity(_) = error {
+            // The rest of such a message is not looked at; the socket still takes a last word.
+            self.deaf = true;
+            return self.connection.handle_too_large(now);
+        }
         self.broken = true;
         let reason = match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => "the connection ended".into(),

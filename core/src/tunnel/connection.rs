@@ -178,6 +178,15 @@ impl Connection {
         }
     }
 
+    /// The socket's reader met a message longer than [`Dialect::max_receive`] and gave it up: nothing more is read, and
+    /// the peer is told.
+    pub fn handle_too_large(&mut self, now: Now) {
+        let now = self.clamp.clamp(now).instant;
+        if self.is_in_use() {
+            self.fail(Fault::too_big("message too large"), now);
+        }
+    }
+
     /// The socket ended or broke without a closing handshake; `reason` is for people. The event carries code 1006,
     /// which RFC 6455 section 7.4.1 keeps for this.
     pub fn handle_gone(&mut self, reason: &str, _now: Now) {

@@ -264,6 +264,17 @@ fn message_over_the_limit_is_too_big() {
 }
 
 #[test]
+fn peer_is_told_of_a_message_that_the_socket_gave_up() {
+    let mut pair = Pair::up();
+    pair.relay.handle_too_large(at(pair.now));
+    pair.relay.handle_too_large(at(pair.now));
+    assert_eq!(closed(&pair.relay_events()), Some(CloseCode::TooBig));
+    let last = pair.relay.poll_transmit(at(pair.now));
+    assert!(matches!(last, Some(Message::Close(Close { code: CloseCode::TooBig, .. }))), "{last:?}");
+    assert!(pair.relay.is_closed());
+}
+
+#[test]
 fn agent_resets_what_it_has_no_room_for_and_goes_on() {
     let mut pair = Pair::up();
     let large = Frame::Open { stream: 1, head: OpenHead { length: u64::MAX, ..head(0) } };
