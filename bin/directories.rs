@@ -33,7 +33,7 @@ pub(crate) fn state(config: &RelayConfig) -> Result<PathBuf, Failure> {
 
 /// The URL that people use for the relay.
 pub(crate) fn public_url(config: &RelayConfig) -> String {
-    config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", config.port))
+    config.url_at(config.port)
 }
 
 fn home() -> Result<PathBuf, Failure> {

@@ -147,10 +147,48 @@ fn calls_that_name_nothing_are_refused_by_name() {
 fn body_over_the_limit_is_refused_before_it_is_read() {
     let relay = Relay::with("large-body", &json!({"limits": {"maxBody": 65_536}}));
     let token = relay.mint("ada", "client");
-    let reply = bearer(&relay, &token, &vec![b' '; 70_000]);
-    assert_eq!(reply.status, 413, "{}", reply.text());
-    let reply = relay.http("POST", "/token", &[FORM], &vec![b'a'; 100_000]);
-    assert_eq!(reply.status, 413, "{}", reply.text());
+    for (length, status) in [(65_536, 400), (65_537, 413)] {
+        let reply = bearer(&relay, &token, &vec![b' '; length]);
+        assert_eq!(reply.status, status, "{}", reply.text());
+        assert_eq!(reply.text().contains("limits.maxBody"), status == 413, "{}", reply.text());
+    }
+    for path in ["/token", "/revoke", "/consent", "/register"] {
+        for (length, over) in [(16_384, false), (16_385, true), (100_000, true)] {
+            let reply = relay.http("POST", path, &[FORM], &vec![b'a'; length]);
+            assert_eq!(reply.status == 413, over, "{path} {length}: {}", reply.text());
+            assert_eq!(reply.text().contains("16 KiB"), over, "{path} {length}: {}", reply.text());
+        }
+    }
+    still_works(&relay);
+}
+
+#[test]
+fn head_over_the_limit_is_refused_in_words() {
+    let relay = Relay::start("large-head");
+    for (length, status) in [(31 * 1024, 200), (33 * 1024, 431)] {
+        let reply = relay.http("GET", "/", &[("X-Big", &"x".repeat(length))], b"");
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.text().contains("32 KiB"), status == 431, "{}", reply.text());
+    }
+    // A client's sealed id makes the longest request lines.
+    let reply = relay.http("GET", &format!("/authorize?client_id={}", "x".repeat(16_000)), &[], b"");
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    still_works(&relay);
+}
+
+#[test]
+fn requests_of_one_address_are_limited_as_the_operator_says() {
+    let relay = Relay::with("rates", &json!({"limits": {"requestsPerMinute": 3}}));
+    let register = || {
+        let body = br#"{"redirect_uris":["http://127.0.0.1:7777/callback"],"token_endpoint_auth_method":"none"}"#;
+        relay.http("POST", "/register", &[("Content-Type", "application/json")], body)
+    };
+    for _ in 0..5 {
+        assert_eq!(register().status, 201);
+    }
+    let reply = register();
+    assert_eq!(reply.status, 429, "{}", reply.text());
+    assert!(reply.text().contains("too many registrations"), "{}", reply.text());
     still_works(&relay);
 }
 

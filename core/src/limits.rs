@@ -16,9 +16,11 @@ pub const MAX_DISCARDED: usize = 64 * MIB;
 pub const MAX_OAUTH_BODY: usize = 16 * KIB;
 /// All header fields of a request together: what common proxies allow.
 pub const MAX_HEADERS: usize = 32 * KIB;
-/// How long a request's head may take: slow heads tie up a connection.
+/// The whole head of a request: its fields, and a request line that may carry the sealed id of a client.
+pub const MAX_HEAD: usize = MAX_HEADERS + MAX_SEALED;
+/// How long a request's head may take, and a TLS handshake: slow ones tie up a connection. Configurable.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request's body may take.
+/// How long a request's body may take. Configurable.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One message of a local server (a line of its stdout, a result): a 20 MB screenshot with room to spare.
@@ -28,9 +30,9 @@ pub const MAX_MESSAGE: usize = 64 * MIB;
 pub const MAX_NESTING: usize = 65_536;
 /// One JSON message of dialect V1: what the predecessor's peers take.
 pub const MAX_V1_MESSAGE: usize = 32 * MIB;
-/// A catalog: 8 192 tools of two kilobytes.
+/// A catalog: 8 192 tools of two kilobytes. A relay may be configured to take less.
 pub const MAX_CATALOG: usize = 16 * MIB;
-/// Tools of one agent: more would drown any model.
+/// Tools of one agent: more would drown any model. A relay may be configured to take less.
 pub const MAX_TOOLS: usize = 8_192;
 /// One tool's JSON.
 pub const MAX_TOOL: usize = 64 * KIB;
@@ -38,7 +40,7 @@ pub const MAX_TOOL: usize = 64 * KIB;
 pub const MAX_SERVERS: usize = 256;
 /// Hops of an `X-Forwarded-For` field that are looked at: a chain of proxies is short.
 pub const MAX_HOPS: usize = 16;
-/// Devices of one user connected at once.
+/// Devices of one user connected at once. Configurable.
 pub const MAX_DEVICES: usize = 64;
 
 /// Frame bodies on the tunnel: a small answer waits behind one of these at most.
@@ -92,9 +94,9 @@ pub const CALL_IDLE: Duration = Duration::from_secs(30 * 60);
 pub const STREAM_AFTER: Duration = Duration::from_secs(3);
 /// Between comments on a quiet event stream.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Calls of one user under way.
+/// Calls of one user under way. Configurable.
 pub const MAX_CALLS: usize = 1_024;
-/// Notification streams of one user.
+/// Notification streams of one user. Configurable.
 pub const MAX_LISTENERS: usize = 256;
 
 /// The first reconnection attempt comes within this time.
@@ -187,6 +189,9 @@ pub const MAX_OAUTH_JOBS: usize = 1_024;
 pub const MAX_VERIFIES: usize = 64;
 /// What waits for the write of one token family: real clients refresh two or three times at once.
 pub const MAX_FAMILY_QUEUE: usize = 16;
+/// Registrations, authorizations and refused tokens of one address in a minute, each kind by itself: many people may
+/// share an address, and nothing can be guessed. Configurable.
+pub const REQUESTS_PER_MINUTE: u32 = 60;
 /// Rate-limited addresses: a hundred bytes each.
 pub const MAX_RATED: usize = 8_192;
 /// Records removed from the store in one transaction.
@@ -331,8 +336,15 @@ pub const NAME_TAKEN_RETRY: Duration = Duration::from_secs(60);
 /// Between attempts at a relay that does not take the sign-in for an agent's.
 pub const RECONNECT_REFUSED: Duration = Duration::from_secs(60);
 
-/// TCP connections of a relay at once: each costs some 20 KiB while it is idle.
+/// TCP connections of a relay at once: each costs some 20 KiB while it is idle. Configurable.
 pub const MAX_CONNECTIONS: usize = 10_000;
+/// Those of one address at once: an office behind one address has some hundreds, and ten attackers fill the relay.
+/// Configurable.
+pub const MAX_ADDRESS_CONNECTIONS: usize = 1_000;
+/// Connections that are told why they are refused, at once: each holds a descriptor for [`REFUSAL_TIMEOUT`] at most.
+pub const MAX_REFUSALS: usize = 64;
+/// How long a client that is refused may take to read why.
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a reply that wait for a client without any stream's credit: an answer of dialect V1 comes whole.
 pub const MAX_UNTAKEN: usize = MAX_V1_MESSAGE + MIB;
 /// Pieces of a reply that wait likewise: notifications to somebody who does not read.

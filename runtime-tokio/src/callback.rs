@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tunnel_core::http::Reply;
 
-use crate::http::{serve, whole};
+use crate::http::{Terms, serve, whole};
 
 /// A listener under way. Dropping it ends it, once the answers that were given are out.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Callback {
                 whole(if room { page.await.unwrap_or_else(|_| gone()) } else { gone() })
             }
         };
-        tokio::spawn(serve(listener, handler, async {
+        tokio::spawn(serve(listener, Terms::default(), handler, async {
             // Its sender never sends: it is dropped.
             let _ = stopped.await;
         }));

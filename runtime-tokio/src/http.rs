@@ -18,34 +18,72 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tunnel_core::config::RelayConfig;
 use tunnel_core::http::Reply;
-use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_DISCARDED, MAX_HEADERS};
+use tunnel_core::http::crowd::Crowd;
+use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_DISCARDED, MAX_HEAD};
 
 use crate::exchange::PieceBody;
-use crate::net;
+use crate::net::{self, Stream};
+use crate::places::Places;
+use crate::tls::Acceptor;
+
+/// Whom a server takes, and for how long.
+#[derive(Debug)]
+pub struct Terms {
+    /// Connections at once.
+    pub connections: usize,
+    /// How many of them one address may have.
+    pub crowd: Crowd,
+    /// How long a request's head may take, and a TLS handshake.
+    pub header_timeout: Duration,
+    /// Whether TLS is spoken.
+    pub(crate) tls: Option<Acceptor>,
+}
+
+impl Terms {
+    /// Those of a relay, with TLS if `tls` is there.
+    pub(crate) fn of(config: &RelayConfig, tls: Option<Acceptor>) -> Self {
+        let limits = &config.limits;
+        Self {
+            connections: limits.connections,
+            crowd: Crowd::new(limits.connections_per_address, config.trusted_proxies.clone()),
+            header_timeout: limits.header_timeout,
+            tls,
+        }
+    }
+}
+
+/// Those of a server for this machine alone.
+impl Default for Terms {
+    fn default() -> Self {
+        let crowd = Crowd::new(MAX_CONNECTIONS, Vec::new());
+        Self { connections: MAX_CONNECTIONS, crowd, header_timeout: HEADER_TIMEOUT, tls: None }
+    }
+}
 
 /// Serves `listener` with `handler` until `shutdown` is done; then nothing new is accepted, and what is under way has
 /// [`GRACE`] to end.
-pub async fn serve<H, F>(listener: TcpListener, handler: H, shutdown: impl Future<Output = ()>)
+pub async fn serve<H, F>(listener: TcpListener, terms: Terms, handler: H, shutdown: impl Future<Output = ()>)
 where
     H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<ReplyBody>> + Send + 'static,
 {
-    let handler = Arc::new(handler);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let Terms { connections, crowd, header_timeout, tls } = terms;
+    let server = Arc::new(Server { handler, header_timeout, tls });
+    let mut places = Places::new(connections, crowd);
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        // A place first: beyond the cap connections wait in the system's queue rather than in memory.
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            Some((place, listener.accept().await))
+            let free = places.free().await?;
+            Some((free, listener.accept().await))
         };
-        let (place, accepted) = tokio::select! {
+        let (free, accepted) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             // Reaps what ended, so that the set does not grow.
@@ -54,10 +92,17 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    serve_connection(stream, peer.ip().to_canonical(), Arc::clone(&handler), stopping.clone());
+                let peer = peer.ip().to_canonical();
+                let Some(place) = places.take(free, peer) else {
+                    // A refusal within TLS would cost more than the connection.
+                    if server.tls.is_none() {
+                        places.refuse(stream);
+                    }
+                    continue;
+                };
+                let (server, stopping) = (Arc::clone(&server), stopping.clone());
                 connections.spawn(async move {
-                    connection.await;
+                    server.serve(stream, peer, stopping).await;
                     drop(place);
                 });
             }
@@ -74,39 +119,60 @@ where
     connections.shutdown().await;
 }
 
-async fn serve_connection<H, F>(stream: TcpStream, peer: IpAddr, handler: Arc<H>, mut stopping: watch::Receiver<bool>)
+/// What all connections of a listener share.
+struct Server<H> {
+    handler: H,
+    header_timeout: Duration,
+    tls: Option<Acceptor>,
+}
+
+impl<H, F> Server<H>
 where
     H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<ReplyBody>> + Send + 'static,
 {
-    if let Err(error) = tune(&stream) {
-        tracing::debug!(%error, "connection ended at once");
-        return;
-    }
-    let service = service_fn(move |request| {
-        let reply = handler(request, peer);
-        async move { Ok::<_, Infallible>(reply.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        // The head's limit; and what a slow client may leave unsent here, besides its stream's credit.
-        .max_buf_size(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let stop = async {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    async fn serve(&self, stream: TcpStream, peer: IpAddr, mut stopping: watch::Receiver<bool>) {
+        let stream = tokio::select! {
+            stream = self.secure(stream) => stream,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        let Some(stream) = stream else { return };
+        let service = service_fn(|request| {
+            let reply = (self.handler)(request, peer);
+            async move { Ok::<_, Infallible>(reply.await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            // The head's limit; and what a slow client may leave unsent here, besides its stream's credit.
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let stop = async {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+    }
+
+    /// The connection as requests come over it.
+    async fn secure(&self, stream: TcpStream) -> Option<Stream> {
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "connection ended at once");
+            return None;
+        }
+        let Some(tls) = &self.tls else { return Some(Stream::Plain(stream)) };
+        let session = tls.accept(stream, self.header_timeout).await;
+        session.inspect_err(|reason| tracing::debug!(%reason, "connection ended")).ok()
     }
 }
 
@@ -247,7 +313,7 @@ mod tests {
                 Err(error) => whole(Reply::text(StatusCode::BAD_REQUEST, format!("{error:?}"))),
             }
         };
-        let task = tokio::spawn(serve(listener, handler, async {
+        let task = tokio::spawn(serve(listener, Terms::default(), handler, async {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -277,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn head_over_its_limit_is_refused() {
         let (address, _stop, _) = echo().await;
-        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEADERS));
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD));
         assert!(exchange(address, &request).await.starts_with("HTTP/1.1 431"));
     }
 

@@ -25,6 +25,7 @@ pub mod log;
 mod login_path;
 pub mod net;
 mod network;
+mod places;
 pub mod private;
 pub mod process;
 mod proxy;
@@ -39,4 +40,5 @@ mod strays;
 pub mod stub;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod ws;

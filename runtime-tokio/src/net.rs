@@ -14,8 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsConnector, TlsStream, client};
 use tunnel_core::config::{Proxies, Route};
 use tunnel_core::http::reach::Reach;
 
@@ -130,10 +129,10 @@ impl Connector {
         if !target.tls {
             return Ok(Stream::Plain(tcp));
         }
-        Ok(Stream::Tls(Box::new(self.tls(tcp, target).await?)))
+        Ok(Stream::Tls(Box::new(self.tls(tcp, target).await?.into())))
     }
 
-    async fn tls<S>(&self, stream: S, target: &Target) -> Result<TlsStream<S>, ConnectError>
+    async fn tls<S>(&self, stream: S, target: &Target) -> Result<client::TlsStream<S>, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -237,7 +236,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// A connection, with TLS or without.
+/// A connection, made or accepted, with TLS or without.
 #[derive(Debug)]
 pub enum Stream {
     /// Bare TCP.
@@ -269,6 +268,26 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Through(stream) => Pin::new(stream).poll_write(cx, data),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Self::Through(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Through(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -312,7 +331,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
 }
 
 /// The certificates of a PEM file.
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let content = files::read(path, MAX_CA_FILE)?.ok_or(io::ErrorKind::NotFound)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
@@ -342,7 +361,7 @@ fn named_by_variable(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 }
 
 /// The provider is named, never the process's default: two providers in one tree would make the default a panic.
-fn platform_tls(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
+pub(crate) fn platform_tls(roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new_with_extra_roots(roots.iter().cloned(), Arc::clone(&provider))?;
     Ok(rustls::ClientConfig::builder_with_provider(provider)

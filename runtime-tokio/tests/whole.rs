@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::Exit;
 use tunnel_core::config::{
-    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport,
+    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, RelayLimits, ServerConfig, Transport,
 };
 use tunnel_core::daemon::Kind;
 use tunnel_core::http::fetch::{Fetch, Fetched};
@@ -197,8 +197,8 @@ fn relay_config(port: u16) -> RelayConfig {
         token_in_query: false,
         allowed_origins: Vec::new(),
         trusted_proxies: Vec::new(),
-        max_body: 4 * 1024 * 1024,
-        call_idle_secs: 60,
+        tls: None,
+        limits: RelayLimits { call_idle: Duration::from_secs(60), ..RelayLimits::default() },
     }
 }
 

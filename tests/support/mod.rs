@@ -15,6 +15,7 @@ pub mod browser;
 pub mod oauth;
 #[cfg(target_os = "linux")]
 pub mod scripted;
+pub mod secure;
 
 /// The password of every user of the tests' relays, and its argon2 hash (with small parameters: tests are many).
 pub const PASSWORD: &str = "correct horse battery staple";

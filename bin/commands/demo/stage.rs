@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tunnel_core::config::{
-    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, ServerConfig, Transport,
+    AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, RelayLimits, ServerConfig, Transport,
 };
 use tunnel_core::daemon::Kind;
 use tunnel_core::entropy;
@@ -108,8 +108,8 @@ fn relay_config(port: u16, password: &Secret) -> Result<RelayConfig, Failure> {
         token_in_query: false,
         allowed_origins: Vec::new(),
         trusted_proxies: Vec::new(),
-        max_body: limits::MAX_BODY,
-        call_idle_secs: limits::CALL_IDLE.as_secs(),
+        tls: None,
+        limits: RelayLimits::default(),
     })
 }
 

@@ -17,7 +17,7 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
 }
 
 /// `relay`: a bare host, or a `ws`, `wss`, `http` or `https` URL; normalised to `https://host[:port]` or `http://…`.
-/// A bare host is `https`, unless it is this machine: relays have no TLS of their own, and a proxy is not in between here.
+/// A bare host is `https`, unless it is this machine: a relay that is tried out has no TLS, and no proxy is in between.
 pub(super) fn relay(text: &str, allow_insecure: bool) -> Result<String, &'static str> {
     const FORM: &str = "must be the relay's host name, as in \"tunnel.example.com\", or its https:// URL";
     let text = text.trim();
@@ -70,6 +70,16 @@ pub(super) fn issuer(text: &str) -> Result<(), &'static str> {
     }
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err("must be https: sign-in over http can be read and forged on the way");
+    }
+    Ok(())
+}
+
+/// `tls.acme.directory` (RFC 8555 section 6.1: https).
+pub(super) fn directory(text: &str) -> Result<(), &'static str> {
+    const FORM: &str = "must be the https:// URL of the authority's directory";
+    let url = web(text).map_err(|()| FORM)?;
+    if url.scheme() != "https" || has_user_info(&url) || url.fragment().is_some() {
+        return Err(FORM);
     }
     Ok(())
 }

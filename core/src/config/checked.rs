@@ -4,10 +4,13 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::bounds::RelayLimits;
 use super::policy::{AgentPolicy, AuditFile};
+use super::tls::Tls;
 use crate::secret::Secret;
 
 /// A checked configuration.
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Clone)]
 pub enum Config {
     /// `"mode": "relay"`.
@@ -25,7 +28,7 @@ pub struct RelayConfig {
     pub host: String,
     /// `port` (default 3000; 0 lets the system choose).
     pub port: u16,
-    /// `issuerUrl`: the public URL without trailing slash; `None` when unset (then `http://localhost:<port>`).
+    /// `issuerUrl`: the public URL without trailing slash; `None` when unset (see [`RelayConfig::url_at`]).
     pub public_url: Option<String>,
     /// `secret`: key material, any text.
     pub secret: Option<Secret>,
@@ -41,12 +44,21 @@ pub struct RelayConfig {
     pub allowed_origins: Vec<String>,
     /// `trustedProxies`: addresses whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<super::Network>,
-    /// `limits.maxBody`: the largest body on `/mcp`, in bytes (default 4 MiB).
-    pub max_body: usize,
-    /// `limits.callIdleTimeout`: how long a call may stay without any frame, in seconds (default 1 800).
-    pub call_idle_secs: u64,
     /// `audit`: where a line about every sign-in, grant, tunnel and call goes; `None`: nowhere.
     pub audit: Option<AuditFile>,
+    /// `tls`: how the relay ends TLS itself; `None`: it does not.
+    pub tls: Option<Tls>,
+    /// `limits`.
+    pub limits: RelayLimits,
+}
+
+impl RelayConfig {
+    /// The public URL of a relay that listens on `port`: `issuerUrl`, else this machine's own, with TLS or without.
+    #[must_use]
+    pub fn url_at(&self, port: u16) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.public_url.clone().unwrap_or_else(|| alloc::format!("{scheme}://localhost:{port}"))
+    }
 }
 
 /// Which MCP clients may sign people in, beside those that register themselves.

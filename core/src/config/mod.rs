@@ -5,6 +5,7 @@
 
 mod address;
 mod agent;
+mod bounds;
 pub mod checked;
 mod clients;
 mod json;
@@ -19,7 +20,9 @@ mod reference;
 mod relay;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+pub use bounds::RelayLimits;
 pub use checked::{
     AgentConfig, Clients, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
     ServerConfig, StaticClient, Transport,
@@ -29,6 +32,7 @@ pub use policy::{AgentPolicy, Approve, AuditFile, PinMode};
 pub use problem::{Problem, Severity};
 pub use proxy::{Proxies, Proxy, Route};
 pub use reference::Reference;
+pub use tls::{Acme, Tls};
 
 use alloc::string::String;
 use alloc::vec::Vec;

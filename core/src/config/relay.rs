@@ -5,16 +5,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
-use super::address;
 use super::checked::{Local, LocalUser, Login, Naming, Oidc, RelayConfig};
 use super::network::Network;
 use super::problem::Report;
 use super::raw::{Node, Object};
-use crate::limits;
+use super::{address, bounds, tls};
 use crate::secret::Secret;
 
 /// The settings of a relay.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "mode",
     "auth",
     "port",
@@ -28,12 +27,13 @@ const KEYS: [&str; 16] = [
     "legacy",
     "allowedOrigins",
     "trustedProxies",
+    "tls",
     "limits",
     "audit",
     "$schema",
 ];
 /// Settings that stand elsewhere, and what to say of them.
-const ELSEWHERE: [(&str, &str); 15] = [
+const ELSEWHERE: [(&str, &str); 18] = [
     ("issuer", "belongs into auth: write auth.issuer"),
     ("clientId", "belongs into auth: write auth.clientId"),
     ("clientSecret", "belongs into auth: write auth.clientSecret"),
@@ -44,6 +44,9 @@ const ELSEWHERE: [(&str, &str); 15] = [
     ("users", "belongs into auth: write auth.local.users"),
     ("allowLoopback", "belongs into clientDocuments: write clientDocuments.allowLoopback"),
     ("tokenInQuery", "belongs into legacy: write legacy.tokenInQuery"),
+    ("cert", "belongs into tls: write tls.cert"),
+    ("key", "belongs into tls: write tls.key"),
+    ("acme", "belongs into tls: write tls.acme"),
     ("maxBody", "belongs into limits: write limits.maxBody"),
     ("callIdleTimeout", "belongs into limits: write limits.callIdleTimeout"),
     ("servers", "is an agent's setting: servers run where the agent does (\"mode\": \"agent\")"),
@@ -77,8 +80,9 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
     let token_in_query = top.get("legacy").and_then(|node| legacy(&node, report));
     let allowed_origins = top.get("allowedOrigins").and_then(|node| origins(&node, report));
     let trusted_proxies = top.get("trustedProxies").and_then(|node| proxies(&node, report));
-    let (max_body, call_idle_secs) = top.get("limits").map_or((None, None), |node| bounds(&node, report));
     let audit = top.get("audit").and_then(|node| super::policy::audit(&node, report));
+    let tls = top.get("tls").map(|node| tls::check(&node, public_url.as_deref(), report));
+    let limits = top.get("limits").map(|node| bounds::check(&node, report));
     Some(RelayConfig {
         audit,
         login: login?,
@@ -92,8 +96,8 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
         token_in_query: token_in_query.unwrap_or(false),
         allowed_origins: allowed_origins.unwrap_or_default(),
         trusted_proxies: trusted_proxies.unwrap_or_default(),
-        max_body: max_body.unwrap_or(limits::MAX_BODY),
-        call_idle_secs: call_idle_secs.unwrap_or(limits::CALL_IDLE.as_secs()),
+        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
+        limits: limits.unwrap_or_default(),
     })
 }
 
@@ -311,25 +315,6 @@ fn legacy(node: &Node<'_>, report: &mut Report) -> Option<bool> {
     legacy.warn_unknown(&["tokenInQuery"], &[], report);
     legacy.get("tokenInQuery")?.boolean(report)
 }
-
-/// `limits`: the largest body, and how long a call may stay silent.
-fn bounds(node: &Node<'_>, report: &mut Report) -> (Option<usize>, Option<u64>) {
-    let Some(bounds) = node.object(report) else { return (None, None) };
-    bounds.warn_unknown(&["maxBody", "callIdleTimeout"], &[], report);
-    let body = bounds.get("maxBody").and_then(|node| {
-        let most = u64::try_from(limits::MAX_MESSAGE).unwrap_or(u64::MAX);
-        node.integer(MIN_BODY..=most, "a size in bytes", report)
-    });
-    let idle = bounds
-        .get("callIdleTimeout")
-        .and_then(|node| node.integer(1..=MAX_CALL_IDLE_SECS, "a time in seconds", report));
-    (body.and_then(|body| usize::try_from(body).ok()), idle)
-}
-
-/// Below this not even an `initialize` passes.
-const MIN_BODY: u64 = 1024;
-/// A week: a call that is silent for longer will not answer.
-const MAX_CALL_IDLE_SECS: u64 = 7 * 24 * 3600;
 
 /// `allowedOrigins`, normalised.
 fn origins(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {

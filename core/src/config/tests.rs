@@ -82,7 +82,7 @@ fn two_line_relay_has_every_default() {
     assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 3000));
     assert!(config.public_url.is_none() && config.secret.is_none() && config.state_dir.is_none());
     assert_eq!((config.naming, config.token_in_query, config.audit), (Naming::Auto, false, None));
-    assert_eq!((config.max_body, config.call_idle_secs), (4 * 1024 * 1024, 1800));
+    assert_eq!((config.limits, config.tls), (RelayLimits::default(), None));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn relay_takes_every_setting() {
     assert_eq!((config.host.as_str(), config.port), ("::1", 0));
     assert_eq!(config.allowed_origins, ["https://app.example.com", "http://localhost:6274"]);
     assert_eq!((config.naming, config.token_in_query), (Naming::Always, true));
-    assert_eq!((config.max_body, config.call_idle_secs), (1024, 60));
+    assert_eq!((config.limits.max_body, config.limits.call_idle.as_secs()), (1024, 60));
     assert_eq!(config.audit, Some(AuditFile::At("/var/log/tunnel.jsonl".into())));
 }
 

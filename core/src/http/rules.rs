@@ -81,6 +81,12 @@ impl Site {
         })
     }
 
+    /// Whether the public URL is this machine's own.
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
     /// Whether a request is for us: its one `Host`, and its target's authority if that is given in absolute form, name
     /// our public URL. A missing or repeated `Host` is not ours (RFC 9112 section 3.2). Otherwise the answer is 403.
     #[must_use]

@@ -286,6 +286,7 @@ impl Grants {
             Login::Oidc(oidc) => Some(RelyingParty::new(oidc.clone(), settings.url("/callback"))),
             Login::Local(_) => None,
         };
+        let requests_per_minute = settings.requests_per_minute;
         let site = Site::new(&settings.public_url, &[]).expect("the configuration checks the public URL");
         let mut grants = Self {
             settings,
@@ -299,7 +300,7 @@ impl Grants {
             codes: Codes::default(),
             devices: device::Pending::default(),
             documents: Documents::default(),
-            rates: Rates::default(),
+            rates: Rates::new(requests_per_minute),
             untold: 0,
             snapshot: Snapshot::default(),
             pending: BTreeMap::new(),

@@ -93,6 +93,7 @@ mod tests {
             public_url: "https://relay.example".into(),
             login: Login::Local(Local { users: std::vec::Vec::new() }),
             clients: Clients::default(),
+            requests_per_minute: crate::limits::REQUESTS_PER_MINUTE,
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Settings {
     pub clients: config::Clients,
     /// Whether an audit is kept.
     pub audit: bool,
+    /// `limits.requestsPerMinute`.
+    pub requests_per_minute: u32,
 }
 
 impl Settings {

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
 use core::time::Duration;
 
+use crate::http::crowd::subscriber;
 use crate::limits;
 use crate::time::Instant;
 
@@ -31,10 +32,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// How many at once. Generous where many people share an address and nothing can be guessed.
-    const fn burst(self) -> u32 {
+    /// How many at once, where `per_minute` is what the operator allows of what needs no guessing.
+    const fn burst(self, per_minute: u32) -> u32 {
         match self {
-            Self::Register | Self::Authorize | Self::TokenFailure => 100,
+            // Generous where many people share an address and nothing can be guessed: five thirds of a minute's.
+            Self::Register | Self::Authorize | Self::TokenFailure => per_minute.saturating_mul(5).div_ceil(3),
             Self::Login | Self::DeviceGuess | Self::Document => 10,
             Self::Device => 20,
             Self::DeviceGuesses | Self::Lines => 600,
@@ -42,9 +44,9 @@ impl Kind {
     }
 
     /// How long until one more is allowed.
-    const fn interval(self) -> Duration {
+    fn interval(self, per_minute: u32) -> Duration {
         match self {
-            Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(1),
+            Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(60) / per_minute.max(1),
             // Two megabytes of lines a day: a file of ten keeps the good ones for a week of attack.
             Self::Device | Self::Document | Self::Lines => Duration::from_secs(10),
             // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
@@ -69,8 +71,8 @@ impl Kind {
     }
 
     /// How long an empty bucket takes to be full.
-    fn refill(self) -> Duration {
-        self.interval().saturating_mul(self.burst())
+    fn refill(self, per_minute: u32) -> Duration {
+        self.interval(per_minute).saturating_mul(self.burst(per_minute))
     }
 }
 
@@ -80,8 +82,10 @@ pub(super) const fn everybody() -> IpAddr {
 }
 
 /// All buckets that are not full. A bucket is kept as the time at which it will be full again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rates {
+    /// `limits.requestsPerMinute`.
+    per_minute: u32,
     /// Buckets of which was said that they are empty, until they are full again.
     told: BTreeSet<Key>,
     /// What has just been found empty, and was not told.
@@ -93,11 +97,16 @@ pub(super) struct Rates {
 type Key = (Kind, IpAddr);
 
 impl Rates {
+    /// Nothing taken yet.
+    pub(super) fn new(per_minute: u32) -> Self {
+        Self { per_minute, told: BTreeSet::new(), exceeded: None, full_at: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+
     /// Takes one, if it is allowed.
     pub(super) fn take(&mut self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
-        let wait = self.wait(kind, peer, now) + kind.interval();
-        let allowed = wait <= kind.refill();
-        let key = (kind, network(peer));
+        let wait = self.wait(kind, peer, now) + kind.interval(self.per_minute);
+        let allowed = wait <= kind.refill(self.per_minute);
+        let key = (kind, subscriber(peer));
         if allowed {
             self.set(key, now + wait, now);
         } else if kind != Kind::Lines && self.told.insert(key) {
@@ -113,8 +122,8 @@ impl Rates {
 
     /// Gives one back: it turned out not to count.
     pub(super) fn give_back(&mut self, kind: Kind, peer: IpAddr, now: Instant) {
-        let full_at = now + self.wait(kind, peer, now).saturating_sub(kind.interval());
-        self.set((kind, network(peer)), full_at, now);
+        let full_at = now + self.wait(kind, peer, now).saturating_sub(kind.interval(self.per_minute));
+        self.set((kind, subscriber(peer)), full_at, now);
     }
 
     /// Forgets full buckets.
@@ -129,7 +138,7 @@ impl Rates {
 
     /// How long until the bucket is full.
     fn wait(&self, kind: Kind, peer: IpAddr, now: Instant) -> Duration {
-        self.full_at.get(&(kind, network(peer))).map_or(Duration::ZERO, |full_at| full_at.saturating_since(now))
+        self.full_at.get(&(kind, subscriber(peer))).map_or(Duration::ZERO, |full_at| full_at.saturating_since(now))
     }
 
     fn set(&mut self, key: Key, full_at: Instant, now: Instant) {
@@ -148,14 +157,6 @@ impl Rates {
     }
 }
 
-/// Whose address it is: an IPv6 subscriber has a /64 at least, so one address of it counts as all of them.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn burst_is_allowed_then_one_per_interval() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(limits::REQUESTS_PER_MINUTE);
         let taken = (0..20).filter(|_| rates.take(Kind::Login, ANN, at(0))).count();
         assert_eq!(taken, 10);
         assert!(!rates.take(Kind::Login, ANN, at(5)));
@@ -178,8 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn operator_moves_what_needs_no_guessing_and_nothing_else() {
+        for (per_minute, burst) in [(1, 2), (60, 100), (600, 1_000)] {
+            let mut rates = Rates::new(per_minute);
+            let mut taken = |kind, now| (0..2_000).filter(|_| rates.take(kind, ANN, now)).count();
+            for kind in [Kind::Register, Kind::Authorize, Kind::TokenFailure] {
+                assert_eq!(taken(kind, at(0)), burst, "{kind:?}");
+            }
+            assert_eq!(taken(Kind::Register, at(60)), usize::try_from(per_minute).unwrap());
+            assert_eq!((taken(Kind::Login, at(60)), taken(Kind::DeviceGuess, at(60))), (10, 10));
+        }
+    }
+
+    #[test]
     fn what_is_given_back_does_not_count() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(limits::REQUESTS_PER_MINUTE);
         for _ in 0..100 {
             assert!(rates.take(Kind::Login, ANN, at(0)));
             rates.give_back(Kind::Login, ANN, at(0));
@@ -187,19 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_network_is_one_address_and_mapped_ipv4_is_itself() {
-        let mut rates = Rates::default();
+    fn ipv6_network_is_one_address() {
+        let mut rates = Rates::new(limits::REQUESTS_PER_MINUTE);
         for host in 0..10_u16 {
             assert!(rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 1, 0, 0, 0, host].into()), at(0)));
         }
         assert!(!rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9].into()), at(0)));
         assert!(rates.take(Kind::Login, IpAddr::V6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 0].into()), at(0)));
-        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), ANN);
     }
 
     #[test]
     fn memory_is_bounded_and_swept() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(limits::REQUESTS_PER_MINUTE);
         for host in 0..20_000_u32 {
             rates.take(Kind::Register, IpAddr::V4(host.into()), at(0));
         }

@@ -129,7 +129,7 @@ impl Record {
 /// What the relay decided about a call that failed so. What goes wrong later was let through before.
 fn decision(failure: &Failure) -> Decision {
     match failure {
-        Failure::Overloaded => Decision::Limited,
+        Failure::Overloaded(_) => Decision::Limited,
         Failure::NoSuchMethod(_)
         | Failure::BadParams(_)
         | Failure::NoSuchTool { .. }

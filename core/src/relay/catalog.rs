@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
+use crate::config::RelayLimits;
 use crate::limits;
 use crate::mcp::catalog::{self, Changed, State};
 use crate::rpc::{self, object::Object};
@@ -71,7 +72,7 @@ pub(super) struct Dropped {
 
 impl Catalog {
     /// Takes in an update: JSON of [`catalog::Update`]. One that cannot be read at all changes nothing but the fault.
-    pub(super) fn apply(&mut self, update: &Bytes, now: Instant) {
+    pub(super) fn apply(&mut self, update: &Bytes, most: &RelayLimits, now: Instant) {
         if !update.trim_ascii_start().starts_with(b"{") {
             return self.refuse("it is not an object");
         }
@@ -89,7 +90,7 @@ impl Catalog {
             self.servers.remove(name.as_str());
         }
         for raw in update.servers {
-            if let Err(why) = self.put(raw, now) {
+            if let Err(why) = self.put(raw, most, now) {
                 tracing::warn!(reason = why, "server left out of a catalog");
                 self.fault = Some(format!("a server was left out: {why}"));
             }
@@ -123,7 +124,7 @@ impl Catalog {
         self.fault = Some(format!("the last catalog was refused: {why}"));
     }
 
-    fn put(&mut self, raw: &RawValue, now: Instant) -> Result<(), &'static str> {
+    fn put(&mut self, raw: &RawValue, most: &RelayLimits, now: Instant) -> Result<(), &'static str> {
         let server: catalog::Server = serde_json::from_str(raw.get()).map_err(|_| "it is not a server")?;
         let name: Arc<str> = Arc::from(server.name.as_str());
         if !is_name(&name) {
@@ -134,8 +135,8 @@ impl Catalog {
             return Err("there are too many servers");
         }
         let room = Room {
-            tools: limits::MAX_TOOLS.saturating_sub(self.servers.values().map(|server| server.tools.len()).sum()),
-            bytes: limits::MAX_CATALOG.saturating_sub(self.servers.values().map(|server| server.list.len()).sum()),
+            tools: most.tools_per_agent.saturating_sub(self.servers.values().map(|server| server.tools.len()).sum()),
+            bytes: most.catalog_per_agent.saturating_sub(self.servers.values().map(|server| server.list.len()).sum()),
         };
         let server = Server::checked(server, room, now);
         for dropped in &server.dropped {
@@ -223,9 +224,11 @@ fn check_tools(raw: Vec<Box<RawValue>>, room: Room) -> (Vec<Tool>, Vec<Dropped>)
     let (mut tools, mut dropped, mut seen, mut bytes) = (Vec::new(), Vec::new(), BTreeSet::new(), 0_usize);
     for (index, raw) in raw.into_iter().enumerate() {
         let length = raw.get().len();
-        let full = tools.len() >= room.tools || bytes.saturating_add(length) > room.bytes;
         let checked = match check_tool(raw) {
-            Ok(_) if full => Err((None, "the device lists too much")),
+            Ok(_) if tools.len() >= room.tools => Err((None, "the device lists too many tools (limits.toolsPerAgent)")),
+            Ok(_) if bytes.saturating_add(length) > room.bytes => {
+                Err((None, "the device lists too much (limits.catalogPerAgent)"))
+            }
             Ok(tool) if !seen.insert(tool.name.clone()) => {
                 Err((Some(tool.name.to_string()), "the name is there twice"))
             }

@@ -41,8 +41,8 @@ pub(super) enum Failure {
     Cancelled,
     /// The caller's sign-in or session ended.
     SignedOut,
-    /// Too many calls at once: of the user, or on that tunnel.
-    Overloaded,
+    /// Too many calls at once; of whom or where.
+    Overloaded(&'static str),
     /// An id that is still in use by another request of the session.
     IdInUse,
     /// All answers of a batch together are too long.
@@ -75,7 +75,7 @@ impl Failure {
             Self::TimedOut(_) => code::TIMED_OUT,
             Self::Broken(_) => code::INTERNAL_ERROR,
             Self::Cancelled | Self::SignedOut => code::CANCELLED,
-            Self::Overloaded => code::OVERLOADED,
+            Self::Overloaded(_) => code::OVERLOADED,
             Self::IdInUse => code::INVALID_REQUEST,
             Self::BatchTooLarge => code::TOO_LARGE,
             Self::Reset { code, .. } => match code {
@@ -107,7 +107,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::Cancelled
             | Self::SignedOut
-            | Self::Overloaded
+            | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge
             | Self::Stopping => StatusCode::OK,
@@ -130,7 +130,7 @@ impl Failure {
             Self::Broken(_) => "broken-answer",
             Self::Cancelled => "cancelled",
             Self::SignedOut => "signed-out",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded(_) => "overloaded",
             Self::IdInUse => "id-in-use",
             Self::BatchTooLarge => "batch-too-large",
             Self::Stopping => "relay-stopping",
@@ -196,7 +196,7 @@ impl Failure {
             Self::Broken(place) => format!("the agent on {} sent a broken answer", place.device),
             Self::Cancelled => "the call was cancelled".to_string(),
             Self::SignedOut => "the sign-in or the session of this client ended".to_string(),
-            Self::Overloaded => "too many calls at once: wait for some to end".to_string(),
+            Self::Overloaded(whose) => format!("too many calls {whose} at once: wait for some to end"),
             Self::IdInUse => "another request of this session with the same id is under way".to_string(),
             Self::BatchTooLarge => "the answers of this batch are too long: send this request alone".to_string(),
             Self::Stopping => "the relay is restarting: try again shortly".to_string(),
@@ -216,7 +216,7 @@ impl Failure {
             | Self::AmbiguousServer { .. }
             | Self::Cancelled
             | Self::SignedOut
-            | Self::Overloaded
+            | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge
             | Self::Stopping => None,

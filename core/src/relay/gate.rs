@@ -122,6 +122,17 @@ impl Gate {
         forwarded::client(peer, headers, &self.settings.trusted_proxies)
     }
 
+    /// What every answer says of TLS (RFC 6797 section 6.1) when it ends here: a browser that has seen it does not come
+    /// in clear for a year, whatever link leads here. A year outlasts the pauses between visits, and a relay that moves
+    /// behind a proxy has TLS there and keeps the promise. Hosts under ours are left out: they are not ours to promise
+    /// for. So are this machine's own names: the promise is for a host and not a port, and would shut out the plain
+    /// ports of all other programs here.
+    #[must_use]
+    pub fn strict_transport(&self) -> Option<HeaderValue> {
+        let promised = self.settings.tls && !self.settings.site.is_loopback();
+        promised.then(|| HeaderValue::from_static("max-age=31536000"))
+    }
+
     /// What to do with a request, judged by its head alone.
     #[must_use]
     pub fn admit(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Admission {
@@ -199,7 +210,12 @@ impl Gate {
     /// The answer to a body that did not come in time.
     #[must_use]
     pub fn too_slow(&self, route: &Route) -> Reply {
-        unread(route, StatusCode::REQUEST_TIMEOUT, code::TIMED_OUT, "the body did not come in time")
+        unread(
+            route,
+            StatusCode::REQUEST_TIMEOUT,
+            code::TIMED_OUT,
+            "the body did not come in time (limits.bodyTimeout)",
+        )
     }
 }
 
@@ -216,7 +232,8 @@ impl Gate {
     fn judge(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Admission, Reply> {
         let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if fields > limits::MAX_HEADERS {
-            return Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too long"));
+            let text = format!("the header fields are longer than {} KiB together\n", limits::MAX_HEADERS / 1024);
+            return Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
         }
         let service = Service::of(head.uri.path());
         if matches!(service, Service::Health) {
@@ -269,7 +286,7 @@ impl Gate {
                 let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
                 let principal = Arc::new(self.principal(token, head.uri.path(), &path, snapshot, now)?);
                 let accepts = check_mcp_fields(head)?;
-                let limit = if head.method == Method::POST { self.settings.max_body } else { 0 };
+                let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
                 Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
             }
             Service::Health | Service::Nothing => Err(service::not_found()),

@@ -10,7 +10,6 @@ use super::outlet::Outlet;
 use super::shard::{Cx, Lease};
 use super::{Accepts, Endpoint, Listen, SessionKey};
 use crate::id::{ExchangeId, FamilyId};
-use crate::limits;
 use crate::mcp::{code, method};
 use crate::rpc::envelope;
 use crate::time::UnixTime;
@@ -43,8 +42,8 @@ impl Listeners {
         let Listen { exchange, principal, endpoint, session, headers } = listen;
         let mut outlet = Outlet::new(exchange, Accepts::Stream, headers);
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
-        if self.0.len() >= limits::MAX_LISTENERS {
-            let message = "too many clients of this user listen for changes";
+        if self.0.len() >= cx.settings.limits.streams_per_user {
+            let message = "too many clients of this user listen for changes (limits.streamsPerUser)";
             let response = envelope::error(None, code::OVERLOADED, message, None);
             return outlet.whole(StatusCode::SERVICE_UNAVAILABLE, response, cx);
         }

@@ -114,7 +114,7 @@ impl Room {
         match event {
             Event::Up(hello) => device.hello = Some(hello),
             Event::Catalog(update) => {
-                device.catalog.apply(&update, cx.now.instant);
+                device.catalog.apply(&update, &cx.settings.limits, cx.now.instant);
                 self.changed(cx);
             }
             Event::Answer { stream, outcome, length } => self.answer((conn, stream), outcome, length, cx),

@@ -2,9 +2,8 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 
-use crate::config::{Naming, Network, RelayConfig};
+use crate::config::{Naming, Network, RelayConfig, RelayLimits};
 use crate::http::rules::Site;
 use crate::oauth;
 
@@ -23,10 +22,10 @@ pub struct Settings {
     pub token_in_query: bool,
     /// `trustedProxies`: whose word on a client's address counts.
     pub trusted_proxies: Vec<Network>,
-    /// The largest body on `/mcp`, in bytes.
-    pub max_body: usize,
-    /// How long a call may stay without any frame.
-    pub call_idle: Duration,
+    /// Whether TLS ends here.
+    pub tls: bool,
+    /// `limits`.
+    pub limits: RelayLimits,
 }
 
 impl Settings {
@@ -41,13 +40,14 @@ impl Settings {
                 login: config.login.clone(),
                 clients: config.clients.clone(),
                 audit: config.audit.is_some(),
+                requests_per_minute: config.limits.requests_per_minute,
             },
             public_url,
             naming: config.naming,
             token_in_query: config.token_in_query,
             trusted_proxies: config.trusted_proxies.clone(),
-            max_body: config.max_body,
-            call_idle: Duration::from_secs(config.call_idle_secs),
+            tls: config.tls.is_some(),
+            limits: config.limits.clone(),
         }
     }
 }

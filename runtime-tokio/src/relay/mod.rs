@@ -29,9 +29,13 @@ use crate::audit::Shared;
 use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
+use crate::http::Terms;
 use crate::net::{BadCertificates, Connector};
 use crate::store::{Records, Store, StoreError};
+use crate::tls::{Acceptor, Upkeep};
 use crate::{http, ipc, keys};
+
+pub use crate::tls::TlsError;
 
 /// What a relay is started with.
 #[derive(Debug, Clone)]
@@ -65,6 +69,9 @@ pub enum RelayError {
     /// The audit cannot be kept.
     #[error("the audit cannot be kept: {0}")]
     Audit(io::Error),
+    /// There is no certificate for `tls`.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The running relay did not answer.
     #[error("the running relay does not answer: {0}")]
     Silent(io::Error),
@@ -81,6 +88,8 @@ pub struct Relay {
     state_dir: Option<PathBuf>,
     serving: Arc<Serving>,
     audit: Option<Shared>,
+    terms: Terms,
+    upkeep: Option<Upkeep>,
     tunnels_ended: mpsc::Receiver<()>,
 }
 
@@ -96,10 +105,11 @@ impl Relay {
         let listen = |cause| RelayError::Listen { address: address.clone(), cause };
         let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
-        let public_url = public_url(&config, local_addr.port());
+        let public_url = config.url_at(local_addr.port());
         let settings = Arc::new(Settings::from_config(&config, &public_url));
         let state = State::open(&config, state_dir).await?;
         let audit = audit(&config, state.dir.as_deref())?;
+        let (acceptor, upkeep) = tls(&config, state.dir.clone()).await?.unzip();
         let clock = Clock::new();
         let published = Arc::new(Published::default());
         let grants = Grants::new(
@@ -119,13 +129,25 @@ impl Relay {
             shards,
             connector: Connector::from_environment(None)?,
             clock,
+            body_timeout: config.limits.body_timeout,
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),
             tunnels,
         });
         // What the machine ordered when it was made: the first snapshot above all.
         serving.drive_office(|_, _| {});
-        Ok(Self { listener, local_addr, public_url, state_dir: state.dir, serving, audit, tunnels_ended })
+        let terms = Terms::of(&config, acceptor);
+        Ok(Self {
+            listener,
+            local_addr,
+            public_url,
+            state_dir: state.dir,
+            serving,
+            audit,
+            terms,
+            upkeep,
+            tunnels_ended,
+        })
     }
 
     /// The address that it listens on.
@@ -142,7 +164,7 @@ impl Relay {
 
     /// Serves until `shutdown` is done, then ends in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, serving, state_dir, audit, mut tunnels_ended, .. } = self;
+        let Self { listener, serving, state_dir, audit, terms, upkeep, mut tunnels_ended, .. } = self;
         tracing::info!(address = %self.local_addr, url = %self.public_url, "relay up");
         let timekeepers = serving.keep_time();
         let admin = state_dir.map(|dir| tokio::spawn(serve_admin(dir.join(ADMIN_SOCKET), Arc::clone(&serving))));
@@ -152,8 +174,9 @@ impl Relay {
             serving.stop();
         };
         let answering = Arc::clone(&serving);
-        http::serve(listener, move |request, peer| Arc::clone(&answering).answer(request, peer), stop).await;
-        for task in timekeepers.into_iter().chain(admin) {
+        let upkeep = upkeep.map(tokio::spawn);
+        http::serve(listener, terms, move |request, peer| Arc::clone(&answering).answer(request, peer), stop).await;
+        for task in timekeepers.into_iter().chain(admin).chain(upkeep) {
             task.abort();
             let _ = task.await;
         }
@@ -195,7 +218,7 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
     }
     let (store, records) = Store::open(state_dir)?;
     let sealer = keys::sealer(Some(state_dir), config.secret.as_ref(), &mut OsEntropy::new())?;
-    let settings = Settings::from_config(config, &public_url(config, config.port));
+    let settings = Settings::from_config(config, &config.url_at(config.port));
     let audit = audit(config, Some(state_dir))?;
     let clock = Clock::new();
     let mut grants = Grants::new(settings.oauth, sealer, records, Box::new(OsEntropy::new()), clock.now());
@@ -257,6 +280,16 @@ impl State {
     }
 }
 
+/// What `tls` says, if it is there.
+async fn tls(config: &RelayConfig, state_dir: Option<PathBuf>) -> Result<Option<(Acceptor, Upkeep)>, RelayError> {
+    let Some(tls) = config.tls.clone() else { return Ok(None) };
+    let host = config.public_url.as_deref().and_then(|url| url.parse::<::http::Uri>().ok());
+    let opening = tokio::task::spawn_blocking(move || {
+        Acceptor::open(&tls, host.as_ref().and_then(::http::Uri::host), state_dir.as_deref())
+    });
+    Ok(Some(opening.await.map_err(|_| RelayError::Failed)??))
+}
+
 async fn serve_admin(path: PathBuf, serving: Arc<Serving>) {
     let server = match ipc::Server::bind(&path) {
         Ok(server) => server,
@@ -274,10 +307,6 @@ async fn serve_admin(path: PathBuf, serving: Arc<Serving>) {
             }
         })
         .await;
-}
-
-fn public_url(config: &RelayConfig, port: u16) -> String {
-    config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{port}"))
 }
 
 /// A power of two near the number of cores: enough that two of them seldom want the same lock.

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use async_tungstenite::tokio::TokioAdapter;
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tungstenite::handshake::derive_accept_key;
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ConnId, ExchangeId, UserId};
-use tunnel_core::limits::{BODY_TIMEOUT, HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
+use tunnel_core::limits::{HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
 use tunnel_core::oauth::grants::{self, AdminCommand};
 use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
 use tunnel_core::relay::{shard, shard_of};
@@ -33,7 +32,7 @@ use crate::driver::Host;
 use crate::entropy::OsEntropy;
 use crate::exchange::Exchange;
 use crate::http::{BodyError, ReplyBody, discard, read_body, whole};
-use crate::net::Connector;
+use crate::net::{Connector, Stream};
 use crate::queue::Queue;
 use crate::{fetch, ws};
 
@@ -45,6 +44,7 @@ pub(super) struct Serving {
     pub(super) office: Host<Office>,
     pub(super) connector: Connector,
     pub(super) clock: Clock,
+    pub(super) body_timeout: Duration,
     pub(super) verifying: Semaphore,
     pub(super) next_id: AtomicU64,
     /// Held by every tunnel, so that its end can be waited for.
@@ -54,6 +54,13 @@ pub(super) struct Serving {
 impl Serving {
     /// Answers a request.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+        let strict_transport = self.gate.strict_transport();
+        let mut response = self.answer_plainly(request, peer).await;
+        response.headers_mut().extend(strict_transport.map(|value| (STRICT_TRANSPORT_SECURITY, value)));
+        response
+    }
+
+    async fn answer_plainly(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
         let (mut parts, body) = request.into_parts();
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
         let peer = self.gate.client(peer, &parts.headers);
@@ -62,12 +69,12 @@ impl Serving {
             Admission::Reply(reply) => {
                 // A client that waits for the go-ahead has not sent the body, and now will not.
                 if !head.headers.contains_key(EXPECT) {
-                    discard(body, BODY_TIMEOUT).await;
+                    discard(body, self.body_timeout).await;
                 }
                 whole(reply)
             }
             Admission::Read { route, limit } => {
-                let body = match read_body(body, limit, BODY_TIMEOUT).await {
+                let body = match read_body(body, limit, self.body_timeout).await {
                     Ok(body) => body,
                     Err(BodyError::TooLarge) => return whole(self.gate.too_large(&route)),
                     Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow(&route)),
@@ -224,7 +231,7 @@ impl Serving {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
             return tracing::error!("a tunnel's connection is of another kind");
         };
         let stream = TokioAdapter::new(parts.io.into_inner());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tunnel_core::config::{Clients, Local, LocalUser, Login, Naming, RelayConfig};
+use tunnel_core::config::{Clients, Local, LocalUser, Login, Naming, RelayConfig, RelayLimits};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::id::ConnId;
@@ -59,8 +59,8 @@ pub fn config(naming: Naming) -> RelayConfig {
         token_in_query: false,
         allowed_origins: Vec::new(),
         trusted_proxies: Vec::new(),
-        max_body: tunnel_core::limits::MAX_BODY,
-        call_idle_secs: tunnel_core::limits::CALL_IDLE.as_secs(),
+        tls: None,
+        limits: RelayLimits::default(),
     }
 }
 

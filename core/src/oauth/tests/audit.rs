@@ -182,7 +182,7 @@ fn no_line_has_a_secret_or_a_name() {
 
 #[test]
 fn nothing_is_said_when_no_audit_is_kept() {
-    let settings = Settings { public_url: PUBLIC.into(), login: local(), clients: Clients::default(), audit: false };
+    let settings = Settings { audit: false, ..settings(PUBLIC, local(), Clients::default()) };
     let mut relay = Relay::new();
     relay.grants = Grants::new(settings, sealer(), Vec::new(), Box::new(Seeded::new(3)), relay.now);
     relay.tokens();

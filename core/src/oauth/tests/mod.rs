@@ -41,6 +41,7 @@ use crate::http::form;
 use crate::http::reach::Reach;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId};
+use crate::limits;
 use crate::oidc::testing::{FakeProvider, ISSUER};
 use crate::seal::Sealer;
 use crate::time::{Instant, Now, UnixTime};
@@ -96,6 +97,16 @@ fn oidc() -> Login {
     })
 }
 
+fn settings(public_url: &str, login: Login, clients: Clients) -> Settings {
+    Settings {
+        public_url: public_url.into(),
+        login,
+        clients,
+        audit: true,
+        requests_per_minute: limits::REQUESTS_PER_MINUTE,
+    }
+}
+
 impl Relay {
     fn new() -> Self {
         Self::with(PUBLIC, local(), BTreeMap::new())
@@ -106,16 +117,11 @@ impl Relay {
     }
 
     fn at(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
-        Self::built(
-            Settings { public_url: public_url.into(), login, clients: Clients::default(), audit: true },
-            store,
-            unix,
-        )
+        Self::built(settings(public_url, login, Clients::default()), store, unix)
     }
 
     fn with_clients(clients: Clients) -> Self {
-        let settings = Settings { public_url: PUBLIC.into(), login: local(), clients, audit: true };
-        Self::built(settings, BTreeMap::new(), UnixTime::from_secs(START))
+        Self::built(settings(PUBLIC, local(), clients), BTreeMap::new(), UnixTime::from_secs(START))
     }
 
     fn built(settings: Settings, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {

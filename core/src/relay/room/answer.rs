@@ -81,8 +81,8 @@ impl Room {
     /// Any sign of life renews a call's idle limit.
     pub(super) fn renew(&self, (conn, stream): CallKey, cx: &mut Cx<'_>) {
         let idle = match self.devices.get(&conn).map(|device| device.dialect) {
-            Some(Dialect::V1) => cx.settings.call_idle.min(limits::V1_CALL_TIMEOUT),
-            Some(Dialect::V2) | None => cx.settings.call_idle,
+            Some(Dialect::V1) => cx.settings.limits.call_idle.min(limits::V1_CALL_TIMEOUT),
+            Some(Dialect::V2) | None => cx.settings.limits.call_idle,
         };
         cx.timers.set(Timer::Idle(conn, stream), cx.now.instant + idle);
     }

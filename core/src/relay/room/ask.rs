@@ -190,7 +190,7 @@ impl Room {
     fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
         let request = (caller.session.key.clone(), id.clone());
         let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
-        match self.may_open(&request, &errand) {
+        match self.may_open(&request, &errand, cx.settings.limits.calls_per_user) {
             Err(failure) => {
                 let place = audit.as_ref().and_then(|_| self.place(&errand));
                 let line = audit.map(|it| it.failed(place.as_ref(), &failure, cx.now.instant, cx.now));
@@ -247,12 +247,17 @@ impl Room {
         Some(Place { device: device.name.to_string(), server: errand.server.to_string() })
     }
 
-    fn may_open(&mut self, request: &(SessionKey, RawId), errand: &Errand) -> Result<(Place, StreamId), Failure> {
+    fn may_open(
+        &mut self,
+        request: &(SessionKey, RawId),
+        errand: &Errand,
+        most: usize,
+    ) -> Result<(Place, StreamId), Failure> {
         if self.requests.contains_key(request) {
             return Err(Failure::IdInUse);
         }
-        if self.calls.len() >= limits::MAX_CALLS {
-            return Err(Failure::Overloaded);
+        if self.calls.len() >= most {
+            return Err(Failure::Overloaded("of this user (limits.callsPerUser)"));
         }
         let open = self.calls.range((errand.conn, StreamId(0))..=(errand.conn, StreamId(u32::MAX))).count();
         let device = self.devices.get_mut(&errand.conn).expect("an errand's device was just found connected");
@@ -269,7 +274,7 @@ impl Room {
             return Err(Failure::NoSuchMethod(printable(&errand.method, limits::MAX_LISTED_NAME)));
         }
         if open >= device.max_streams() {
-            return Err(Failure::Overloaded);
+            return Err(Failure::Overloaded("on this device"));
         }
         let stream = device.next_stream().ok_or_else(|| Failure::Leaving(place.clone()))?;
         Ok((place, stream))

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use super::{Room, close};
 use crate::id::{ConnId, DeviceName, StreamId};
-use crate::limits;
 use crate::relay::audit::{self, Passage};
 use crate::relay::catalog::Catalog;
 use crate::relay::device::Device;
@@ -37,10 +36,10 @@ impl Room {
                     self.wait(old, cx);
                 }
             }
-            None if self.devices.len() >= limits::MAX_DEVICES => {
+            None if self.devices.len() >= cx.settings.limits.devices_per_user => {
                 tracing::warn!(%conn, device = %device.name, "too many devices");
                 note(&device, Passage::Refused("too-many-devices"), cx);
-                return close(conn, CloseCode::Refused, "too many devices of this user are connected", cx);
+                return close(conn, CloseCode::Refused, TOO_MANY, cx);
             }
             None => {}
         }
@@ -77,10 +76,10 @@ impl Room {
         let conn = device.conn;
         tracing::warn!(%conn, device = %device.name, "an old agent waits: another one of its name is connected");
         note(&device, Passage::Refused("waits-for-its-name"), cx);
-        if self.waiting.len() >= limits::MAX_DEVICES
+        if self.waiting.len() >= cx.settings.limits.devices_per_user
             && let Some((oldest, _)) = self.waiting.pop_first()
         {
-            close(oldest, CloseCode::Refused, "too many devices of this user are connected", cx);
+            close(oldest, CloseCode::Refused, TOO_MANY, cx);
             cx.timers.clear(&Timer::Expiry(Lease::Tunnel(oldest)));
         }
         cx.lease(Lease::Tunnel(conn), device.expires);
@@ -122,6 +121,8 @@ fn note(device: &Device, passage: Passage, cx: &mut Cx<'_>) {
         cx.out.push(Action::Audit(line));
     }
 }
+
+const TOO_MANY: &str = "too many devices of this user are connected (the relay's limits.devicesPerUser)";
 
 /// Whether two V2 tunnels of one name are one device's. An id is proof, and who has one is never taken for who has
 /// none. A device without an id is known by its sign-in alone: it may come again, or have an id after an update, but

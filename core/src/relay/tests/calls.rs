@@ -271,7 +271,7 @@ fn reset_by_the_agent_is_a_typed_error() {
 
 #[test]
 fn silence_for_the_idle_limit_ends_a_call_and_any_frame_renews_it() {
-    let idle = Duration::from_secs(config().call_idle_secs);
+    let idle = config().limits.call_idle;
     let mut world = World::ready();
     world.accepts = Accepts::Json;
     world.call(7);
@@ -336,11 +336,17 @@ fn id_in_use_is_refused_within_a_session_only() {
 
 #[test]
 fn calls_of_a_user_are_bounded() {
-    let mut world = World::ready();
-    for id in 0..u32::try_from(limits::MAX_CALLS).unwrap() {
+    let bounds = RelayLimits { calls_per_user: 3, ..RelayLimits::default() };
+    let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
+    world.up(1, "laptop", Some("id-1"));
+    world.catalog(1, &files());
+    world.drain();
+    for id in 0..3 {
         assert!(world.call(id)[0].starts_with("tunnel 1 open"));
     }
-    assert_eq!(failure(&world.call(5000)[0]), (code::OVERLOADED, "overloaded".into()));
+    let refused = &world.call(5000)[0];
+    assert_eq!(failure(refused), (code::OVERLOADED, "overloaded".into()));
+    assert!(refused.contains("limits.callsPerUser"), "{refused}");
     world.answer(1, 1, None);
     world.data(1, 1, "{}", true);
     assert!(world.call(5000)[0].starts_with("tunnel 1 open"));

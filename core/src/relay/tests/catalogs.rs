@@ -208,12 +208,46 @@ fn server_that_cannot_be_read_does_not_hide_the_others() {
 fn tools_of_a_device_are_bounded() {
     let tools: Vec<String> = (0..=limits::MAX_TOOLS).map(|index| format!("t{index}")).collect();
     let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
-    for (count, expected) in [(limits::MAX_TOOLS, limits::MAX_TOOLS), (limits::MAX_TOOLS + 1, limits::MAX_TOOLS)] {
-        let mut catalog = super::super::catalog::Catalog::default();
-        let update = whole(&[server("files", &tools[..count])]);
-        catalog.apply(&Bytes::from(update), Instant::default());
-        assert_eq!(catalog.servers().map(|(_, server)| server.tools.len()).sum::<usize>(), expected);
+    for most in [2, limits::MAX_TOOLS] {
+        let bounds = RelayLimits { tools_per_agent: most, ..RelayLimits::default() };
+        for count in [most, most + 1] {
+            let (listed, dropped) = taken(&server("files", &tools[..count]), &bounds);
+            assert_eq!(listed, most);
+            let why = "the device lists too many tools (limits.toolsPerAgent)";
+            assert_eq!(dropped, [why][..count - most]);
+        }
     }
+}
+
+#[test]
+fn bytes_of_a_device_are_bounded() {
+    let tool = format!(r#"{{"name":"t","inputSchema":{{}},"x":"{}"}}"#, "x".repeat(1_000));
+    let server = format!(r#"{{"name":"files","state":"ready","tools":[{tool}]}}"#);
+    for (most, listed) in [(tool.len(), 1), (tool.len() - 1, 0)] {
+        let bounds = RelayLimits { catalog_per_agent: most, ..RelayLimits::default() };
+        let why = "the device lists too much (limits.catalogPerAgent)";
+        assert_eq!(taken(&server, &bounds), (listed, Vec::from_iter([why][listed..].iter().copied())));
+    }
+}
+
+#[test]
+fn one_tool_is_bounded() {
+    let padded = |length: usize| {
+        let bare = r#"{"name":"t","inputSchema":{},"x":""}"#.len();
+        let tool = format!(r#"{{"name":"t","inputSchema":{{}},"x":"{}"}}"#, "x".repeat(length - bare));
+        format!(r#"{{"name":"files","state":"ready","tools":[{tool}]}}"#)
+    };
+    let bounds = RelayLimits::default();
+    assert_eq!(taken(&padded(limits::MAX_TOOL), &bounds), (1, Vec::new()));
+    assert_eq!(taken(&padded(limits::MAX_TOOL + 1), &bounds), (0, Vec::from(["it is larger than 64 KiB"])));
+}
+
+/// How many tools of a server are taken, and why the others are not.
+fn taken(server: &str, bounds: &RelayLimits) -> (usize, Vec<&'static str>) {
+    let mut catalog = super::super::catalog::Catalog::default();
+    catalog.apply(&Bytes::from(whole(&[server.to_string()])), bounds, Instant::default());
+    let (_, server) = catalog.servers().next().expect("it has a server");
+    (server.tools.len(), server.dropped.iter().map(|dropped| dropped.why).collect())
 }
 
 #[test]

@@ -132,11 +132,14 @@ fn users_do_not_see_each_other() {
 
 #[test]
 fn devices_of_a_user_are_bounded() {
-    let mut world = World::new();
-    for conn in 0..=u64::try_from(limits::MAX_DEVICES).unwrap() {
-        world.up(conn, &format!("device-{conn}"), Some("id"));
+    for most in [1, limits::MAX_DEVICES] {
+        let bounds = RelayLimits { devices_per_user: most, ..RelayLimits::default() };
+        let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
+        for conn in 0..=u64::try_from(most).unwrap() {
+            world.up(conn, &format!("device-{conn}"), Some("id"));
+        }
+        assert_eq!(world.drain(), [format!("tunnel {most} close Refused")]);
     }
-    assert_eq!(world.drain(), [format!("tunnel {} close Refused", limits::MAX_DEVICES)]);
 }
 
 #[test]

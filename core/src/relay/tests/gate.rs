@@ -518,8 +518,13 @@ fn token_in_the_url_needs_the_operators_word() {
 #[test]
 fn giant_heads_are_refused() {
     let door = Door::new();
-    let head = with(door.post(), "x-big", &"x".repeat(limits::MAX_HEADERS));
-    assert_eq!(door.refused(&head).status, 431);
+    let own: usize = door.post().headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let padded =
+        |more: usize| with(door.post(), "x-big", &"x".repeat(limits::MAX_HEADERS - own - "x-big".len() + more));
+    assert!(matches!(door.admit(&padded(0)), Admission::Read { .. }));
+    let reply = door.refused(&padded(1));
+    assert_eq!(reply.status, 431);
+    assert!(core::str::from_utf8(&reply.body).unwrap().contains("32 KiB"));
     let id = "x".repeat(limits::MAX_SESSION_ID + 1);
     assert_eq!(door.replied(with(door.post(), "mcp-session-id", &id), PING).status, 404);
 }

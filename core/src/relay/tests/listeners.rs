@@ -103,8 +103,9 @@ fn stream_ends_with_its_session_its_family_and_the_relay() {
 #[test]
 fn listeners_of_a_user_are_bounded() {
     const SESSIONS: [&str; 2] = ["a", "b"];
-    let mut world = World::new();
-    for index in 0..limits::MAX_LISTENERS {
+    let bounds = RelayLimits { streams_per_user: 3, ..RelayLimits::default() };
+    let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
+    for index in 0..3 {
         world.endpoint = Endpoint::Server(format!("server-{index}"));
         world.session = SESSIONS[0];
         assert!(world.listen()[0].starts_with("begin"));

@@ -21,7 +21,7 @@ use http::HeaderMap;
 
 use super::shard::{Action, Event, Shard};
 use super::{Accepts, Capabilities, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings};
-use crate::config::{Local, Login, Naming, RelayConfig};
+use crate::config::{Local, Login, Naming, RelayConfig, RelayLimits};
 use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ClientId, ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
@@ -45,8 +45,8 @@ pub(super) fn config() -> RelayConfig {
         token_in_query: false,
         allowed_origins: std::vec!["https://app.example".into()],
         trusted_proxies: Vec::new(),
-        max_body: 1 << 20,
-        call_idle_secs: 1800,
+        tls: None,
+        limits: RelayLimits { max_body: 1 << 20, ..RelayLimits::default() },
     }
 }
 
