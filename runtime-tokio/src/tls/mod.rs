@@ -1,5 +1,7 @@
 //! The relay's own TLS: sessions with those who connect, and where its certificate comes from.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod pair;
 
 use std::fmt;
@@ -63,6 +65,12 @@ impl Acceptor {
                 let pair = pair::Pair::open(Path::new(cert), Path::new(key), host)?;
                 Ok((Self::with(pair.resolver(), &[])?, Box::pin(pair.watch())))
             }
+            #[cfg(feature = "acme")]
+            Tls::Acme(acme) => {
+                let account = acme::Account::open(acme, state_dir.ok_or(TlsError::NoState)?)?;
+                Ok((Self::with(account.resolver(), &[CHALLENGE])?, Box::pin(account.keep())))
+            }
+            #[cfg(not(feature = "acme"))]
             Tls::Acme(_) => {
                 let _ = state_dir;
                 Err(TlsError::NoAcme)
