@@ -1,22 +1,51 @@
-//! The main job with real parts: an OpenID provider, the official clients and servers. `.ci/run` installs them and
-//! names the Python that has `mcp` and `mcp-server-time` in `TUNNEL_PYTHON`.
+//! Real parts: OpenID providers, the official clients and servers, OAuth clients, conformance suites, a browser.
+//! `.ci/run` installs them and names the Python that has `canaille`, `mcp` and `mcp-server-time` in `TUNNEL_PYTHON`;
+//! without them each test says that it was skipped.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// They measure times and use all processors: one after another.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn official_clients_use_real_servers_on_two_devices() {
+    run("main.mjs", python());
+}
+
+#[test]
+fn friendly_odd_and_evil_providers_sign_people_in_or_are_refused() {
+    run("providers.mjs", python());
+}
+
+#[test]
+fn pages_serve_people_in_a_real_browser() {
+    run("pages.mjs", CHROMIUM.map(Path::new).into_iter().find(|path| path.is_file()).map(Into::into));
+}
+
+/// Where Debian and others put it. A browser is never fetched by a test.
+const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
+
+/// Runs a script of `tests/real` with the program and `part`, unless its parts are missing.
+fn run(script: &str, part: Option<OsString>) {
     let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
-    let Some(python) = std::env::var_os("TUNNEL_PYTHON").filter(|_| parts.join("node_modules").is_dir()) else {
-        eprintln!("SKIPPED: real clients and servers are not installed; `.ci/run` installs them (Node.js and Python)");
+    let Some(part) = part.filter(|_| parts.join("node_modules").is_dir()) else {
+        eprintln!("SKIPPED {script}: its real parts are not installed; `.ci/run` installs them");
         return;
     };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let program = std::env::var_os("TUNNEL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_mcp-local-tunnel").into());
     let status = Command::new("node")
-        .arg(parts.join("main.mjs"))
+        .arg(parts.join(script))
         .arg(program)
-        .arg(python)
+        .arg(part)
         .status()
         .expect("node runs: its packages are installed");
     assert!(status.success(), "see the steps above");
+}
+
+fn python() -> Option<OsString> {
+    std::env::var_os("TUNNEL_PYTHON")
 }

@@ -1,6 +1,6 @@
 // A scripted browser: follows redirects, keeps cookies by host, fills in forms. No JavaScript, as our pages need none.
 const ENTITIES = {amp: '&', lt: '<', gt: '>', quot: '"', '#39': "'", '#x27': "'", '#x2F': '/', '#34': '"'};
-const decode = (text) => text.replace(/&(#?\w+);/g, (whole, name) => ENTITIES[name] ?? whole);
+export const decode = (text) => text.replace(/&(#?\w+);/g, (whole, name) => ENTITIES[name] ?? whole);
 
 const attributes = (tag) =>
   Object.fromEntries([...tag.matchAll(/([\w-]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+)))?/g)].map(
@@ -12,20 +12,23 @@ export class Browser {
 
   /** Opens `url` and walks on, filling forms with `answers`, until a redirect to a URL that starts with `until`. */
   async walk(url, answers, until) {
-    const end = await this.#go(url, answers, until);
-    if (!(end instanceof URL)) throw new Error(`the pages end without a form:\n${end}`);
-    return end;
+    const {url: end, status, page} = await this.open(url, answers, until);
+    if (page !== undefined) throw new Error(`the pages end at ${end} with ${status}:\n${page}\n${this.trace.join('\n')}`);
+    return new URL(end);
   }
 
   /** The same until a page without a form: its text. */
   async walkToEnd(url, answers) {
-    return this.#go(url, answers);
+    const {url: end, status, page} = await this.open(url, answers);
+    if (status >= 400) throw new Error(`${end}: ${status}\n${page}`);
+    return page;
   }
 
-  async #go(url, answers, until) {
+  /** The same to wherever it leads: the page there, unless `until` was reached. A page with an error ends it, too. */
+  async open(url, answers = {}, until = undefined) {
     let request = {url, method: 'GET'};
     for (let step = 0; step < 30; step += 1) {
-      if (until && request.url.startsWith(until)) return new URL(request.url);
+      if (until && request.url.startsWith(until)) return {url: request.url};
       const response = await this.#send(request);
       const location = response.headers.get('location');
       if (location) {
@@ -33,8 +36,7 @@ export class Browser {
         continue;
       }
       const page = await response.text();
-      if (response.status >= 400) throw new Error(`${request.method} ${request.url}: ${response.status}\n${page}`);
-      if (!/<form\b/i.test(page)) return page;
+      if (response.status >= 400 || !/<form\b/i.test(page)) return {url: request.url, status: response.status, page};
       request = this.#fill(page, request.url, answers);
     }
     throw new Error(`no end of pages:\n${this.trace.join('\n')}`);

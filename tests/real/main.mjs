@@ -1,9 +1,7 @@
 // The main job with real parts: a real OpenID provider, the official clients, real servers on two devices.
 // Usage: node main.mjs PROGRAM PYTHON    (PROGRAM: the built mcp-local-tunnel; PYTHON: one with mcp and mcp-server-time)
 import assert from 'node:assert/strict';
-import {mkdtempSync, realpathSync, rmSync, writeFileSync} from 'node:fs';
-import net from 'node:net';
-import {tmpdir} from 'node:os';
+import {writeFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {Client} from '@modelcontextprotocol/sdk/client/index.js';
@@ -11,11 +9,11 @@ import {StdioClientTransport} from '@modelcontextprotocol/sdk/client/stdio.js';
 import {StreamableHTTPClientTransport} from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {UnauthorizedError} from '@modelcontextprotocol/sdk/client/auth.js';
 import {Browser} from './browser.mjs';
-import {Process, endAll, output} from './processes.mjs';
+import {Process, output} from './processes.mjs';
+import {freePort, run, scratch, step, until} from './steps.mjs';
 
 const [PROGRAM, PYTHON] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
-const scratch = realpathSync(mkdtempSync(join(tmpdir(), 'mcp-local-tunnel-')));
 const bin = (name) => join(here, 'node_modules', '@modelcontextprotocol', name, 'dist', 'index.js');
 writeFileSync(join(scratch, 'hello.txt'), 'hello from the laptop\n');
 
@@ -36,29 +34,6 @@ const CALLS = [
 ];
 const deviceOf = (server) => Object.keys(DEVICES).find((device) => DEVICES[device].includes(server));
 const listed = (server, tool) => `${deviceOf(server)}__${server}__${tool}`;
-
-let passed = 0;
-const step = async (name, run) => {
-  const start = performance.now();
-  const result = await run();
-  passed += 1;
-  console.log(`ok ${passed} - ${name} (${Math.round(performance.now() - start)} ms)`);
-  return result;
-};
-const until = async (what, seconds, test) => {
-  for (const end = Date.now() + seconds * 1000; ;) {
-    const value = await test().catch((error) => { if (Date.now() > end) throw error; });
-    if (value) return value;
-    if (Date.now() > end) throw new Error(`${what}: not within ${seconds} s`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-};
-const freePort = () => new Promise((resolve) => {
-  const server = net.createServer().listen(0, '127.0.0.1', () => {
-    const {port} = server.address();
-    server.close(() => resolve(port));
-  });
-});
 
 /** What the TypeScript client keeps between its steps; `authorize` holds the URL that a person must open. */
 class Login {
@@ -253,14 +228,4 @@ const main = async () => {
   await client.close();
 };
 
-try {
-  await main();
-  console.log(`${passed} passed, 0 failed`);
-} catch (error) {
-  console.error(error);
-  console.log(`${passed} passed, 1 failed`);
-  process.exitCode = 1;
-} finally {
-  await endAll();
-  rmSync(scratch, {recursive: true, force: true});
-}
+await run(main);
