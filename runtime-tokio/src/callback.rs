@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tunnel_core::http::Reply;
@@ -65,23 +64,12 @@ impl Callback {
         self.port
     }
 
-    /// Answers the oldest request with a page.
-    pub(crate) fn answer(&self, page: String, ok: bool) {
-        let status = if ok { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-        let fixed = HeaderValue::from_static;
-        let reply = Reply::empty(status)
-            .with(CONTENT_TYPE, fixed("text/html; charset=utf-8"))
-            .with(CACHE_CONTROL, fixed("no-store"))
-            .with(REFERRER_POLICY, fixed("no-referrer"))
-            .with(
-                CONTENT_SECURITY_POLICY,
-                fixed("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-            )
-            .with_body(page);
+    /// Answers the oldest request.
+    pub(crate) fn answer(&self, page: Reply) {
         let asker = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if let Some(asker) = asker {
             // A browser that went away misses its page.
-            let _ = asker.send(reply);
+            let _ = asker.send(page);
         }
     }
 }
@@ -115,10 +103,10 @@ mod tests {
         let browser =
             tokio::spawn(async move { crate::fetch::fetch(&Connector::new(), get(port, "/callback?a=b")).await });
         assert_eq!(targets.recv().await.as_deref(), Some("/callback?a=b"));
-        callback.answer("<p>done".into(), true);
+        callback.answer(Reply::text(StatusCode::OK, "done"));
         drop(callback);
         let page = browser.await.expect("asks").expect("is answered");
-        assert_eq!((page.status, &page.body[..]), (StatusCode::OK, &b"<p>done"[..]));
+        assert_eq!((page.status, &page.body[..]), (StatusCode::OK, &b"done"[..]));
         for _ in 0..100 {
             if crate::fetch::fetch(&Connector::new(), get(port, "/")).await.is_err() {
                 return;

@@ -171,12 +171,12 @@ impl Desk {
                     bring(Event::Listening(port));
                 });
             }
-            Action::AnswerCallback { page, ok } => {
+            Action::AnswerCallback(page) => {
                 // The lock is free: whoever asks was listened to.
                 if let Ok(place) = listening.try_lock()
                     && let Some(callback) = &*place
                 {
-                    callback.answer(page, ok);
+                    callback.answer(page);
                 }
             }
             Action::StopListening => {

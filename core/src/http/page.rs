@@ -51,8 +51,8 @@ fn content_security_policy() -> HeaderValue {
 
 /// The one style sheet: readable in light and dark, on a telephone and without any font of ours.
 const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#1c1e21;--soft:#5c6370;--line:#d6d9de;--paper:#fff;--ground:#f3f4f6;--act:#1a56db;--warn:#9a3412}\
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a5abb5;--line:#3b4048;--paper:#1f2227;--ground:#14161a;--act:#7aa7ff;--warn:#fdba74}}\
+:root{color-scheme:light dark;--ink:#1c1e21;--soft:#5c6370;--line:#d6d9de;--edge:#80868f;--paper:#fff;--ground:#f3f4f6;--act:#1a56db;--warn:#9a3412}\
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a5abb5;--line:#3b4048;--edge:#878e99;--paper:#1f2227;--ground:#14161a;--act:#7aa7ff;--warn:#fdba74}}\
 *{box-sizing:border-box}\
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\
 main{max-width:34rem;margin:6vh auto;padding:1.5rem 2rem;background:var(--paper);border:1px solid var(--line);border-radius:12px}\
@@ -63,8 +63,9 @@ code,pre{font:.9em/1.45 ui-monospace,monospace}pre{overflow-x:auto;padding:.75re
 h3{font-size:1rem;margin:.5rem 0 0}summary{cursor:pointer;color:var(--act)}\
 dl{margin:0}dt{color:var(--soft);margin-top:1rem}dd{margin:.25rem 0 0}dd pre{margin:0}\
 label{display:block;margin:.75rem 0}\
-input:not([type=checkbox]):not([type=hidden]){display:block;width:100%;font:inherit;color:inherit;background:transparent;padding:.55rem .7rem;border:1px solid var(--line);border-radius:8px}\
-button{font:inherit;padding:.55rem 1.2rem;margin:.75rem .5rem 0 0;border:1px solid var(--line);border-radius:8px;background:transparent;color:inherit;cursor:pointer}\
+input:not([type=checkbox]):not([type=hidden]){display:block;width:100%;font:inherit;color:inherit;background:transparent;padding:.55rem .7rem;border:1px solid var(--edge);border-radius:8px}\
+::placeholder{color:var(--soft);opacity:1}\
+button{font:inherit;padding:.55rem 1.2rem;margin:.75rem .5rem 0 0;border:1px solid var(--edge);border-radius:8px;background:transparent;color:inherit;cursor:pointer}\
 button.primary{background:var(--act);border-color:var(--act);color:var(--paper)}\
 :focus-visible{outline:2px solid var(--act);outline-offset:2px}";
 

@@ -3,12 +3,14 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 
-use maud::{DOCTYPE, html};
+use http::StatusCode;
+use maud::html;
 use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
 use super::metadata::Metadata;
 use super::request::printable;
+use crate::http::{Reply, page};
 use crate::limits;
 use crate::secret::Secret;
 
@@ -76,23 +78,10 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// A page of one sentence, everything in it escaped.
-pub(super) fn page(title: &str, text: &str) -> String {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) }
-            }
-            body style="font: 1.1rem system-ui; max-width: 30rem; margin: 4rem auto; padding: 0 1rem" {
-                h1 { (title) }
-                p { (text) }
-            }
-        }
-    }
-    .into_string()
+/// A page of one sentence. `ok`: it was the callback that is waited for, and it brought a code.
+pub(super) fn page(ok: bool, title: &str, text: &str) -> Reply {
+    let status = if ok { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    page::page(status, title, &html! { h1 { (title) } p { (text) } })
 }
 
 /// The only path that is answered.
@@ -160,7 +149,8 @@ mod tests {
 
     #[test]
     fn page_escapes_what_it_is_given() {
-        let page = page("<b>", "a & \"b\" <script>");
+        let page = page(true, "<b>", "a & \"b\" <script>");
+        let page = core::str::from_utf8(&page.body).expect("text");
         assert!(page.contains("&lt;b&gt;") && page.contains("a &amp; &quot;b&quot; &lt;script&gt;"));
         assert!(!page.contains("<script") && !page.contains("<b>"));
     }

@@ -5,6 +5,7 @@ use core::fmt;
 
 use bytes::Bytes;
 
+use crate::http::Reply;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::id::FetchId;
 use crate::secret::Secret;
@@ -92,14 +93,9 @@ pub enum Action {
     },
     /// Listen on a loopback port of the system's choice for the redirect, then bring [`Event::Listening`].
     Listen,
-    /// Answer the waiting callback with this page: status 200 if `ok`, else 400. Listening goes on until
-    /// [`Action::StopListening`], since anybody may ask for anything.
-    AnswerCallback {
-        /// HTML.
-        page: String,
-        /// Whether it was the callback that is waited for, and it brought a code.
-        ok: bool,
-    },
+    /// Answer the waiting callback with this page. Listening goes on until [`Action::StopListening`], since anybody may
+    /// ask for anything.
+    AnswerCallback(Reply),
     /// Stop listening, once the answers that were ordered are out.
     StopListening,
     /// Show this URL, and open the system's browser with it (no shell).

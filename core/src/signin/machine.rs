@@ -550,7 +550,7 @@ impl Signin {
     }
 
     fn answer(&mut self, ok: bool, title: &str, text: &str) {
-        self.out.push(Action::AnswerCallback { page: callback::page(title, text), ok });
+        self.out.push(Action::AnswerCallback(callback::page(ok, title, text)));
     }
 
     fn fetch(&mut self, request: Fetch) -> FetchId {

@@ -111,7 +111,7 @@ impl Rig {
                     path
                 }
                 Action::Listen => "listen".to_string(),
-                Action::AnswerCallback { ok, .. } => format!("answer {}", if ok { 200 } else { 400 }),
+                Action::AnswerCallback(page) => format!("answer {}", page.status.as_u16()),
                 Action::StopListening => "stop".to_string(),
                 Action::OpenBrowser { url } => {
                     self.url = url;
