@@ -25,6 +25,16 @@ fn pages_serve_people_in_a_real_browser() {
     run("pages.mjs", CHROMIUM.map(Path::new).into_iter().find(|path| path.is_file()).map(Into::into));
 }
 
+#[test]
+fn other_peoples_oauth_clients_sign_in() {
+    run("clients.mjs", node_22());
+}
+
+#[test]
+fn conformance_suite_finds_nothing() {
+    run("conformance.mjs", node_22());
+}
+
 /// Where Debian and others put it. A browser is never fetched by a test.
 const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
 
@@ -44,6 +54,12 @@ fn run(script: &str, part: Option<OsString>) {
         .status()
         .expect("node runs: its packages are installed");
     assert!(status.success(), "see the steps above");
+}
+
+/// The one that comes with the packages: some of them need 22, whatever the system has.
+fn node_22() -> Option<OsString> {
+    let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/node_modules/node/bin/node");
+    node.is_file().then(|| node.into())
 }
 
 fn python() -> Option<OsString> {

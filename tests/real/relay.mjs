@@ -15,10 +15,11 @@ export const home = (name, more = {}) => {
 let relays = 0;
 
 export class Relay {
-  /** Starts `program` as a relay with this `auth`; `more` goes into its configuration as it is. */
-  static async start(program, auth, {port, ...more} = {}) {
+  /** Starts `program` as a relay with this `auth`, `environment` beside its own; `more` goes into its configuration as it is. */
+  static async start(program, auth, {port, environment, ...more} = {}) {
     const relay = new Relay();
     relay.program = program;
+    relay.environment = environment;
     relay.name = `relay-${relays += 1}`;
     relay.port = port ?? await freePort();
     relay.base = `http://127.0.0.1:${relay.port}`;
@@ -28,7 +29,7 @@ export class Relay {
   }
 
   async run() {
-    const env = home(this.name, {MCP_LOCAL_TUNNEL_CONFIG: JSON.stringify(this.config)});
+    const env = home(this.name, {...this.environment, MCP_LOCAL_TUNNEL_CONFIG: JSON.stringify(this.config)});
     this.process = new Process(this.name, this.program, ['relay'], {env, stdio: ['ignore', 'pipe', 'pipe']});
     await until('relay answers', 20, async () => (await fetch(`${this.base}/readyz`)).ok);
   }

@@ -123,7 +123,12 @@ impl Grants {
         let code = fields.get("code").ok_or_else(|| missing("code is missing"))?;
         let verifier = fields.get("code_verifier").ok_or_else(|| missing("code_verifier is missing"))?;
         let redirect = fields.get("redirect_uri").filter(|redirect| !is_old_agents(client, redirect));
-        let bad = || Refusal::new(Code::InvalidGrant, "the code is not good: unknown, used, expired, or another's");
+        let bad = || {
+            Refusal::new(
+                Code::InvalidGrant,
+                "the code is not good: unknown, used, expired, another's, or for another redirect_uri",
+            )
+        };
         let (key, lookup) = self.codes.look_up(code, client.key.as_str(), redirect, verifier, now.instant);
         let grant = match lookup {
             Lookup::Fresh(grant) => grant.clone(),

@@ -56,9 +56,9 @@ pub(super) enum Stop {
 impl AuthRequest {
     /// Judges the query of `/authorize` (OAuth 2.1 section 4.1.1), which names `client`.
     pub(super) fn read(settings: &Settings, client: &Client, fields: &Form, until: UnixTime) -> Result<Self, Stop> {
-        let redirect = client
-            .redirect(fields.get("redirect_uri"))
-            .ok_or(Stop::Here("The program asks to be answered at an address that it has not registered."))?;
+        let redirect = client.redirect(fields.get("redirect_uri")).ok_or(Stop::Here(
+            "The program asks to be answered at an address (redirect_uri) that it has not registered.",
+        ))?;
         let state = fields.get("state").map(ToString::to_string);
         match Self::judge(settings, client, fields) {
             Ok((challenge, audience)) => {
