@@ -101,6 +101,9 @@ pub(crate) enum Command {
     /// Show whose device this machine is: the relay, the user, since when and until when
     #[command(after_help = WHOAMI_HELP)]
     Whoami(RelayArg),
+    /// Look at any MCP endpoint as a client would: connect, sign in, list the tools
+    #[command(after_help = PROBE_HELP)]
+    Probe(ProbeArgs),
     /// Show what this machine's agent is doing: the tunnel, each server, its tools
     Status,
     /// List the calls that wait for your approval, or let one pass
@@ -203,6 +206,25 @@ pub(crate) struct LogoutArgs {
 pub(crate) struct RelayArg {
     /// The relay's host name or URL; without it, the configuration's
     pub(crate) relay: Option<String>,
+}
+
+/// What is probed.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The endpoint's URL
+    pub(crate) url: String,
+    /// Be this client, instead of registering one: its id, or the URL of its metadata document
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// That client's secret: env:NAME or file:PATH
+    #[arg(long, value_name = "WHERE", requires = "client_id")]
+    pub(crate) client_secret: Option<String>,
+    /// Call this tool in the end, without arguments
+    #[arg(long, value_name = "TOOL")]
+    pub(crate) call: Option<String>,
+    /// A PEM file of certificates to trust beside the system's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// Which call may pass.
@@ -407,6 +429,17 @@ Examples:
   mcp-local-tunnel whoami tunnel.example.com --json
 
 Exit code 0: signed in. 3: not signed in. 4: the relay cannot be reached.";
+
+const PROBE_HELP: &str = "\
+Examples:
+  mcp-local-tunnel probe https://tunnel.example.com/mcp
+  mcp-local-tunnel probe --json https://mcp.example.com/mcp
+  mcp-local-tunnel probe --client-id abc --client-secret env:SECRET https://mcp.example.com/mcp
+
+It finds the sign-in by itself, as MCP clients do, and opens the browser for it; the address is always printed. Nothing is
+kept: the tokens are revoked in the end where the server can do that.
+
+Exit code 0: its tools are listed. 3: the sign-in was refused. 4: it cannot be reached. 1: it breaks a rule.";
 
 const HASH_HELP: &str = "\
 Examples:

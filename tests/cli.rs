@@ -339,3 +339,16 @@ fn demo_runs_a_server_of_ones_own_and_names_the_step_that_fails() {
         "{ran:?}"
     );
 }
+
+#[test]
+fn probe_says_what_it_met_in_its_exit_code() {
+    let home = Home::new();
+    // Nobody listens on a port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let away = home.run(&["probe", &format!("http://127.0.0.1:{port}/mcp")]);
+    assert_eq!((away.code, away.stdout.as_str()), (Some(4), ""), "{}", away.stderr);
+    let clear = home.run(&["probe", "http://relay.example/mcp"]);
+    assert!(clear.code == Some(1) && clear.stderr.contains("--allow-insecure"), "{clear:?}");
+    let secret = home.run(&["probe", "--client-id", "a", "--client-secret", "hunter2", "https://relay.example/mcp"]);
+    assert!(secret.code == Some(2) && !secret.stderr.contains("hunter2"), "{secret:?}");
+}

@@ -31,7 +31,7 @@ fn other_peoples_oauth_clients_sign_in() {
 }
 
 #[test]
-fn conformance_suite_finds_nothing() {
+fn conformance_suites_for_servers_and_clients_find_nothing() {
     run("conformance.mjs", node_22());
 }
 

@@ -102,16 +102,7 @@ pub(super) fn ended(outcome: Result<Exit, AgentError>) -> Result<(), Failure> {
 
 /// A minted token from where `token` says it is: `env:NAME` or `file:PATH`.
 pub(super) fn minted_token(place: &str) -> Result<Secret, Failure> {
-    let found = match place.split_once(':') {
-        Some(("env", name)) => {
-            std::env::var(name).map_err(|error| format!("the variable {name} of token cannot be used: {error}"))
-        }
-        Some(("file", path)) => {
-            fs::read_to_string(path).map_err(|error| format!("the file {path} of token cannot be read: {error}"))
-        }
-        _ => Err("token must be env:NAME or file:PATH".into()),
-    };
-    let token = Secret::new(found.map_err(Failure::Usage)?.trim());
+    let token = secret(place, "token")?;
     // A header's value: what else stands there is no token.
     if token.is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Failure::Usage(
@@ -119,6 +110,20 @@ pub(super) fn minted_token(place: &str) -> Result<Secret, Failure> {
         ));
     }
     Ok(token)
+}
+
+/// What stands at `env:NAME` or `file:PATH`, without the space around it. `what` is what asks for it.
+pub(super) fn secret(place: &str, what: &str) -> Result<Secret, Failure> {
+    let found = match place.split_once(':') {
+        Some(("env", name)) => {
+            std::env::var(name).map_err(|error| format!("the variable {name} of {what} cannot be used: {error}"))
+        }
+        Some(("file", path)) => {
+            fs::read_to_string(path).map_err(|error| format!("the file {path} of {what} cannot be read: {error}"))
+        }
+        _ => Err(format!("{what} must be env:NAME or file:PATH")),
+    };
+    Ok(Secret::new(found.map_err(Failure::Usage)?.trim()))
 }
 
 /// Asks the running agent of this configuration how it is, and prints it.

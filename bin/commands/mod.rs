@@ -8,6 +8,7 @@ mod grants;
 mod guard;
 mod login;
 mod logs;
+mod probe;
 mod relay;
 mod secrets;
 mod status;
@@ -54,6 +55,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Login(which) => login::login(which, global),
         Command::Logout(which) => login::logout(which, global),
         Command::Whoami(which) => login::whoami(which, global),
+        Command::Probe(args) => probe::run(args, global),
         Command::Status => agent::status(global),
         Command::Approve(args) => guard::approve(args, global),
         Command::Deny { id } => guard::deny(*id, global),

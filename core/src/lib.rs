@@ -18,6 +18,7 @@
 //! | [`oauth`] | the authorization server |
 //! | [`relay`] | gate, shard, rooms, calls |
 //! | [`signin`] | the agent as an OAuth client |
+//! | [`probe`] | a client of any MCP endpoint, with the agent's OAuth |
 //! | [`agent`] | local servers, uplink, routing |
 //! | [`daemon`] | an agent's sessions, how long it outlives them, who owns its files |
 //! | [`stub`] | the MCP server on stdio that an editor starts, and its way to the agent |
@@ -41,6 +42,7 @@ pub mod mcp;
 pub mod names;
 pub mod oauth;
 pub mod oidc;
+pub mod probe;
 pub mod relay;
 pub mod rpc;
 pub mod seal;

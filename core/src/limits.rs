@@ -364,6 +364,10 @@ pub const REFRESH_FUTILE: Duration = Duration::from_secs(30);
 /// How often a relay may answer a refresh with 500 before it counts as a refusal: one of dialect V1 answers so when the
 /// grant has expired.
 pub const REFRESH_BROKEN_MAX: u32 = 3;
+/// How long a probed endpoint may take for one answer: servers start slowly.
+pub const PROBE_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a probe signs in: once, for more than that, and at another server when the endpoint has changed to one.
+pub const PROBE_SIGN_INS: u32 = 3;
 /// How long a person may take to sign in in the browser.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Between a device's questions for its tokens when the relay does not say, and what `slow_down` adds (RFC 8628).

@@ -1,11 +1,15 @@
-//! The driver of the agent's sign-in: alone for `login` and `logout`, and as a part of an agent.
+//! The driver of the agent's sign-in: alone for `login` and `logout`, and as a part of an agent. A probe signs in with the
+//! same means.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
+use tunnel_core::probe::contract::{self as probe, Report};
+use tunnel_core::probe::machine::Probe;
 use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::{Action, Event, Failure, Identity, Leave, Person, Settings, Signin};
 
@@ -70,6 +74,23 @@ pub async fn whoami(options: &Options, minted: Option<Secret>) -> Result<Identit
     }
 }
 
+/// Looks at any MCP endpoint as a client of it. Nothing is kept.
+///
+/// # Errors
+/// Why nothing was found.
+pub async fn probe(settings: probe::Settings, ca_file: Option<&Path>) -> Result<Report, probe::Failure> {
+    let connector = connector(ca_file, &settings.url).map_err(|cause| probe::Failure::Local { cause })?;
+    // It orders no file.
+    let nowhere = TokenFile::new(Path::new(""), &settings.url);
+    let machine = Probe::new(settings, Box::new(OsEntropy::new()));
+    let first = Event::Start { person: Person::Here };
+    drive(machine, first, nowhere, connector, |action| match action {
+        probe::Action::Desk(action) => ControlFlow::Continue(action),
+        probe::Action::Done(outcome) => ControlFlow::Break(outcome),
+    })
+    .await
+}
+
 /// How a sign-in ended that was driven alone.
 enum Outcome {
     Ready,
@@ -78,31 +99,51 @@ enum Outcome {
 }
 
 async fn run(options: &Options, first: Event) -> Result<Outcome, Failure> {
-    let clock = Clock::new();
     let settings = Settings {
         relay: options.relay.clone(),
         allow_insecure: options.allow_insecure,
         device: options.device.clone(),
     };
-    let mut signin = Signin::new(settings, Box::new(OsEntropy::new()));
-    let (events, mut happened) = mpsc::unbounded_channel();
+    let machine = Signin::new(settings, Box::new(OsEntropy::new()));
     let tokens = TokenFile::new(&options.config_dir, &options.relay);
-    let local = |error: &dyn std::fmt::Display| Failure::Local { cause: error.to_string() };
-    let connector = Connector::from_environment(options.ca_file.as_deref()).map_err(|error| local(&error))?;
-    connector.check(&options.relay).map_err(|error| local(&error))?;
+    let connector = connector(options.ca_file.as_deref(), &options.relay).map_err(|cause| Failure::Local { cause })?;
+    drive(machine, first, tokens, connector, |action| match action {
+        Action::Ready { .. } => ControlFlow::Break(Ok(Outcome::Ready)),
+        Action::SignedOut(leave) => ControlFlow::Break(Ok(Outcome::Left(leave))),
+        Action::Identified(identity) => ControlFlow::Break(Ok(Outcome::Identified(identity))),
+        Action::Failed(failure) => ControlFlow::Break(Err(failure)),
+        action => ControlFlow::Continue(action),
+    })
+    .await
+}
+
+/// What connects to `url`, or for people why nothing can.
+fn connector(ca_file: Option<&Path>, url: &str) -> Result<Connector, String> {
+    let connector = Connector::from_environment(ca_file).map_err(|error| error.to_string())?;
+    connector.check(url).map_err(|error| error.to_string())?;
+    Ok(connector)
+}
+
+/// Drives a machine that signs somebody in, to its end. `sort` tells orders for the desk from the end.
+async fn drive<M: Machine<Event = Event>, T>(
+    mut machine: M,
+    first: Event,
+    tokens: TokenFile,
+    connector: Connector,
+    sort: impl Fn(M::Action) -> ControlFlow<T, Action>,
+) -> T {
+    let clock = Clock::new();
+    let (events, mut happened) = mpsc::unbounded_channel();
     let mut desk = Desk::new(tokens, connector, move |event| drop(events.send(event)));
-    signin.handle_event(first, clock.now());
+    machine.handle_event(first, clock.now());
     loop {
-        while let Some(action) = signin.poll_action() {
-            match action {
-                Action::Ready { .. } => return Ok(Outcome::Ready),
-                Action::SignedOut(leave) => return Ok(Outcome::Left(leave)),
-                Action::Identified(identity) => return Ok(Outcome::Identified(identity)),
-                Action::Failed(failure) => return Err(failure),
-                action => desk.carry_out(action),
+        while let Some(action) = machine.poll_action() {
+            match sort(action) {
+                ControlFlow::Continue(order) => desk.carry_out(order),
+                ControlFlow::Break(outcome) => return outcome,
             }
         }
-        let deadline = signin.poll_timeout();
+        let deadline = machine.poll_timeout();
         let due = async {
             match deadline {
                 Some(deadline) => sleep_until(clock.to_host(deadline.at)).await,
@@ -110,8 +151,8 @@ async fn run(options: &Options, first: Event) -> Result<Outcome, Failure> {
             }
         };
         tokio::select! {
-            Some(event) = happened.recv() => signin.handle_event(event, clock.now()),
-            () = due => signin.handle_timeout(clock.now()),
+            Some(event) = happened.recv() => machine.handle_event(event, clock.now()),
+            () = due => machine.handle_timeout(clock.now()),
         }
     }
 }

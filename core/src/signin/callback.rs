@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// What a request to the listener is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Callback {
+pub(crate) enum Callback {
     /// The answer to this sign-in, with a code.
     Code(Secret),
     /// The answer to this sign-in, and it is no.
@@ -26,7 +26,7 @@ pub(super) enum Callback {
 }
 
 /// Judges a request target. The state comes first: without it, nothing can end a sign-in.
-pub(super) fn judge(target: &str, state: &str, metadata: &Metadata) -> Callback {
+pub(crate) fn judge(target: &str, state: &str, metadata: &Metadata) -> Callback {
     let Some(query) = target.strip_prefix(PATH).and_then(|rest| rest.strip_prefix('?')) else {
         return Callback::Foreign;
     };
@@ -79,7 +79,7 @@ impl<'a> Answer<'a> {
 }
 
 /// A page of one sentence. `ok`: it was the callback that is waited for, and it brought a code.
-pub(super) fn page(ok: bool, title: &str, text: &str) -> Reply {
+pub(crate) fn page(ok: bool, title: &str, text: &str) -> Reply {
     let status = if ok { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     page::page(status, title, &html! { h1 { (title) } p { (text) } })
 }
@@ -97,8 +97,10 @@ mod tests {
             authorization: "https://relay.example/authorize".parse().expect("a URL"),
             token: "https://relay.example/token".into(),
             revocation: None,
+            registration: None,
             device: None,
             introspection: None,
+            auth_methods: alloc::vec::Vec::new(),
             promises_iss,
         }
     }

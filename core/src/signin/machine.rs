@@ -32,7 +32,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::callback::{self, Callback};
 pub use super::contract::{Action, CLIENT_ID, Event, Failure, Identity, Leave, Person, Settings};
-use super::metadata::{self, Metadata};
+use super::metadata::{self, Metadata, Rules};
 use super::request::{self, Answer};
 use super::tokens::Tokens;
 use crate::entropy::{self, Entropy};
@@ -332,7 +332,7 @@ impl Signin {
             }
         };
         let (state, verifier) = (self.draw(), self.draw());
-        let url = request::authorization_url(&self.settings, &metadata, &state, &verifier, port);
+        let url = request::authorization_url_for_agent(&self.settings, &metadata, &state, &verifier, port);
         self.enter(State::Waiting(Login { metadata, port, state, verifier }));
         self.timer = Some(Deadline { at: now.instant + limits::LOGIN_TIMEOUT, reason: "sign-in in the browser" });
         self.out.push(Action::OpenBrowser { url });
@@ -350,7 +350,7 @@ impl Signin {
                 self.fail(Failure::Refused { cause });
             }
             Callback::Code(code) => {
-                let request = request::exchange(&self.settings, metadata, code.expose(), verifier, *port);
+                let request = request::exchange_for_agent(&self.settings, metadata, code.expose(), verifier, *port);
                 self.answer(true, "Almost done", "You can close this window: the program goes on by itself.");
                 self.out.push(Action::StopListening);
                 let fetch = self.fetch(request);
@@ -405,7 +405,9 @@ impl Signin {
     fn discovered(&mut self, errand: Errand, answer: Answer, now: Now) {
         let metadata = match answer {
             Answer::Ok(fetched) if request::is_page(&fetched.body) => Err(self.odd(request::PAGE)),
-            Answer::Ok(fetched) => metadata::read(&fetched.body, &self.settings).map_err(|cause| self.odd(&cause)),
+            Answer::Ok(fetched) => {
+                metadata::read(&fetched.body, &Rules::Relay(&self.settings.relay)).map_err(|cause| self.odd(&cause))
+            }
             Answer::Unreachable { cause, .. } => Err(self.unreachable(cause)),
             Answer::Refused(code) => Err(self.odd(&alloc::format!("it answered {code}"))),
             Answer::Odd(cause) => Err(self.odd(&cause)),

@@ -1,4 +1,4 @@
-//! The relay's own description of its endpoints (RFC 8414).
+//! A server's own description of its endpoints (RFC 8414): the agent's relay's, or whatever server a probe was sent to.
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
@@ -10,20 +10,62 @@ use super::contract::Settings;
 use crate::http::endpoint;
 use crate::limits;
 
-/// Where a relay keeps what a sign-in needs. Every URL is on the relay's own origin.
+/// Where a server keeps what a sign-in needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Metadata {
-    /// As the relay writes it: what `iss` in a callback must equal.
-    pub(super) issuer: String,
-    pub(super) authorization: Url,
-    pub(super) token: String,
-    pub(super) revocation: Option<String>,
+pub(crate) struct Metadata {
+    /// As the server writes it: what `iss` in a callback must equal.
+    pub(crate) issuer: String,
+    pub(crate) authorization: Url,
+    pub(crate) token: String,
+    pub(crate) revocation: Option<String>,
+    /// Where a client registers (RFC 7591).
+    pub(crate) registration: Option<String>,
     /// Where a device asks for a code (RFC 8628 section 4).
-    pub(super) device: Option<String>,
+    pub(crate) device: Option<String>,
     /// Where a token is asked about (RFC 7662).
-    pub(super) introspection: Option<String>,
+    pub(crate) introspection: Option<String>,
+    /// How clients may authenticate at the token endpoint; empty when it does not say.
+    pub(crate) auth_methods: Vec<String>,
     /// Whether every callback carries `iss` (RFC 9207 section 3).
-    pub(super) promises_iss: bool,
+    pub(crate) promises_iss: bool,
+}
+
+/// What the description is held to.
+pub(crate) enum Rules<'a> {
+    /// It is the agent's relay at this URL: every endpoint is on its own origin.
+    Relay(&'a str),
+    /// A protected resource named this issuer: it is that, byte for byte (RFC 8414 section 3.3). Its endpoints may be
+    /// anywhere that secrets may go to.
+    Issuer {
+        issuer: &'a str,
+        /// Also over plain http to another machine.
+        allow_insecure: bool,
+    },
+}
+
+impl Rules<'_> {
+    fn issued(&self, issuer: &str) -> bool {
+        match self {
+            // A relay of dialect V1 writes a slash behind it.
+            Self::Relay(relay) => issuer.strip_suffix('/').unwrap_or(issuer) == *relay,
+            Self::Issuer { issuer: expected, .. } => issuer == *expected,
+        }
+    }
+
+    /// `text` as an endpoint: secrets and the browser are sent nowhere else.
+    pub(crate) fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
+        let url = endpoint::absolute(text).ok_or("an endpoint is not a URL")?;
+        match self {
+            Self::Relay(relay) => {
+                let relay = Url::parse(relay).map_err(|_| "its address is not a URL")?;
+                if url.origin() == relay.origin() { Ok(url) } else { Err("an endpoint is on another server") }
+            }
+            Self::Issuer { allow_insecure, .. } => {
+                let usable = *allow_insecure || endpoint::secure(text).is_some();
+                usable.then_some(url).ok_or("an endpoint is neither https nor on this machine")
+            }
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -34,11 +76,15 @@ struct Document {
     #[serde(default)]
     revocation_endpoint: Option<String>,
     #[serde(default)]
+    registration_endpoint: Option<String>,
+    #[serde(default)]
     device_authorization_endpoint: Option<String>,
     #[serde(default)]
     introspection_endpoint: Option<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
+    #[serde(default)]
+    token_endpoint_auth_methods_supported: Vec<String>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
 }
@@ -67,24 +113,26 @@ pub(super) fn check_relay(settings: &Settings) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Reads the document, and checks that it is this relay's.
-pub(super) fn read(body: &[u8], settings: &Settings) -> Result<Metadata, Cow<'static, str>> {
+/// Reads the document, and checks that it is whose it has to be.
+pub(crate) fn read(body: &[u8], rules: &Rules<'_>) -> Result<Metadata, Cow<'static, str>> {
     let document: Document = serde_json::from_slice(body).map_err(|_| "its metadata cannot be read")?;
-    // A relay of dialect V1 writes a slash behind it.
-    if document.issuer.strip_suffix('/').unwrap_or(&document.issuer) != settings.relay {
+    if !rules.issued(&document.issuer) {
         let named: String = document.issuer.chars().take(limits::MAX_QUOTE).collect();
-        return Err(alloc::format!("its metadata names another issuer, {named} instead of {}", settings.relay).into());
+        let (Rules::Relay(expected) | Rules::Issuer { issuer: expected, .. }) = rules;
+        return Err(alloc::format!("its metadata names another issuer, {named} instead of {expected}").into());
     }
     if !document.code_challenge_methods_supported.iter().any(|method| method == "S256") {
         return Err("it does not support PKCE with S256".into());
     }
-    let optional = |url: Option<String>| url.map(|url| own(&url, settings).map(String::from)).transpose();
+    let optional = |url: Option<String>| url.map(|url| rules.endpoint(&url).map(String::from)).transpose();
     Ok(Metadata {
-        authorization: own(&document.authorization_endpoint, settings).and_then(plain)?,
-        token: own(&document.token_endpoint, settings)?.to_string(),
+        authorization: rules.endpoint(&document.authorization_endpoint).and_then(plain)?,
+        token: rules.endpoint(&document.token_endpoint)?.to_string(),
         revocation: optional(document.revocation_endpoint)?,
+        registration: optional(document.registration_endpoint)?,
         device: optional(document.device_authorization_endpoint)?,
         introspection: optional(document.introspection_endpoint)?,
+        auth_methods: document.token_endpoint_auth_methods_supported,
         promises_iss: document.authorization_response_iss_parameter_supported,
         issuer: document.issuer,
     })
@@ -96,22 +144,13 @@ fn plain(url: Url) -> Result<Url, &'static str> {
     if url.as_str().chars().all(is_plain) { Ok(url) } else { Err("an endpoint has characters that none needs") }
 }
 
-/// An endpoint on the relay's own origin: tokens go nowhere else, and the browser is sent nowhere else.
-pub(super) fn own(text: &str, settings: &Settings) -> Result<Url, &'static str> {
-    let url = endpoint::absolute(text).ok_or("an endpoint is not a URL")?;
-    let relay = Url::parse(&settings.relay).map_err(|_| "its address is not a URL")?;
-    if url.origin() == relay.origin() { Ok(url) } else { Err("an endpoint is on another server") }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn settings(relay: &str) -> Settings {
-        Settings { relay: relay.into(), allow_insecure: false, device: "laptop".into() }
-    }
+    const RELAY: Rules<'static> = Rules::Relay("https://relay.example");
 
     fn document() -> Value {
         json!({
@@ -125,8 +164,7 @@ mod tests {
 
     #[test]
     fn relay_of_either_dialect_is_understood() {
-        let relay = settings("https://relay.example");
-        let read_as = |document: &Value| read(document.to_string().as_bytes(), &relay);
+        let read_as = |document: &Value| read(document.to_string().as_bytes(), &RELAY);
         let found = read_as(&document()).expect("understood");
         assert_eq!(found.token, "https://relay.example/token");
         assert!(!found.promises_iss);
@@ -190,10 +228,28 @@ mod tests {
         for (member, value, expected) in table {
             let mut document = document();
             document[member] = value.clone();
-            let refused = read(document.to_string().as_bytes(), &settings("https://relay.example"));
+            let refused = read(document.to_string().as_bytes(), &RELAY);
             assert_eq!(refused, Err(expected.into()), "{member} {value}");
         }
-        assert!(read(b"<html>", &settings("https://relay.example")).is_err());
+        assert!(read(b"<html>", &RELAY).is_err());
+    }
+
+    #[test]
+    fn issuer_that_a_resource_named_is_compared_byte_for_byte_and_may_keep_endpoints_elsewhere() {
+        let rules = Rules::Issuer { issuer: "https://relay.example", allow_insecure: false };
+        let read_with = |member: &str, value: &str, rules: &Rules<'_>| {
+            let mut document = document();
+            document[member] = json!(value);
+            read(document.to_string().as_bytes(), rules).map(|found| found.token)
+        };
+        assert!(read_with("issuer", "https://relay.example/", &rules).is_err());
+        assert!(read_with("issuer", "https://RELAY.example", &rules).is_err());
+        let elsewhere = "https://token.example/";
+        assert_eq!(read_with("token_endpoint", elsewhere, &rules).as_deref(), Ok(elsewhere));
+        let plain = "http://token.example/";
+        assert!(read_with("token_endpoint", plain, &rules).is_err());
+        let lax = Rules::Issuer { issuer: "https://relay.example", allow_insecure: true };
+        assert_eq!(read_with("token_endpoint", plain, &lax).as_deref(), Ok(plain));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// What a sign-in yields.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Tokens {
-    pub(super) access: Secret,
-    pub(super) refresh: Option<Secret>,
+pub(crate) struct Tokens {
+    pub(crate) access: Secret,
+    pub(crate) refresh: Option<Secret>,
     pub(super) expires: UnixTime,
 }
 
@@ -73,7 +73,7 @@ impl Tokens {
     }
 
     /// Reads the token endpoint's answer. A relay that does not rotate refresh tokens sends none: `old` stays.
-    pub(super) fn from_answer(answer: &Fetched, old: Option<&Secret>, now: UnixTime) -> Option<Self> {
+    pub(crate) fn from_answer(answer: &Fetched, old: Option<&Secret>, now: UnixTime) -> Option<Self> {
         let answer: Answer<'_> = serde_json::from_slice(&answer.body).ok()?;
         if !answer.token_type.eq_ignore_ascii_case("bearer") {
             return None;

@@ -8,7 +8,7 @@ use crate::http::fetch::Fetched;
 use crate::limits;
 use crate::secret::Secret;
 use crate::signin::contract::{Action, Failure, Settings};
-use crate::signin::metadata::{self, Metadata};
+use crate::signin::metadata::{Metadata, Rules};
 use crate::signin::request::Answer;
 use crate::signin::tokens::Tokens;
 use crate::time::{Deadline, Instant, Now};
@@ -130,8 +130,9 @@ impl Code {
         if !(1..=limits::MAX_TOKEN).contains(&found.device_code.len()) {
             return Err("its device code cannot be read");
         }
-        let page = metadata::own(&found.verification_uri, settings)?;
-        let direct = found.verification_uri_complete.and_then(|url| metadata::own(&url, settings).ok());
+        let own = Rules::Relay(&settings.relay);
+        let page = own.endpoint(&found.verification_uri)?;
+        let direct = found.verification_uri_complete.and_then(|url| own.endpoint(&url).ok());
         let interval = found.interval.map_or(limits::DEVICE_INTERVAL_DEFAULT, Duration::from_secs);
         Ok(Self {
             device_code: Secret::new(found.device_code),

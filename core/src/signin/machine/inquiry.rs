@@ -39,7 +39,7 @@ impl Signin {
             // A relay that cannot tell: that there are tokens is all that is known.
             return self.identified(Identity::default());
         };
-        let fetch = self.fetch(request::introspect(endpoint, token));
+        let fetch = self.fetch(request::introspect(&self.settings, endpoint, token));
         self.enter(State::Inquiring { fetch, minted });
     }
 

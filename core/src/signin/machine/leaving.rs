@@ -53,7 +53,7 @@ impl Signin {
     pub(super) fn ask_revocation(&mut self, endpoint: Option<&str>, token: &Secret) {
         match endpoint {
             Some(endpoint) => {
-                let fetch = self.fetch(request::revoke(endpoint, token));
+                let fetch = self.fetch(request::revoke_for_agent(&self.settings, endpoint, token));
                 self.enter(State::Revoking(fetch));
             }
             None => self.remove(Leave::LivesOn { cause: "this relay has no way to revoke".to_string() }),
