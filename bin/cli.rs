@@ -290,6 +290,9 @@ pub(crate) enum TokenCommand {
         /// What the token opens: /mcp for a client, /ws for an agent
         #[arg(long, value_enum)]
         role: Role,
+        /// What a client's token may do: mcp:read, mcp:tools, tunnel:manage; all three without this
+        #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+        scope: Vec<String>,
         /// A note for the list
         #[arg(long, default_value = "")]
         label: String,
@@ -451,6 +454,7 @@ The password is never an argument: arguments are visible to every process on the
 const TOKEN_HELP: &str = "\
 Examples:
   mcp-local-tunnel token create ada --role client --label ci
+  mcp-local-tunnel token create ada --role client --scope mcp:read      reads, and calls tools that only read
   mcp-local-tunnel token create ada --role agent --expires 30d --label nas > token.txt
 
 The token is printed once and kept nowhere. It opens tools on the user's machines: treat it like a key to them.";

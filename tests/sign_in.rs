@@ -28,6 +28,33 @@ fn the_way_through_and_no_secret_in_the_log() {
 }
 
 #[test]
+fn client_gets_the_scopes_that_it_asks_for_and_is_told_what_else_it_needs() {
+    let relay = Relay::start("scopes");
+    let client = register(&relay);
+    let mut browser = Browser::new(&relay);
+    let page = browser.get(&format!("{}&scope=mcp:read%20openid", authorize(&client)));
+    assert!(!page.text().contains("run tools on your devices"), "{}", page.text());
+    let to = location(&browser.submit(&form(&page), &[("decision", "allow")]));
+    let login = form(&browser.get(to.strip_prefix(&relay.url()).unwrap_or(&to)));
+    let back = location(&browser.submit(&login, &[("user", "ada"), ("password", PASSWORD)]));
+    let (_, tokens) = exchange(&relay, &client, &parameter(&back, "code").expect("a code"), VERIFIER);
+    assert_eq!(tokens["scope"], "mcp:read");
+
+    let mut reader = Client::with_token(&relay, access(&tokens));
+    assert!(reader.tools().contains(&"restart".to_owned()), "lists are for reading");
+    assert_eq!(reader.call("status", &json!({}))["result"]["isError"], false);
+    let reply = reader.request("tools/call", &json!({"name": "restart", "arguments": {}}));
+    assert_eq!(reply.status, 403);
+    let challenge = reply.header("www-authenticate").expect("a challenge");
+    let metadata = format!("resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\"", relay.url());
+    for part in ["error=\"insufficient_scope\"", "scope=\"mcp:read tunnel:manage\"", &metadata] {
+        assert!(challenge.contains(part), "{part}: {challenge}");
+    }
+    let mut minted = Client::with_token(&relay, relay.mint("ada", "client"));
+    assert!(minted.call("restart", &json!({}))["result"].is_object(), "a token has all scopes by default");
+}
+
+#[test]
 fn wrong_password_is_said_and_can_be_mended() {
     let relay = Relay::start("wrong-password");
     let client = register(&relay);

@@ -29,12 +29,13 @@ pub(crate) fn run(command: &TokenCommand, global: &Global) -> Result<(), Failure
 /// The command as the relay's machine takes it.
 fn order(command: &TokenCommand) -> AdminCommand {
     match command {
-        TokenCommand::Create { user, role, label, expires } => AdminCommand::TokenCreate {
+        TokenCommand::Create { user, role, scope, label, expires } => AdminCommand::TokenCreate {
             user: user.clone(),
             role: match role {
                 cli::Role::Client => Role::Client,
                 cli::Role::Agent => Role::Agent,
             },
+            scope: scope.join(" "),
             label: label.clone(),
             lifetime_secs: *expires,
         },
@@ -63,6 +64,8 @@ struct Listed {
     id: String,
     user: String,
     role: Role,
+    #[serde(default)]
+    scope: String,
     label: String,
     expires: u64,
     #[serde(default)]
@@ -91,7 +94,7 @@ fn created(made: &Created, role: cli::Role) -> Result<(), Failure> {
 
 fn listed(tokens: &[Listed]) -> Result<(), Failure> {
     let now = now();
-    let mut rows = vec![["ID", "USER", "ROLE", "EXPIRES", "LABEL"].map(str::to_owned)];
+    let mut rows = vec![["ID", "USER", "ROLE", "SCOPE", "EXPIRES", "LABEL"].map(str::to_owned)];
     rows.extend(tokens.iter().map(|token| {
         let expires = match token.revoked {
             Some(_) => "revoked".into(),
@@ -102,7 +105,9 @@ fn listed(tokens: &[Listed]) -> Result<(), Failure> {
             Role::Client => "client",
             Role::Agent => "agent",
         };
-        [output::visible(&token.id), output::visible(&token.user), role.into(), expires, output::visible(&token.label)]
+        let [id, user, scope, label] =
+            [&token.id, &token.user, &token.scope, &token.label].map(|text| output::visible(text));
+        [id, user, role.into(), scope, expires, label]
     }));
     output::line(output::table(&rows))
 }

@@ -22,7 +22,7 @@ pub(crate) enum Decision {
     Waiting,
     /// A person approved it.
     Approved,
-    /// Policy or pins forbid it.
+    /// Policy, pins or the client's scopes forbid it.
     Denied,
     /// A person said no.
     Rejected,

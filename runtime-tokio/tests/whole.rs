@@ -110,8 +110,13 @@ impl World {
         let config = relay_config(port);
         let mut tokens = [String::new(), String::new()];
         for (token, role) in tokens.iter_mut().zip([Role::Client, Role::Agent]) {
-            let command =
-                AdminCommand::TokenCreate { user: "ada".into(), role, label: "test".into(), lifetime_secs: 3600 };
+            let command = AdminCommand::TokenCreate {
+                user: "ada".into(),
+                role,
+                scope: String::new(),
+                label: "test".into(),
+                lifetime_secs: 3600,
+            };
             let answer = admin(&config, &dir.join("state"), &command).await.expect("the relay answers");
             let answer: Value = serde_json::from_slice(&answer).expect("JSON");
             *token = answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned();

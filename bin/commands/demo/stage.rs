@@ -156,6 +156,7 @@ async fn mint(config: &RelayConfig, state_dir: &Path) -> Result<Secret, Failure>
     let command = AdminCommand::TokenCreate {
         user: USER.into(),
         role: Role::Agent,
+        scope: String::new(),
         label: "demo".into(),
         lifetime_secs: TOKEN_SECS,
     };

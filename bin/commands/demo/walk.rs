@@ -170,7 +170,7 @@ impl Flow {
                 ("code_challenge", &challenge),
                 ("code_challenge_method", "S256"),
                 ("resource", resource),
-                ("scope", "mcp"),
+                ("scope", "mcp:tools mcp:read"),
             ];
             Url::parse_with_params(url, fields).map_err(|error| error.to_string())
         });

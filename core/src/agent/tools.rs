@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::pins::{Change, Print};
 use super::server::people;
 use crate::limits;
+use crate::mcp::catalog;
 
 /// A server's tools. Kept as the list of their JSON: what was decided about them is not.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +141,7 @@ impl Tool {
         (!named.name.is_empty()).then(|| Self {
             raw: raw.to_owned(),
             name: named.name.clone().into_owned(),
-            read_only: named.annotations.is_some_and(is_read_only),
+            read_only: named.annotations.is_some_and(|raw| catalog::is_read_only(raw.get().as_bytes())),
             print: Print::of(raw),
             hidden: None,
         })
@@ -182,19 +183,6 @@ impl Hidden {
     }
 }
 
-/// Whether annotations say so without contradiction; what cannot be read says nothing.
-fn is_read_only(annotations: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase", default)]
-    #[derive(Default)]
-    struct Annotations {
-        read_only_hint: Option<bool>,
-        destructive_hint: Option<bool>,
-    }
-    let annotations: Annotations = serde_json::from_str(annotations.get()).unwrap_or_default();
-    annotations.read_only_hint == Some(true) && annotations.destructive_hint != Some(true)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::vec;
@@ -230,6 +218,7 @@ pub(super) mod tests {
             r#"{"readOnlyHint":true,"readOnlyHint":false}"#,
             r#"{"readOnlyHint":true,"destructiveHint":true}"#,
             r#"[{"readOnlyHint":true}]"#,
+            "[true]",
         ] {
             assert!(!read_only(unclear), "{unclear}");
         }

@@ -87,3 +87,20 @@ pub enum State {
     #[serde(other)]
     Unknown,
 }
+
+/// Whether a tool's raw `annotations` say, without contradiction, that it only reads; what cannot be read says nothing.
+#[must_use]
+pub fn is_read_only(annotations: &[u8]) -> bool {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Annotations {
+        read_only_hint: Option<bool>,
+        destructive_hint: Option<bool>,
+    }
+    // serde would take an array for the members in their order.
+    if !annotations.trim_ascii_start().starts_with(b"{") {
+        return false;
+    }
+    let annotations: Annotations = serde_json::from_slice(annotations).unwrap_or_default();
+    annotations.read_only_hint == Some(true) && annotations.destructive_hint != Some(true)
+}

@@ -13,6 +13,7 @@ use super::ending::Asker;
 use super::exchange::principal;
 use super::families::{Family, Kind};
 use super::grants::{Action, AdminCommand, Grants};
+use super::scopes::{Scope, Scopes};
 use super::store::{Answer, Then};
 use super::{Role, text, token};
 use crate::config::Login;
@@ -25,8 +26,8 @@ impl Grants {
     pub(super) fn admin(&mut self, job: JobId, command: AdminCommand, now: Now) {
         self.note_command(&command, now);
         match command {
-            AdminCommand::TokenCreate { user, role, label, lifetime_secs } => {
-                if let Err(reason) = self.mint(job, &user, role, &label, lifetime_secs, now) {
+            AdminCommand::TokenCreate { user, role, scope, label, lifetime_secs } => {
+                if let Err(reason) = self.mint(job, &user, (role, &scope), &label, lifetime_secs, now) {
                     self.admin_refused(job, &reason);
                 }
             }
@@ -68,7 +69,7 @@ impl Grants {
 
     /// The token's record is written: show the token, once.
     pub(super) fn minted(&mut self, job: JobId, id: &FamilyId, family: &Family, now: Now) {
-        let principal = principal(id, family, family.audience.clone(), now);
+        let principal = principal(id, family, (family.audience.clone(), family.scopes.clone()), now);
         let token = token::seal_access(&self.sealer, &principal, &mut *self.entropy);
         info!(user = %self.pseudonym(&principal.user), "token made by the operator");
         self.admin_reply(
@@ -79,6 +80,7 @@ impl Grants {
                 token: token.expose(),
                 user: &family.user,
                 role: family.role,
+                scope: &family.scopes,
                 expires: principal.expires.as_secs(),
             },
         );
@@ -106,12 +108,19 @@ impl Grants {
         &mut self,
         job: JobId,
         user: &str,
-        role: Role,
+        (role, scope): (Role, &str),
         label: &str,
         lifetime_secs: u64,
         now: Now,
     ) -> Result<(), String> {
         let user = self.user_named(user)?;
+        let all = Scopes::all(role);
+        // What a program asks for may be strange; a person has mistyped it.
+        if !scope.split_whitespace().all(|word| all.iter().any(|scope| scope.as_str() == word)) {
+            let known: Vec<_> = all.iter().map(Scope::as_str).collect();
+            return Err(alloc::format!("a token of this role can have the scopes {}", known.join(", ")));
+        }
+        let scopes = Scopes::granted(role, Some(scope));
         if lifetime_secs == 0 || lifetime_secs > MAX_LIFETIME.as_secs() {
             return Err(alloc::format!("a token lives for 1 second to {} days", MAX_LIFETIME.as_secs() / 86_400));
         }
@@ -128,6 +137,7 @@ impl Grants {
             client: CLIENT.into(),
             role,
             audience: self.settings.url(role.path()),
+            scopes,
             created: now.unix.as_millis(),
             expires: (now.unix + Duration::from_secs(lifetime_secs)).as_millis(),
             kind: Kind::Minted { label: text::clean(label, MAX_LABEL) },
@@ -213,6 +223,7 @@ struct Minted<'a> {
     token: &'a str,
     user: &'a str,
     role: Role,
+    scope: &'a Scopes,
     /// Seconds since 1970.
     expires: u64,
 }
@@ -229,6 +240,7 @@ struct Listed<'a> {
     id: &'a str,
     user: &'a str,
     role: Role,
+    scope: &'a Scopes,
     label: &'a str,
     created: u64,
     expires: u64,
@@ -243,6 +255,7 @@ impl<'a> Listed<'a> {
             id: id.as_str(),
             user: &family.user,
             role: family.role,
+            scope: &family.scopes,
             label,
             created: family.created / 1_000,
             expires: family.expires / 1_000,

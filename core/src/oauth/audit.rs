@@ -14,6 +14,7 @@ use super::families::{Family, Kind};
 use super::grants::{Action, AdminCommand, Grants};
 use super::login::Errand;
 use super::rates::{self, everybody};
+use super::scopes::Scopes;
 use super::store::Answer;
 use crate::audit;
 use crate::id::{FamilyId, UserId};
@@ -38,7 +39,7 @@ pub(super) struct Note {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'static str>,
+    scope: Option<Scopes>,
     /// How it came about, in a word.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'static str>,
@@ -114,7 +115,7 @@ impl Grants {
             Kind::SignIn { .. } => None,
             Kind::Minted { .. } => Some("operator"),
         };
-        let note = Note { scope: Some(family.role.scope()), by, ..self.about(id, family) };
+        let note = Note { scope: Some(family.scopes.clone()), by, ..self.about(id, family) };
         self.note(event, note, now);
     }
 

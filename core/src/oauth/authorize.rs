@@ -64,12 +64,12 @@ impl Grants {
         let Ok(class) = redirect::classify(&request.redirect) else {
             return refuse("The program asks to be answered at an address that is not allowed.");
         };
-        let (redirect, audience) = (request.redirect.clone(), request.audience.clone());
+        let (redirect, audience, scopes) = (request.redirect.clone(), request.audience.clone(), request.scopes.clone());
         self.ask_consent(&Errand::Client(request), |settings, flow, sealed| {
             let (redirect, audience) = (redirect.as_str(), audience.as_str());
             pages::consent(
                 settings,
-                &pages::Consent { client, redirect, class: &class, audience, flow, request: sealed },
+                &pages::Consent { client, redirect, class: &class, audience, scopes: &scopes, flow, request: sealed },
             )
         })
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::error::{Code, Refusal, json};
+use super::scopes::Scopes;
 use super::{Role, text};
 use crate::config::StaticClient;
 use crate::entropy::Entropy;
@@ -177,7 +178,7 @@ pub(super) fn register(
             grant_types: &["authorization_code", "refresh_token"],
             response_types: &["code"],
             token_endpoint_auth_method: method,
-            scope: Role::Client.scope(),
+            scope: Scopes::all(Role::Client),
         },
     ))
 }
@@ -268,5 +269,5 @@ struct Registered<'a> {
     grant_types: &'a [&'a str],
     response_types: &'a [&'a str],
     token_endpoint_auth_method: &'a str,
-    scope: &'a str,
+    scope: Scopes,
 }

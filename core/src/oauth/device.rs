@@ -23,6 +23,7 @@ use super::families::Family;
 use super::grants::Grants;
 use super::login::Errand;
 use super::rates::{Kind, everybody};
+use super::scopes::Scopes;
 use super::store::{Redeemed, Then, unwritable};
 use super::{Role, cookies, pages, text, token};
 use crate::http::form::Form;
@@ -139,10 +140,12 @@ impl Grants {
         match issued {
             Ok(narrowed) => {
                 let id = self.new_family_id();
-                let mut family = Family::signed_in(&user, &client.key, Role::Agent, audience, now.unix);
+                let scopes = Scopes::all(Role::Agent);
+                let mut family =
+                    Family::signed_in(&user, &client.key, Role::Agent, (audience, scopes.clone()), now.unix);
                 family.about.client.clone_from(&client.name);
                 let redeemed = Some(Redeemed::Device(key));
-                self.write_family(id, family, Then::Issue { exchange, audience: narrowed, redeemed });
+                self.write_family(id, family, Then::Issue { exchange, access: (narrowed, scopes), redeemed });
                 Ok(())
             }
             Err(refusal) => {

@@ -24,6 +24,7 @@ pub(super) enum Code {
     InvalidClient,
     InvalidGrant,
     InvalidTarget,
+    InvalidScope,
     InvalidRedirectUri,
     InvalidClientMetadata,
     UnsupportedGrantType,
@@ -46,6 +47,7 @@ impl Code {
             Self::InvalidClient => "invalid_client",
             Self::InvalidGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
+            Self::InvalidScope => "invalid_scope",
             Self::InvalidRedirectUri => "invalid_redirect_uri",
             Self::InvalidClientMetadata => "invalid_client_metadata",
             Self::UnsupportedGrantType => "unsupported_grant_type",
@@ -67,6 +69,7 @@ impl Code {
             Self::InvalidRequest
             | Self::InvalidGrant
             | Self::InvalidTarget
+            | Self::InvalidScope
             | Self::InvalidRedirectUri
             | Self::InvalidClientMetadata
             | Self::UnsupportedGrantType

@@ -12,6 +12,7 @@ use super::document::DocumentUrl;
 use super::error::{Code, Refusal, json};
 use super::families::{Family, Kind, Rotation};
 use super::grants::Grants;
+use super::scopes::Scopes;
 use super::store::{Answer, Enqueued, Queued, Redeemed, Then, unwritable};
 use super::token::{self, Refresh};
 use super::{Principal, Role, device, rates};
@@ -30,6 +31,8 @@ pub(super) struct RefreshRequest {
     token: Refresh,
     /// The `resource` parameter, if there was one.
     resource: Option<String>,
+    /// The `scope` parameter, if there was one.
+    scope: Option<String>,
 }
 
 impl Grants {
@@ -82,15 +85,14 @@ impl Grants {
             Enqueued::Full(Queued::Refresh(request)) => return self.reply(request.exchange, unwritable().reply()),
             Enqueued::Waiting | Enqueued::Free(Queued::Revoke(_)) | Enqueued::Full(Queued::Revoke(_)) => return,
         };
-        let RefreshRequest { exchange, peer, client, token, resource } = request;
-        if let Err(refusal) = self.rotate(exchange, &id, &client, token.generation, resource.as_deref(), now) {
-            self.refused(exchange, peer, &refusal, now);
+        if let Err(refusal) = self.rotate(&request, now) {
+            self.refused(request.exchange, request.peer, &refusal, now);
         }
     }
 
     /// The answer with tokens of `family`, whose record is written (RFC 6749 section 5.1).
-    pub(super) fn tokens(&mut self, id: &FamilyId, family: &Family, audience: String, now: Now) -> Reply {
-        let principal = principal(id, family, audience, now);
+    pub(super) fn tokens(&mut self, id: &FamilyId, family: &Family, access: (String, Scopes), now: Now) -> Reply {
+        let principal = principal(id, family, access, now);
         let access = token::seal_access(&self.sealer, &principal, &mut *self.entropy);
         let refresh = match family.kind {
             Kind::SignIn { generation, .. } => {
@@ -106,7 +108,7 @@ impl Grants {
                 token_type: "Bearer",
                 expires_in: principal.expires.saturating_since(now.unix).as_secs(),
                 refresh_token: refresh.as_ref().map(crate::secret::Secret::expose),
-                scope: family.role.scope(),
+                scope: &principal.scopes,
             },
         )
     }
@@ -146,11 +148,14 @@ impl Grants {
             return Err(unwritable());
         }
         let id = self.new_family_id();
-        let mut family = Family::signed_in(&grant.user, &client.key, request.role, request.audience, now.unix);
+        let scopes = request.scopes.or_all(request.role);
+        let granted = (request.audience, scopes.clone());
+        let mut family = Family::signed_in(&grant.user, &client.key, request.role, granted, now.unix);
         family.about.client.clone_from(&client.name);
         family.about.redirect = redirect::place(&request.redirect);
         self.codes.redeem(&key, Some(id.clone()));
-        self.write_family(id, family, Then::Issue { exchange, audience, redeemed: Some(Redeemed::Code(key)) });
+        let access = (audience, scopes);
+        self.write_family(id, family, Then::Issue { exchange, access, redeemed: Some(Redeemed::Code(key)) });
         Ok(())
     }
 
@@ -165,26 +170,22 @@ impl Grants {
         let token = fields.get("refresh_token");
         let token = token.ok_or_else(|| Refusal::new(Code::InvalidRequest, "refresh_token is missing"))?;
         let token = Refresh::open(&self.sealer, token).ok_or_else(ended)?;
-        let resource = fields.get("resource").map(ToString::to_string);
-        self.refresh(RefreshRequest { exchange, peer: head.peer, client: client.key, token, resource }, now);
+        let text = |name| fields.get(name).map(ToString::to_string);
+        let (resource, scope) = (text("resource"), text("scope"));
+        self.refresh(RefreshRequest { exchange, peer: head.peer, client: client.key, token, resource, scope }, now);
         Ok(())
     }
 
-    fn rotate(
-        &mut self,
-        exchange: ExchangeId,
-        id: &FamilyId,
-        client: &ClientId,
-        generation: u64,
-        resource: Option<&str>,
-        now: Now,
-    ) -> Result<(), Refusal> {
+    fn rotate(&mut self, request: &RefreshRequest, now: Now) -> Result<(), Refusal> {
+        let RefreshRequest { exchange, client, token: Refresh { family: id, generation }, .. } = request;
         let family = self.families.known.get(id).ok_or_else(ended)?;
         if family.client != client.as_str() || !self.login_knows(&family.user) {
             return Err(ended());
         }
-        let audience = self.narrowed(&family.audience, family.role, resource)?;
-        match family.rotate(generation, now.unix) {
+        let audience = self.narrowed(&family.audience, family.role, request.resource.as_deref())?;
+        let wider = || Refusal::new(Code::InvalidScope, "the scope is more than what was granted");
+        let scopes = family.scopes.narrowed(request.scope.as_deref()).ok_or_else(wider)?;
+        match family.rotate(*generation, now.unix) {
             Rotation::Refuse => Err(ended()),
             Rotation::Reused => {
                 warn!(client = %client, reason = "an old refresh token was used again", "tokens are being revoked");
@@ -194,7 +195,8 @@ impl Grants {
             }
             Rotation::Rotate(..) if !self.can_write() => Err(unwritable()),
             Rotation::Rotate(next) => {
-                self.write_family(id.clone(), next, Then::Issue { exchange, audience, redeemed: None });
+                let then = Then::Issue { exchange: *exchange, access: (audience, scopes), redeemed: None };
+                self.write_family(id.clone(), next, then);
                 Ok(())
             }
         }
@@ -254,13 +256,13 @@ pub(super) fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal
 }
 
 /// What an access token of `family` that is made now says.
-pub(super) fn principal(id: &FamilyId, family: &Family, audience: String, now: Now) -> Principal {
+pub(super) fn principal(id: &FamilyId, family: &Family, (audience, scopes): (String, Scopes), now: Now) -> Principal {
     Principal {
         user: UserId::new(&family.user),
         client: ClientId::new(&family.client),
         role: family.role,
         audience,
-        scopes: [family.role.scope().to_string()].into(),
+        scopes,
         family: id.clone(),
         expires: family.access_expires(now.unix),
         family_expires: crate::time::UnixTime::from_millis(family.expires),
@@ -279,5 +281,5 @@ struct Tokens<'a> {
     expires_in: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
-    scope: &'a str,
+    scope: &'a Scopes,
 }

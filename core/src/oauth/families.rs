@@ -8,6 +8,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Role;
+use super::scopes::Scopes;
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::time::UnixTime;
 
@@ -34,6 +35,9 @@ pub(super) struct Family {
     pub(super) role: Role,
     /// What they are for.
     pub(super) audience: String,
+    /// What they may do there. Never empty, but in records of before there was a choice.
+    #[serde(default)]
+    pub(super) scopes: Scopes,
     /// When it began.
     pub(super) created: u64,
     /// When it ends at the latest.
@@ -113,13 +117,20 @@ pub(super) enum Rotation {
 
 impl Family {
     /// The family that a sign-in begins.
-    pub(super) fn signed_in(user: &UserId, client: &ClientId, role: Role, audience: String, now: UnixTime) -> Self {
+    pub(super) fn signed_in(
+        user: &UserId,
+        client: &ClientId,
+        role: Role,
+        (audience, scopes): (String, Scopes),
+        now: UnixTime,
+    ) -> Self {
         Self {
             about: Box::default(),
             user: user.as_str().into(),
             client: client.as_str().into(),
             role,
             audience,
+            scopes,
             created: now.as_millis(),
             expires: (now + ABSOLUTE_LIFETIME).as_millis(),
             kind: Kind::SignIn { generation: 0, rotated: now.as_millis(), siblings: 0 },
@@ -207,7 +218,10 @@ impl Family {
 
     /// A stored record, if `key` is a family's and `value` can be read.
     pub(super) fn from_record(key: &str, value: &[u8]) -> Option<(FamilyId, Self)> {
-        Some((FamilyId::new(key.strip_prefix(RECORD_PREFIX)?), serde_json::from_slice(value).ok()?))
+        let id = FamilyId::new(key.strip_prefix(RECORD_PREFIX)?);
+        let mut family: Self = serde_json::from_slice(value).ok()?;
+        family.scopes = family.scopes.or_all(family.role);
+        Some((id, family))
     }
 }
 
@@ -222,7 +236,8 @@ mod tests {
     const START: UnixTime = UnixTime::from_secs(1_000_000);
 
     fn family() -> Family {
-        Family::signed_in(&"local:ann".into(), &"c".into(), Role::Client, "https://r.example/mcp".into(), START)
+        let access = ("https://r.example/mcp".into(), Scopes::all(Role::Client));
+        Family::signed_in(&"local:ann".into(), &"c".into(), Role::Client, access, START)
     }
 
     fn rotated(family: &Family, generation: u64, now: UnixTime) -> Family {
@@ -291,6 +306,18 @@ mod tests {
         let family = family();
         let revoked = family.revoke(START + Duration::from_secs(5));
         assert!(revoked.kept_until() >= family.access_expires(START + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn record_without_scopes_has_all_of_its_role() {
+        for (role, all) in [("client", "mcp:tools mcp:read tunnel:manage"), ("agent", "agent")] {
+            let record = alloc::format!(
+                r#"{{"user":"local:ann","client":"c","role":"{role}","audience":"https://r.example/mcp","created":1,"expires":2,
+                "kind":{{"signIn":{{"generation":0,"rotated":1,"siblings":0}}}}}}"#
+            );
+            let (_, family) = Family::from_record("family/f", record.as_bytes()).expect("it is read");
+            assert_eq!(alloc::format!("{}", family.scopes), all);
+        }
     }
 
     proptest! {

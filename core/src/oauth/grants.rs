@@ -116,6 +116,9 @@ pub enum AdminCommand {
         user: String,
         /// What it opens.
         role: Role,
+        /// What it may do there, as OAuth writes scopes: all that the role can when it names none.
+        #[serde(default)]
+        scope: String,
         /// A note for the list.
         label: String,
         /// How long it lives, in seconds.

@@ -11,6 +11,7 @@ use super::exchange::read_form;
 use super::families::{Family, Rotation};
 use super::grants::Grants;
 use super::rates::Kind;
+use super::scopes::Scopes;
 use super::token::{self, Refresh};
 use crate::http::{Reply, RequestHead};
 use crate::time::{Now, UnixTime};
@@ -58,7 +59,7 @@ impl Grants {
             username: &family.user,
             sub: &family.user,
             client_id: &family.client,
-            scope: family.role.scope(),
+            scope: &family.scopes,
             aud: &family.audience,
             iss: &self.settings.public_url,
             iat: UnixTime::from_millis(family.created).as_secs(),
@@ -74,7 +75,7 @@ struct Standing<'a> {
     username: &'a str,
     sub: &'a str,
     client_id: &'a str,
-    scope: &'a str,
+    scope: &'a Scopes,
     aud: &'a str,
     iss: &'a str,
     iat: u64,

@@ -1,9 +1,12 @@
 //! The discovery documents: authorization server metadata (RFC 8414) and protected resource metadata (RFC 9728).
 
+use alloc::vec::Vec;
+
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{AGENT_SCOPE, CLIENT_SCOPE, Settings, device};
+use super::scopes::{Scope, Scopes};
+use super::{Role, Settings, device};
 
 /// The document of `/.well-known/oauth-authorization-server`.
 #[must_use]
@@ -17,7 +20,7 @@ pub fn authorization_server(settings: &Settings) -> Bytes {
         device_authorization_endpoint: settings.url("/device_authorization"),
         introspection_endpoint: settings.url("/introspect"),
         introspection_endpoint_auth_methods_supported: &["none"],
-        scopes_supported: &[CLIENT_SCOPE, AGENT_SCOPE],
+        scopes_supported: &Scope::ALL.map(Scope::as_str),
         response_types_supported: &["code"],
         response_modes_supported: &["query"],
         grant_types_supported: &["authorization_code", "refresh_token", device::GRANT_TYPE],
@@ -36,7 +39,7 @@ pub fn protected_resource(settings: &Settings, path: &str) -> Bytes {
     json(&ProtectedResource {
         resource: settings.url(path),
         authorization_servers: [&settings.public_url],
-        scopes_supported: &[CLIENT_SCOPE],
+        scopes_supported: Scopes::all(Role::Client).iter().map(Scope::as_str).collect(),
         bearer_methods_supported: &["header"],
         resource_name: "mcp-local-tunnel",
     })
@@ -71,7 +74,7 @@ struct AuthorizationServer<'a> {
 struct ProtectedResource<'a> {
     resource: alloc::string::String,
     authorization_servers: [&'a str; 1],
-    scopes_supported: &'a [&'a str],
+    scopes_supported: Vec<&'a str>,
     bearer_methods_supported: &'a [&'a str],
     resource_name: &'a str,
 }
@@ -113,6 +116,14 @@ mod tests {
         assert_eq!(server["authorization_response_iss_parameter_supported"], true);
         assert!(server["token_endpoint_auth_methods_supported"].as_array().unwrap().contains(&"none".into()));
         assert_eq!(server["client_id_metadata_document_supported"], true);
+    }
+
+    #[test]
+    fn scopes_are_told_to_whom_they_concern() {
+        let server: Value = serde_json::from_slice(&authorization_server(&settings())).unwrap();
+        assert_eq!(server["scopes_supported"], serde_json::json!(["mcp:tools", "mcp:read", "tunnel:manage", "agent"]));
+        let resource: Value = serde_json::from_slice(&protected_resource(&settings(), "/mcp")).unwrap();
+        assert_eq!(resource["scopes_supported"], serde_json::json!(["mcp:tools", "mcp:read", "tunnel:manage"]));
     }
 
     #[test]

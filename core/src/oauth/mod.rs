@@ -25,16 +25,18 @@ pub mod pages;
 mod presence;
 mod rates;
 mod request;
+pub mod scopes;
 mod store;
 #[cfg(test)]
 mod tests;
 mod text;
 pub mod token;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 
+use self::scopes::Scopes;
 use crate::config;
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::time::UnixTime;
@@ -60,8 +62,8 @@ pub struct Principal {
     pub role: Role,
     /// The resource that the token is for.
     pub audience: String,
-    /// Granted scopes.
-    pub scopes: BTreeSet<String>,
+    /// What it may do there.
+    pub scopes: Scopes,
     /// The family it belongs to.
     pub family: FamilyId,
     /// When the token runs out.
@@ -121,21 +123,7 @@ impl Settings {
     }
 }
 
-/// The scope of an MCP client's token.
-pub const CLIENT_SCOPE: &str = "mcp";
-/// The scope of an agent's token.
-pub const AGENT_SCOPE: &str = "agent";
-
 impl Role {
-    /// The one scope that this role's tokens carry.
-    #[must_use]
-    pub const fn scope(self) -> &'static str {
-        match self {
-            Self::Client => CLIENT_SCOPE,
-            Self::Agent => AGENT_SCOPE,
-        }
-    }
-
     /// The path on the relay that this role's tokens are for, unless a client asks for a path under it.
     #[must_use]
     pub const fn path(self) -> &'static str {

@@ -5,10 +5,10 @@ use alloc::string::String;
 
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, REFERRER_POLICY};
-use maud::html;
+use maud::{Markup, html};
 
 use super::clients::{Client, Origin};
-
+use super::scopes::{Scope, Scopes};
 use super::{Role, Settings};
 use crate::http::Reply;
 use crate::http::page::page;
@@ -68,6 +68,8 @@ pub(super) struct Consent<'a> {
     pub(super) class: &'a Class,
     /// What the tokens will be for.
     pub(super) audience: &'a str,
+    /// What they will be able to do there.
+    pub(super) scopes: &'a Scopes,
     /// The request's handle.
     pub(super) flow: &'a str,
     /// The sealed request.
@@ -102,8 +104,7 @@ pub(super) fn consent(settings: &Settings, ask: &Consent<'_>) -> Reply {
             @match ask.client.role {
                 Role::Client => {
                     ul {
-                        li { strong { "run tools on your devices" } ", with whatever these tools can do there" }
-                        li { "see which devices, servers and tools you have" }
+                        @for scope in ask.scopes.iter() { (ability(scope)) }
                     }
                     p { "through " code { (ask.audience) } "." }
                 }
@@ -131,6 +132,18 @@ pub(super) fn consent(settings: &Settings, ask: &Consent<'_>) -> Reply {
             }
         },
     )
+}
+
+/// What a scope lets a client do, in words.
+fn ability(scope: Scope) -> Markup {
+    html! {
+        @match scope {
+            Scope::Tools => { li { strong { "run tools on your devices" } ", with whatever these tools can do there" } }
+            Scope::Read => { li { "see which devices, servers and tools you have, read what they offer, and run tools that say that they only read" } }
+            Scope::Manage => { li { "restart the servers on your devices" } }
+            Scope::Agent => { li { "be one of your devices" } }
+        }
+    }
 }
 
 /// Asks for the code that a device shows.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::clients::{Client, Origin};
 use super::codes::is_challenge;
 use super::error::{Code, Refusal};
+use super::scopes::Scopes;
 use super::{Role, Settings, token};
 use crate::http::form::{self, Form};
 use crate::time::UnixTime;
@@ -32,6 +33,9 @@ pub(super) struct AuthRequest {
     /// What the tokens will be for.
     #[serde(rename = "a")]
     pub(super) audience: String,
+    /// What they may do there; a request that an older relay has sealed names none, and gets all.
+    #[serde(rename = "p", default)]
+    pub(super) scopes: Scopes,
     /// When the request is too old to go on, in milliseconds.
     #[serde(rename = "u")]
     pub(super) until: u64,
@@ -64,7 +68,9 @@ impl AuthRequest {
             Ok((challenge, audience)) => {
                 let key = client.key.as_str().to_string();
                 let role = client.role;
-                Ok(Self { client: key, role, redirect, state, challenge, audience, until: until.as_millis() })
+                let scopes = Scopes::granted(role, fields.get("scope"));
+                let until = until.as_millis();
+                Ok(Self { client: key, role, redirect, state, challenge, audience, scopes, until })
             }
             Err(refusal) => {
                 let url = answer(settings, &redirect, state.as_deref(), &[("error", refusal.code.as_str())]);

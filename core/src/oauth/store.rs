@@ -19,6 +19,7 @@ use super::error::{Code, Refusal};
 use super::exchange::RefreshRequest;
 use super::families::{Family, Kind};
 use super::grants::{Action, Change, Grants, Pending};
+use super::scopes::Scopes;
 use crate::http::Reply;
 use crate::id::{ExchangeId, FamilyId, JobId, UserId};
 use crate::limits;
@@ -61,8 +62,8 @@ pub(super) enum Then {
     Issue {
         /// Whom to answer.
         exchange: ExchangeId,
-        /// Of the access token.
-        audience: String,
+        /// What the access token is for, and what it may do there.
+        access: (String, Scopes),
         /// What is redeemed with it.
         redeemed: Option<Redeemed>,
     },
@@ -184,8 +185,8 @@ impl Grants {
         now: Now,
     ) {
         match (result, then) {
-            (Ok(()), Then::Issue { exchange, audience, .. }) => {
-                let reply = self.tokens(&id, &next, audience, now);
+            (Ok(()), Then::Issue { exchange, access, .. }) => {
+                let reply = self.tokens(&id, &next, access, now);
                 self.note_grant(&id, &next, now);
                 self.take_in(&id, next, now);
                 self.reply(exchange, reply);

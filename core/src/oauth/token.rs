@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::scopes::Scopes;
 use super::{Principal, Role, Snapshot};
 use crate::entropy::Entropy;
 use crate::http::{form, redirect};
@@ -147,7 +148,7 @@ pub(super) fn read_access(sealer: &Sealer, token: &str) -> Option<Principal> {
         client: ClientId::new(access.client),
         role: access.role,
         audience: access.audience.to_string(),
-        scopes: access.scopes.iter().map(ToString::to_string).collect(),
+        scopes: Scopes::read(&access.scopes.join(" ")),
         family: FamilyId::new(access.family),
         expires: UnixTime::from_millis(access.expires),
         family_expires: UnixTime::from_millis(access.family_expires),
@@ -248,7 +249,7 @@ mod tests {
             client: "c".into(),
             role,
             audience: format!("{PUBLIC}{audience}"),
-            scopes: [role.scope().to_string()].into(),
+            scopes: Scopes::all(role),
             family: "f1".into(),
             expires: now().unix + Duration::from_secs(60),
             family_expires: now().unix + Duration::from_secs(600),

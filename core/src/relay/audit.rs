@@ -17,7 +17,7 @@ use super::failure::{Failure, Place};
 use crate::audit::{self, Call, Decision, End};
 use crate::id::FamilyId;
 use crate::limits;
-use crate::mcp::method;
+use crate::mcp::{code, method};
 use crate::time::{Instant, Now};
 use crate::tunnel::{CloseCode, Dialect};
 
@@ -91,6 +91,12 @@ impl Record {
             Ok(body) => self.line(None, Decision::Allowed, End::Result(body.len()), None, now.instant, now),
             Err(failure) => self.failed(None, failure, now.instant, now),
         }
+    }
+
+    /// The line about a call that the client's scopes do not allow.
+    pub(super) fn refused(&self, now: Now) -> Bytes {
+        let end = End::Error(code::INVALID_REQUEST);
+        self.line(None, Decision::Denied, end, Some("insufficient-scope"), now.instant, now)
     }
 
     fn line(

@@ -60,6 +60,8 @@ pub(super) struct Tool {
     pub(super) name: Arc<str>,
     /// The server's own object, on one line.
     pub(super) json: Object,
+    /// Whether it says of itself that it only reads.
+    pub(super) read_only: bool,
 }
 
 /// A tool or server that was left out.
@@ -171,6 +173,11 @@ impl Server {
         }
     }
 
+    /// Whether the tool of that name says that it only reads; one that is not listed says nothing.
+    pub(super) fn is_read_only(&self, tool: &str) -> bool {
+        self.tools.iter().any(|listed| &*listed.name == tool && listed.read_only)
+    }
+
     /// Whether its device takes calls for it: one that is coming up, or can, has them wait there until it is ready.
     pub(super) fn takes_calls(&self) -> bool {
         match self.state {
@@ -263,7 +270,10 @@ fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)
         return Err((Some(name), "its name is empty, too long or not printable"));
     }
     match json.get("inputSchema") {
-        Some(schema) if schema.starts_with(b"{") => Ok(Tool { name: Arc::from(name), json }),
+        Some(schema) if schema.starts_with(b"{") => {
+            let read_only = json.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
+            Ok(Tool { name: Arc::from(name), json, read_only })
+        }
         Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
     }
 }

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::service::{self, RESOURCE_DOCUMENT, Service};
+use super::challenge::Challenge;
+use super::service::{self, Service};
 use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, handshake, route, session, shard};
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
@@ -19,6 +20,7 @@ use crate::http::{Reply, RequestHead, forwarded};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
 use crate::mcp::{Version, code, header, method};
+use crate::oauth::scopes::Scopes;
 use crate::oauth::token::{Resource, TokenError, open_access};
 use crate::oauth::{self, Principal, Role, Snapshot};
 use crate::rpc::{self, Message, RawId, envelope, quoted};
@@ -348,35 +350,20 @@ impl Gate {
             None => None,
         };
         let role = resource.role().unwrap_or(Role::Client);
-        let (status, code, text) = match &error {
-            None => (StatusCode::UNAUTHORIZED, "", "sign in first: no access token came"),
-            Some(TokenError::Audience) => (
-                StatusCode::FORBIDDEN,
-                "insufficient_scope",
-                match role {
+        let scopes = Scopes::all(role);
+        let challenge = Challenge { public_url: &self.settings.public_url, document };
+        Err(match error {
+            None => challenge.missing(&scopes),
+            Some(TokenError::Audience) => {
+                let text = match role {
                     Role::Client => "this token does not open this endpoint: it is an agent's, or for another path",
                     Role::Agent => tunnel::upgrade::ONLY_AGENTS,
-                },
-            ),
-            Some(TokenError::Invalid) => {
-                (StatusCode::UNAUTHORIZED, "invalid_token", "the access token is not one of this relay's")
+                };
+                challenge.insufficient(text, &scopes)
             }
-            Some(TokenError::Expired) => (StatusCode::UNAUTHORIZED, "invalid_token", "the access token has expired"),
-            Some(TokenError::Revoked) => (StatusCode::UNAUTHORIZED, "invalid_token", "the access token was revoked"),
-        };
-        // RFC 6750 section 3.1: no error code when no credentials came. RFC 9728 section 5.1: resource_metadata.
-        let mut challenge = String::from("Bearer ");
-        if error.is_some() {
-            challenge += &format!("error=\"{code}\", error_description=\"{text}\", ");
-        }
-        let base = &self.settings.public_url;
-        challenge += &format!("resource_metadata=\"{base}{RESOURCE_DOCUMENT}{document}\", scope=\"{}\"", role.scope());
-        let code = if error.is_some() { code } else { "unauthorized" };
-        let body = format!("{{\"error\":{},\"error_description\":{}}}", quoted(code), quoted(text));
-        let reply = Reply::json(status, body);
-        Err(match HeaderValue::from_str(&challenge) {
-            Ok(challenge) => reply.with(WWW_AUTHENTICATE, challenge),
-            Err(_) => reply,
+            Some(TokenError::Invalid) => challenge.invalid("the access token is not one of this relay's", &scopes),
+            Some(TokenError::Expired) => challenge.invalid("the access token has expired", &scopes),
+            Some(TokenError::Revoked) => challenge.invalid("the access token was revoked", &scopes),
         })
     }
 }

@@ -9,12 +9,14 @@
 //! | `shard`, `room` | one mutex's worth of users; one user's devices, calls and listeners |
 //! | `device`, `catalog`, `listing` | a connected device, what it offers, and under which names |
 //! | `audit` | what a relay's audit says of tunnels and calls |
+//! | `permission`, `challenge` | which scope a request needs, and what it is told without |
 //! | `calls`, `outlet`, `failure` | a call under way, the reply it feeds, and why it may have no result |
 //! | `listeners`, `initialize`, `meta` | change notices, the handshake's answer, the tools `status` and `restart` |
 
 mod audit;
 mod calls;
 mod catalog;
+mod challenge;
 mod device;
 mod failure;
 pub mod gate;
@@ -24,6 +26,7 @@ mod listeners;
 mod listing;
 mod meta;
 mod outlet;
+mod permission;
 mod room;
 mod route;
 mod service;

@@ -6,6 +6,7 @@
 mod answer;
 mod ask;
 mod presence;
+mod scopes;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -22,7 +23,7 @@ use super::listeners::Listeners;
 use super::listing::{Listing, Source};
 use super::outlet::Outlet;
 use super::shard::{Action, Cx, Lease, Timer};
-use super::{Endpoint, Listen, SessionKey, route};
+use super::{Endpoint, Listen, SessionKey, permission, route};
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
 use crate::rpc::RawId;
@@ -79,6 +80,10 @@ impl Room {
 
     /// A client's GET.
     pub(super) fn listen(&mut self, listen: Listen, cx: &mut Cx<'_>) {
+        if let Some(missing) = permission::missing(&listen.principal.scopes, permission::READS) {
+            let lacking = (&[missing].into_iter().collect(), listen.headers);
+            return Self::step_up(listen.exchange, &listen.principal, &listen.endpoint, lacking, cx);
+        }
         let seen = self.list_of(&listen.endpoint, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         self.listeners.add(listen, seen, recent, cx);

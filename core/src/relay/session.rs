@@ -109,14 +109,13 @@ struct Sealed {
 
 #[cfg(test)]
 mod tests {
-    use alloc::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::entropy::Seeded;
     use crate::id::{ClientId, FamilyId, UserId};
     use crate::oauth::Role;
+    use crate::oauth::scopes::Scopes;
     use crate::time::Instant;
 
     fn principal(user: &str, client: &str) -> Principal {
@@ -125,7 +124,7 @@ mod tests {
             client: ClientId::new(client),
             role: Role::Client,
             audience: "https://relay.example/mcp".into(),
-            scopes: BTreeSet::new(),
+            scopes: Scopes::default(),
             family: FamilyId::new("f"),
             expires: UnixTime::from_secs(100),
             family_expires: UnixTime::from_secs(1000),

@@ -131,6 +131,7 @@ impl World {
         let command = AdminCommand::TokenCreate {
             user: user.to_owned(),
             role,
+            scope: String::new(),
             label: "world".to_owned(),
             lifetime_secs: 86_400 * 30,
         };

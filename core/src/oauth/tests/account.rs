@@ -132,6 +132,7 @@ fn everything_ends_at_once_and_nobody_elses() {
     let create = |user: &str| AdminCommand::TokenCreate {
         user: user.into(),
         role: Role::Client,
+        scope: String::new(),
         label: "cron".into(),
         lifetime_secs: 3_600,
     };

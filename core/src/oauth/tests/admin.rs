@@ -3,7 +3,13 @@
 use super::*;
 
 fn create(user: &str, role: Role, lifetime_secs: u64) -> AdminCommand {
-    AdminCommand::TokenCreate { user: user.into(), role, label: "cron\u{202e}".into(), lifetime_secs }
+    AdminCommand::TokenCreate {
+        user: user.into(),
+        role,
+        scope: String::new(),
+        label: "cron\u{202e}".into(),
+        lifetime_secs,
+    }
 }
 
 #[test]
@@ -30,9 +36,32 @@ fn list_shows_everything_but_the_token() {
     let made = relay.admin(create("bob", Role::Agent, 7_200));
     let list = relay.admin(AdminCommand::TokenList);
     let expected = json!({"ok": true, "tokens": [{
-        "id": made["id"], "user": "local:bob", "role": "agent", "label": "cron", "created": START, "expires": START + 7_200,
+        "id": made["id"], "user": "local:bob", "role": "agent", "scope": "agent", "label": "cron", "created": START, "expires": START + 7_200,
     }]});
     assert_eq!(list, expected);
+}
+
+#[test]
+fn minted_token_has_the_scopes_that_were_asked_for() {
+    let mut relay = Relay::new();
+    let mut mint = |role, scope: &str| {
+        let AdminCommand::TokenCreate { user, label, .. } = create("ann", role, 1) else { unreachable!() };
+        let command = AdminCommand::TokenCreate { user, role, scope: scope.into(), label, lifetime_secs: 60 };
+        (relay.admin(command), relay.grants.families.known.len())
+    };
+    for (scope, granted) in [
+        ("", "mcp:tools mcp:read tunnel:manage"),
+        ("mcp:read", "mcp:read"),
+        ("tunnel:manage mcp:read", "mcp:read tunnel:manage"),
+    ] {
+        assert_eq!(mint(Role::Client, scope).0["scope"], granted, "{scope}");
+    }
+    assert_eq!(mint(Role::Agent, "").0["scope"], "agent");
+    for (role, scope) in [(Role::Client, "mcp:reed"), (Role::Client, "mcp:read agent"), (Role::Agent, "mcp:read")] {
+        let (answer, families) = mint(role, scope);
+        assert!(answer["ok"] == false && families == 4, "{scope}: {answer}");
+        assert!(text(&answer, "error").contains("scopes"), "{answer}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn sign_in_grant_refresh_and_revocation_have_lines() {
         [
             json!({"time": time, "event": "sign-in", "user": ann(), "actor": client, "role": "client", "by": "password"}),
             json!({"time": time, "event": "grant", "user": ann(), "grant": grant, "client": "Claude", "actor": client,
-                "role": "client", "scope": "mcp"}),
+                "role": "client", "scope": "mcp:tools mcp:read tunnel:manage"}),
         ]
     );
     let next = Tokens::new(tokens.client.clone(), &relay.refresh(&tokens.client, &tokens.refresh));
@@ -97,8 +97,13 @@ fn provider_that_says_no_has_a_line() {
 #[test]
 fn operators_commands_have_lines() {
     let mut relay = Relay::new();
-    let create =
-        AdminCommand::TokenCreate { user: "ann".into(), role: Role::Agent, label: "nas".into(), lifetime_secs: 60 };
+    let create = AdminCommand::TokenCreate {
+        user: "ann".into(),
+        role: Role::Agent,
+        scope: String::new(),
+        label: "nas".into(),
+        lifetime_secs: 60,
+    };
     let id = text(&relay.admin(create), "id");
     let lines = relay.lines();
     assert_eq!((text(&lines[0], "command"), text(&lines[0], "user")), ("token-create".into(), ann()));

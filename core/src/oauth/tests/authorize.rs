@@ -176,9 +176,31 @@ fn repeated_parameter_is_refused() {
 fn unknown_scopes_are_dropped_and_the_answer_says_what_was_granted() {
     let mut relay = Relay::new();
     let client = relay.register(WEB);
-    let link = authorization_with(&client, WEB, &[("scope", "openid mcp everything")]);
-    let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
-    assert_eq!(body(&relay.redeem(&client, WEB, &code))["scope"], "mcp");
+    for (asked, granted) in [
+        ("", "mcp:tools mcp:read tunnel:manage"),
+        ("openid mcp everything", "mcp:tools mcp:read tunnel:manage"),
+        ("mcp:read openid", "mcp:read"),
+        ("tunnel:manage mcp:tools agent", "mcp:tools tunnel:manage"),
+    ] {
+        let link = authorization_with(&client, WEB, &[("scope", asked)]);
+        let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
+        let reply = relay.redeem(&client, WEB, &code);
+        assert_eq!(body(&reply)["scope"], granted, "{asked}");
+        let tokens = Tokens::new(client.clone(), &reply);
+        assert_eq!(relay.open(&tokens.access, "/mcp").unwrap().scopes.to_string(), granted);
+    }
+}
+
+#[test]
+fn consent_page_names_what_was_asked_for_and_nothing_else() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    let words = ["run tools on your devices", "say that they only read", "restart the servers"];
+    for (asked, told) in [("", [true; 3]), ("mcp:read", [false, true, false]), ("tunnel:manage", [false, false, true])]
+    {
+        let reply = Browser::default().get(&mut relay, &authorization_with(&client, WEB, &[("scope", asked)]));
+        assert_eq!(words.map(|word| html(&reply).contains(word)), told, "{asked}");
+    }
 }
 
 #[test]

@@ -96,6 +96,36 @@ fn resource_decides_the_audience() {
 }
 
 #[test]
+fn refresh_may_narrow_the_scopes_of_its_access_token() {
+    let mut relay = Relay::new();
+    let all = relay.tokens();
+    let ask = |relay: &mut Relay, token: &str, scope| {
+        let mut form = refresh(&all.client, token);
+        form.push(("scope", scope));
+        relay.post("/token", &form)
+    };
+    let reply = ask(&mut relay, &all.refresh, "mcp:read offline_access");
+    assert_eq!(body(&reply)["scope"], "mcp:read");
+    let narrow = Tokens::new(all.client.clone(), &reply);
+    assert_eq!(relay.open(&narrow.access, "/mcp").unwrap().scopes.to_string(), "mcp:read");
+    let reply = relay.refresh(&all.client, &narrow.refresh);
+    assert_eq!(body(&reply)["scope"], "mcp:tools mcp:read tunnel:manage", "the grant itself is not narrowed");
+
+    let link = authorization_with(&all.client, WEB, &[("scope", "mcp:read")]);
+    let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
+    let reader = Tokens::new(all.client.clone(), &relay.redeem(&all.client, WEB, &code));
+    let mut relay = relay.restart();
+    for wider in ["mcp:tools", "mcp:read mcp:tools", "mcp", "agent"] {
+        assert_refused(&ask(&mut relay, &reader.refresh, wider), 400, "invalid_scope");
+    }
+    assert_eq!(
+        body(&relay.refresh(&all.client, &reader.refresh))["scope"],
+        "mcp:read",
+        "kept, and none of that used it up"
+    );
+}
+
+#[test]
 fn unknown_client_is_told_to_register_again() {
     let mut relay = Relay::new();
     let tokens = relay.tokens();

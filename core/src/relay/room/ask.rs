@@ -21,14 +21,20 @@ use crate::relay::outlet::Outlet;
 use crate::relay::shard::{Action, Cx};
 use crate::relay::{Content, Endpoint, Post, Request, Session, SessionKey, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
+use crate::time::Now;
 use crate::tunnel::{Command, Dialect, OpenHead, ResetCode};
 
 impl Room {
     /// A client's message.
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
-        let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
+        let lacking = self.lacking(&post, cx);
         let (family, actor) = (post.principal.family.clone(), post.principal.actor());
         let caller = Caller { session: post.session, endpoint: post.endpoint, family, actor, audit: post.audit };
+        if !lacking.is_empty() {
+            cx.out.extend(caller.refusals(&post.content, cx.now));
+            return Self::step_up(post.exchange, &post.principal, &caller.endpoint, (&lacking, post.headers), cx);
+        }
+        let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
         match post.content {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Cancelled { params } => {
@@ -306,6 +312,21 @@ impl Caller {
         let Session { key, client, .. } = &self.session;
         let who = |user| Who { user, grant: &self.family, session: key, actor: &self.actor, client };
         self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
+    }
+
+    /// The lines about calls that the caller's scopes do not allow.
+    fn refusals(&self, content: &Content, now: Now) -> Vec<Action> {
+        let requests: Vec<_> = match content {
+            Content::Request(request) => [request].into(),
+            Content::Batch { requests, .. } => requests.iter().flatten().collect(),
+            Content::Cancelled { .. } => Vec::new(),
+        };
+        let calls = requests.into_iter().filter(|request| request.method == method::TOOLS_CALL);
+        let record = |request: &Request| {
+            let name = rpc::object::get(&request.params, "name").unwrap_or_default();
+            self.record(&request.method, rpc::string(&name).as_deref(), request.params.len())
+        };
+        calls.filter_map(record).map(|record| Action::Audit(record.refused(now))).collect()
     }
 }
 

@@ -238,7 +238,7 @@ fn request_without_a_token_learns_where_to_get_one() {
         let reply = Door::new().refused(&request("POST", path, &[]));
         assert_eq!(reply.status, 401);
         let expected = format!(
-            "Bearer resource_metadata=\"https://relay.example/.well-known/oauth-protected-resource{document}\", scope=\"mcp\""
+            "Bearer resource_metadata=\"https://relay.example/.well-known/oauth-protected-resource{document}\", scope=\"mcp:tools mcp:read tunnel:manage\""
         );
         assert_eq!(challenge(&reply), expected, "no error when no token came");
     }

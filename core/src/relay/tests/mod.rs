@@ -7,9 +7,9 @@ mod devices;
 mod gate;
 mod listeners;
 mod random;
+mod scopes;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -26,6 +26,7 @@ use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ClientId, ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
 use crate::mcp::Version;
+use crate::oauth::scopes::Scopes;
 use crate::oauth::{Principal, Role};
 use crate::rpc::{self, Message};
 use crate::time::{Instant, Now, UnixTime};
@@ -56,7 +57,7 @@ pub(super) fn principal(user: &str, role: Role) -> Principal {
         client: ClientId::new("client"),
         role,
         audience: format!("https://relay.example{}", role.path()),
-        scopes: BTreeSet::from([role.scope().to_string()]),
+        scopes: Scopes::all(role),
         family: FamilyId::new("client-family"),
         expires: UnixTime::from_secs(10_000),
         family_expires: UnixTime::from_secs(20_000),
@@ -75,6 +76,7 @@ struct World {
     version: Version,
     /// Under which name the user is audited.
     audit: Option<Arc<str>>,
+    scopes: Scopes,
 }
 
 impl World {
@@ -94,6 +96,7 @@ impl World {
             accepts: Accepts::Either,
             version: Version::V2025_11_25,
             audit: None,
+            scopes: Scopes::all(Role::Client),
         }
     }
 
@@ -160,7 +163,7 @@ impl World {
         self.exchanges += 1;
         let post = Post {
             exchange: ExchangeId(self.exchanges),
-            principal: Arc::new(principal(self.user, Role::Client)),
+            principal: self.principal(),
             endpoint: self.endpoint.clone(),
             session: self.session(),
             accepts: self.accepts,
@@ -176,13 +179,17 @@ impl World {
         self.exchanges += 1;
         let listen = Listen {
             exchange: ExchangeId(self.exchanges),
-            principal: Arc::new(principal(self.user, Role::Client)),
+            principal: self.principal(),
             endpoint: self.endpoint.clone(),
             session: self.session(),
             headers: HeaderMap::new(),
         };
         self.event(Event::Listen(listen));
         self.drain()
+    }
+
+    fn principal(&self) -> Arc<Principal> {
+        Arc::new(Principal { scopes: self.scopes.clone(), ..principal(self.user, Role::Client) })
     }
 
     fn session(&self) -> Session {

@@ -1,0 +1,211 @@
+//! Scopes: what a token may do with what its role opens (RFC 6749 section 3.3).
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Role;
+
+/// One of them. A client's are three, an agent's is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Call every tool of the devices' servers.
+    Tools,
+    /// Whatever only reads: lists, resources, prompts, and calls of tools that say that they only read.
+    Read,
+    /// Restart the devices' servers.
+    Manage,
+    /// Be a device.
+    Agent,
+}
+
+impl Scope {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Read, Self::Manage, Self::Agent];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tools => "mcp:tools",
+            Self::Read => "mcp:read",
+            Self::Manage => "tunnel:manage",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// Whose tokens can have it.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Tools | Self::Read | Self::Manage => Role::Client,
+            Self::Agent => Role::Agent,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Some scopes. Written and stored as OAuth has them, in one text with spaces between; what is no scope of ours is
+/// dropped in reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes(BTreeSet<Scope>);
+
+impl Scopes {
+    /// All that a role's tokens can have: what is granted to whoever asks for nothing.
+    #[must_use]
+    pub fn all(role: Role) -> Self {
+        Scope::ALL.into_iter().filter(|scope| scope.role() == role).collect()
+    }
+
+    /// The scopes that `text` names. `mcp` is what a client's only scope was called once.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let words = text.split(' ').filter(|word| !word.is_empty());
+        words.fold(Self::default(), |mut all, word| {
+            match word {
+                FORMER => all.0.extend(Self::all(Role::Client).0),
+                word => all.0.extend(Scope::ALL.into_iter().find(|scope| scope.as_str() == word)),
+            }
+            all
+        })
+    }
+
+    /// What a client of `role` gets that asks for `asked`: those of its role, or all of them when it names none.
+    #[must_use]
+    pub fn granted(role: Role, asked: Option<&str>) -> Self {
+        let asked = Self::read(asked.unwrap_or_default()).0.into_iter();
+        asked.filter(|scope| scope.role() == role).collect::<Self>().or_all(role)
+    }
+
+    /// These, or all of `role` when there is none: what was granted before there was a choice says nothing.
+    #[must_use]
+    pub(super) fn or_all(self, role: Role) -> Self {
+        if self.0.is_empty() { Self::all(role) } else { self }
+    }
+
+    /// What an access token of a grant of these gets when its client asks for `asked`: that, if the grant has it, else
+    /// nothing (RFC 6749 section 6). Without a scope of ours in it: all of the grant.
+    #[must_use]
+    pub fn narrowed(&self, asked: Option<&str>) -> Option<Self> {
+        let asked = Self::read(asked.unwrap_or_default());
+        match asked.0.is_empty() {
+            true => Some(self.clone()),
+            false => asked.0.is_subset(&self.0).then_some(asked),
+        }
+    }
+
+    /// Whether `scope` is one of these.
+    #[must_use]
+    pub fn has(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order in which they are told.
+    pub fn iter(&self) -> impl Iterator<Item = Scope> {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
+        Self(scopes.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.0.iter().enumerate() {
+            let space = if index > 0 { " " } else { "" };
+            write!(f, "{space}{scope}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Scopes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scopes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::read(&text))
+    }
+}
+
+/// The one scope that clients had before there were three.
+const FORMER: &str = "mcp";
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_decides_what_is_granted() {
+        const ALL: &str = "mcp:tools mcp:read tunnel:manage";
+        for (role, asked, granted) in [
+            (Role::Client, None, ALL),
+            (Role::Client, Some(""), ALL),
+            (Role::Client, Some("openid profile"), ALL),
+            (Role::Client, Some("agent"), ALL),
+            (Role::Client, Some("mcp"), ALL),
+            (Role::Client, Some("openid mcp everything"), ALL),
+            (Role::Client, Some("mcp:read"), "mcp:read"),
+            (Role::Client, Some("tunnel:manage  mcp:tools"), "mcp:tools tunnel:manage"),
+            (Role::Client, Some("mcp:read mcp:read agent x"), "mcp:read"),
+            (Role::Client, Some("MCP:READ"), ALL),
+            (Role::Agent, None, "agent"),
+            (Role::Agent, Some("mcp:tools"), "agent"),
+        ] {
+            assert_eq!(Scopes::granted(role, asked).to_string(), granted, "{role:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn refresh_narrows_and_never_widens() {
+        let granted = Scopes::read("mcp:tools mcp:read");
+        for (asked, narrowed) in [
+            (None, Some("mcp:tools mcp:read")),
+            (Some("offline_access"), Some("mcp:tools mcp:read")),
+            (Some("mcp:read x"), Some("mcp:read")),
+            (Some("tunnel:manage"), None),
+            (Some("mcp:read tunnel:manage"), None),
+            (Some("mcp"), None),
+            (Some("agent"), None),
+        ] {
+            assert_eq!(granted.narrowed(asked).map(|scopes| scopes.to_string()).as_deref(), narrowed, "{asked:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scopes_round_trip(mask in 0_u8..16) {
+            let scopes: Scopes = Scope::ALL.into_iter().enumerate()
+                .filter_map(|(bit, scope)| (mask >> bit & 1 == 1).then_some(scope)).collect();
+            prop_assert_eq!(Scopes::read(&scopes.to_string()), scopes);
+        }
+
+        #[test]
+        fn any_text_is_read(text in ".{0,60}") {
+            let _ = Scopes::read(&text);
+        }
+    }
+}
