@@ -125,6 +125,9 @@ pub(crate) enum Command {
     /// Print the argon2 hash of a password, for "auth.local.users"
     #[command(after_help = HASH_HELP)]
     HashPassword,
+    /// Rotate the relay's master keys, list them, or sign everybody out
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Make, list and revoke tokens for scripts and machines without a browser
     #[command(subcommand)]
     Token(TokenCommand),
@@ -334,6 +337,23 @@ pub(crate) enum GrantsCommand {
     },
 }
 
+/// What to do with the relay's master keys. Runs beside the relay, with the relay's configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a new key that seals from now on; the old ones go on opening what they sealed
+    #[command(after_help = ROTATE_HELP)]
+    Rotate,
+    /// List the keys by their ids, with their ages
+    List,
+    /// Sign everybody out: a new key, the old ones dropped, every sign-in and token ended, open tunnels closed
+    #[command(after_help = REVOKE_ALL_HELP)]
+    RevokeAll {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// What a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -468,6 +488,22 @@ Examples:
 
 People see and revoke their own at <issuerUrl>/account. To keep somebody from signing in again, change auth.allow or
 auth.local.users.";
+
+const ROTATE_HELP: &str = "\
+A running relay takes the new key at once, and nobody is signed out. At most 16 keys are kept; the oldest goes when no
+sign-in is left that it sealed, and with it the clients' registrations and the tokens of token create from its time.
+
+Where the configuration has a \"secret\", the key is made of that, and this command changes nothing: put a new one from
+mcp-local-tunnel gen-secret before the old one, as in \"secret\": [\"new\", \"old\"], and restart the relay. The first
+seals, all of them open; take the old one out when nobody has signed in with it for 90 days.";
+
+const REVOKE_ALL_HELP: &str = "\
+Examples:
+  mcp-local-tunnel keys revoke-all           asks first
+  mcp-local-tunnel keys revoke-all --yes     for scripts
+
+Clients, devices and tokens of token create have to be signed in or made anew. Where the configuration has a \"secret\",
+the key stays: change it as well if others may know it.";
 
 const APPROVE_HELP: &str = "\
 Examples:

@@ -641,6 +641,21 @@ fn expired_token_is_refused_and_its_tunnel_ends() {
 }
 
 #[test]
+fn everybody_signed_out_ends_tunnels_and_calls() {
+    let (mut world, laptop, mut client) = one_laptop(64);
+    let answer = world.admin(AdminCommand::KeysRevokeAll);
+    assert!(answer["ok"] == true && answer["signedOut"] == 2, "{answer}");
+    world.settle();
+    assert!(world.look(laptop).connection_is_down());
+    let exchange = client.request(&mut world, "tools/list", &json!({}));
+    assert_eq!(world.finish(exchange).status, Some(StatusCode::UNAUTHORIZED));
+    world.kill_relay();
+    world.start_relay();
+    world.run(60 * SECOND);
+    assert!(world.look(laptop).connection_is_down(), "a restart does not forget it");
+}
+
+#[test]
 fn revoked_agent_token_ends_its_tunnel() {
     let (mut world, laptop, mut client) = one_laptop(62);
     let list = world.admin(AdminCommand::TokenList);

@@ -6,6 +6,7 @@ mod daemon;
 mod demo;
 mod grants;
 mod guard;
+mod keys;
 mod login;
 mod logs;
 mod probe;
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(command, global),
         Command::GenSecret => secrets::gen_secret(),
         Command::HashPassword => secrets::hash_password(),
+        Command::Keys(command) => keys::run(command, global),
         Command::Token(command) => token::run(command, global),
         Command::Grants(command) => grants::run(command, global),
         Command::Completions { shell } => completions(*shell),

@@ -8,7 +8,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`time`], [`host`], [`timers`], [`entropy`], [`backoff`], [`limits`], [`id`], [`secret`], [`seal`], [`names`], [`sse`] | what every machine is made of |
+//! | [`time`], [`host`], [`timers`], [`entropy`], [`backoff`], [`limits`], [`id`], [`secret`], [`seal`], [`keyring`], [`names`], [`sse`] | what every machine is made of |
 //! | [`rpc`] | the JSON-RPC 2.0 envelope over raw JSON |
 //! | [`mcp`] | the Model Context Protocol's own words: methods, versions, errors |
 //! | [`config`] | what the JSON says, and what the program uses |
@@ -37,6 +37,7 @@ pub mod entropy;
 pub mod host;
 pub mod http;
 pub mod id;
+pub mod keyring;
 pub mod limits;
 pub mod mcp;
 pub mod names;

@@ -169,6 +169,9 @@ pub const CLIENT_DOCUMENT_STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60
 /// Between fetches of a document that failed: whoever mends it may try again soon, and nobody can make us hammer its host.
 pub const CLIENT_DOCUMENT_RETRY: Duration = Duration::from_secs(30);
 
+/// Master keys that open what they sealed: a rotation each quarter for four years. Each costs a MAC where those of any
+/// key count.
+pub const MAX_KEYS: usize = 16;
 /// Authorization codes that are remembered, redeemed ones among them: a kilobyte each, made only after a login.
 pub const MAX_CODES: usize = 4_096;
 /// Devices that wait for their person to type a code: half a kilobyte each, made by anybody.

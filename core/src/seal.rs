@@ -101,6 +101,12 @@ impl Key {
         self.id
     }
 
+    /// Its id in hexadecimal, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        alloc::format!("{:08x}", u32::from_be_bytes(self.id))
+    }
+
     /// The key as text, for a file or for `gen-secret`: what [`key_from_secret`] reads as it is.
     #[must_use]
     pub fn to_text(&self) -> Secret {
@@ -185,11 +191,22 @@ impl Sealer {
         mac(self.sealing(), purpose, message)
     }
 
-    /// A user in logs: always the same text, and nothing that names the person.
+    /// A user in logs: always the same text, and nothing that names the person. The oldest key makes it, so that it stays
+    /// when a new one is put before it.
     #[must_use]
     pub fn pseudonym(&self, user: &UserId) -> String {
-        let mac = self.mac(Purpose::Pseudonym, user.as_str().as_bytes());
+        let oldest = self.0.last().expect("checked when the sealer was made");
+        let mac = mac(oldest, Purpose::Pseudonym, user.as_str().as_bytes());
         URL_SAFE_NO_PAD.encode(mac.first_chunk::<9>().expect("a MAC has 32 bytes"))
+    }
+
+    /// The MAC of `message` with the key that sealed `sealed`, so that it stays what it was when a new key is put before
+    /// that; `None` when that key is not (or no longer) among ours.
+    #[must_use]
+    pub fn mac_beside(&self, purpose: Purpose, message: &[u8], sealed: &str) -> Option<[u8; 32]> {
+        let raw = URL_SAFE_NO_PAD.decode(sealed.get(..HEAD_TEXT)?).ok()?;
+        let id = raw.get(1..)?.first_chunk::<ID_LEN>()?;
+        self.0.iter().find(|key| key.id == *id).map(|key| mac(key, purpose, message))
     }
 
     /// Whether `tag` is the [`mac`](Self::mac) of `message` under any of the keys. Takes the same time for all tags.
@@ -263,6 +280,8 @@ const ID_LEN: usize = 4;
 const SALT_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + ID_LEN + SALT_LEN;
 const TAG_LEN: usize = 16;
+/// As much of a sealed value's text as has its version and key id, and ends where whole bytes do.
+const HEAD_TEXT: usize = 8;
 
 const SECRET_PREFIX: &str = "mlts_";
 const SECRET_LEN: usize = 32 + 4;
@@ -424,6 +443,28 @@ mod tests {
         assert!(!rotated.is_mac(Purpose::ClientSecret, b"id", &tag[..31]));
         assert!(!rotated.is_mac(Purpose::ClientSecret, b"id", b""));
         assert!(!Sealer::new(vec![key(2)]).is_mac(Purpose::ClientSecret, b"id", &tag));
+    }
+
+    #[test]
+    fn mac_beside_a_sealed_value_goes_by_its_key() {
+        let (old, value) = sealed(vec![key(1)]);
+        let rotated = Sealer::new(vec![key(2), key(1)]);
+        let tag = old.mac(Purpose::ClientSecret, b"id");
+        assert_eq!(rotated.mac_beside(Purpose::ClientSecret, b"id", &value), Some(tag));
+        assert_eq!(Sealer::new(vec![key(2)]).mac_beside(Purpose::ClientSecret, b"id", &value), None);
+        for broken in ["", "A", "AAAAAAA", "AAAAAAAA", "????????", "äöüäöü"] {
+            assert_eq!(rotated.mac_beside(Purpose::ClientSecret, b"id", broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn pseudonym_survives_rotation_and_tells_people_apart() {
+        let of = |keys: &[u64], user: &str| {
+            Sealer::new(keys.iter().map(|seed| key(*seed)).collect()).pseudonym(&UserId::new(user))
+        };
+        assert_eq!(of(&[1], "ann"), of(&[3, 2, 1], "ann"));
+        assert_ne!(of(&[1], "ann"), of(&[1], "bob"));
+        assert_ne!(of(&[1], "ann"), of(&[2], "ann"));
     }
 
     #[test]

@@ -1,21 +1,25 @@
-//! The relay's master key: from the configured secret, or made once and kept in the state directory.
+//! The relay's master keys: from the configured secrets, or made and kept in the state directory.
 
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use ring::hmac;
 use tunnel_core::entropy::Entropy;
-use tunnel_core::seal::{Key, KeySource, Sealer, key_from_secret, stretch};
+use tunnel_core::keyring::Keyring;
+use tunnel_core::limits::MAX_KEYS;
+use tunnel_core::seal::{Key, KeySource, key_from_secret, stretch};
 use tunnel_core::secret::Secret;
+use tunnel_core::time::UnixTime;
 
 use crate::files;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The key's file holds something else.
+    /// The keys' file holds something else.
     #[error("{0} is damaged: restore it, or remove it (then everybody has to sign in again)")]
     Damaged(PathBuf),
-    /// The key's file cannot be read or written.
+    /// The keys' file cannot be read or written.
     #[error("cannot use {path}: {cause}")]
     Unusable {
         /// The file.
@@ -25,80 +29,128 @@ pub enum KeyError {
     },
 }
 
-/// The sealer of a relay. With a configured `secret` its key is derived from that; otherwise it is random, kept in
-/// directory `dir`, so that a restart signs nobody out. Without `dir` nothing is kept. May take a large part of a second.
+/// The keys of a relay. With configured `secrets` they are derived from those; otherwise they are random, kept in
+/// directory `dir`, so that a restart signs nobody out. Without `dir` nothing is kept. May take a large part of a second
+/// for each secret.
 ///
 /// # Errors
-/// The file of the key cannot be used.
-pub fn sealer(dir: Option<&Path>, secret: Option<&Secret>, entropy: &mut dyn Entropy) -> Result<Sealer, KeyError> {
-    let key = match (secret, dir) {
-        (Some(secret), dir) => configured(dir, secret),
-        (None, Some(dir)) => kept(&dir.join(MASTER), entropy)?,
-        (None, None) => Sealer::generate(entropy),
-    };
-    Ok(Sealer::new(vec![key]))
+/// The file of the keys cannot be used.
+pub fn keyring(
+    dir: Option<&Path>,
+    secrets: &[Secret],
+    entropy: &mut dyn Entropy,
+    now: UnixTime,
+) -> Result<Keyring, KeyError> {
+    match dir {
+        _ if !secrets.is_empty() => Ok(configured(dir, secrets)),
+        Some(dir) => kept(dir, entropy, now),
+        None => Ok(Keyring::made(entropy, now)),
+    }
 }
 
-fn configured(dir: Option<&Path>, secret: &Secret) -> Key {
-    let damaged = match key_from_secret(secret.expose()) {
-        KeySource::Direct(key) => return key,
-        KeySource::Stretch { damaged } => damaged,
-    };
+/// Keeps `keys` in `dir`, in place of those before.
+///
+/// # Errors
+/// What the system says; then those before are still there.
+pub fn keep(dir: &Path, keys: &Keyring) -> std::io::Result<()> {
+    files::replace(&dir.join(MASTER), keys.to_text().expose().as_bytes())
+}
+
+fn kept(dir: &Path, entropy: &mut dyn Entropy, now: UnixTime) -> Result<Keyring, KeyError> {
+    let path = dir.join(MASTER);
+    let unusable = |cause| KeyError::Unusable { path: path.clone(), cause };
+    if let Some(content) = files::read(&path, MAX_FILE).map_err(unusable)? {
+        let text = String::from_utf8(content).map(Secret::new).unwrap_or_default();
+        let written = std::fs::metadata(&path).and_then(|found| found.modified()).map_err(unusable)?;
+        let written = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let written = UnixTime::from_secs(written.as_secs());
+        return Keyring::from_text(text.expose(), written).ok_or(KeyError::Damaged(path));
+    }
+    let keys = Keyring::made(entropy, now);
+    keep(dir, &keys).map_err(unusable)?;
+    tracing::info!(path = %path.display(), "made a master key");
+    Ok(keys)
+}
+
+fn configured(dir: Option<&Path>, secrets: &[Secret]) -> Keyring {
+    let cache = dir.map(|dir| dir.join(STRETCHED));
+    let known = cache.as_deref().map(read_cache).unwrap_or_default();
+    let mut stretched = Vec::new();
+    let keys = secrets.iter().map(|secret| match key_from_secret(secret.expose()) {
+        KeySource::Direct(key) => key,
+        KeySource::Stretch { damaged } => {
+            warn_of_weakness(damaged);
+            let key = known.iter().find(|known| known.is_of(secret)).map(|known| known.key.clone());
+            let key = key.unwrap_or_else(|| stretch(secret.expose()));
+            stretched.push(Cached::new(key.clone(), secret));
+            key
+        }
+    });
+    let keys: Vec<Key> = keys.collect();
+    let is_news = stretched.iter().any(|one| !known.iter().any(|known| known.tag == one.tag));
+    if let Some(path) = cache.filter(|_| is_news) {
+        let content: Vec<_> = stretched.iter().map(Cached::to_text).collect();
+        let content = Secret::new(content.iter().map(Secret::expose).collect::<String>());
+        if let Err(error) = files::replace(&path, content.expose().as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "cannot keep the stretched secret");
+        }
+    }
+    Keyring::configured(keys)
+}
+
+fn warn_of_weakness(damaged: bool) {
     if damaged {
         tracing::warn!("`secret` looks like a generated one but is cut or mistyped: it is used as any other text");
     } else {
         tracing::warn!("`secret` is not a generated one: make a stronger one with `mcp-local-tunnel gen-secret`");
     }
-    let cache = dir.map(|dir| dir.join(STRETCHED));
-    if let Some(key) = cache.as_deref().and_then(|path| cached(path, secret)) {
-        return key;
-    }
-    let key = stretch(secret.expose());
-    if let Some(path) = cache {
-        let text = key.to_text();
-        let content = Secret::new(format!("{}\n{}\n", text.expose(), tag(&text, secret)));
-        if let Err(error) = files::replace(&path, content.expose().as_bytes()) {
-            tracing::warn!(path = %path.display(), %error, "cannot keep the stretched secret");
-        }
-    }
-    key
 }
 
-/// The stretched key, if it is the one of this secret.
-fn cached(path: &Path, secret: &Secret) -> Option<Key> {
-    let content = Secret::new(String::from_utf8(files::read(path, MAX_FILE).ok()??).ok()?);
-    let (text, rest) = content.expose().split_once('\n')?;
-    let KeySource::Direct(key) = key_from_secret(text) else { return None };
-    (rest.trim_end() == tag(&Secret::new(text), secret)).then_some(key)
+/// A stretched key, and what binds it to its secret.
+struct Cached {
+    key: Key,
+    tag: String,
 }
 
-/// Binds a stretched key to its secret. Keyed by the key itself: the file helps nobody to guess the secret faster who
-/// does not have the key already.
-fn tag(key: &Secret, secret: &Secret) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
+impl Cached {
+    fn new(key: Key, secret: &Secret) -> Self {
+        let tag = tag(&key, secret);
+        Self { key, tag }
+    }
+
+    fn is_of(&self, secret: &Secret) -> bool {
+        self.tag == tag(&self.key, secret)
+    }
+
+    /// Two lines.
+    fn to_text(&self) -> Secret {
+        Secret::new(format!("{}\n{}\n", self.key.to_text().expose(), self.tag))
+    }
+}
+
+/// The stretched keys of last time; what cannot be read is stretched anew.
+fn read_cache(path: &Path) -> Vec<Cached> {
+    let content = files::read(path, MAX_FILE).ok().flatten().and_then(|content| String::from_utf8(content).ok());
+    let content = Secret::new(content.unwrap_or_default());
+    let lines: Vec<_> = content.expose().lines().collect();
+    let pairs = lines.chunks_exact(2).filter_map(|pair| match (key_from_secret(pair.first()?), pair.last()?) {
+        (KeySource::Direct(key), tag) => Some(Cached { key, tag: (*tag).to_owned() }),
+        (KeySource::Stretch { .. }, _) => None,
+    });
+    pairs.take(MAX_KEYS).collect()
+}
+
+/// Keyed by the key itself: the file helps nobody to guess the secret faster who does not have the key already.
+fn tag(key: &Key, secret: &Secret) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.to_text().expose().as_bytes());
     let tag = hmac::sign(&key, secret.expose().as_bytes());
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn kept(path: &Path, entropy: &mut dyn Entropy) -> Result<Key, KeyError> {
-    let unusable = |cause| KeyError::Unusable { path: path.to_owned(), cause };
-    if let Some(content) = files::read(path, MAX_FILE).map_err(unusable)? {
-        let text = String::from_utf8(content).map(Secret::new).unwrap_or_default();
-        return match key_from_secret(text.expose()) {
-            KeySource::Direct(key) => Ok(key),
-            KeySource::Stretch { .. } => Err(KeyError::Damaged(path.to_owned())),
-        };
-    }
-    let key = Sealer::generate(entropy);
-    files::replace(path, key.to_text().expose().as_bytes()).map_err(unusable)?;
-    tracing::info!(path = %path.display(), "made a master key");
-    Ok(key)
-}
-
 const MASTER: &str = "master.key";
 const STRETCHED: &str = "stretched.key";
-/// A key is 60 bytes, a tag as many.
-const MAX_FILE: u64 = 1024;
+/// A key is 60 bytes, a tag as many, and there are sixteen at most.
+const MAX_FILE: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -107,51 +159,81 @@ mod tests {
     use crate::testing::TempDir;
     use tunnel_core::seal::Purpose;
 
-    fn sealer_of(dir: Option<&Path>, secret: Option<&str>) -> Sealer {
-        sealer(dir, secret.map(Secret::new).as_ref(), &mut OsEntropy::new()).expect("a sealer")
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    fn keyring_of(dir: Option<&Path>, secrets: &[&str]) -> Keyring {
+        let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(*text)).collect();
+        keyring(dir, &secrets, &mut OsEntropy::new(), NOW).expect("keys")
     }
 
-    fn same(one: &Sealer, other: &Sealer) -> bool {
-        let sealed = one.seal(Purpose::Cookie, b"", b"x", &mut OsEntropy::new());
-        other.open(Purpose::Cookie, b"", &sealed).is_ok()
+    /// Whether `other` opens what `one` seals.
+    fn opens(one: &Keyring, other: &Keyring) -> bool {
+        let sealed = one.sealer().seal(Purpose::Cookie, b"", b"x", &mut OsEntropy::new());
+        other.sealer().open(Purpose::Cookie, b"", &sealed).is_ok()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).expect("kept").permissions().mode() & 0o777
     }
 
     #[test]
     fn generated_key_survives_a_restart_and_is_private() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = TempDir::new();
-        let first = sealer_of(Some(dir.path()), None);
-        assert!(same(&first, &sealer_of(Some(dir.path()), None)));
-        assert!(!same(&first, &sealer_of(None, None)));
-        let mode = std::fs::metadata(dir.path().join(MASTER)).expect("kept").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let first = keyring_of(Some(dir.path()), &[]);
+        assert!(opens(&first, &keyring_of(Some(dir.path()), &[])));
+        assert!(!opens(&first, &keyring_of(None, &[])));
+        assert_eq!(mode(&dir.path().join(MASTER)), 0o600);
+    }
+
+    #[test]
+    fn rotated_keys_survive_a_restart_and_are_private() {
+        let dir = TempDir::new();
+        let first = keyring_of(Some(dir.path()), &[]);
+        let (second, _) = first.rotated(&mut OsEntropy::new(), NOW).expect("rotates");
+        keep(dir.path(), &second).expect("kept");
+        let read = keyring_of(Some(dir.path()), &[]);
+        assert!(opens(&first, &read) && opens(&second, &read) && !opens(&read, &first));
+        assert_eq!(mode(&dir.path().join(MASTER)), 0o600);
     }
 
     #[test]
     fn damaged_key_is_an_error_rather_than_a_new_key() {
         let dir = TempDir::new();
         std::fs::write(dir.path().join(MASTER), "mlts_cut").expect("written");
-        let error = sealer(Some(dir.path()), None, &mut OsEntropy::new()).expect_err("damaged");
+        let error = keyring(Some(dir.path()), &[], &mut OsEntropy::new(), NOW).expect_err("damaged");
         assert!(matches!(error, KeyError::Damaged(_)));
     }
 
     #[test]
     fn stretched_secret_is_cached_for_that_secret_alone() {
         let dir = TempDir::new();
-        let first = sealer_of(Some(dir.path()), Some("correct horse"));
-        assert!(dir.path().join(STRETCHED).exists());
-        assert!(cached(&dir.path().join(STRETCHED), &Secret::new("correct horse")).is_some());
-        assert!(cached(&dir.path().join(STRETCHED), &Secret::new("other horse")).is_none());
-        assert!(same(&first, &sealer_of(Some(dir.path()), Some("correct horse"))));
-        assert!(!same(&first, &sealer_of(Some(dir.path()), Some("other horse"))));
+        let first = keyring_of(Some(dir.path()), &["correct horse"]);
+        let path = dir.path().join(STRETCHED);
+        assert_eq!(mode(&path), 0o600);
+        let cached = read_cache(&path);
+        assert!(matches!(cached.as_slice(), [one] if one.is_of(&Secret::new("correct horse"))));
+        assert!(!cached[0].is_of(&Secret::new("other horse")));
+        assert!(opens(&first, &keyring_of(Some(dir.path()), &["correct horse"])));
+        assert!(!opens(&first, &keyring_of(Some(dir.path()), &["other horse"])));
+    }
+
+    #[test]
+    fn first_secret_seals_all_open_and_all_are_cached() {
+        let dir = TempDir::new();
+        let old = keyring_of(Some(dir.path()), &["old"]);
+        let both = keyring_of(Some(dir.path()), &["new", "old"]);
+        assert!(opens(&old, &both) && !opens(&both, &old));
+        assert_eq!(read_cache(&dir.path().join(STRETCHED)).len(), 2);
+        assert!(opens(&both, &keyring_of(Some(dir.path()), &["new"])));
     }
 
     #[test]
     fn generated_secret_needs_no_file() {
         let dir = TempDir::new();
         let text = tunnel_core::seal::generate_secret(&mut OsEntropy::new());
-        let first = sealer_of(Some(dir.path()), Some(text.expose()));
-        assert!(same(&first, &sealer_of(None, Some(text.expose()))));
+        let first = keyring_of(Some(dir.path()), &[text.expose()]);
+        assert!(opens(&first, &keyring_of(None, &[text.expose()])));
         assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 0);
     }
 }

@@ -195,7 +195,7 @@ fn relay_config(port: u16) -> RelayConfig {
         host: "127.0.0.1".into(),
         port,
         public_url: None,
-        secret: None,
+        secrets: Vec::new(),
         state_dir: None,
         clients: Clients::default(),
         naming: Naming::Auto,

@@ -101,7 +101,7 @@ fn relay_config(port: u16, password: &Secret) -> Result<RelayConfig, Failure> {
         host: Ipv4Addr::LOCALHOST.to_string(),
         port,
         public_url: None,
-        secret: None,
+        secrets: Vec::new(),
         state_dir: None,
         clients: Clients::default(),
         naming: Naming::Auto,

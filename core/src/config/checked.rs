@@ -30,8 +30,8 @@ pub struct RelayConfig {
     pub port: u16,
     /// `issuerUrl`: the public URL without trailing slash; `None` when unset (see [`RelayConfig::url_at`]).
     pub public_url: Option<String>,
-    /// `secret`: key material, any text.
-    pub secret: Option<Secret>,
+    /// `secret`: key material, any text. The first one seals, all of them open; none: keys are made and kept.
+    pub secrets: Vec<Secret>,
     /// `stateDir`: where keys and token families are kept.
     pub state_dir: Option<String>,
     /// `clients` and `clientDocuments`: which MCP clients may sign people in.

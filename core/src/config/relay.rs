@@ -6,10 +6,12 @@ use alloc::vec::Vec;
 use core::str::FromStr;
 
 use super::checked::{Local, LocalUser, Login, Naming, Oidc, RelayConfig};
+use super::json::Json;
 use super::network::Network;
 use super::problem::Report;
 use super::raw::{Node, Object};
 use super::{address, bounds, tls};
+use crate::limits;
 use crate::secret::Secret;
 
 /// The settings of a relay.
@@ -73,7 +75,7 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
     let port = top.get("port").and_then(|node| node.integer(0..=u16::MAX.into(), "a port", report));
     let host = top.get("host").and_then(|node| host(&node, report));
     let public_url = top.get("issuerUrl").and_then(|node| parsed(&node, address::public_url, report));
-    let secret = top.get("secret").and_then(|node| node.text(report)).map(Secret::new);
+    let secrets = top.get("secret").and_then(|node| secrets(&node, report));
     let state_dir = top.get("stateDir").and_then(|node| super::agent::place(&node, report));
     let clients = super::clients::check(top, report);
     let naming = top.get("naming").and_then(|node| naming(&node, report));
@@ -89,7 +91,7 @@ pub(super) fn check(top: &Object<'_>, report: &mut Report) -> Option<RelayConfig
         host: host.unwrap_or_else(|| "0.0.0.0".into()),
         port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(3000),
         public_url,
-        secret,
+        secrets: secrets.unwrap_or_default(),
         state_dir,
         clients,
         naming: naming.unwrap_or_default(),
@@ -294,6 +296,19 @@ fn host(node: &Node<'_>, report: &mut Report) -> Option<String> {
     }
     report.error(&node.path, "must be the address to listen on, as in \"0.0.0.0\", \"::\" or \"127.0.0.1\"; the port stands in port, the public URL in issuerUrl");
     None
+}
+
+/// `secret`: one text, or several of which the first seals.
+fn secrets(node: &Node<'_>, report: &mut Report) -> Option<Vec<Secret>> {
+    if !matches!(node.value, Json::Array(_)) {
+        return node.text(report).map(|text| vec![Secret::new(text)]);
+    }
+    let items = node.array(report)?;
+    if !(1..=limits::MAX_KEYS).contains(&items.len()) {
+        let text = alloc::format!("must be one text, or an array of 1 to {}: the first seals", limits::MAX_KEYS);
+        report.error(&node.path, text);
+    }
+    items.iter().map(|item| item.text(report).map(Secret::new)).collect()
 }
 
 /// `naming`.

@@ -80,7 +80,7 @@ fn two_line_relay_has_every_default() {
     assert_eq!(oidc.scopes, ["openid"]);
     assert!(oidc.client_secret.is_none() && oidc.allow.is_empty());
     assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 3000));
-    assert!(config.public_url.is_none() && config.secret.is_none() && config.state_dir.is_none());
+    assert!(config.public_url.is_none() && config.secrets.is_empty() && config.state_dir.is_none());
     assert_eq!((config.naming, config.token_in_query, config.audit), (Naming::Auto, false, None));
     assert_eq!((config.limits, config.tls), (RelayLimits::default(), None));
 }
@@ -98,6 +98,9 @@ fn relay_takes_every_setting() {
     assert_eq!(oidc.scopes, ["openid", "email"]);
     assert_eq!(oidc.client_secret.as_ref().map(|secret| secret.expose()), Some("cs"));
     assert_eq!(config.public_url.as_deref(), Some("https://tunnel.example.com"));
+    let secrets = |config: &RelayConfig| config.secrets.iter().map(|one| one.expose().to_string()).collect::<Vec<_>>();
+    assert_eq!(secrets(&config), ["s"]);
+    assert_eq!(secrets(&relay(&relay_with(r#""secret":["new","old"]"#))), ["new", "old"]);
     assert_eq!((config.host.as_str(), config.port), ("::1", 0));
     assert_eq!(config.allowed_origins, ["https://app.example.com", "http://localhost:6274"]);
     assert_eq!((config.naming, config.token_in_query), (Naming::Always, true));
@@ -283,6 +286,9 @@ fn relay_mistakes_are_named() {
         (relay_with(r#""issuerUrl":"tunnel.example.com""#), "error issuerUrl must be the URL people use"),
         (relay_with(r#""secret":"""#), "error secret is empty"),
         (relay_with(r#""secret":42"#), "error secret must be a text"),
+        (relay_with(r#""secret":{}"#), "error secret must be a text"),
+        (relay_with(r#""secret":[]"#), "error secret must be one text, or an array"),
+        (relay_with(r#""secret":["new",""]"#), "error secret[1] is empty"),
         (relay_with(r#""stateDir":"~/state""#), "error stateDir must not begin with ~"),
         (relay_with(r#""naming":"sometimes""#), "error naming must be \"auto\", \"always\" or \"never\""),
         (relay_with(r#""legacy":true"#), "error legacy must be a JSON object"),
@@ -561,7 +567,7 @@ fn command_with_spaces_in_its_path_is_one_program() {
 fn no_problem_repeats_a_value() {
     const CANARY: &str = "c4n4ry";
     for text in [
-        relay_with(r#""secret":["c4n4ry"],"port":"c4n4ry","host":"c4n4ry:1","naming":"c4n4ry","issuerUrl":"c4n4ry""#),
+        relay_with(r#""secret":{"c4n4ry":["c4n4ry"]},"port":"c4n4ry","host":"c4n4ry:1","naming":"c4n4ry","issuerUrl":"c4n4ry""#),
         auth(r#"{"issuer":"http://u:c4n4ry@id.example.com/c4n4ry","clientSecret":{"x":"c4n4ry"},"scopes":["c4n4ry c4n4ry"]}"#),
         user(r#"{"name":"c4n4ry\n","passwordHash":"c4n4ry"}"#),
         agent_with(r#""token":"c4n4ry","name":"c4n4ry\n""#),

@@ -36,6 +36,9 @@ impl Grants {
                 let json = document(&List { ok: true, tokens });
                 self.out.push(Action::AdminReply { job, json });
             }
+            AdminCommand::KeysList => self.list_keys(job),
+            AdminCommand::KeysRotate => self.rotate_keys(job, now),
+            AdminCommand::KeysRevokeAll => self.revoke_all(job, now),
             AdminCommand::TokenRevoke { id } => {
                 let id = FamilyId::from(id);
                 match self.families.known.get(&id).map(|family| &family.kind) {
@@ -200,7 +203,7 @@ impl Grants {
         }
     }
 
-    fn admin_reply(&mut self, job: JobId, answer: &impl Serialize) {
+    pub(super) fn admin_reply(&mut self, job: JobId, answer: &impl Serialize) {
         self.out.push(Action::AdminReply { job, json: document(answer) });
     }
 }

@@ -95,7 +95,7 @@ impl Client {
             name: metadata.name,
             role: Role::Client,
             redirects: metadata.redirects,
-            secret: metadata.confidential.then(|| Secret::new(secret_of(sealer, id))),
+            secret: if metadata.confidential { Some(Secret::new(secret_of(sealer, id)?)) } else { None },
             origin: Origin::SelfRegistered,
         })
     }
@@ -165,7 +165,7 @@ pub(super) fn register(
     let metadata = Metadata { name, redirects, confidential };
     let plain = serde_json::to_vec(&metadata).expect("strings and lists of strings always serialise");
     let client_id = format!("{ID_PREFIX}{}", sealer.seal(Purpose::ClientId, &[], &plain, entropy));
-    let client_secret = confidential.then(|| secret_of(sealer, &client_id));
+    let client_secret = if confidential { secret_of(sealer, &client_id) } else { None };
     Ok(json(
         StatusCode::CREATED,
         &Registered {
@@ -217,8 +217,10 @@ pub(super) fn acceptable(asked: &[String]) -> Result<Vec<String>, Refusal> {
     }
 }
 
-fn secret_of(sealer: &Sealer, id: &str) -> String {
-    URL_SAFE_NO_PAD.encode(sealer.mac(Purpose::ClientSecret, id.as_bytes()))
+/// The secret of a registered client: a MAC of its id, with the key that sealed that.
+fn secret_of(sealer: &Sealer, id: &str) -> Option<String> {
+    let sealed = id.strip_prefix(ID_PREFIX)?;
+    sealer.mac_beside(Purpose::ClientSecret, id.as_bytes(), sealed).map(|mac| URL_SAFE_NO_PAD.encode(mac))
 }
 
 fn short_hash(id: &str) -> String {

@@ -18,6 +18,7 @@ use super::documents::Documents;
 use super::ending::Groups;
 use super::error::{Code, Refusal};
 use super::families::Family;
+use super::keys::NewKeys;
 use super::login::{Attempt, Waiting};
 use super::presence::Presence;
 use super::rates::{self, Rates};
@@ -30,6 +31,7 @@ use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::rules::Site;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ConnId, DeviceName, ExchangeId, FamilyId, FetchId, JobId, UserId};
+use crate::keyring::Keyring;
 use crate::oidc::{LoginId, RelyingParty};
 use crate::relay::SessionKey;
 use crate::seal::Sealer;
@@ -147,6 +149,12 @@ pub enum AdminCommand {
         /// Whose.
         user: String,
     },
+    /// List the master keys.
+    KeysList,
+    /// Make a new master key; the old ones go on opening what they sealed.
+    KeysRotate,
+    /// Sign everybody out.
+    KeysRevokeAll,
 }
 
 /// What sign-in orders.
@@ -182,6 +190,13 @@ pub enum Action {
         /// The changes, in order.
         changes: Vec<Change>,
     },
+    /// Keep these master keys in place of those before, durably; then bring [`Event::Persisted`].
+    KeepKeys {
+        /// Its number.
+        job: JobId,
+        /// What to keep.
+        keys: Keyring,
+    },
     /// Replace the gate's snapshot.
     Publish(Arc<Snapshot>),
     /// Bring [`crate::relay::shard::Event::Revoked`] to every shard.
@@ -189,6 +204,8 @@ pub enum Action {
         /// The family.
         family: FamilyId,
     },
+    /// Bring [`crate::relay::shard::Event::RevokedAll`] to every shard.
+    RevokedAll,
     /// Bring [`crate::relay::shard::Event::SessionEnded`] to the user's shard.
     SessionEnded {
         /// Whose.
@@ -228,6 +245,9 @@ pub enum Change {
 pub struct Grants {
     pub(super) settings: Settings,
     pub(super) site: Site,
+    /// The master keys.
+    pub(super) keys: Keyring,
+    /// What they make.
     pub(super) sealer: Sealer,
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) out: Mailbox<Action>,
@@ -243,6 +263,10 @@ pub struct Grants {
     pub(super) snapshot: Snapshot,
     /// Refusals that are not in the audit for want of room.
     pub(super) untold: u64,
+    /// When everybody was signed out last, since the start: a page of an account that was open then is closed.
+    pub(super) signed_out: UnixTime,
+    /// An operator's order to sign everybody out, while it is being carried out.
+    pub(super) revoking_all: Option<JobId>,
     /// Slow jobs under way.
     pub(super) pending: BTreeMap<JobId, Pending>,
     /// The relying party, unless people sign in here.
@@ -266,6 +290,10 @@ pub(super) enum Pending {
     Session { exchange: ExchangeId, user: UserId, session: SessionKey, expires: UnixTime },
     /// Records that ended are being removed.
     Sweep,
+    /// New master keys are being kept.
+    Keys { admin: JobId, next: Keyring, what: NewKeys },
+    /// All families are being ended, with new keys or with the same.
+    RevokeAll { admin: JobId, next: Option<Keyring> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -280,7 +308,7 @@ impl Grants {
     #[must_use]
     pub fn new(
         settings: Settings,
-        sealer: Sealer,
+        keys: Keyring,
         records: Vec<(String, Vec<u8>)>,
         entropy: Box<dyn Entropy>,
         now: Now,
@@ -291,9 +319,12 @@ impl Grants {
         };
         let requests_per_minute = settings.requests_per_minute;
         let site = Site::new(&settings.public_url, &[]).expect("the configuration checks the public URL");
+        let sealer = keys.sealer();
         let mut grants = Self {
             settings,
             site,
+            snapshot: Snapshot::new(sealer.clone()),
+            keys,
             sealer,
             entropy,
             out: Mailbox::default(),
@@ -305,7 +336,8 @@ impl Grants {
             documents: Documents::default(),
             rates: Rates::new(requests_per_minute),
             untold: 0,
-            snapshot: Snapshot::default(),
+            signed_out: UnixTime::default(),
+            revoking_all: None,
             pending: BTreeMap::new(),
             party,
             logins: BTreeMap::new(),
@@ -383,11 +415,14 @@ impl Grants {
                     warn!(reason, "the store cannot be written: old records stay");
                 }
             }
+            Some(Pending::Keys { admin, next, what }) => self.keys_kept((admin, next), what, result, now),
+            Some(Pending::RevokeAll { admin, next }) => self.families_ended((admin, next), result, now),
             Some(other @ Pending::Verify(_)) => {
                 self.pending.insert(job, other);
             }
             None => trace!(%job, "a write that nobody waits for ended"),
         }
+        self.go_on_revoking(now);
     }
 
     fn verify_ended(&mut self, job: JobId, ok: bool, now: Now) {

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 use tracing::{info, warn};
 
 use super::account::AccountRequest;
@@ -212,10 +211,11 @@ impl Grants {
         let fields = Form::parse(body).map_err(|_| refuse("The form is malformed."))?;
         let flow = fields.get("flow").ok_or_else(stale)?;
         let (cookie, Flow { errand, .. }) = self.open_flow(head, flow, now).ok_or_else(stale)?;
-        let csrf = self.csrf(flow, &cookie);
-        if !bool::from(csrf.as_bytes().ct_eq(fields.get("csrf").unwrap_or_default().as_bytes())) {
+        let tag = URL_SAFE_NO_PAD.decode(fields.get("csrf").unwrap_or_default()).unwrap_or_default();
+        if !self.sealer.is_mac(Purpose::Csrf, &protected(flow, &cookie), &tag) {
             return Err(forged());
         }
+        let csrf = self.csrf(flow, &cookie);
         let page = |status, message| pages::login(&self.settings, flow, &csrf, Some((status, message)));
         let (Some(user), Some(password)) = (fields.get("user"), fields.secret("password")) else {
             return Err(page(StatusCode::BAD_REQUEST, "Enter your user name and your password."));
@@ -330,8 +330,13 @@ impl Grants {
 
     /// What the login form must bring back: only a page of ours, shown to this browser, can know it.
     fn csrf(&self, flow: &str, cookie: &str) -> String {
-        URL_SAFE_NO_PAD.encode(self.sealer.mac(Purpose::Csrf, alloc::format!("{flow}.{cookie}").as_bytes()))
+        URL_SAFE_NO_PAD.encode(self.sealer.mac(Purpose::Csrf, &protected(flow, cookie)))
     }
+}
+
+/// What the login form's token vouches for.
+fn protected(flow: &str, cookie: &str) -> alloc::vec::Vec<u8> {
+    alloc::format!("{flow}.{cookie}").into_bytes()
 }
 
 /// An error as a sentence.

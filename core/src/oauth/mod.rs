@@ -19,6 +19,7 @@ mod exchange;
 mod families;
 pub mod grants;
 mod introspect;
+mod keys;
 mod login;
 pub mod metadata;
 pub mod pages;
@@ -39,6 +40,7 @@ use alloc::string::String;
 use self::scopes::Scopes;
 use crate::config;
 use crate::id::{ClientId, FamilyId, UserId};
+use crate::seal::Sealer;
 use crate::time::UnixTime;
 
 /// Whose token it is: an MCP client's opens `/mcp`, an agent's opens `/ws`, never the other way round.
@@ -87,12 +89,22 @@ fn actor(client: &str, family: &FamilyId) -> String {
 
 /// What the gate needs to know of what changed: small, immutable, replaced as a whole by
 /// [`grants::Action::Publish`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
+    /// What opens tokens and sessions, and seals new ones.
+    pub sealer: Sealer,
     /// Revoked families, until the last token of theirs has run out.
     pub revoked: BTreeMap<FamilyId, UnixTime>,
     /// Ended MCP sessions by key, until they would have expired.
     pub ended_sessions: BTreeMap<crate::relay::SessionKey, UnixTime>,
+}
+
+impl Snapshot {
+    /// One that knows of nothing that ended.
+    #[must_use]
+    pub const fn new(sealer: Sealer) -> Self {
+        Self { sealer, revoked: BTreeMap::new(), ended_sessions: BTreeMap::new() }
+    }
 }
 
 /// What the authorization server is built from.

@@ -130,9 +130,9 @@ impl Grants {
         self.persist(changes, Pending::Family { id, next, then });
     }
 
-    /// Whether there is room for one more write.
+    /// Whether one more write may begin: there is room for it, and not everybody is being signed out.
     pub(super) fn can_write(&self) -> bool {
-        self.pending.len() < limits::MAX_OAUTH_JOBS
+        self.revoking_all.is_none() && self.pending.len() < limits::MAX_OAUTH_JOBS
     }
 
     /// Puts `what` behind the family's write under way.
@@ -356,7 +356,7 @@ impl Grants {
             return;
         }
         let mut changes: Vec<_> = families.iter().map(|id| Change::Delete { key: Family::record_key(id) }).collect();
-        changes.extend(sessions.iter().map(|key| Change::Delete { key: alloc::format!("{SESSION_PREFIX}{}", key.0) }));
+        changes.extend(sessions.iter().map(forget_session));
         for id in &families {
             self.families.known.remove(id);
             self.presence.forget(id);
@@ -375,7 +375,7 @@ impl Grants {
         self.out.push(Action::Publish(Arc::new(self.snapshot.clone())));
     }
 
-    fn persist(&mut self, changes: Vec<Change>, pending: Pending) {
+    pub(super) fn persist(&mut self, changes: Vec<Change>, pending: Pending) {
         let job = self.next_job();
         self.pending.insert(job, pending);
         self.out.push(Action::Persist { job, changes });
@@ -425,6 +425,11 @@ impl Grants {
 /// The store refuses: nothing has changed, the client may try again.
 pub(super) fn unwritable() -> Refusal {
     Refusal::new(Code::TemporarilyUnavailable, "the relay cannot keep this at the moment: try again")
+}
+
+/// Removes the record of an ended session.
+pub(super) fn forget_session(session: &SessionKey) -> Change {
+    Change::Delete { key: alloc::format!("{SESSION_PREFIX}{}", session.0) }
 }
 
 fn session_from_record(key: &str, value: &[u8]) -> Option<(SessionKey, UnixTime)> {

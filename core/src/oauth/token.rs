@@ -120,13 +120,12 @@ pub fn seal_access(sealer: &Sealer, principal: &Principal, entropy: &mut dyn Ent
 /// # Errors
 /// See [`TokenError`].
 pub fn open_access(
-    sealer: &Sealer,
     token: &str,
     snapshot: &Snapshot,
     resource: Resource<'_>,
     now: Now,
 ) -> Result<Principal, TokenError> {
-    let principal = read_access(sealer, token).ok_or(TokenError::Invalid)?;
+    let principal = read_access(&snapshot.sealer, token).ok_or(TokenError::Invalid)?;
     if principal.expires <= now.unix {
         return Err(TokenError::Expired);
     }
@@ -257,7 +256,7 @@ mod tests {
     }
 
     fn open(token: &Secret, path: &str, snapshot: &Snapshot, now: Now) -> Result<Principal, TokenError> {
-        open_access(&sealer(1), token.expose(), snapshot, Resource { public_url: PUBLIC, path }, now)
+        open_access(token.expose(), snapshot, Resource { public_url: PUBLIC, path }, now)
     }
 
     #[test]
@@ -265,7 +264,7 @@ mod tests {
         let principal = principal(Role::Client, "/mcp");
         let token = seal_access(&sealer(1), &principal, &mut Seeded::new(2));
         assert!(token.expose().starts_with(ACCESS_PREFIX));
-        assert_eq!(open(&token, "/mcp", &Snapshot::default(), now()), Ok(principal));
+        assert_eq!(open(&token, "/mcp", &Snapshot::new(sealer(1)), now()), Ok(principal));
     }
 
     #[test]
@@ -293,7 +292,7 @@ mod tests {
             (Role::Agent, "/mcp", "/mcp", false),
         ] {
             let token = seal_access(&sealer(1), &principal(role, audience), &mut Seeded::new(2));
-            let result = open(&token, path, &Snapshot::default(), now());
+            let result = open(&token, path, &Snapshot::new(sealer(1)), now());
             assert_eq!(result.is_ok(), opens, "{role:?} {audience} {path}");
             assert!(opens || result == Err(TokenError::Audience), "{role:?} {audience} {path}");
         }
@@ -302,10 +301,10 @@ mod tests {
     #[test]
     fn expired_revoked_and_foreign_tokens_are_told_apart() {
         let token = seal_access(&sealer(1), &principal(Role::Client, "/mcp"), &mut Seeded::new(2));
-        let snapshot = Snapshot::default();
+        let snapshot = Snapshot::new(sealer(1));
         let late = Now { unix: now().unix + Duration::from_secs(60), ..Now::default() };
         assert_eq!(open(&token, "/mcp", &snapshot, late), Err(TokenError::Expired));
-        let revoked = Snapshot { revoked: [("f1".into(), now().unix)].into(), ..Snapshot::default() };
+        let revoked = Snapshot { revoked: [("f1".into(), now().unix)].into(), ..Snapshot::new(sealer(1)) };
         assert_eq!(open(&token, "/mcp", &revoked, now()), Err(TokenError::Revoked));
         let foreign = seal_access(&sealer(9), &principal(Role::Client, "/mcp"), &mut Seeded::new(2));
         assert_eq!(open(&foreign, "/mcp", &snapshot, now()), Err(TokenError::Invalid));

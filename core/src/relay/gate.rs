@@ -105,17 +105,16 @@ enum Target {
 /// The gate. One per relay, shared by all connections.
 pub struct Gate {
     settings: Arc<Settings>,
-    sealer: Sealer,
     /// The authorization server's metadata.
     metadata: Bytes,
 }
 
 impl Gate {
-    /// The gate of a relay whose tokens and sessions `sealer` opens.
+    /// A relay's gate. Which tokens and sessions it opens, each request's snapshot says.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, sealer: Sealer) -> Self {
+    pub fn new(settings: Arc<Settings>) -> Self {
         let metadata = oauth::metadata::authorization_server(&settings.oauth);
-        Self { settings, sealer, metadata }
+        Self { settings, metadata }
     }
 
     /// Whose request it is that came from `peer`: the client's address, which goes into its [`RequestHead`].
@@ -161,7 +160,7 @@ impl Gate {
         let Target::Mcp { principal, endpoint, accepts, headers } = route.0 else {
             return Step::Grants(oauth::grants::Event::Request { exchange, head, body });
         };
-        let session = || self.session(&head, &principal, snapshot, now);
+        let session = || session_of(&head, &principal, snapshot, now);
         let step = match head.method {
             Method::GET => session().map(|session| {
                 let (user, headers) = (principal.user.clone(), headers.clone());
@@ -172,14 +171,14 @@ impl Gate {
                 let (user, expires) = (principal.user.clone(), session.expires);
                 Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key, expires })
             }),
-            _ => self.post(&body, &principal, session, now, entropy).map(|posted| match posted {
+            _ => posted(&body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
                 None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
                 Some(Posted { session, content, minted }) => {
                     let mut headers = headers.clone();
                     headers.extend(minted);
                     let user = principal.user.clone();
                     let principal = principal.clone();
-                    let audit = self.audit(&user);
+                    let audit = self.audit(&user, snapshot);
                     let post = Post { exchange, principal, endpoint, session, accepts, headers, audit, content };
                     Step::Shard(user, shard::Event::Post(post))
                 }
@@ -195,8 +194,8 @@ impl Gate {
     }
 
     /// Under which name the user's calls and tunnels are audited; `None`: they are not.
-    fn audit(&self, user: &UserId) -> Option<Arc<str>> {
-        self.settings.oauth.audit.then(|| self.sealer.pseudonym(user).into())
+    fn audit(&self, user: &UserId, snapshot: &Snapshot) -> Option<Arc<str>> {
+        self.settings.oauth.audit.then(|| snapshot.sealer.pseudonym(user).into())
     }
 
     /// The answer to a body longer than its limit.
@@ -322,8 +321,8 @@ impl Gate {
             }
         };
         Ok(Upgrade {
-            audit: self.audit(&principal.user),
-            pseudonym: self.sealer.pseudonym(&principal.user),
+            audit: self.audit(&principal.user, snapshot),
+            pseudonym: snapshot.sealer.pseudonym(&principal.user),
             user: principal.user,
             family: principal.family,
             expires: principal.family_expires,
@@ -344,7 +343,7 @@ impl Gate {
         now: Now,
     ) -> Result<Principal, Reply> {
         let resource = Resource { public_url: &self.settings.public_url, path };
-        let error = match token.map(|token| open_access(&self.sealer, token, snapshot, resource, now)) {
+        let error = match token.map(|token| open_access(token, snapshot, resource, now)) {
             Some(Ok(principal)) => return Ok(principal),
             Some(Err(error)) => Some(error),
             None => None,
@@ -368,61 +367,49 @@ impl Gate {
     }
 }
 
-/// Bodies.
-impl Gate {
-    /// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it
-    /// ended or is another's.
-    fn session(
-        &self,
-        head: &RequestHead,
-        principal: &Principal,
-        snapshot: &Snapshot,
-        now: Now,
-    ) -> Result<Session, Reply> {
-        if !head.headers.contains_key(header::SESSION_ID) {
-            let text = "the Mcp-Session-Id header is missing: send initialize first";
-            return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
-        }
-        head.header(header::SESSION_ID)
-            .and_then(|id| session::open(&self.sealer, id, principal, snapshot, now))
-            .ok_or_else(|| {
-                refusal(StatusCode::NOT_FOUND, code::INVALID_REQUEST, None, "there is no such session: send initialize")
-            })
+/// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it
+/// ended or is another's.
+fn session_of(head: &RequestHead, principal: &Principal, snapshot: &Snapshot, now: Now) -> Result<Session, Reply> {
+    if !head.headers.contains_key(header::SESSION_ID) {
+        let text = "the Mcp-Session-Id header is missing: send initialize first";
+        return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
     }
+    head.header(header::SESSION_ID).and_then(|id| session::open(id, principal, snapshot, now)).ok_or_else(|| {
+        refusal(StatusCode::NOT_FOUND, code::INVALID_REQUEST, None, "there is no such session: send initialize")
+    })
+}
 
-    /// Reads a POST's body; `None` when it carries nothing that anybody waits for: notifications and responses.
-    fn post(
-        &self,
-        body: &Bytes,
-        principal: &Principal,
-        session: impl Fn() -> Result<Session, Reply>,
-        now: Now,
-        entropy: &mut dyn Entropy,
-    ) -> Result<Option<Posted>, Reply> {
-        if rpc::is_batch(body) {
-            return batch(body, session()?);
+/// Reads a POST's body; `None` when it carries nothing that anybody waits for: notifications and responses.
+fn posted(
+    body: &Bytes,
+    (principal, sealer): (&Principal, &Sealer),
+    session: impl Fn() -> Result<Session, Reply>,
+    now: Now,
+    entropy: &mut dyn Entropy,
+) -> Result<Option<Posted>, Reply> {
+    if rpc::is_batch(body) {
+        return batch(body, session()?);
+    }
+    match rpc::parse(body).map_err(|error| unreadable(&error))? {
+        Message::Request { id, method, params } if method == method::INITIALIZE => {
+            let session = session::begin(&params, now, entropy);
+            let sealed = session::seal(sealer, &session, principal, entropy);
+            let value = HeaderValue::from_str(&sealed).expect("a sealed value is base64url");
+            let minted = (HeaderName::from_static(header::SESSION_ID), value);
+            let (client, version) = (&session.client, session.version.as_str());
+            tracing::info!(%client, version, "session begins");
+            let content = Content::Request(Request { id, method, params });
+            Ok(Some(Posted { session, content, minted: Some(minted) }))
         }
-        match rpc::parse(body).map_err(|error| unreadable(&error))? {
-            Message::Request { id, method, params } if method == method::INITIALIZE => {
-                let session = session::begin(&params, now, entropy);
-                let sealed = session::seal(&self.sealer, &session, principal, entropy);
-                let value = HeaderValue::from_str(&sealed).expect("a sealed value is base64url");
-                let minted = (HeaderName::from_static(header::SESSION_ID), value);
-                let (client, version) = (&session.client, session.version.as_str());
-                tracing::info!(%client, version, "session begins");
-                let content = Content::Request(Request { id, method, params });
-                Ok(Some(Posted { session, content, minted: Some(minted) }))
-            }
-            Message::Request { id, method, params } => {
-                let session = session().map_err(|reply| with_id(reply, &id))?;
-                let content = Content::Request(Request { id, method, params });
-                Ok(Some(Posted { session, content, minted: None }))
-            }
-            Message::Notification { method, params } if method == method::CANCELLED => {
-                Ok(Some(Posted { session: session()?, content: Content::Cancelled { params }, minted: None }))
-            }
-            Message::Notification { .. } | Message::Response { .. } => session().map(|_| None),
+        Message::Request { id, method, params } => {
+            let session = session().map_err(|reply| with_id(reply, &id))?;
+            let content = Content::Request(Request { id, method, params });
+            Ok(Some(Posted { session, content, minted: None }))
         }
+        Message::Notification { method, params } if method == method::CANCELLED => {
+            Ok(Some(Posted { session: session()?, content: Content::Cancelled { params }, minted: None }))
+        }
+        Message::Notification { .. } | Message::Response { .. } => session().map(|_| None),
     }
 }
 

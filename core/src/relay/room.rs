@@ -148,13 +148,13 @@ impl Room {
         }
     }
 
-    /// A family of tokens was revoked, or ran out.
-    pub(super) fn revoked(&mut self, family: &FamilyId, cx: &mut Cx<'_>) {
-        for conn in self.tunnels_of(|device| device.family == *family) {
+    /// These families of tokens were revoked.
+    pub(super) fn revoked(&mut self, meant: impl Fn(&FamilyId) -> bool, cx: &mut Cx<'_>) {
+        for conn in self.tunnels_of(|device| meant(&device.family)) {
             self.expel(conn, cx);
         }
-        self.end_calls(|call| call.family == *family, cx);
-        self.listeners.end(|listener| listener.family == *family, cx);
+        self.end_calls(|call| meant(&call.family), cx);
+        self.listeners.end(|listener| meant(&listener.family), cx);
     }
 
     /// A tunnel's grant ran out.

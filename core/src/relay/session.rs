@@ -61,11 +61,11 @@ pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, en
 }
 
 /// The session of that id; `None` when it is nobody's, another's, ended, or has run out: a client begins a new one then.
-pub(super) fn open(sealer: &Sealer, id: &str, principal: &Principal, snapshot: &Snapshot, now: Now) -> Option<Session> {
+pub(super) fn open(id: &str, principal: &Principal, snapshot: &Snapshot, now: Now) -> Option<Session> {
     if id.len() > limits::MAX_SESSION_ID {
         return None;
     }
-    let plain = sealer.open(Purpose::Session, &context(principal), id).ok()?;
+    let plain = snapshot.sealer.open(Purpose::Session, &context(principal), id).ok()?;
     let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
     let session = Session {
         key: SessionKey(Arc::from(sealed.key)),
@@ -151,16 +151,15 @@ mod tests {
         assert_eq!(session.capabilities, Capabilities { sampling: true, elicitation: false, roots: false });
         let own = principal("ann", "client");
         let id = seal(&sealer(), &session, &own, &mut entropy);
-        let read =
-            |principal: &Principal, snapshot: &Snapshot, secs| open(&sealer(), &id, principal, snapshot, at(secs));
-        let none = Snapshot::default();
+        let read = |principal: &Principal, snapshot: &Snapshot, secs| open(&id, principal, snapshot, at(secs));
+        let none = Snapshot::new(sealer());
         let end = session.expires.as_secs();
         assert_eq!(read(&own, &none, end - 1), Some(session.clone()));
         assert_eq!(read(&own, &none, end), None, "it has run out");
         assert_eq!(read(&principal("bob", "client"), &none, 10), None);
         assert_eq!(read(&principal("ann", "other"), &none, 10), None);
         assert_eq!(read(&principal("annc", "lient"), &none, 10), None);
-        let mut ended = Snapshot::default();
+        let mut ended = Snapshot::new(sealer());
         ended.ended_sessions.insert(session.key.clone(), session.expires);
         assert_eq!(read(&own, &ended, 10), None);
     }
@@ -183,14 +182,14 @@ mod tests {
         #[test]
         fn any_id_is_refused_and_any_client_fits(id in any::<String>(), name in any::<String>(), version in ".{0,200}") {
             let own = principal("ann", "client");
-            prop_assert_eq!(open(&sealer(), &id, &own, &Snapshot::default(), at(10)), None);
+            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10)), None);
             let info = rpc::quoted(&name);
             let params = format!("{{\"clientInfo\":{{\"name\":{info},\"version\":{}}}}}", rpc::quoted(&version));
             let mut entropy = Seeded::new(3);
             let session = begin(&Bytes::from(params), at(10), &mut entropy);
             let id = seal(&sealer(), &session, &own, &mut entropy);
             prop_assert!(id.len() <= limits::MAX_SESSION_ID);
-            prop_assert_eq!(open(&sealer(), &id, &own, &Snapshot::default(), at(10)), Some(session));
+            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10)), Some(session));
         }
     }
 }

@@ -64,6 +64,8 @@ pub enum Event {
         /// The family.
         family: FamilyId,
     },
+    /// Every family of tokens was revoked: all tunnels and streams end.
+    RevokedAll,
     /// A client ended its session (DELETE): its streams end.
     SessionEnded {
         /// Whose.
@@ -287,7 +289,8 @@ impl Machine for Shard {
                     self.tunnels.remove(&conn);
                 }
             }
-            Event::Revoked { family } => self.in_every_room(now, |room, cx| room.revoked(&family, cx)),
+            Event::Revoked { family } => self.in_every_room(now, |room, cx| room.revoked(|one| *one == family, cx)),
+            Event::RevokedAll => self.in_every_room(now, |room, cx| room.revoked(|_| true, cx)),
             Event::SessionEnded { user, session } => {
                 self.in_room(&user, now, |room, cx| room.session_ended(&session, cx));
             }

@@ -17,10 +17,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tunnel_core::config::RelayConfig;
 use tunnel_core::host::Machine;
+use tunnel_core::keyring::Keyring;
+use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action, AdminCommand, Event, Grants};
 use tunnel_core::relay::Settings;
 use tunnel_core::relay::gate::Gate;
-use tunnel_core::seal::Sealer;
 
 use self::rooms::Rooms;
 use self::serving::{Serving, TUNNEL_GRACE};
@@ -111,20 +112,18 @@ impl Relay {
         let audit = audit(&config, state.dir.as_deref())?;
         let (acceptor, upkeep) = tls(&config, state.dir.clone()).await?.unzip();
         let clock = Clock::new();
-        let published = Arc::new(Published::default());
-        let grants = Grants::new(
-            settings.oauth.clone(),
-            state.sealer.clone(),
-            state.records,
-            Box::new(OsEntropy::new()),
-            clock.now(),
-        );
+        let published = Arc::new(Published::new(Snapshot::new(state.keys.sealer())));
+        let grants =
+            Grants::new(settings.oauth.clone(), state.keys, state.records, Box::new(OsEntropy::new()), clock.now());
         let (tunnels, tunnels_ended) = mpsc::channel(1);
         let rooms = || Rooms::new(Arc::clone(&settings), audit.clone());
         let shards = (0..shard_count()).map(|_| Host::new(rooms(), clock)).collect();
         let serving = Arc::new(Serving {
-            gate: Gate::new(settings, state.sealer),
-            office: Host::new(Office::new(grants, state.store, Arc::clone(&published), audit.clone()), clock),
+            gate: Gate::new(settings),
+            office: Host::new(
+                Office::new(grants, state.store, state.dir.clone(), Arc::clone(&published), audit.clone()),
+                clock,
+            ),
             published,
             shards,
             connector: Connector::from_environment(None)?,
@@ -217,11 +216,11 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
         other => return other.map_err(RelayError::Silent),
     }
     let (store, records) = Store::open(state_dir)?;
-    let sealer = keys::sealer(Some(state_dir), config.secret.as_ref(), &mut OsEntropy::new())?;
     let settings = Settings::from_config(config, &config.url_at(config.port));
     let audit = audit(config, Some(state_dir))?;
     let clock = Clock::new();
-    let mut grants = Grants::new(settings.oauth, sealer, records, Box::new(OsEntropy::new()), clock.now());
+    let keys = keys::keyring(Some(state_dir), &config.secrets, &mut OsEntropy::new(), clock.now().unix)?;
+    let mut grants = Grants::new(settings.oauth, keys, records, Box::new(OsEntropy::new()), clock.now());
     let job = tunnel_core::id::JobId(0);
     grants.handle_event(Event::Admin { job, command: command.clone() }, clock.now());
     while let Some(action) = grants.poll_action() {
@@ -232,12 +231,17 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
                 let result = store.submit(changes).wait().await;
                 grants.handle_event(Event::Persisted { job, result }, clock.now());
             }
+            Action::KeepKeys { job, keys } => {
+                let result = keys::keep(state_dir, &keys).map_err(|error| error.to_string());
+                grants.handle_event(Event::Persisted { job, result }, clock.now());
+            }
             // Nobody is there to be told, and nothing is to be fetched for such a command.
             Action::Reply { .. }
             | Action::Fetch { .. }
             | Action::Verify { .. }
             | Action::Publish(_)
             | Action::Revoked { .. }
+            | Action::RevokedAll
             | Action::SessionEnded { .. } => {}
         }
     }
@@ -251,7 +255,7 @@ fn audit(config: &RelayConfig, dir: Option<&Path>) -> Result<Option<Shared>, Rel
 
 /// What a relay keeps.
 struct State {
-    sealer: Sealer,
+    keys: Keyring,
     store: Store,
     records: Records,
     /// `None`: nothing is kept.
@@ -261,7 +265,7 @@ struct State {
 impl State {
     /// Opens it; without a directory that can be written to, it is in memory alone.
     async fn open(config: &RelayConfig, dir: Option<PathBuf>) -> Result<Self, RelayError> {
-        let secret = config.secret.clone();
+        let secrets = config.secrets.clone();
         // Syncing files and stretching a secret take their time.
         let opening = tokio::task::spawn_blocking(move || {
             let (store, records, dir) = match dir.as_deref().map(Store::open).transpose() {
@@ -273,8 +277,8 @@ impl State {
                     (Store::in_memory(), Records::new(), None)
                 }
             };
-            let sealer = keys::sealer(dir.as_deref(), secret.as_ref(), &mut OsEntropy::new())?;
-            Ok(Self { sealer, store, records, dir })
+            let keys = keys::keyring(dir.as_deref(), &secrets, &mut OsEntropy::new(), Clock::new().now().unix)?;
+            Ok(Self { keys, store, records, dir })
         });
         opening.await.unwrap_or(Err(RelayError::Failed))
     }

@@ -180,6 +180,7 @@ impl Serving {
                 signin::Later::Revoked(family) => {
                     self.tell_all(|| shard::Event::Revoked { family: family.clone() });
                 }
+                signin::Later::RevokedAll => self.tell_all(|| shard::Event::RevokedAll),
                 signin::Later::SessionEnded(user, session) => {
                     let index = shard_of(&user, self.shards.len());
                     self.drive_shard(index, |rooms, now| rooms.tell(shard::Event::SessionEnded { user, session }, now));
@@ -191,6 +192,10 @@ impl Serving {
                 signin::Later::Verify(job, password, hash) => drop(tokio::spawn(async move {
                     let ok = signin::verify(&serving.verifying, password, hash).await;
                     serving.bring(grants::Event::Verified { job, ok });
+                })),
+                signin::Later::Keep(job, keys, dir) => drop(tokio::spawn(async move {
+                    let result = signin::keep(keys, dir).await;
+                    serving.bring(grants::Event::Persisted { job, result });
                 })),
                 signin::Later::Await(job, committed) => drop(tokio::spawn(async move {
                     let result = committed.wait().await;

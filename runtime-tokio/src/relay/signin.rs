@@ -1,6 +1,7 @@
 //! The authorization server's machine with its exchanges, its store and the jobs it orders.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
@@ -9,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tunnel_core::host::Machine;
 use tunnel_core::http::fetch::Fetch;
 use tunnel_core::id::{ExchangeId, FamilyId, FetchId, JobId, UserId};
+use tunnel_core::keyring::Keyring;
 use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action, AdminCommand, Event, Grants};
 use tunnel_core::relay::SessionKey;
@@ -18,13 +20,18 @@ use tunnel_core::time::Now;
 use crate::audit::Shared;
 use crate::driver::Hosted;
 use crate::exchange::{ExchangeHandle, Part};
+use crate::keys;
 use crate::store::{Committed, Store};
 
 /// The snapshot that the gate judges by: replaced as a whole, read by every request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Published(RwLock<Arc<Snapshot>>);
 
 impl Published {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        Self(RwLock::new(Arc::new(snapshot)))
+    }
+
     pub(super) fn get(&self) -> Arc<Snapshot> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -38,6 +45,8 @@ impl Published {
 pub(super) struct Office {
     grants: Grants,
     store: Store,
+    /// Where the master keys are kept; `None`: nowhere.
+    dir: Option<PathBuf>,
     published: Arc<Published>,
     audit: Option<Shared>,
     exchanges: HashMap<ExchangeId, ExchangeHandle>,
@@ -53,14 +62,24 @@ pub(super) enum Later {
     Verify(JobId, Secret, String),
     /// Bring `Persisted` once it is.
     Await(JobId, Committed),
+    /// Write the keys there, then bring `Persisted`.
+    Keep(JobId, Keyring, Option<PathBuf>),
     Revoked(FamilyId),
+    RevokedAll,
     SessionEnded(UserId, SessionKey),
     Answer(oneshot::Sender<Bytes>, Bytes),
 }
 
 impl Office {
-    pub(super) fn new(grants: Grants, store: Store, published: Arc<Published>, audit: Option<Shared>) -> Self {
-        Self { grants, store, published, audit, exchanges: HashMap::new(), asked: HashMap::new(), next_question: 0 }
+    pub(super) fn new(
+        grants: Grants,
+        store: Store,
+        dir: Option<PathBuf>,
+        published: Arc<Published>,
+        audit: Option<Shared>,
+    ) -> Self {
+        let (exchanges, asked) = (HashMap::new(), HashMap::new());
+        Self { grants, store, dir, published, audit, exchanges, asked, next_question: 0 }
     }
 
     /// A request, to be answered to `handle`.
@@ -103,10 +122,12 @@ impl Hosted for Office {
             Action::Verify { job, password, hash } => later.push(Later::Verify(job, password, hash)),
             // Given to the store's thread here and now, so that writes keep their order.
             Action::Persist { job, changes } => later.push(Later::Await(job, self.store.submit(changes))),
+            Action::KeepKeys { job, keys } => later.push(Later::Keep(job, keys, self.dir.clone())),
             // Likewise: a later snapshot must not be overtaken by an earlier one, nor by the reply that relies on it.
             Action::Publish(snapshot) => self.published.set(snapshot),
             Action::Audit(line) => self.audit.iter().for_each(|audit| audit.append(line.clone())),
             Action::Revoked { family } => later.push(Later::Revoked(family)),
+            Action::RevokedAll => later.push(Later::RevokedAll),
             Action::SessionEnded { user, session } => later.push(Later::SessionEnded(user, session)),
             Action::AdminReply { job, json } => {
                 later.extend(self.asked.remove(&job).map(|answer| Later::Answer(answer, json)));
@@ -122,6 +143,13 @@ impl Hosted for Office {
         }
         self.asked.clear();
     }
+}
+
+/// Keeps the master keys; without a directory they are in memory alone, as they were.
+pub(super) async fn keep(keys: Keyring, dir: Option<PathBuf>) -> Result<(), String> {
+    let Some(dir) = dir else { return Ok(()) };
+    let written = tokio::task::spawn_blocking(move || keys::keep(&dir, &keys)).await;
+    written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Checks a password against an argon2 hash, a few at a time: each takes tens of milliseconds and megabytes.

@@ -8,12 +8,13 @@ use tunnel_core::config::{Clients, Local, LocalUser, Login, Naming, RelayConfig,
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::id::ConnId;
+use tunnel_core::keyring::Keyring;
 use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action as GrantsAction, Change, Event as GrantsEvent, Grants};
 use tunnel_core::relay::gate::Gate;
 use tunnel_core::relay::shard::{Action as ShardAction, Event as ShardEvent, Shard};
 use tunnel_core::relay::{self, Settings};
-use tunnel_core::seal::{Key, Sealer};
+use tunnel_core::seal::Key;
 use tunnel_core::time::Now;
 use tunnel_core::tunnel::connection::Connection;
 
@@ -52,7 +53,7 @@ pub fn config(naming: Naming) -> RelayConfig {
         host: "127.0.0.1".to_owned(),
         port: 3000,
         public_url: Some(World::PUBLIC_URL.to_owned()),
-        secret: None,
+        secrets: Vec::new(),
         state_dir: None,
         clients: Clients::default(),
         naming,
@@ -69,14 +70,14 @@ impl Relay {
     #[must_use]
     pub fn start(config: &RelayConfig, key: &Key, disk: &Disk, seed: u64, now: Now) -> Self {
         let settings = Arc::new(Settings::from_config(config, World::PUBLIC_URL));
-        let sealer = Sealer::new(vec![key.clone()]);
+        let keys = Keyring::configured(vec![key.clone()]);
         let records = disk.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let oauth = settings.oauth.clone();
         Self {
-            gate: Gate::new(Arc::clone(&settings), sealer.clone()),
-            grants: Grants::new(oauth, sealer, records, Box::new(Seeded::new(seed ^ 1)), now),
+            gate: Gate::new(Arc::clone(&settings)),
+            snapshot: Arc::new(Snapshot::new(keys.sealer())),
+            grants: Grants::new(oauth, keys, records, Box::new(Seeded::new(seed ^ 1)), now),
             shard: relay::shard::Shard::new(settings, Box::new(Seeded::new(seed ^ 2))),
-            snapshot: Arc::default(),
             entropy: Seeded::new(seed ^ 3),
             connections: BTreeMap::new(),
         }
@@ -150,12 +151,14 @@ impl World {
                         relay.snapshot = Arc::clone(&snapshot);
                     }
                 }
+                GrantsAction::RevokedAll => self.shard(ShardEvent::RevokedAll),
                 GrantsAction::Revoked { family } => self.shard(ShardEvent::Revoked { family }),
                 GrantsAction::SessionEnded { user, session } => self.shard(ShardEvent::SessionEnded { user, session }),
                 // No audit is kept.
                 GrantsAction::Audit(_) => {}
                 GrantsAction::AdminReply { job, json } => drop(self.admin.insert(job, json)),
                 GrantsAction::Fetch { .. } | GrantsAction::Verify { .. } => panic!("nobody signs in at a page here"),
+                GrantsAction::KeepKeys { .. } => panic!("the world's key is configured"),
             }
         }
     }

@@ -7,7 +7,7 @@ const AGENT: &str = "mcp-local-tunnel-agent";
 
 impl Browser {
     /// Signs `user` in to the page and returns it.
-    fn open_account(&mut self, relay: &mut Relay, user: &str) -> Reply {
+    pub(super) fn open_account(&mut self, relay: &mut Relay, user: &str) -> Reply {
         let page = self.get(relay, "/account");
         assert!(html(&page).contains("value=\"sign-in\""), "{}", html(&page));
         let reply = self.order(relay, &[("action", "sign-in")]);

@@ -15,7 +15,7 @@ impl Relay {
 }
 
 fn ann() -> String {
-    sealer().pseudonym(&UserId::new("local:ann"))
+    Keyring::made(&mut Seeded::new(1), UnixTime::default()).sealer().pseudonym(&UserId::new("local:ann"))
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn no_line_has_a_secret_or_a_name() {
 fn nothing_is_said_when_no_audit_is_kept() {
     let settings = Settings { audit: false, ..settings(PUBLIC, local(), Clients::default()) };
     let mut relay = Relay::new();
-    relay.grants = Grants::new(settings, sealer(), Vec::new(), Box::new(Seeded::new(3)), relay.now);
+    relay.grants = Grants::new(settings, relay.keys.clone(), Vec::new(), Box::new(Seeded::new(3)), relay.now);
     relay.tokens();
     assert_eq!(relay.lines(), Vec::<Value>::new());
 }

@@ -9,6 +9,7 @@ mod device;
 mod documents;
 mod hostile;
 mod introspect;
+mod keys;
 mod login;
 mod tokens;
 
@@ -41,9 +42,9 @@ use crate::http::form;
 use crate::http::reach::Reach;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId};
+use crate::keyring::Keyring;
 use crate::limits;
 use crate::oidc::testing::{FakeProvider, ISSUER};
-use crate::seal::Sealer;
 use crate::time::{Instant, Now, UnixTime};
 
 const PUBLIC: &str = "https://relay.example";
@@ -57,6 +58,8 @@ struct Relay {
     grants: Grants,
     now: Now,
     store: BTreeMap<String, Vec<u8>>,
+    /// The keys as they are kept.
+    keys: Keyring,
     provider: FakeProvider,
     /// What is at the URLs of clients' documents; elsewhere nothing answers.
     documents: BTreeMap<String, Fetched>,
@@ -113,31 +116,35 @@ impl Relay {
     }
 
     fn with(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>) -> Self {
-        Self::at(public_url, login, store, UnixTime::from_secs(START))
+        let unix = UnixTime::from_secs(START);
+        Self::at(public_url, login, store, Keyring::made(&mut Seeded::new(1), unix), unix)
     }
 
-    fn at(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
-        Self::built(settings(public_url, login, Clients::default()), store, unix)
+    fn at(public_url: &str, login: Login, store: BTreeMap<String, Vec<u8>>, keys: Keyring, unix: UnixTime) -> Self {
+        Self::built(settings(public_url, login, Clients::default()), store, keys, unix)
     }
 
     fn with_clients(clients: Clients) -> Self {
-        Self::built(settings(PUBLIC, local(), clients), BTreeMap::new(), UnixTime::from_secs(START))
+        let unix = UnixTime::from_secs(START);
+        let keys = Keyring::made(&mut Seeded::new(1), unix);
+        Self::built(settings(PUBLIC, local(), clients), BTreeMap::new(), keys, unix)
     }
 
-    fn built(settings: Settings, store: BTreeMap<String, Vec<u8>>, unix: UnixTime) -> Self {
+    fn built(settings: Settings, store: BTreeMap<String, Vec<u8>>, keys: Keyring, unix: UnixTime) -> Self {
         let public_url = settings.public_url.clone();
         let now = Now { instant: Instant::from_micros(1), unix };
         let records = store.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let grants = Grants::new(settings, sealer(), records, Box::new(Seeded::new(unix.as_millis())), now);
+        let grants = Grants::new(settings, keys.clone(), records, Box::new(Seeded::new(unix.as_millis())), now);
         let mut relay = Self {
             grants,
             now,
             store,
+            keys: keys.clone(),
             provider: FakeProvider::new(START),
             documents: BTreeMap::new(),
             asked: Vec::new(),
             held_fetches: None,
-            snapshot: Arc::default(),
+            snapshot: Arc::new(Snapshot::new(keys.sealer())),
             store_fails: false,
             held: None,
             replies: BTreeMap::new(),
@@ -153,7 +160,7 @@ impl Relay {
 
     /// The same store after a restart.
     fn restart(self) -> Self {
-        let mut next = Self::built(self.grants.settings, self.store, self.now.unix);
+        let mut next = Self::built(self.grants.settings, self.store, self.keys, self.now.unix);
         next.documents = self.documents;
         next
     }
@@ -180,6 +187,13 @@ impl Relay {
                     Some(held) => held.push((job, changes)),
                     None => self.write(job, changes),
                 },
+                Action::KeepKeys { job, keys } => {
+                    let result = if self.store_fails { Err("disk full".to_string()) } else { Ok(()) };
+                    if result.is_ok() {
+                        self.keys = keys;
+                    }
+                    self.grants.handle_event(Event::Persisted { job, result }, self.now);
+                }
                 Action::Verify { job, password, hash } => {
                     let ok = hash == format!("hash of {}", password.expose());
                     self.verified.push(hash);
@@ -324,7 +338,7 @@ impl Relay {
 
     fn open(&self, token: &str, path: &str) -> Result<Principal, TokenError> {
         let resource = Resource { public_url: &self.public_url, path };
-        open_access(&sealer(), token, &self.snapshot, resource, self.now)
+        open_access(token, &self.snapshot, resource, self.now)
     }
 
     fn admin(&mut self, command: AdminCommand) -> Value {
@@ -432,10 +446,6 @@ impl Browser {
             }
         }
     }
-}
-
-fn sealer() -> Sealer {
-    Sealer::new(vec![Sealer::generate(&mut Seeded::new(1))])
 }
 
 fn challenge() -> String {

@@ -27,8 +27,8 @@ impl Door {
         let sealer = Sealer::new(std::vec![Sealer::generate(&mut Seeded::new(1))]);
         let settings = Settings::from_config(config, "https://relay.example/");
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_000) };
-        let gate = Gate::new(Arc::new(settings), sealer.clone());
-        Self { gate, sealer, snapshot: Snapshot::default(), now }
+        let gate = Gate::new(Arc::new(settings));
+        Self { gate, snapshot: Snapshot::new(sealer.clone()), sealer, now }
     }
 
     fn token(&self, principal: &Principal) -> String {

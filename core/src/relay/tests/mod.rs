@@ -39,7 +39,7 @@ pub(super) fn config() -> RelayConfig {
         host: "127.0.0.1".into(),
         port: 3000,
         public_url: Some("https://relay.example".into()),
-        secret: None,
+        secrets: Vec::new(),
         state_dir: None,
         clients: crate::config::Clients::default(),
         naming: Naming::Auto,
