@@ -1,11 +1,15 @@
 //! The relay's small store: a map of text keys to bytes, crash-safe, in the state directory.
+//!
+//! Its size is bounded by what the machine keeps ([`tunnel_core::limits`]: some 10 MiB at the very most) and by the
+//! store's pages, which are used again; what a busy time left over is given back at the next start.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use tokio::sync::oneshot;
 use tunnel_core::oauth::grants::Change;
 
@@ -28,6 +32,26 @@ pub enum StoreError {
     /// Another process has it.
     #[error("another relay uses {0}: stop it, or give this one a `stateDir` of its own")]
     InUse(PathBuf),
+    /// A newer version has written it.
+    #[error(
+        "the state in {path} has format {found}, and this version knows format {FORMAT}: run the newer mcp-local-tunnel again, or give this one a `stateDir` of its own"
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// What the store says.
+        found: u64,
+    },
+    /// The file is there and is no store, or not a whole one.
+    #[error(
+        "{path} is damaged ({cause}): restore it, or remove it and the keys beside it (then everybody has to sign in again)"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        cause: String,
+    },
     /// The directory or the file cannot be used.
     #[error("the state in {path} cannot be used: {cause}")]
     Unusable {
@@ -42,18 +66,25 @@ impl Store {
     /// Opens or makes the store in directory `dir`, which becomes 0700.
     ///
     /// # Errors
-    /// The directory is another relay's, or cannot be used.
+    /// The directory is another relay's, of a newer version, damaged, or cannot be used.
     pub fn open(dir: &Path) -> Result<(Self, Records), StoreError> {
         let unusable = |cause: String| StoreError::Unusable { path: dir.to_owned(), cause };
-        files::private_dir(dir).map_err(|error| unusable(error.to_string()))?;
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(dir.join(FILE));
-        let file = file.map_err(|error| unusable(error.to_string()))?;
-        let database = Database::builder().set_cache_size(CACHE).create_file(file).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
-            other => unusable(other.to_string()),
-        })?;
-        let records = load(&database).map_err(|error| unusable(error.to_string()))?;
+        let (file, is_new) = claim(dir)?;
+        // redb asserts what it expects of a file; one that was cut does not have it.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = Database::builder().set_cache_size(CACHE).create_file(file)?;
+            let loaded = load(&database)?;
+            if let Err(error) = shrink(&mut database, &dir.join(FILE)) {
+                tracing::warn!(%error, "the store cannot be made smaller");
+            }
+            Ok::<_, redb::Error>((database, loaded))
+        }));
+        let (database, records) = match opened.unwrap_or_else(|_| Err(redb::Error::Corrupted("it was cut".into()))) {
+            Ok((database, Loaded::Records(records))) => (database, records),
+            Ok((_, Loaded::Newer(found))) => return Err(StoreError::Newer { path: dir.to_owned(), found }),
+            Err(error) if is_new => return Err(unusable(error.to_string())),
+            Err(error) => return Err(StoreError::Damaged { path: dir.join(FILE), cause: error.to_string() }),
+        };
         let (writer, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("store".into())
@@ -128,22 +159,96 @@ fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
     Ok(transaction.commit()?)
 }
 
-fn load(database: &Database) -> Result<Records, redb::Error> {
-    // A write transaction, so that the table exists from the first start on.
+/// The store's file, locked, and whether nothing is in it yet.
+fn claim(dir: &Path) -> Result<(File, bool), StoreError> {
+    let unusable = |error: std::io::Error| StoreError::Unusable { path: dir.to_owned(), cause: error.to_string() };
+    files::private_dir(dir).map_err(unusable)?;
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(dir.join(FILE));
+    let file = file.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(unusable(error)),
+    }
+    let mut start = [0; MAGIC.len()];
+    let read = file.read_at(&mut start, 0).map_err(unusable)?;
+    // redb writes its mark last. Without one a first start was killed half way, and nothing was ever kept in it.
+    let is_new = start.get(..read).is_none_or(|start| start.iter().all(|byte| *byte == 0));
+    if is_new {
+        file.set_len(0).map_err(unusable)?;
+    }
+    Ok((file, is_new))
+}
+
+/// What a store turned out to hold.
+enum Loaded {
+    Records(Records),
+    /// It is of this format, which is not known here.
+    Newer(u64),
+}
+
+fn load(database: &Database) -> Result<Loaded, redb::Error> {
     let transaction = database.begin_write()?;
-    let mut records = Records::new();
-    {
-        let table = transaction.open_table(RECORDS)?;
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            records.push((key.value().to_owned(), value.value().to_owned()));
+    match format(&transaction)? {
+        Some(FORMAT) => transaction.abort()?,
+        Some(newer @ FORMAT..) => return Ok(Loaded::Newer(newer)),
+        older => {
+            migrate(&transaction, older)?;
+            transaction.commit()?;
         }
     }
-    transaction.commit()?;
-    Ok(records)
+    let table = database.begin_read()?.open_table(RECORDS)?;
+    let mut records = Records::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        records.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(Loaded::Records(records))
+}
+
+/// The format that a store says it has; `None`: it is new, or of before stores said it.
+fn format(transaction: &WriteTransaction) -> Result<Option<u64>, redb::Error> {
+    Ok(transaction.open_table(META)?.get(FORMAT_KEY)?.map(|format| format.value()))
+}
+
+/// Brings a store to the present format. Format 2 has the records of 1, which the machine reads as they are: a family
+/// without scopes has all of them.
+fn migrate(transaction: &WriteTransaction, from: Option<u64>) -> Result<(), redb::Error> {
+    if !transaction.open_table(RECORDS)?.is_empty()? {
+        tracing::info!(from = from.unwrap_or(1), to = FORMAT, "the store is brought to a newer format");
+    }
+    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    Ok(())
+}
+
+/// Gives back what the file has of unused pages, when that is much.
+fn shrink(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
+    let length = std::fs::metadata(path)?.len();
+    if length < SHRINK_ABOVE {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    let used = transaction.stats()?.stored_bytes();
+    transaction.abort()?;
+    if length / SHRINK_FACTOR > used {
+        database.compact()?;
+    }
+    Ok(())
 }
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+/// What the store says of itself.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const FORMAT_KEY: &str = "format";
+/// 1 was before stores said it; 2 has scopes in the records of families.
+const FORMAT: u64 = 2;
+/// What redb's files begin with.
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+/// A file that is no larger is left as it is: an empty one has a megabyte and a half.
+const SHRINK_ABOVE: u64 = 8 * 1024 * 1024;
+/// A file that is this many times as large as what is in it is compacted: pages that are half full are usual.
+const SHRINK_FACTOR: u64 = 4;
 const FILE: &str = "state.redb";
 /// The whole store is a few megabytes at most; redb's default of a gigabyte is for databases.
 const CACHE: usize = 1024 * 1024;
@@ -195,13 +300,102 @@ mod tests {
         assert!(error.to_string().contains("/dev/null/state"), "{error}");
     }
 
-    /// The writer's thread closes the file a moment after the last handle is dropped.
+    #[test]
+    fn first_start_that_was_killed_half_way_does_no_harm() {
+        let dir = TempDir::new();
+        for left in [&b""[..], &[0; 4], &[0; 4096]] {
+            std::fs::write(dir.path().join(FILE), left).expect("written");
+            let (store, records) = Store::open(dir.path()).expect("opens");
+            assert!(records.is_empty());
+            drop(store);
+            std::fs::remove_file(dir.path().join(FILE)).expect("removed");
+        }
+    }
+
+    #[test]
+    fn file_that_is_no_store_is_left_alone_and_named() {
+        let dir = TempDir::new();
+        let (store, _) = Store::open(dir.path()).expect("opens");
+        drop(store);
+        let cut = std::fs::read(dir.path().join(FILE)).expect("read");
+        for content in [b"not a store at all".to_vec(), cut[..cut.len() / 2].to_vec(), cut[..20].to_vec()] {
+            std::fs::write(dir.path().join("other"), &content).expect("written");
+            std::fs::rename(dir.path().join("other"), dir.path().join(FILE)).expect("put there");
+            let error = Store::open(dir.path()).expect_err("damaged");
+            assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains(FILE), "{error}");
+            let left = std::fs::read(dir.path().join(FILE)).expect("read");
+            assert!(left == content, "it is as it was");
+        }
+    }
+
+    #[tokio::test]
+    async fn store_of_a_newer_version_is_refused_and_left_alone() {
+        let dir = TempDir::new();
+        let database = Database::create(dir.path().join(FILE)).expect("makes one");
+        let transaction = database.begin_write().expect("begins");
+        transaction.open_table(META).expect("opens").insert(FORMAT_KEY, FORMAT + 1).expect("set");
+        transaction.commit().expect("commits");
+        drop(database);
+        for _ in 0..2 {
+            let error = Store::open(dir.path()).expect_err("newer");
+            assert!(matches!(error, StoreError::Newer { found, .. } if found == FORMAT + 1), "{error}");
+            assert!(error.to_string().contains("newer mcp-local-tunnel"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn store_of_before_formats_is_taken_over() {
+        let dir = TempDir::new();
+        let database = Database::create(dir.path().join(FILE)).expect("makes one");
+        let transaction = database.begin_write().expect("begins");
+        transaction.open_table(RECORDS).expect("opens").insert("a", &b"1"[..]).expect("put");
+        transaction.commit().expect("commits");
+        drop(database);
+        for _ in 0..2 {
+            assert_eq!(reopen(dir.path()).await, [("a".to_owned(), b"1".to_vec())]);
+        }
+        released(dir.path()).await;
+        let database = Database::open(dir.path().join(FILE)).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        assert_eq!(format(&transaction).expect("read"), Some(FORMAT));
+    }
+
+    #[tokio::test]
+    async fn pages_are_used_again_and_given_back() {
+        const RECORDS: usize = 2_500;
+        let dir = TempDir::new();
+        let length = || std::fs::metadata(dir.path().join(FILE)).expect("is there").len();
+        let (store, _) = Store::open(dir.path()).expect("opens");
+        let fill = |round: u8| {
+            let key = |at: usize| put(&format!("family/{at:032}"), &[round; 4096]);
+            store.submit((0..RECORDS).map(key).collect())
+        };
+        fill(0).wait().await.expect("written");
+        let once = length();
+        for round in 1..4 {
+            fill(round).wait().await.expect("written");
+        }
+        assert!(once > SHRINK_ABOVE && length() <= 3 * once, "{} grew to {}", once, length());
+        let keys = (0..RECORDS).map(|at| Change::Delete { key: format!("family/{at:032}") });
+        store.submit(keys.collect()).wait().await.expect("written");
+        drop(store);
+        assert_eq!(reopen(dir.path()).await, []);
+        assert!(length() < SHRINK_ABOVE, "an empty store has {}", length());
+    }
+
     async fn reopen(dir: &Path) -> Records {
-        for _ in 0..200 {
-            match Store::open(dir) {
-                Err(StoreError::InUse(_)) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-                other => return other.expect("opens again").1,
+        released(dir).await;
+        Store::open(dir).expect("opens again").1
+    }
+
+    /// The writer's thread closes the file a moment after the last handle is dropped.
+    async fn released(dir: &Path) {
+        let file = File::open(dir.join(FILE)).expect("it is there");
+        for _ in 0..500 {
+            if file.try_lock().is_ok() {
+                return;
             }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         panic!("the store is never released");
     }

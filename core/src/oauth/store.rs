@@ -258,7 +258,14 @@ impl Grants {
             return self.reply(exchange, unwritable().reply());
         }
         let key = alloc::format!("{SESSION_PREFIX}{}", session.0);
-        let changes = vec![Change::Put { key, value: expires.as_millis().to_be_bytes().to_vec() }];
+        let mut changes = vec![Change::Put { key, value: expires.as_millis().to_be_bytes().to_vec() }];
+        // Beyond the bound the one that would end first is forgotten: its owner's token still guards it.
+        let full = self.snapshot.ended_sessions.len() >= limits::MAX_ENDED_SESSIONS;
+        let first = self.snapshot.ended_sessions.iter().min_by_key(|(_, expires)| **expires).filter(|_| full);
+        if let Some(first) = first.map(|(session, _)| session.clone()) {
+            changes.push(forget_session(&first));
+            self.snapshot.ended_sessions.remove(&first);
+        }
         self.persist(changes, Pending::Session { exchange, user, session, expires });
     }
 
@@ -338,20 +345,7 @@ impl Grants {
         };
         let families: Vec<_> = self.families.known.iter().filter_map(over).take(limits::SWEEP_BATCH).collect();
         let ended = self.snapshot.ended_sessions.iter().filter(|(_, expires)| **expires <= now.unix);
-        let mut sessions: Vec<_> = ended.map(|(key, _)| key.clone()).take(limits::SWEEP_BATCH).collect();
-        // Beyond the bound the sessions that would end first are forgotten: their owner's token still guards them.
-        let excess = self
-            .snapshot
-            .ended_sessions
-            .len()
-            .saturating_sub(sessions.len())
-            .saturating_sub(limits::MAX_ENDED_SESSIONS);
-        if excess > 0 {
-            let mut by_expiry: Vec<_> =
-                self.snapshot.ended_sessions.iter().map(|(key, at)| (*at, key.clone())).collect();
-            by_expiry.sort_unstable();
-            sessions = by_expiry.into_iter().take(excess.min(limits::SWEEP_BATCH)).map(|(_, key)| key).collect();
-        }
+        let sessions: Vec<_> = ended.map(|(key, _)| key.clone()).take(limits::SWEEP_BATCH).collect();
         if families.is_empty() && sessions.is_empty() || !self.can_write() {
             return;
         }

@@ -271,7 +271,10 @@ impl State {
             let (store, records, dir) = match dir.as_deref().map(Store::open).transpose() {
                 Ok(Some((store, records))) => (store, records, dir),
                 Ok(None) => (Store::in_memory(), Records::new(), None),
-                Err(error @ StoreError::InUse(_)) => return Err(RelayError::State(error)),
+                // What is there and cannot be read may say who was signed out: not to be forgotten.
+                Err(error @ (StoreError::InUse(_) | StoreError::Newer { .. } | StoreError::Damaged { .. })) => {
+                    return Err(RelayError::State(error));
+                }
                 Err(error @ StoreError::Unusable { .. }) => {
                     tracing::warn!(reason = %error, "keys and sign-ins are kept in memory: a restart signs everybody out");
                     (Store::in_memory(), Records::new(), None)
