@@ -48,9 +48,7 @@ fn rotated_keys_are_taken_at_once_kept_and_shown_without_their_material() {
     assert_eq!(third[1..], second[..]);
     assert_eq!([&token, &newer].map(|token| ask(&relay, token)), [200, 200]);
 
-    let file = relay.home.path().join("state/mcp-local-tunnel");
-    let file = std::fs::read_dir(file).expect("the state is there").flatten().next().expect("one relay's").path();
-    let material = std::fs::read_to_string(file.join("master.key")).expect("the keys are kept");
+    let material = std::fs::read_to_string(relay.state_dir().join("master.key")).expect("the keys are kept");
     let output = run(relay.home.path(), &relay.config, &["keys", "list"]);
     let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &relay.process.log();
     assert_eq!(material.lines().count(), 3);

@@ -11,6 +11,8 @@ use super::{PASSWORD, Relay, Reply};
 pub struct Browser<'a> {
     relay: &'a Relay,
     cookies: BTreeMap<String, String>,
+    /// Where it is, as the proxy before a relay that trusts this machine would say.
+    address: Option<String>,
 }
 
 /// Goes the whole way that `url` begins, as ada: consent, login, and back to whoever asked, on this machine.
@@ -49,7 +51,13 @@ pub struct Form {
 
 impl<'a> Browser<'a> {
     pub fn new(relay: &'a Relay) -> Self {
-        Self { relay, cookies: BTreeMap::new() }
+        Self { relay, cookies: BTreeMap::new(), address: None }
+    }
+
+    /// The same at another address.
+    pub fn at(mut self, address: &str) -> Self {
+        self.address = Some(address.to_owned());
+        self
     }
 
     pub fn get(&mut self, path: &str) -> Reply {
@@ -83,6 +91,7 @@ impl<'a> Browser<'a> {
         if !jar.is_empty() {
             headers.push(("Cookie", &jar));
         }
+        headers.extend(self.address.as_deref().map(|address| ("X-Forwarded-For", address)));
         let reply = self.relay.http(method, path, &headers, body);
         for (_, line) in reply.headers.iter().filter(|(name, _)| name == "set-cookie") {
             let pair = line.split(';').next().unwrap_or_default();

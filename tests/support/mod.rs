@@ -143,8 +143,17 @@ impl Process {
 
     /// The most memory that the process ever had resident, in bytes.
     pub fn peak_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that the process has resident, in bytes.
+    pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("Linux tells it");
+        let line = status.lines().find(|line| line.starts_with(what)).expect("Linux tells it");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("in KiB");
         kib * 1024
     }
@@ -254,24 +263,41 @@ impl Relay {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> std::io::Result<BufReader<TcpStream>> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let upgrades = headers.iter().any(|(name, _)| *name == "Upgrade");
-        let connection = if upgrades { "Upgrade" } else { "close" };
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nConnection: {connection}\r\nContent-Length: {}\r\n", body.len());
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            head.push_str(&format!("Host: localhost:{}\r\n", self.port));
-        }
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        stream.write_all(head.as_bytes())?;
-        // A relay may refuse a body before it was read whole; its answer is what counts then.
-        drop(stream.write_all(body));
-        Ok(BufReader::new(stream))
+        send(self.port, method, path, headers, body)
     }
+
+    /// Where keys and records are.
+    pub fn state_dir(&self) -> PathBuf {
+        let relays = std::fs::read_dir(self.home.path().join("state/mcp-local-tunnel")).expect("the state is there");
+        relays.flatten().next().expect("it is one relay's").path()
+    }
+}
+
+/// Sends a request to a port of this machine and leaves the answer to be read.
+pub fn send(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let upgrades = headers.iter().any(|(name, _)| *name == "Upgrade");
+    let connection = if upgrades { "Upgrade" } else { "close" };
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: {connection}\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head.push_str(&format!("Host: localhost:{port}\r\n"));
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes())?;
+    // A relay may refuse a body before it was read whole; its answer is what counts then.
+    drop(stream.write_all(body));
+    Ok(BufReader::new(stream))
 }
 
 /// A running agent.
