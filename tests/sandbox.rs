@@ -14,7 +14,7 @@ use support::{Agent, Client, Process, Relay, Reply, eventually, program};
 
 /// Tries what a server should not do, and some that it should, and tells in a file named after it; then serves.
 const PROBE: &str = r#"
-cd "$HOME/work"
+cd "$HOME/desk"
 while [ ! -e up ]; do sleep 0.05; done
 try() { tried=$1; shift; if "$@" >/dev/null 2>&1; then echo "$tried=yes"; else echo "$tried=no"; fi; }
 has() { cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | grep -q "^$1"; }
@@ -48,11 +48,11 @@ fn agent_of_a_user(relay: &Relay, servers: &Value) -> Option<Agent> {
     agent.process.kill();
     agent.config["servers"] = servers.clone();
     let home = agent.home.path();
-    for dir in ["bin", "work/below", ".config/mcp-local-tunnel"] {
+    for dir in ["bin", "desk/below", ".config/mcp-local-tunnel"] {
         fs::create_dir_all(home.join(dir)).expect("made");
     }
     fs::copy(program(), home.join("bin/mcp-local-tunnel")).expect("copied");
-    fs::write(home.join("work/config"), agent.config.to_string()).expect("written");
+    fs::write(home.join("desk/config"), agent.config.to_string()).expect("written");
     fs::write(home.join(".config/mcp-local-tunnel/canary"), "canary").expect("written");
     if rustix::process::geteuid().is_root() {
         let owned = Command::new("chown").args(["-R", USER]).arg(home).status();
@@ -100,7 +100,7 @@ fn started(agent: &Agent, name: &str) -> (String, String) {
 
 /// What a probe tells, by what it tried.
 fn tried(agent: &Agent, name: &str) -> BTreeMap<String, bool> {
-    let told = fs::read_to_string(agent.home.path().join(format!("work/{name}.tried"))).expect("it told");
+    let told = fs::read_to_string(agent.home.path().join(format!("desk/{name}.tried"))).expect("it told");
     told.lines().filter_map(|line| line.split_once('=')).map(|(what, how)| (what.to_owned(), how == "yes")).collect()
 }
 
@@ -108,7 +108,7 @@ fn tried(agent: &Agent, name: &str) -> BTreeMap<String, bool> {
 fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
     let relay = Relay::start("sandbox");
     let sibling =
-        json!({"command": ["sh", "-c", "touch \"$HOME/work/up\"; sleep 1000"], "env": {"SIBLING": "of-the-sibling"}});
+        json!({"command": ["sh", "-c", "touch \"$HOME/desk/up\"; sleep 1000"], "env": {"SIBLING": "of-the-sibling"}});
     let servers = json!({"sibling": sibling, "boxed": probe("boxed", true), "open": probe("open", false)});
     let Some(agent) = agent_of_a_user(&relay, &servers) else { return };
     let (state, reason) = started(&agent, "open");
@@ -126,7 +126,7 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
     let (state, reason) = started(&agent, "boxed");
     if state == "failed" && reason.contains("Landlock") {
         eprintln!("SKIPPED: this system has no Landlock, and so the server was not started: {reason}");
-        assert!(!agent.home.path().join("work/boxed.tried").exists(), "it ran without its sandbox");
+        assert!(!agent.home.path().join("desk/boxed.tried").exists(), "it ran without its sandbox");
         return;
     }
     assert_eq!(state, "ready", "{reason}");
