@@ -4,6 +4,8 @@
  */
 export const inspectPage = () => {
   const problems = [];
+  // What is folded away is there, too.
+  for (const details of document.querySelectorAll('details')) details.open = true;
   const parse = (color) => {
     const [red, green, blue, alpha = 1] = color.match(/[\d.]+/g).map(Number);
     return {rgb: [red, green, blue], alpha};

@@ -255,6 +255,13 @@ const everyPage = async (relay, client, person, look) => {
   await at(page, 'Almost done');
   await look(page, 'back at the agent');
   assert.equal((await login.exited).code, 0, login.tail());
+
+  await page.goto(`${relay.base}/account`);
+  await look(page, 'account without a sign-in');
+  await page.getByRole('button', {name: 'Sign in'}).click();
+  await logIn(page);
+  await page.getByRole('button', {name: /revoke/i}).first().waitFor();
+  await look(page, 'account');
 };
 
 const looks = async (browser, relay, client) => {
