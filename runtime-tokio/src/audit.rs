@@ -123,7 +123,8 @@ fn write(logs: &Path, lines: &Receiver<Line>, tell: &dyn Fn(Result<(), String>))
     let mut open: Option<(AuditFile, Log)> = None;
     let mut failed = false;
     for (file, line) in lines {
-        if open.as_ref().is_none_or(|(opened, _)| *opened != file) {
+        // Who keeps the audit may move or remove it, and another agent may write the same one and rotate it.
+        if open.as_ref().is_none_or(|(opened, log)| *opened != file || !log.is_in_place()) {
             open = None;
         }
         let written = match &open {
@@ -246,6 +247,39 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).expect("exists").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&wide)), (0o600, 0o755));
         assert!(!dir.path().join("logs").exists());
+    }
+
+    #[test]
+    fn audit_that_was_removed_or_replaced_goes_on_in_its_place() {
+        let dir = TempDir::new();
+        let path = dir.path().join("audit.log");
+        let (told, heard) = std::sync::mpsc::channel();
+        let mut audit = Audit::new(dir.path().to_owned(), move |result| told.send(result).expect("heard"));
+        let append = |audit: &mut Audit, line: &'static str| {
+            audit.append(AuditFile::Default, Bytes::from_static(line.as_bytes()));
+            let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(line));
+            let began = std::time::Instant::now();
+            while !written() && began.elapsed() < std::time::Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            assert!(written(), "{line}");
+        };
+        append(&mut audit, "first\n");
+        std::fs::remove_file(&path).expect("is there");
+        append(&mut audit, "second\n");
+        std::fs::rename(&path, dir.path().join("moved")).expect("is there");
+        std::fs::write(&path, "of another\n").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        append(&mut audit, "third\n");
+        assert_eq!(std::fs::read_to_string(&path).expect("is there"), "of another\nthird\n");
+        assert_eq!(std::fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o600);
+        assert!(heard.try_iter().next().is_none(), "nothing went wrong");
+        // What stands in its place now takes no lines.
+        std::fs::remove_file(&path).expect("is there");
+        std::fs::create_dir(&path).expect("made");
+        audit.append(AuditFile::Default, Bytes::from_static(b"lost\n"));
+        audit.finish();
+        assert!(heard.try_iter().next().expect("told").expect_err("a directory").contains("audit.log"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,13 @@ pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// How long `file` is, if it still is what `path` names.
+pub(crate) fn length_at(file: impl AsFd, path: &Path) -> Option<u64> {
+    let (opened, named) = (rustix::fs::fstat(file).ok()?, rustix::fs::stat(path).ok()?);
+    let is_the_same = opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+    is_the_same.then_some(opened.st_size.cast_unsigned())
 }
 
 /// What became of [`replace_if`].

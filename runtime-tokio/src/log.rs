@@ -1,6 +1,6 @@
 //! A daemon's own log: a file that is rotated, which also takes what the process writes to stderr.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +19,6 @@ pub struct Log {
 #[derive(Debug)]
 struct Open {
     file: File,
-    length: u64,
     /// Whether stdout and stderr go there too.
     streams: bool,
 }
@@ -42,8 +41,7 @@ impl Log {
     /// What the system says.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let file = append(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), open: Mutex::new(Open { file, length, streams: false }) })
+        Ok(Self { path: path.to_owned(), open: Mutex::new(Open { file, streams: false }) })
     }
 
     /// The name that a full log is moved to.
@@ -54,15 +52,43 @@ impl Log {
         name.into()
     }
 
-    fn rotate(&self, open: &mut Open) -> io::Result<()> {
-        std::fs::rename(&self.path, Self::previous(&self.path))?;
+    /// Whether the file is still the one at its path: somebody else may have moved or removed it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        files::length_at(&open.file, &self.path).is_some()
+    }
+
+    /// Goes on in the file that is at the path now, or in a new one.
+    fn renew(&self, open: &mut Open) -> io::Result<()> {
+        rotate(&self.path)?;
         open.file = append(&self.path)?;
-        open.length = 0;
         if open.streams {
             take_streams(&open.file)?;
         }
         Ok(())
     }
+}
+
+/// Moves the log at `path` out of the way if it is full. Processes that write to the same one take turns, so that nobody
+/// moves the new file over the full one; while another one is at it, nothing is done.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn rotate(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // It may have been moved between the look at it and the lock.
+    if files::length_at(&file, path).is_some_and(|length| length >= ROTATE) {
+        std::fs::rename(path, Log::previous(path))?;
+    }
+    Ok(())
 }
 
 /// Makes this process a daemon: a session of its own, its output in the log. The one way back to whoever started it is
@@ -83,13 +109,11 @@ pub fn detach(log: &Log) -> io::Result<File> {
 impl Write for &Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.length >= ROTATE {
+        if files::length_at(&open.file, &self.path).is_none_or(|length| length >= ROTATE) {
             // A log that cannot be moved grows on rather than losing what is said.
-            let _ = self.rotate(&mut open);
+            let _ = self.renew(&mut open);
         }
-        let written = open.file.write(line)?;
-        open.length = open.length.saturating_add(written as u64);
-        Ok(written)
+        open.file.write(line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -108,7 +132,7 @@ fn take_streams(file: &File) -> io::Result<()> {
 }
 
 /// A file and its predecessor: at most twice this.
-const ROTATE: u64 = 10 * 1024 * 1024;
+pub(crate) const ROTATE: u64 = 10 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -127,5 +151,46 @@ mod tests {
         }
         let length = |path: &Path| std::fs::metadata(path).expect("exists").len();
         assert_eq!((length(&path), length(&Log::previous(&path))), (2 * 1024 * 1024, ROTATE));
+    }
+    #[test]
+    fn two_writers_of_one_log_keep_every_line_of_a_rotation() {
+        let dir = TempDir::new();
+        let path = dir.path().join("logs/audit.log");
+        let (one, other) = (Log::open(&path).expect("opens"), Log::open(&path).expect("opens"));
+        (&one).write_all(&vec![b'x'; 10 * 1024 * 1024]).expect("writes");
+        for (log, line) in [(&one, "one"), (&other, "two"), (&one, "three"), (&other, "four")] {
+            let mut log = log;
+            log.write_all(line.as_bytes()).expect("writes");
+        }
+        assert_eq!(std::fs::read_to_string(&path).expect("is there"), "onetwothreefour");
+        assert_eq!(std::fs::metadata(Log::previous(&path)).expect("kept").len(), ROTATE);
+    }
+
+    #[test]
+    fn log_that_another_process_is_moving_is_written_on() {
+        let dir = TempDir::new();
+        let path = dir.path().join("logs/audit.log");
+        let log = Log::open(&path).expect("opens");
+        (&log).write_all(&vec![b'x'; 10 * 1024 * 1024]).expect("writes");
+        let held = File::open(&path).expect("is there");
+        held.lock().expect("nobody else has it");
+        (&log).write_all(b"meanwhile").expect("writes");
+        assert!(!Log::previous(&path).exists());
+        drop(held);
+        (&log).write_all(b"after").expect("writes");
+        assert_eq!(std::fs::read(&path).expect("is there"), b"after");
+        assert_eq!(std::fs::metadata(Log::previous(&path)).expect("kept").len(), ROTATE + 9);
+    }
+
+    #[test]
+    fn removed_log_is_begun_again() {
+        let dir = TempDir::new();
+        let path = dir.path().join("logs/agent-1.log");
+        let log = Log::open(&path).expect("opens");
+        (&log).write_all(b"gone").expect("writes");
+        std::fs::remove_file(&path).expect("is there");
+        assert!(!log.is_in_place());
+        (&log).write_all(b"here").expect("writes");
+        assert_eq!(std::fs::read(&path).expect("is there again"), b"here");
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 
-use crate::files;
+use crate::log::ROTATE;
+use crate::{files, log};
 
 /// The log of one server.
 #[derive(Debug)]
@@ -14,7 +15,6 @@ pub(crate) struct StderrLog {
     path: PathBuf,
     /// Opened at the first byte; none again after a failure, which is told once.
     file: Option<File>,
-    written: u64,
     failed: bool,
     tail: VecDeque<u8>,
 }
@@ -23,7 +23,7 @@ impl StderrLog {
     /// The log of `server` under `logs`.
     pub(crate) fn new(logs: &Path, server: &str) -> Self {
         let path = logs.join(format!("{}.stderr.log", files::file_name(server)));
-        Self { path, file: None, written: 0, failed: false, tail: VecDeque::new() }
+        Self { path, file: None, failed: false, tail: VecDeque::new() }
     }
 
     /// Adds what the server said. A log that cannot be written costs the log, not the server.
@@ -57,40 +57,28 @@ impl StderrLog {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        if self.file.is_some() && self.written >= ROTATE {
-            self.file = None;
-        }
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let (file, length) = open(&self.path).await?;
-                self.written = length;
-                self.file.insert(file)
-            }
+        // Another agent may have a server of that name, and rotate the same log; a person may remove it.
+        let is_to_be_kept = |file: &File| files::length_at(file, &self.path).is_some_and(|length| length < ROTATE);
+        let file = match self.file.take().filter(is_to_be_kept) {
+            Some(file) => self.file.insert(file),
+            None => self.file.insert(open(&self.path).await?),
         };
         file.write_all(bytes).await?;
         // Without it the last lines could sit in tokio's buffer when somebody looks at the file.
         file.flush().await?;
-        self.written = self.written.saturating_add(bytes.len() as u64);
         Ok(())
     }
 }
 
-/// Opens the file to append, and how long it is; one that is over the size first makes room for a new one.
-async fn open(path: &Path) -> std::io::Result<(File, u64)> {
+/// Opens the file to append; one that is full first makes room for a new one.
+async fn open(path: &Path) -> std::io::Result<File> {
     if let Some(dir) = path.parent() {
         files::private_dir(dir)?;
     }
-    let length = tokio::fs::metadata(path).await.map_or(0, |found| found.len());
-    if length >= ROTATE {
-        tokio::fs::rename(path, path.with_extension("log.1")).await?;
-    }
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).await?;
-    Ok((file, if length >= ROTATE { 0 } else { length }))
+    log::rotate(path)?;
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).await
 }
 
-/// A file and its predecessor: at most twice this per server.
-const ROTATE: u64 = 10 * 1024 * 1024;
 /// What is kept in memory for `status`.
 const TAIL: usize = 2 * 1024;
 
@@ -129,6 +117,18 @@ mod tests {
             .collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [1024 * 1024 + 6, ROTATE]);
+    }
+
+    #[tokio::test]
+    async fn two_servers_of_one_name_lose_nothing_by_a_rotation() {
+        let dir = TempDir::new();
+        let (mut one, mut other) = (StderrLog::new(dir.path(), "same"), StderrLog::new(dir.path(), "same"));
+        one.append(b"one\n").await;
+        other.append(&vec![b'x'; 10 * 1024 * 1024]).await;
+        one.append(b"one\n").await;
+        other.append(b"other\n").await;
+        let length = |name: &str| std::fs::metadata(dir.path().join(name)).expect("is there").len();
+        assert_eq!((length("same.stderr.log"), length("same.stderr.log.1")), (10, ROTATE + 4));
     }
 
     #[tokio::test]
