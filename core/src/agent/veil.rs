@@ -5,8 +5,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
 use crate::config::{Reference, ServerConfig, Transport};
 use crate::limits;
+use crate::rpc::quoted;
 use crate::secret::Secret;
 
 /// Hides a server's secrets in what is told about it: its reason goes to the log, to the relay and to clients. What it
@@ -31,8 +36,9 @@ impl Veil {
                 let own = env.iter().filter(|(_, value)| Reference::read(value.expose()).is_none());
                 Self::of_environment(own.map(|(name, value)| (name.clone(), value.clone())))
             }
-            Transport::Http { headers, .. } => {
-                Self::new(headers.iter().map(|(name, value)| (format!("[header {name}]"), value.clone())))
+            Transport::Http { url, headers, .. } => {
+                let headers = headers.iter().map(|(name, value)| (format!("[header {name}]"), value.clone()));
+                Self::new(headers.chain(of_query(url)))
             }
         }
     }
@@ -46,7 +52,7 @@ impl Veil {
             let lines = whole.lines().map(str::trim).filter(|line| line.len() < whole.len());
             let parts = [whole].into_iter().chain(credentials).chain(lines.take(limits::MAX_VEILED_LINES));
             let long = parts.filter(|part| part.len() >= limits::MIN_VEILED);
-            hidden.extend(long.map(|part| (Secret::new(part), shown.clone())));
+            hidden.extend(long.flat_map(spellings).map(|spelling| (Secret::new(spelling), shown.clone())));
         }
         hidden.sort_by_key(|(value, _)| Reverse(value.expose().len()));
         Self(hidden)
@@ -92,11 +98,39 @@ impl Veil {
     }
 }
 
+/// What a URL's query says: there are servers that take their key there. Also as it is when decoded.
+fn of_query(url: &str) -> impl Iterator<Item = (String, Secret)> {
+    let query = url.split_once('?').map_or("", |(_, rest)| rest.split('#').next().unwrap_or_default());
+    query.split('&').filter_map(|pair| pair.split_once('=')).flat_map(|(name, value)| {
+        let decoded = percent_decode_str(value).decode_utf8().map(|text| text.into_owned()).unwrap_or_default();
+        let all = [value.to_string(), value.replace('+', " "), decoded];
+        all.map(|value| (format!("[query {name}]"), Secret::new(value)))
+    })
+}
+
+/// A value as programs write it: as it is, in JSON, in a URL, and in base64 as a whole.
+fn spellings(value: &str) -> Vec<String> {
+    let in_json = quoted(value);
+    let in_json = in_json.get(1..in_json.len() - 1).expect("it stands between two quotes").to_string();
+    let in_url = utf8_percent_encode(value, NOT_IN_URLS).to_string();
+    let in_form = in_url.replace("%20", "+");
+    let mut all = alloc::vec![value.to_string(), in_json, in_form, in_url];
+    // Without the padding, which is left out as often as not.
+    all.extend([STANDARD_NO_PAD.encode(value), URL_SAFE_NO_PAD.encode(value)]);
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// All but what never needs an escape (RFC 3986 section 2.3).
+const NOT_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Life;
 
     fn veil(values: &[(&str, &str)]) -> Veil {
         Veil::of_environment(values.iter().map(|(name, value)| (name.to_string(), Secret::new(*value))))
@@ -118,6 +152,32 @@ mod tests {
         ] {
             assert_eq!(veil.hide(said), shown);
         }
+    }
+
+    #[test]
+    fn values_are_known_in_the_spellings_that_programs_use() {
+        let veil = veil(&[("A", "pa\"ss/w\\rd 1?"), ("B", "line one\nline two")]);
+        for (said, shown) in [
+            (r#"{"key":"pa\"ss/w\\rd 1?"}"#, r#"{"key":"[env A]"}"#),
+            ("GET /?key=pa%22ss%2Fw%5Crd%201%3F&x=1", "GET /?key=[env A]&x=1"),
+            ("GET /?key=pa%22ss%2Fw%5Crd+1%3F", "GET /?key=[env A]"),
+            ("Basic cGEic3Mvd1xyZCAxPw== failed", "Basic [env A]== failed"),
+            ("cGEic3Mvd1xyZCAxPw.x", "[env A].x"),
+            (r#""line one\nline two""#, r#""[env B]""#),
+        ] {
+            assert_eq!(veil.hide(said), shown);
+        }
+    }
+
+    #[test]
+    fn query_of_a_servers_url_is_not_told() {
+        let url = "https://mcp.example/mcp?mode=fast&key=s3cret%2Fkey+1#top".to_string();
+        let transport = Transport::Http { url, headers: [].into() };
+        let veil = Veil::of_entry(&ServerConfig { transport, start_timeout_secs: 60, life: Life::default() });
+        for said in ["s3cret%2Fkey+1", "s3cret/key+1", "s3cret%2Fkey 1"] {
+            assert_eq!(veil.hide(&format!("401 for {said}!")), "401 for [query key]!");
+        }
+        assert_eq!(veil.hide("https://mcp.example/mcp?mode=fast"), "https://mcp.example/mcp?mode=fast");
     }
 
     #[test]
