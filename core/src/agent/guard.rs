@@ -44,6 +44,16 @@ struct Watched {
     saving: Option<Bytes>,
     /// Why the last save failed.
     unsaved: Option<String>,
+    reread: Reread,
+}
+
+/// Whether the file is being read once more.
+#[derive(Debug, PartialEq, Eq)]
+enum Reread {
+    No,
+    Asked,
+    /// A save was ordered since: what is read may be older than that, and the save itself finds out what others did.
+    Overtaken,
 }
 
 /// The pins of a server.
@@ -108,8 +118,25 @@ impl Guard {
             base: None,
             saving: None,
             unsaved: None,
+            reread: Reread::No,
         };
         self.watched.insert(server.to_string(), watched);
+    }
+
+    /// Asks what is pinned of a server by now: a person may have approved it in another agent of this machine.
+    pub(super) fn look_again(&mut self, server: &str, out: &mut Mailbox<Action>) {
+        let Some(watched) = self.watched.get_mut(server) else { return };
+        let is_settled = !matches!(watched.pins, Pins::Reading) && watched.saving.is_none();
+        if is_settled && watched.reread == Reread::No {
+            watched.reread = Reread::Asked;
+            out.push(Action::LoadPins { key: watched.key.clone() });
+        }
+    }
+
+    /// Whether what another agent did to the pins could let more of a server pass.
+    pub(super) fn holds(&self, server: &str) -> bool {
+        let is_held = |it: &Watched| !it.changes.is_empty() || matches!(it.pins, Pins::Broken(_));
+        self.rules.remembers(server) || self.watched.get(server).is_some_and(is_held)
     }
 
     /// Forgets a server that has no entry any more.
@@ -120,6 +147,10 @@ impl Guard {
     /// What is pinned came. Returns whose it is.
     pub(super) fn loaded(&mut self, key: &str, result: Result<Option<Bytes>, String>) -> Option<String> {
         let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
+        if !matches!(watched.pins, Pins::Reading) {
+            let reread = core::mem::replace(&mut watched.reread, Reread::No);
+            return watched.read_again(server, reread, result).then(|| server.clone());
+        }
         let read = result.and_then(|content| {
             watched.base = content;
             Book::read(watched.base.as_deref())
@@ -153,6 +184,9 @@ impl Guard {
             if let Pins::Known(book) = &watched.pins {
                 let (key, base, content) = (watched.key.clone(), watched.base.clone(), book.write());
                 (watched.dirty, watched.saving) = (false, Some(content.clone()));
+                if watched.reread == Reread::Asked {
+                    watched.reread = Reread::Overtaken;
+                }
                 out.push(Action::SavePins { key, base, content });
             }
         }
@@ -277,13 +311,30 @@ impl Pins {
 }
 
 impl Watched {
+    /// The file was read once more. Returns whether the pins are others by it.
+    fn read_again(&mut self, server: &str, reread: Reread, result: Result<Option<Bytes>, String>) -> bool {
+        match result {
+            Ok(content) if reread == Reread::Asked && content != self.base => {
+                self.merge(server, content);
+                true
+            }
+            Ok(_) => false,
+            // What is known stays so.
+            Err(reason) => {
+                tracing::warn!(server, reason = reason.as_str(), "pinned definitions not read again");
+                false
+            }
+        }
+    }
+
     /// Takes in what another agent of this machine made of the file, with what was changed here.
     fn merge(&mut self, server: &str, theirs: Option<Bytes>) {
         let base = Book::read(self.base.as_deref()).unwrap_or_default();
         match (&mut self.pins, Book::read(theirs.as_deref())) {
             (Pins::Known(book), Ok(other)) => {
                 book.merge(&base, other);
-                (self.base, self.dirty) = (theirs, true);
+                self.dirty = theirs.as_ref() != Some(&book.write());
+                self.base = theirs;
             }
             (Pins::Reading | Pins::Broken(_), other) | (Pins::Known(_), other @ Err(_)) => {
                 self.base = theirs;

@@ -154,6 +154,7 @@ impl Agent {
         }
         for (name, config) in &self.config.servers {
             self.cx.guard.watch(name, config, &mut self.cx.out);
+            self.cx.guard.look_again(name, &mut self.cx.out);
         }
         self.judge(None);
         touched

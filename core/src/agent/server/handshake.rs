@@ -163,6 +163,9 @@ impl Server {
     fn listed_all(&mut self, listing: Listing, cx: &mut Cx) {
         self.about.tools = Tools::new(listing.tools, &self.name);
         self.judge_tools(cx);
+        if cx.guard.holds(&self.name) {
+            cx.guard.look_again(&self.name, &mut cx.out);
+        }
         self.listing_over(listing.stale, cx);
         self.keep(cx);
         if self.session.is_some() {

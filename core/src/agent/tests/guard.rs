@@ -613,6 +613,70 @@ fn what_two_agents_make_of_the_same_pins_is_kept() {
 }
 
 #[test]
+fn what_was_approved_in_another_agent_passes_after_a_restart_or_a_new_list() {
+    let policy_of_both = r#"{"approve":"first"}|"pins":"block""#;
+    for by_restart in [true, false] {
+        let mut one = ready(policy_of_both);
+        let mut other = started(policy_of_both, one.pins.clone());
+        for rig in [&mut one, &mut other] {
+            relist(rig, &tools("Other"));
+        }
+        control(&mut one, ControlCommand::PinsApprove { server: None, tool: None });
+        call_tool(&mut one, 1, "write");
+        let id = first_waiting(&mut one);
+        control(&mut one, ControlCommand::Approve { id, always: false });
+        other.pins = one.pins.clone();
+        assert_eq!(other.status().changed_tools.len(), 1, "it has not looked yet");
+        if by_restart {
+            other.event(Event::Control { job: JobId(1), command: ControlCommand::Restart { server: None } });
+            let mut config = config(&["a"]);
+            config.policy = policy(policy_of_both);
+            other.event(Event::ConfigRead(Ok(config)));
+            other.actions.clear();
+        } else {
+            relist(&mut other, &tools("Other"));
+        }
+        assert!(other.status().changed_tools.is_empty(), "restart: {by_restart}");
+        assert_eq!(other.pins, one.pins, "nothing new is written");
+        if !by_restart {
+            assert_eq!(shown(&mut other).len(), 3);
+            assert!(passes(&mut other, 2, "write"), "the approval of the call is known as well");
+        }
+    }
+}
+
+#[test]
+fn what_was_read_before_a_save_does_not_undo_it() {
+    let mut rig = ready(r#"{"approve":"first"}|"pins":"block""#);
+    let (key, before) = rig.pins.first_key_value().map(|(key, file)| (key.clone(), file.clone())).expect("pinned");
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+    rig.advance(limits::RELIST_DELAY);
+    let asked = rig.written(A).pop().expect("its tools were asked for");
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": tools("Other")}}).to_string();
+    // The file is asked for, and not there yet when a person approves what is in it.
+    rig.agent.handle_event(Event::Line { child: A, line: Bytes::from(answer) }, rig.now);
+    let mut reads = 0;
+    while let Some(action) = rig.agent.poll_action() {
+        reads += usize::from(matches!(action, Action::LoadPins { .. }));
+    }
+    assert_eq!(reads, 1);
+    control(&mut rig, ControlCommand::PinsApprove { server: None, tool: None });
+    assert_ne!(rig.pins[&key], before);
+    rig.event(Event::PinsLoaded { key: key.clone(), result: Ok(Some(before.clone())) });
+    assert!(rig.status().changed_tools.is_empty());
+    assert_ne!(rig.pins[&key], before);
+}
+
+#[test]
+fn pins_that_cannot_be_read_again_stay_as_they_are_known() {
+    let mut rig = ready(r#"{}|"pins":"block""#);
+    let (key, pinned) = rig.pins.first_key_value().map(|(key, file)| (key.clone(), file.clone())).expect("pinned");
+    rig.event(Event::PinsLoaded { key: key.clone(), result: Err("no permission".into()) });
+    assert!(rig.status().problems.is_empty());
+    assert_eq!((shown(&mut rig).len(), &rig.pins[&key]), (3, &pinned));
+}
+
+#[test]
 fn pins_that_are_off_ask_for_no_file() {
     let rig = ready(r#"{}|"pins":"off""#);
     assert!(rig.pins.is_empty());
