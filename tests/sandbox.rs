@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,6 +31,7 @@ own=$HOME/.config/mcp-local-tunnel
   try agent has AGENTS=of-the-agent
   try memory memory
   try token cat "$HOME/token"
+  try hardlink cat "$HOME/other-name-of-the-token"
   try directory cat "$own/device-id"
   try plant put "$own/planted-by-$NAME"
   try empty truncate -s 0 "$own/canary"
@@ -54,6 +56,8 @@ fn agent_of_a_user(relay: &Relay, servers: &Value) -> Option<Agent> {
     fs::copy(program(), home.join("bin/mcp-local-tunnel")).expect("copied");
     fs::write(home.join("desk/config"), agent.config.to_string()).expect("written");
     fs::write(home.join(".config/mcp-local-tunnel/canary"), "canary").expect("written");
+    fs::set_permissions(home.join(".config/mcp-local-tunnel"), fs::Permissions::from_mode(0o777)).expect("set");
+    fs::hard_link(home.join("token"), home.join("other-name-of-the-token")).expect("linked");
     if rustix::process::geteuid().is_root() {
         let owned = Command::new("chown").args(["-R", USER]).arg(home).status();
         let tool = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
@@ -113,6 +117,8 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
     let Some(agent) = agent_of_a_user(&relay, &servers) else { return };
     let (state, reason) = started(&agent, "open");
     assert_eq!(state, "ready", "{reason}");
+    let own = fs::metadata(agent.home.path().join(".config/mcp-local-tunnel")).expect("it is there");
+    assert_eq!(own.permissions().mode() & 0o777, 0o700, "it was everybody's");
     let expect = |name: &str, reached: &[&str], out_of_reach: &[&str]| {
         let tried = tried(&agent, name);
         let as_expected =
@@ -120,7 +126,7 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
         assert_eq!(tried, as_expected.map(|(what, how)| (what.to_owned(), how)).collect(), "{name}");
     };
     let harmless = ["make", "move", "list", "read"];
-    let files_and_siblings = ["sibling", "token", "directory", "plant", "empty", "socket"];
+    let files_and_siblings = ["sibling", "token", "hardlink", "directory", "plant", "empty", "socket"];
     // Without a sandbox it may do what its user may, but for looking into the agent and its guards.
     expect("open", &[files_and_siblings.as_slice(), &harmless].concat(), &["agent", "memory"]);
     let (state, reason) = started(&agent, "boxed");
@@ -135,6 +141,49 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
     client.until_listed("boxed__echo");
     let answer = client.call("boxed__echo", &json!({"text": "from within"}));
     assert!(answer["result"].to_string().contains("from within"), "{answer}");
+}
+
+#[test]
+fn root_in_a_sandbox_reaches_no_other_process_by_its_capabilities() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: this is about root, who does not run it");
+        return;
+    }
+    let relay = Relay::start("sandbox-root");
+    let mut agent = relay.agent("laptop", &json!({}));
+    agent.process.kill();
+    let work = agent.home.path().join("work");
+    fs::create_dir(&work).expect("made");
+    let probe = r#"cd "$HOME/work"; grep ^Cap /proc/self/status > capabilities
+        for file in /proc/[0-9]*/environ; do
+            tr '\0' '\n' < "$file" | grep "^AGENTS=" >> environments
+        done 2>/dev/null
+        exec "$PROGRAM" demo-server"#;
+    agent.config["servers"] = json!({"boxed": {
+        "command": ["sh", "-c", probe], "env": {"PROGRAM": program()}, "sandbox": true, "restart": "never",
+    }});
+    agent.process = Process::start_with(agent.home.path(), &agent.config, &["agent"], |command| {
+        command.env("AGENTS", "of-the-agent");
+    });
+    let server = eventually("it is started", Duration::from_secs(40), || {
+        let output = support::run(agent.home.path(), &agent.config, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).map_err(|_| format!("{output:?}"))?;
+        let server = status["servers"][0].clone();
+        if server["state"] == "ready" || server["state"] == "failed" { Ok(server) } else { Err(status.to_string()) }
+    });
+    if server["state"] == "failed" && server["reason"].to_string().contains("Landlock") {
+        eprintln!("SKIPPED: this system has no Landlock, and so the server was not started: {server}");
+        return;
+    }
+    assert_eq!(server["state"], "ready", "{server}");
+    let found = fs::read_to_string(work.join("environments")).expect("it looked");
+    assert_eq!(found, "", "the environment of the agent");
+    let sets = fs::read_to_string(work.join("capabilities")).expect("it looked");
+    assert_eq!(sets.lines().count(), 5, "{sets}");
+    for set in sets.lines() {
+        let bits = set.split_whitespace().nth(1).and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        assert_eq!(bits.expect("a number") & PAST_ALL_CHECKS, 0, "{sets}");
+    }
 }
 
 #[test]
@@ -173,6 +222,9 @@ fn server_cannot_approve_in_a_persons_place() {
     let answer = Reply::read(&mut answer).expect("answered").messages().pop().expect("with a message");
     assert!(answer["result"].to_string().contains("passed"), "{answer}");
 }
+
+/// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON`.
+const PAST_ALL_CHECKS: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 38;
 
 /// Nobody in particular.
 const USER: &str = "54321";

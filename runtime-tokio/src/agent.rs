@@ -232,6 +232,10 @@ impl Driver {
         let mut launcher = Launcher::new(logs.clone());
         launcher.guard = options.guard.or(launcher.guard);
         launcher.hidden = [vec![options.config_dir.clone()], options.hidden].concat();
+        // What others may write there, a log's name for one, would be followed.
+        if let Err(error) = files::narrow_own(&options.config_dir) {
+            tracing::warn!(path = %options.config_dir.display(), %error, "others can look into this directory");
+        }
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
         agent.handle_event(Event::Start { person: options.person }, clock.now());
         let mut sessions = Sessions::new(daemon_machine::Settings {

@@ -25,6 +25,23 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Narrows `dir` to 0700 if it is there, belongs to this user, and was wider. Somebody else's is left to them.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn narrow_own(dir: &Path) -> io::Result<()> {
+    let found = match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let is_own = found.uid() == rustix::process::geteuid().as_raw();
+    if is_own && found.is_dir() && found.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        tracing::info!(path = %dir.display(), "others could look into this directory: it is its owner's alone now");
+    }
+    Ok(())
+}
+
 /// Replaces `path` by `content`, 0600, durably: a reader sees the old file or the new one, never a part. Directories that
 /// are missing are made, 0700.
 ///
@@ -296,6 +313,24 @@ mod tests {
         assert_eq!(fs::metadata(&wide).expect("exists").permissions().mode() & 0o777, 0o755);
         private_dir(&wide).expect("narrows");
         assert_eq!(fs::metadata(&wide).expect("exists").permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn own_directory_is_narrowed_and_no_other() {
+        let dir = TempDir::new();
+        let own = dir.path().join("own");
+        narrow_own(&own).expect("none is fine");
+        fs::create_dir(&own).expect("made");
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).expect("set");
+        let mode = |path: &Path| fs::metadata(path).expect("exists").permissions().mode() & 0o7777;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&own, Some(54321), None).expect("root may");
+            narrow_own(&own).expect("left alone");
+            assert_eq!(mode(&own), 0o777);
+            std::os::unix::fs::chown(&own, Some(0), None).expect("root may");
+        }
+        narrow_own(&own).expect("narrows");
+        assert_eq!(mode(&own), 0o700);
     }
 
     #[test]

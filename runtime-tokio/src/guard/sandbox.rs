@@ -6,6 +6,12 @@
 //! in one of these directories later is not on the list. Names can be listed everywhere, since programs list `/` and the
 //! home directory for good reasons, and a name tells little.
 //!
+//! A hidden file can have other names (hard links). Those that lie beside the way to it are hidden as well; one that lies
+//! deeper in a directory that is allowed is not looked for.
+//!
+//! Root's capabilities would get around it: those that look into processes, files and the kernel past all checks are given
+//! up. What the system lets root's user id do without any capability remains.
+//!
 //! What it does not stop: connecting to a unix socket (the agent's own refuses it), and asking another program outside of
 //! the sandbox for help (a session manager, a container's daemon).
 
@@ -59,7 +65,11 @@ mod linux {
         ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
         RulesetCreatedAttr, RulesetError, Scope,
     };
-    use rustix::fs::{FileType, Mode, OFlags};
+    use rustix::fs::{FileType, Mode, OFlags, Stat};
+    use rustix::thread::{
+        CapabilitySet, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+        set_capabilities,
+    };
 
     use super::{Path, PathBuf, Place, place};
 
@@ -80,6 +90,7 @@ mod linux {
         // A way to them other than by their real path is none of the list's.
         let real = |path: &PathBuf| real(path).map_err(|error| format!("{}: {error}", path.display()));
         let hidden = hidden.iter().map(real).collect::<Result<Vec<_>, _>>()?;
+        let others = hidden.iter().filter_map(|path| Some(identity(&rustix::fs::stat(path).ok()?))).collect::<Vec<_>>();
         let root = open(Path::new("/")).map_err(|error| format!("/: {error}"))?;
         rules = rules.add_rule(PathBeneath::new(root, AccessFs::ReadDir)).map_err(|error| error.to_string())?;
         let mut ways = vec![PathBuf::from("/")];
@@ -88,11 +99,26 @@ mod linux {
                 match place(&path, &hidden) {
                     Place::Hidden => {}
                     Place::OnTheWay => ways.push(path),
-                    Place::Open => rules = allow(rules, &path)?,
+                    Place::Open => rules = allow(rules, &path, &others)?,
                 }
             }
         }
-        rules.restrict_self().map(drop).map_err(|error| error.to_string())
+        rules.restrict_self().map_err(|error| error.to_string())?;
+        give_up_capabilities().map_err(|error| format!("capabilities: {error}"))
+    }
+
+    /// Gives up what would get around the sandbox, for good.
+    fn give_up_capabilities() -> io::Result<()> {
+        let mut sets = capabilities(None)?;
+        sets.effective -= GIVEN_UP;
+        sets.permitted -= GIVEN_UP;
+        sets.inheritable -= GIVEN_UP;
+        for capability in GIVEN_UP.iter() {
+            // Who may not do this gets nothing back by an exec either: a sandbox gives no new privileges.
+            let _ = remove_capability_from_bounding_set(capability);
+        }
+        clear_ambient_capability_set()?;
+        Ok(set_capabilities(None, sets)?)
     }
 
     /// The real path of a file, which itself may be gone for now.
@@ -117,16 +143,19 @@ mod linux {
             .create()
     }
 
-    /// Allows all that is beneath `path`.
-    fn allow(rules: RulesetCreated, path: &Path) -> Result<RulesetCreated, String> {
+    /// Allows all that is beneath `path`, unless it is one of `hidden` under another name.
+    fn allow(rules: RulesetCreated, path: &Path, hidden: &[(u64, u64)]) -> Result<RulesetCreated, String> {
         // What is gone by now, or cannot be reached anyway, needs no rule.
         let Ok(opened) = open(path) else { return Ok(rules) };
-        let kind = rustix::fs::fstat(&opened).map(|found| FileType::from_raw_mode(found.st_mode));
-        let rights = match kind {
-            Ok(FileType::Directory) => AccessFs::from_all(NEWEST),
+        let Ok(found) = rustix::fs::fstat(&opened) else { return Ok(rules) };
+        if hidden.contains(&identity(&found)) {
+            return Ok(rules);
+        }
+        let rights = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => AccessFs::from_all(NEWEST),
             // Where it leads to has a rule of its own, or is hidden.
-            Ok(FileType::Symlink) | Err(_) => return Ok(rules),
-            Ok(_) => AccessFs::from_file(NEWEST),
+            FileType::Symlink => return Ok(rules),
+            _ => AccessFs::from_file(NEWEST),
         };
         rules.add_rule(PathBeneath::new(opened, rights)).map_err(|error| format!("{}: {error}", path.display()))
     }
@@ -143,12 +172,28 @@ mod linux {
         }
     }
 
+    /// What a file is, whatever it is called.
+    fn identity(found: &Stat) -> (u64, u64) {
+        (found.st_dev, found.st_ino)
+    }
+
     fn open(path: &Path) -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// What is handled where the system knows it.
     const NEWEST: ABI = ABI::V9;
+    /// Capabilities that reach other processes, any file, or the kernel itself.
+    const GIVEN_UP: CapabilitySet = CapabilitySet::PERFMON
+        .union(CapabilitySet::SYS_PTRACE)
+        .union(CapabilitySet::SYS_ADMIN)
+        .union(CapabilitySet::DAC_OVERRIDE)
+        .union(CapabilitySet::DAC_READ_SEARCH)
+        .union(CapabilitySet::CHECKPOINT_RESTORE)
+        .union(CapabilitySet::BPF)
+        .union(CapabilitySet::MKNOD)
+        .union(CapabilitySet::SYS_MODULE)
+        .union(CapabilitySet::SYS_RAWIO);
 }
 
 #[cfg(test)]
