@@ -58,6 +58,8 @@ pub(super) fn stop(global: &Global) -> Result<(), Failure> {
         let pid = match command(&files.socket, &Command::Stop).await {
             Ok(answer) => answer.pid,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                // A stub may be about to start it once more.
+                mark(&files);
                 return Ok(None);
             }
             Err(error) => match Claim::holder(&files.pid) {
@@ -67,6 +69,7 @@ pub(super) fn stop(global: &Global) -> Result<(), Failure> {
                 _ => return Err(agent::no_agent(&files, &error)),
             },
         };
+        mark(&files);
         if gone(&files, pid, STOP_WITHIN).await {
             return Ok(Some((pid, "stopped")));
         }
@@ -82,12 +85,24 @@ pub(super) fn stop(global: &Global) -> Result<(), Failure> {
     })
 }
 
+/// Tells the stubs that a person wants no agent, whatever they see of its end.
+fn mark(files: &Files) {
+    if let Err(error) = files.mark_stopped() {
+        output::note(format!(
+            "cannot write {}: {error}. An editor that is attached may start the agent again",
+            files.stopped.display()
+        ));
+    }
+}
+
 /// Ends an agent that does not answer, or does not end; how it was done.
 async fn force(files: &Files, pid: u32) -> Result<&'static str, Failure> {
     output::note(format!("the agent (pid {pid}) does not answer: it is ended by force"));
     for (end, within, how) in
         [(terminate as fn(u32), TERM_WITHIN, "stopped, by SIGTERM"), (kill as fn(u32), KILL_WITHIN, KILLED)]
     {
+        // Each time: an editor that just came thinks that the agent is wanted.
+        mark(files);
         // Looked at each time: the id may be another process's by now.
         if Claim::holder(&files.pid).is_some_and(|(holder, _)| holder == pid) {
             end(pid);

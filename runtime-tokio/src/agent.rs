@@ -155,7 +155,13 @@ fn claim(files: &Files, kind: Kind) -> Result<(Option<Claim>, Option<ipc::Server
     };
     let claim = match Claim::take_as(kind, &files.pid) {
         Ok(None) => return Err(AgentError::Running),
-        Ok(claim) => claim,
+        Ok(claim) => {
+            // A daemon's starter did that already; since then a person may have stopped it.
+            if kind == Kind::Foreground {
+                files.unmark_stopped();
+            }
+            claim
+        }
         Err(error) => {
             unusable(&files.pid, error)?;
             return Ok((None, None));

@@ -30,6 +30,8 @@ pub struct Files {
     pub socket: PathBuf,
     /// Its process id; locked while it runs.
     pub pid: PathBuf,
+    /// There from `stop` until somebody starts it again: a session that just breaks off does not say that it was stopped.
+    pub stopped: PathBuf,
     /// Its log, when it runs as a daemon.
     pub log: PathBuf,
 }
@@ -43,7 +45,27 @@ impl Files {
         Self {
             socket: run.join(format!("{name}.sock")),
             pid: run.join(format!("{name}.pid")),
+            stopped: run.join(format!("{name}.stopped")),
             log: config_dir.join("logs").join(format!("{name}.log")),
+        }
+    }
+
+    /// Has sessions that were there before leave the agent stopped. Where there is no directory, there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn mark_stopped(&self) -> io::Result<()> {
+        match OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.stopped) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody wants the agent to run.
+    pub(crate) fn unmark_stopped(&self) {
+        if let Err(error) = files::remove(&self.stopped) {
+            let path = self.stopped.display();
+            tracing::debug!(%path, %error, "cannot remove the mark of a stop");
         }
     }
 }

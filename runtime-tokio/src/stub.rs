@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -146,13 +147,15 @@ pub async fn start(mut settings: link::Settings, way: Way) -> Result<Started, No
             (Standing::NeedsLogin(reason), _) => return Err(NotStarted::NeedsLogin(reason.to_owned())),
             (Standing::NeedsToken(reason), _) => return Err(NotStarted::NeedsToken(reason.to_owned())),
             (Standing::Broken(reason), _) => return Err(NotStarted::Unusable(reason.to_owned())),
-            (Standing::Refused(reason), _) => return Err(NotStarted::Failed(reason.to_owned())),
+            (Standing::Refused(reason) | Standing::Unwelcome(reason), _) => {
+                return Err(NotStarted::Failed(reason.to_owned()));
+            }
+            (Standing::Stopped, _) => return Err(NotStarted::Failed("the agent was stopped meanwhile".into())),
             (Standing::Troubled(reason), _) if Instant::now() >= give_up => {
                 return Err(NotStarted::Failed(reason.to_owned()));
             }
             // A person at a browser takes as long as it takes.
-            (Standing::SigningIn | Standing::Troubled(_) | Standing::Coming, _)
-            | (Standing::Attached | Standing::Stopped, _) => {}
+            (Standing::SigningIn | Standing::Troubled(_) | Standing::Coming | Standing::Attached, _) => {}
         }
         tokio::select! {
             Some(event) = events.recv() => {
@@ -177,7 +180,9 @@ struct Liaison {
 }
 
 impl Liaison {
+    /// A person began something that wants the agent: an earlier `stop` is over.
     fn new(way: Way, bring: impl Fn(link::Event) + Send + Sync + 'static) -> Self {
+        way.files.unmark_stopped();
         Self { way: Arc::new(way), bring: Arc::new(bring), session: None, signing_in: None }
     }
 
@@ -267,10 +272,13 @@ async fn attach(way: &Way, keep: bool, bring: &(dyn Fn(link::Event) + Send + Syn
             }
         }
         Err(error) if is_nobody(&error) => {
-            let credentials = credentials(way);
-            bring(link::Event::Nobody { credentials });
+            let (credentials, stopped) = (credentials(way), way.files.stopped.exists());
+            bring(link::Event::Nobody { credentials, stopped });
         }
-        Err(error) if is_refusal(&error) => bring(link::Event::Failed { reason: error.to_string() }),
+        Err(error) if is_refusal(&error) => bring(link::Event::Refused { reason: error.to_string() }),
+        Err(error) if is_unusable(&error) => {
+            bring(link::Event::Unusable { reason: format!("cannot use {}: {error}", way.files.socket.display()) });
+        }
         Err(error) => bring(link::Event::Failed { reason: format!("cannot reach the agent: {error}") }),
     }
 }
@@ -322,6 +330,12 @@ fn is_nobody(error: &io::Error) -> bool {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof
     )
+}
+
+/// Whether the way to the socket is barred, and not only the agent away: trying again mends nothing.
+fn is_unusable(error: &io::Error) -> bool {
+    let barred = [Errno::NOTDIR, Errno::ACCESS, Errno::LOOP, Errno::PERM, Errno::NAMETOOLONG];
+    Errno::from_io_error(error).is_some_and(|error| barred.contains(&error))
 }
 
 /// Tells the tokens at hand from other ones, without reading them.

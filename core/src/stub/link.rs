@@ -38,6 +38,18 @@ pub enum Event {
     Nobody {
         /// What tells the tokens for the relay from other ones (any number); `None` when there are none.
         credentials: Option<u64>,
+        /// A person stopped it since this link began, and nobody started it again.
+        stopped: bool,
+    },
+    /// [`Action::Attach`] cannot succeed until a person mends something: the directory of the socket cannot be used.
+    Unusable {
+        /// For people.
+        reason: String,
+    },
+    /// The agent refused [`Action::Attach`] to this process, and will again.
+    Refused {
+        /// For people.
+        reason: String,
     },
     /// [`Action::Attach`] failed otherwise: an agent that does not answer, a socket that cannot be reached.
     Failed {
@@ -82,7 +94,7 @@ pub enum End {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Connect to the agent's socket and ask [`Command::Attach`](crate::daemon::Command::Attach); a session from before
-    /// is closed. Brings `Answered`, `Nobody` or `Failed`, `Silent` before them if that takes a while, and, after an
+    /// is closed. Brings `Answered`, `Nobody`, `Unusable`, `Refused` or `Failed`, `Silent` before them if that takes a while, and, after an
     /// answer that was ok, `Lost` in the end.
     Attach {
         /// What to ask for.
@@ -124,6 +136,8 @@ pub enum Standing<'a> {
     Stopped,
     /// The relay refused this device.
     Refused(&'a str),
+    /// The agent refused this process.
+    Unwelcome(&'a str),
 }
 
 /// The machine.
@@ -186,6 +200,7 @@ enum Plan {
 enum Rest {
     Stopped,
     Refused(String),
+    Unwelcome(String),
     /// `seen`: the tokens that were of no use. What cannot be seen from here is tried `again`.
     Unable {
         need: Need,
@@ -234,6 +249,7 @@ impl Link {
             Plan::SignIn { .. } => Standing::SigningIn,
             Plan::Rest(Rest::Stopped) => Standing::Stopped,
             Plan::Rest(Rest::Refused(reason)) => Standing::Refused(reason),
+            Plan::Rest(Rest::Unwelcome(reason)) => Standing::Unwelcome(reason),
             Plan::Rest(Rest::Unable { need, reason, .. }) => match need {
                 Need::Login => Standing::NeedsLogin(reason),
                 Need::Token => Standing::NeedsToken(reason),
@@ -288,6 +304,8 @@ impl Link {
             {
                 self.start(now);
             }
+            // That agent is gone.
+            Plan::Rest(Rest::Unwelcome(_)) => self.nobody(Plan::Start, now),
             Plan::SignIn { .. } | Plan::Rest(_) => self.pause(plan, limits::ATTACH_LOOK, now),
         }
     }
@@ -326,6 +344,23 @@ impl Link {
         };
         tracing::warn!(reason = reason.as_str(), "no agent until somebody helps");
         let rest = Rest::Unable { need, reason, seen: self.credentials, again };
+        self.pause(Plan::Rest(rest), limits::ATTACH_LOOK, now);
+    }
+
+    /// What it is refused for does not change while this process lives, but another agent may think otherwise.
+    fn unwelcome(&mut self, reason: String, now: Instant) {
+        if self.standing() != Standing::Unwelcome(&reason) {
+            tracing::warn!(reason = reason.as_str(), "no session");
+        }
+        self.pause(Plan::Rest(Rest::Unwelcome(reason)), limits::RECONNECT_MAX, now);
+    }
+
+    /// No way leads to the agent. Once one does, it is started.
+    fn barred(&mut self, reason: String, now: Instant) {
+        if self.standing() != Standing::Broken(&reason) {
+            tracing::warn!(reason = reason.as_str(), "no agent until somebody helps");
+        }
+        let rest = Rest::Unable { need: Need::Mending, reason, seen: None, again: Some(now) };
         self.pause(Plan::Rest(rest), limits::ATTACH_LOOK, now);
     }
 
@@ -418,13 +453,17 @@ impl Machine for Link {
 
     fn handle_event(&mut self, event: Event, now: Now) {
         let now = self.clock.clamp(now).instant;
-        if let Event::Nobody { credentials } = &event {
+        if let Event::Nobody { credentials, .. } = &event {
             self.credentials = *credentials;
         }
         match (event, self.state.clone()) {
             (Event::Begun, State::New) => self.look(Plan::Start),
             (Event::Answered(answer), State::Looking(plan) | State::Silent { plan, .. }) => {
                 self.answered(plan, &answer, now);
+            }
+            (Event::Nobody { stopped: true, .. }, State::Looking(_) | State::Silent { .. }) => {
+                self.trouble = None;
+                self.pause(Plan::Rest(Rest::Stopped), limits::ATTACH_LOOK, now);
             }
             (Event::Nobody { .. }, State::Looking(plan)) => self.nobody(plan, now),
             (Event::Nobody { .. }, State::Silent { plan, .. }) => {
@@ -435,6 +474,10 @@ impl Machine for Link {
             (Event::Failed { reason }, State::Looking(plan) | State::Silent { plan, .. }) => {
                 self.failed(plan, &reason, now);
             }
+            (Event::Unusable { reason }, State::Looking(_) | State::Silent { .. }) => {
+                self.barred(reason, now);
+            }
+            (Event::Refused { reason }, State::Looking(_) | State::Silent { .. }) => self.unwelcome(reason, now),
             (Event::Silent { holder }, State::Looking(plan)) => self.silent(plan, holder, now),
             (
                 Event::StartFailed { reason },
@@ -461,6 +504,8 @@ impl Machine for Link {
                 Event::Begun
                 | Event::Answered(_)
                 | Event::Nobody { .. }
+                | Event::Unusable { .. }
+                | Event::Refused { .. }
                 | Event::Failed { .. }
                 | Event::Silent { .. }
                 | Event::StartFailed { .. }

@@ -180,7 +180,8 @@ impl Stub {
                 | Standing::NeedsToken(_)
                 | Standing::Broken(_)
                 | Standing::Stopped
-                | Standing::Refused(_) => true,
+                | Standing::Refused(_)
+                | Standing::Unwelcome(_) => true,
             };
             if hopeless || waiting.until <= now {
                 done.push(*job);

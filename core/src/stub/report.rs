@@ -83,6 +83,7 @@ pub(super) fn absent(standing: &Standing<'_>, relay: &str) -> Report {
             "refused",
             format!("The relay refused this device: {reason}. Once that is mended, run `mcp-local-tunnel start`."),
         ),
+        Standing::Unwelcome(reason) => ("refused", format!("The agent refused a session: {reason}.")),
     };
     trouble(state, &text, relay)
 }

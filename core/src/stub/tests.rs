@@ -107,7 +107,7 @@ impl Rig {
             self.now.instant = deadline.at;
             self.stub.handle_timeout(self.now);
             self.drain();
-            self.hand(Event::Link(link::Event::Nobody { credentials: Some(1) }));
+            self.hand(Event::Link(link::Event::Nobody { credentials: Some(1), stopped: false }));
         }
         self.now.instant = end;
     }
@@ -275,7 +275,7 @@ fn tool_says_what_to_run_where_only_a_person_helps() {
     ] {
         let mut rig = Rig::attached();
         rig.lose(Some(farewell));
-        rig.hand(Event::Link(link::Event::Nobody { credentials: None }));
+        rig.hand(Event::Link(link::Event::Nobody { credentials: None, stopped: false }));
         let answer = rig.ask(&call(&json!(1)));
         let text = answer["result"]["content"][0]["text"].as_str().expect("a text");
         assert!(text.contains(word) && text.contains("https://t.example/mcp"), "{text}");
@@ -287,7 +287,7 @@ fn tool_says_what_to_run_where_only_a_person_helps() {
 fn call_waits_for_the_agent_that_is_starting() {
     let mut rig = Rig::new();
     rig.line(&call(&json!("early")));
-    rig.hand(Event::Link(link::Event::Nobody { credentials: Some(1) }));
+    rig.hand(Event::Link(link::Event::Nobody { credentials: Some(1), stopped: false }));
     assert!(rig.wrote.is_empty());
     rig.pass(limits::ATTACH_POLL);
     assert!(rig.asked.is_empty());

@@ -77,12 +77,18 @@ impl Rig {
             Standing::Broken(_) => "broken",
             Standing::Stopped => "stopped",
             Standing::Refused(_) => "refused",
+            Standing::Unwelcome(_) => "unwelcome",
         }
     }
 }
 
-const NOBODY: Event = Event::Nobody { credentials: Some(1) };
-const NO_TOKENS: Event = Event::Nobody { credentials: None };
+const NOBODY: Event = nobody(Some(1));
+const NO_TOKENS: Event = nobody(None);
+const STOPPED: Event = Event::Nobody { credentials: Some(1), stopped: true };
+
+const fn nobody(credentials: Option<u64>) -> Event {
+    Event::Nobody { credentials, stopped: false }
+}
 
 fn answer(version: &str) -> Answer {
     Answer {
@@ -137,7 +143,7 @@ fn every_event_in_every_state() {
     let resting = (&[][..], "stopped");
     let troubled = (&[][..], "troubled");
     let none = |looking| [new, looking, looking, starting, attached, signing, resting, troubled];
-    let rows: [Row; 18] = [
+    let rows: [Row; 21] = [
         (
             "begun",
             || Event::Begun,
@@ -155,6 +161,9 @@ fn every_event_in_every_state() {
         ("refused", || Event::Answered(Answer { ok: false, ..answer("2.0.0") }), none((&[], "troubled"))),
         ("nobody", || NOBODY, none((&["start"], "coming"))),
         ("nobody, no tokens", || NO_TOKENS, none((&["sign in"], "signing in"))),
+        ("nobody, since it was stopped", || STOPPED, none((&[], "stopped"))),
+        ("unusable", || Event::Unusable { reason: "x".into() }, none((&[], "broken"))),
+        ("unwelcome", || Event::Refused { reason: "x".into() }, none((&[], "unwelcome"))),
         ("failed", failed, none((&[], "troubled"))),
         ("silent", || silent(Kind::Daemon), [new, troubled, troubled, starting, attached, signing, resting, troubled]),
         ("start failed", start_failed, [new, starting, troubled, troubled, attached, signing, resting, troubled]),
@@ -309,6 +318,48 @@ fn stopped_agent_is_not_started_but_found_once_it_is_back() {
 }
 
 #[test]
+fn agent_that_was_stopped_is_not_started_whatever_its_end_looked_like() {
+    let lost: &[Event] = &[ok(), Event::Lost(None), STOPPED];
+    let hung: &[Event] = &[silent(Kind::Daemon), STOPPED];
+    let signing: &[Event] = &[NO_TOKENS, STOPPED];
+    for (steps, left) in [(lost, &[][..]), (hung, &[]), (signing, &["leave the sign-in"])] {
+        let mut rig = Rig::state("looking");
+        for step in steps {
+            if matches!(rig.link.state, State::Pausing { .. }) {
+                rig.look();
+            }
+            let ordered = rig.hand(step.clone());
+            assert!(*step != STOPPED || ordered == left, "{steps:?}: {ordered:?}");
+        }
+        assert_eq!(rig.standing(), "stopped", "{steps:?}");
+        rig.look();
+        assert!(rig.hand(NOBODY).is_empty(), "another editor's agent came and went: {steps:?}");
+        rig.look();
+        rig.hand(ok());
+        assert_eq!(rig.standing(), "attached", "{steps:?}");
+    }
+}
+
+#[test]
+fn barred_way_is_looked_at_until_it_is_free() {
+    let mut rig = Rig::state("looking");
+    for _ in 0..3 {
+        rig.hand(Event::Unusable { reason: "x".into() });
+        assert_eq!((rig.standing(), rig.look()), ("broken", limits::ATTACH_LOOK));
+    }
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+}
+
+#[test]
+fn refused_session_is_asked_for_seldom_and_the_next_agent_at_once() {
+    let mut rig = Rig::state("looking");
+    rig.hand(Event::Refused { reason: "x".into() });
+    assert_eq!(rig.look(), limits::RECONNECT_MAX);
+    assert_eq!(rig.standing(), "unwelcome");
+    assert_eq!(rig.hand(NOBODY), ["start"]);
+}
+
+#[test]
 fn without_anybody_to_sign_in_it_waits_for_new_tokens() {
     let mut rig = Rig::new(false);
     rig.hand(Event::Begun);
@@ -323,7 +374,7 @@ fn without_anybody_to_sign_in_it_waits_for_new_tokens() {
     rig.look();
     assert!(rig.hand(NOBODY).is_empty(), "these tokens were of no use");
     rig.look();
-    assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"]);
+    assert_eq!(rig.hand(nobody(Some(2))), ["start"]);
 }
 
 #[test]
@@ -334,7 +385,7 @@ fn browser_is_not_opened_again_and_again() {
     assert!(rig.hand(ended(End::NeedsLogin)).is_empty());
     assert_eq!(rig.standing(), "needs login");
     rig.look();
-    assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"]);
+    assert_eq!(rig.hand(nobody(Some(2))), ["start"]);
     rig.now.instant = rig.now.instant + limits::SIGNIN_AGAIN;
     assert_eq!(rig.hand(ended(End::NeedsLogin)), ["sign in"]);
 }
@@ -383,10 +434,10 @@ fn tokens_that_the_ended_agent_left_are_nobodys_sign_in() {
     assert_eq!(rig.hand(ended(End::NeedsLogin)), ["sign in"]);
     for _ in 0..3 {
         rig.look();
-        assert!(rig.hand(Event::Nobody { credentials: Some(2) }).is_empty(), "it copied them from an older agent's");
+        assert!(rig.hand(nobody(Some(2))).is_empty(), "it copied them from an older agent's");
     }
     rig.look();
-    assert_eq!(rig.hand(Event::Nobody { credentials: Some(3) }), ["start", "leave the sign-in"]);
+    assert_eq!(rig.hand(nobody(Some(3))), ["start", "leave the sign-in"]);
 }
 
 #[test]
@@ -395,18 +446,18 @@ fn configured_token_that_is_refused_is_tried_again_once_it_changed_or_after_a_wh
         let mut rig = Rig::new(true);
         rig.link.settings.minted = true;
         rig.hand(Event::Begun);
-        assert_eq!(rig.hand(Event::Nobody { credentials }), ["start"], "it is the agent that reads it");
+        assert_eq!(rig.hand(nobody(credentials)), ["start"], "it is the agent that reads it");
         assert!(rig.hand(ended(End::NeedsLogin)).is_empty(), "there is nothing to sign in to");
         assert_eq!(rig.link.standing(), Standing::NeedsToken("its last words"));
         rig.look();
-        assert!(rig.hand(Event::Nobody { credentials }).is_empty());
+        assert!(rig.hand(nobody(credentials)).is_empty());
         rig.look();
-        assert_eq!(rig.hand(Event::Nobody { credentials: Some(2) }), ["start"], "another stands there");
+        assert_eq!(rig.hand(nobody(Some(2))), ["start"], "another stands there");
         rig.hand(ended(End::NeedsLogin));
         let mut waited = Duration::ZERO;
         while waited < limits::UNABLE_AGAIN {
             waited += rig.look();
-            let ordered = rig.hand(Event::Nobody { credentials: Some(2) });
+            let ordered = rig.hand(nobody(Some(2)));
             assert_eq!(ordered, if waited < limits::UNABLE_AGAIN { &[][..] } else { &["start"] }, "{waited:?}");
         }
     }
