@@ -178,13 +178,58 @@ fn failure_is_a_json_document_where_one_was_asked_for() {
         (&["whoami", "--json", "http://127.0.0.1:9"], 3, "error"),
         (&["config", "check", "--json", "--config", broken], 2, "problems"),
         (&["logout", "--json", "http://127.0.0.1:9"], 0, "signedOut"),
+        (&["gen-secret", "--json"], 0, "secret"),
+        (&["deny", "--json"], 2, "error"),
+        (&["pins", "--json"], 2, "error"),
+        (&["token", "create", "--json", "ada"], 2, "error"),
+        (&["frobnicate", "--json"], 2, "error"),
+        (&["--json", "status", "--frobnicate"], 2, "error"),
+        (&["--json", "--log-level", "loud", "status"], 2, "error"),
     ] {
         let ran = home.run(args);
         let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON document");
         assert!(ran.code == Some(code) && document.get(member).is_some(), "{args:?}: {ran:?}");
         assert!(member != "error" || document["exitCode"] == code, "{args:?}: {ran:?}");
-        assert_eq!(ran.stderr.contains("error:"), code != 0, "people are told too: {args:?}: {ran:?}");
+        assert!(document["error"].as_str().is_none_or(|text| !text.contains("error:")), "{args:?}: {ran:?}");
+        assert_eq!(!ran.stderr.is_empty(), code != 0, "people are told too: {args:?}: {ran:?}");
     }
+}
+
+#[test]
+fn what_is_no_command_is_no_request_for_json() {
+    let home = Home::new();
+    for args in [&["deny", "--", "--json"][..], &["frobnicate"]] {
+        let ran = home.run(args);
+        assert!(ran.code == Some(2) && ran.stdout.is_empty() && !ran.stderr.is_empty(), "{args:?}: {ran:?}");
+    }
+    let help = home.run(&["pins", "--json", "--help"]);
+    assert!(help.code == Some(0) && help.stdout.contains("Usage:"), "{help:?}");
+    let hash = home.run_with_input(&["hash-password", "--json"], "correct horse\n");
+    let hash: serde_json::Value = serde_json::from_str(&hash.stdout).expect("one JSON document");
+    assert!(hash["passwordHash"].as_str().is_some_and(|text| text.starts_with("$argon2id$")), "{hash}");
+}
+
+#[test]
+fn whoami_warns_of_a_setting_once() {
+    let home = Home::new();
+    let config = r#"{"mode":"agent","relay":"http://127.0.0.1:9","servers":{},"nonsense":1}"#;
+    let ran = home.run(&["whoami", "--config", config]);
+    assert_eq!(ran.stderr.matches("nonsense").count(), 1, "{ran:?}");
+}
+
+#[test]
+fn forced_logout_says_why_the_sign_in_lives_on() {
+    let home = Home::new();
+    let tokens = home.path().join(".config/mcp-local-tunnel/tokens");
+    // Makes the directory.
+    assert_eq!(home.run(&["logout", "http://127.0.0.1:9"]).code, Some(0));
+    let names: Vec<_> = fs::read_dir(&tokens).expect("it is there").flatten().map(|entry| entry.path()).collect();
+    let file = names.iter().find(|path| path.extension().is_some_and(|end| end == "json"));
+    fs::write(file.unwrap_or_else(|| panic!("{names:?}")), "no tokens").expect("writes");
+    let ran = home.run(&["logout", "--force", "--json", "http://127.0.0.1:9"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON document");
+    assert!(ran.code == Some(0) && document["signedOut"] == true && document["revoked"] == false, "{ran:?}");
+    assert!(document["livesOn"] == true && document["cause"].is_string(), "{ran:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -200,6 +200,56 @@ impl Drop for Stub {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Where a browser would open: what opens it writes down what it was to open.
+struct Screen {
+    path: String,
+    opened: PathBuf,
+}
+
+impl Screen {
+    fn new(home: &Home) -> Self {
+        let (bin, opened) = (home.path().join("bin"), home.path().join("opened"));
+        std::fs::create_dir(&bin).expect("it is new");
+        let script = format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >> {}\n", opened.display());
+        for opener in ["xdg-open", "open"] {
+            replace(&bin.join(opener), script.as_bytes());
+        }
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("there is a PATH"));
+        Self { path, opened }
+    }
+
+    /// An editor's stub that has it.
+    fn stub(&self, home: &Home) -> Stub {
+        let mut command = home.command(&home.program, &[]);
+        command.env("PATH", &self.path).env("DISPLAY", ":0");
+        Stub::start(command)
+    }
+
+    fn urls(&self) -> String {
+        std::fs::read_to_string(&self.opened).unwrap_or_default()
+    }
+
+    /// The first that is opened.
+    fn url(&self) -> String {
+        eventually("a browser is opened", SOON, || self.urls().lines().next().map(str::to_owned).ok_or(self.urls()))
+    }
+}
+
+/// Goes back from the sign-in that `url` begins as a browser does whose person said no.
+fn deny(url: &str) {
+    let query = |name: &str| {
+        let mut pairs = url.split(['?', '&']).filter_map(|pair| pair.split_once('='));
+        pairs.find(|(own, _)| *own == name).expect("it is asked for").1
+    };
+    let back = query("redirect_uri").replace("%3A", ":").replace("%2F", "/");
+    let (host, path) = back.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
+    let mut stream = std::net::TcpStream::connect(host).expect("somebody listens for the code");
+    let target = format!("/{path}?error=access_denied&state={}", query("state"));
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -510,24 +560,9 @@ fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
     let relay = Relay::start("stub-sign-in");
     let mut home = Home::with_relay("sign-in", &relay.url(), "");
     home.config.as_object_mut().expect("it is one").remove("token");
-    // What opens the browser writes down what it was to open.
-    let (bin, opened) = (home.path().join("bin"), home.path().join("opened"));
-    std::fs::create_dir(&bin).expect("it is new");
-    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >> {}\n", opened.display());
-    for opener in ["xdg-open", "open"] {
-        replace(&bin.join(opener), script.as_bytes());
-    }
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("there is a PATH"));
-    let with_screen = || {
-        let mut command = home.command(&home.program, &[]);
-        command.env("PATH", &path).env("DISPLAY", ":0");
-        Stub::start(command)
-    };
-    let (mut one, mut other) = (with_screen(), with_screen());
-    let url = eventually("a browser is opened", SOON, || {
-        let urls = std::fs::read_to_string(&opened).unwrap_or_default();
-        urls.lines().next().map(str::to_owned).ok_or(urls)
-    });
+    let screen = Screen::new(&home);
+    let (mut one, mut other) = (screen.stub(&home), screen.stub(&home));
+    let url = screen.url();
     one.until("signing-in");
     other.until("signing-in");
     assert!(home.daemons().is_empty());
@@ -539,7 +574,7 @@ fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
         let status = one.status();
         if status["status"]["relay"]["state"] == "connected" { Ok(()) } else { Err(status.to_string()) }
     });
-    assert_eq!(std::fs::read_to_string(&opened).expect("reads").lines().count(), 1, "for both");
+    assert_eq!(screen.urls().lines().count(), 1, "for both");
     // Signed out elsewhere: the daemon says so and ends, and nobody opens a second browser unasked.
     assert!(home.run(&["logout"]).status.success());
     kill(pid, "-HUP");
@@ -547,7 +582,25 @@ fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
         let status = other.status();
         if status["agent"] == "needs-login" { Ok(()) } else { Err(status.to_string()) }
     });
-    assert_eq!(std::fs::read_to_string(&opened).expect("reads").lines().count(), 1);
+    assert_eq!(screen.urls().lines().count(), 1);
+}
+
+#[test]
+fn sign_in_that_was_denied_is_not_asked_for_by_the_next_editor() {
+    let relay = Relay::start("stub-denied");
+    let mut home = Home::with_relay("denied", &relay.url(), "");
+    home.config.as_object_mut().expect("it is one").remove("token");
+    let screen = Screen::new(&home);
+    let (mut one, mut other) = (screen.stub(&home), screen.stub(&home));
+    let url = screen.url();
+    one.until("signing-in");
+    other.until("signing-in");
+    deny(&url);
+    for stub in [&mut one, &mut other, &mut screen.stub(&home)] {
+        let status = stub.until("needs-login");
+        assert!(status["problem"].as_str().is_some_and(|text| text.contains("refused")), "{status}");
+    }
+    assert_eq!(screen.urls().lines().count(), 1, "for all");
 }
 
 #[test]
@@ -559,9 +612,17 @@ fn daemon_that_cannot_start_says_why_at_once() {
         std::fs::create_dir_all(&dir).expect("makes");
         std::fs::write(dir.join("logs"), "a file").expect("writes");
     };
-    for (break_it, word) in
-        [(no_variable, "NO_SUCH_TOKEN"), (empty_token, "there is no token"), (no_logs, "cannot write")]
-    {
+    let no_run: fn(&mut Home) = |home| {
+        let dir = home.path().join(".config/mcp-local-tunnel");
+        std::fs::create_dir_all(&dir).expect("makes");
+        std::fs::write(dir.join("run"), "a file").expect("writes");
+    };
+    for (break_it, word) in [
+        (no_variable, "NO_SUCH_TOKEN"),
+        (empty_token, "there is no token"),
+        (no_logs, "cannot write"),
+        (no_run, "mcp-local-tunnel/run/agent-"),
+    ] {
         let mut home = Home::new("cannot-start");
         break_it(&mut home);
         let begun = Instant::now();
@@ -634,6 +695,34 @@ fn daemon_that_hangs_is_named_and_ended() {
     assert_eq!(home.json(&["stop"]), json!({"stopped": true, "pid": pid, "killed": true}));
     eventually("nothing is left", SOON, || if runs(pid) || runs(server) { Err(home.log()) } else { Ok(()) });
     assert_eq!(home.json(&["start"])["started"], true);
+}
+
+#[test]
+fn agent_that_was_stopped_by_force_stays_stopped_under_an_editor() {
+    let home = Home::new("forced-stop");
+    let mut stub = home.attached();
+    for foreground in [false, true] {
+        let agent = foreground.then(|| Process::start(home.path(), &home.config, &["agent"]));
+        if let Some(agent) = &agent {
+            agent.line("relay will be dialled again");
+            stub.until("running");
+        }
+        let pid = home.json(&["status"])["process"]["pid"].as_u64().expect("a process");
+        kill(pid, "-STOP");
+        assert_eq!(home.json(&["stop"]), json!({"stopped": true, "pid": pid, "killed": true}));
+        stub.until("stopped");
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(home.daemons().is_empty(), "the stub looks, but starts nothing");
+        assert_eq!(stub.status()["agent"], "stopped");
+    }
+    let _new = home.attached();
+    stub.until("running");
+    let pid = home.daemon();
+    kill(pid, "-KILL");
+    eventually("another one runs", SOON, || match home.daemons()[..] {
+        [other] if other != pid => Ok(()),
+        ref others => Err(format!("{others:?}")),
+    });
 }
 
 #[test]

@@ -189,6 +189,9 @@ pub(super) fn no_agent(files: &Files, error: &io::Error) -> Failure {
             "no agent runs with this configuration: start it with `mcp-local-tunnel agent` or `mcp-local-tunnel start`"
                 .into()
         }
+        _ if stub::is_unusable(error) => {
+            return Failure::Usage(format!("cannot use {}: {error}", files.socket.display()));
+        }
         _ if stub::is_refusal(error) => output::visible(&error.to_string()),
         _ => format!("the agent does not answer: {error}"),
     })

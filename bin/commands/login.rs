@@ -15,7 +15,7 @@ use crate::{config_source, directories, host, output, signals};
 
 /// Signs in, unless there is a token already.
 pub(crate) fn login(args: &LoginArgs, global: &Global) -> Result<(), Failure> {
-    let mut options = options(&args.relay, global)?;
+    let (mut options, _) = machine(&args.relay, global)?;
     match (args.device, args.browser) {
         (true, _) => options.person = Person::Elsewhere,
         (_, true) => options.person = Person::Here,
@@ -36,14 +36,22 @@ pub(crate) fn login(args: &LoginArgs, global: &Global) -> Result<(), Failure> {
 
 /// Revokes the tokens, and forgets them.
 pub(crate) fn logout(args: &LogoutArgs, global: &Global) -> Result<(), Failure> {
-    let options = options(&args.relay, global)?;
+    let (options, _) = machine(&args.relay, global)?;
     let left = signin::logout(&options, args.force);
     let left = host::run(async { left.await.map_err(|failure| failed(&failure)) })?;
     let relay = &options.relay;
     if global.json {
-        return output::json(
-            &json!({ "signedOut": left != Leave::Nothing, "revoked": left == Leave::Revoked, "relay": relay }),
-        );
+        let lives_on = match &left {
+            Leave::LivesOn { cause } => Some(cause),
+            Leave::Nothing | Leave::Revoked => None,
+        };
+        return output::json(&json!({
+            "signedOut": left != Leave::Nothing,
+            "revoked": left == Leave::Revoked,
+            "livesOn": lives_on.is_some(),
+            "cause": lives_on,
+            "relay": relay,
+        }));
     }
     output::line(match left {
         Leave::Revoked => format!("signed out of {relay}"),
@@ -57,11 +65,8 @@ pub(crate) fn logout(args: &LogoutArgs, global: &Global) -> Result<(), Failure> 
 
 /// Says whose device this machine is.
 pub(crate) fn whoami(which: &RelayArg, global: &Global) -> Result<(), Failure> {
-    let options = options(which, global)?;
-    let minted = match (&which.relay, config_source::load(global)) {
-        (None, Ok((_, _, Config::Agent(config)))) => config.token.as_deref().map(minted_token).transpose()?,
-        _ => None,
-    };
+    let (options, token) = machine(which, global)?;
+    let minted = token.as_deref().map(minted_token).transpose()?;
     let is_minted = minted.is_some();
     let identity = host::run(async { signin::whoami(&options, minted).await.map_err(|failure| failed(&failure)) })?;
     if global.json {
@@ -98,30 +103,33 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The relay that was typed, else the configuration's. No command of the configuration is run, so it needs no trust.
-fn options(which: &RelayArg, global: &Global) -> Result<Options, Failure> {
-    let (relay, ca_file, name) = match &which.relay {
+/// The relay that was typed, else the configuration's, and then where its minted token is, if it names one. No command of
+/// the configuration is run, so it needs no trust.
+fn machine(which: &RelayArg, global: &Global) -> Result<(Options, Option<String>), Failure> {
+    let (relay, ca_file, name, token) = match &which.relay {
         Some(typed) => (
             config::relay_url(typed, config::Options { allow_insecure: global.allow_insecure })
                 .map_err(|problem| Failure::Usage(format!("the relay {problem}")))?,
             None,
             None,
+            None,
         ),
         None => match config_source::load(global)? {
-            (_, _, Config::Agent(config)) => (config.relay, config.ca_file, config.name),
+            (_, _, Config::Agent(config)) => (config.relay, config.ca_file, config.name, config.token),
             (source, _, Config::Relay(_)) => {
                 return Err(Failure::Usage(format!("{} is a relay's: name the relay to sign in to", source.name())));
             }
         },
     };
-    Ok(Options {
+    let options = Options {
         relay,
         config_dir: directories::config()?,
         allow_insecure: global.allow_insecure,
         ca_file: ca_file.map(Into::into),
         device: name.unwrap_or_else(host::agent::host_name),
         person: signin::person(),
-    })
+    };
+    Ok((options, token))
 }
 
 /// Why there is no token, as an exit code.

@@ -8,19 +8,25 @@ use tunnel_core::entropy;
 use tunnel_core::seal;
 use tunnel_core::secret::Secret;
 
+use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::entropy::OsEntropy;
 use crate::output;
 
 /// Prints a new secret.
-pub(crate) fn gen_secret() -> Result<(), Failure> {
-    output::line(seal::generate_secret(&mut OsEntropy::new()).expose())
+pub(crate) fn gen_secret(global: &Global) -> Result<(), Failure> {
+    print("secret", seal::generate_secret(&mut OsEntropy::new()).expose(), global)
 }
 
 /// Asks for a password, or reads it from stdin's first line, and prints its hash.
-pub(crate) fn hash_password() -> Result<(), Failure> {
+pub(crate) fn hash_password(global: &Global) -> Result<(), Failure> {
     let password = if io::stdin().is_terminal() { ask()? } else { first_line()? };
-    output::line(hash(&password)?)
+    print("passwordHash", &hash(&password)?, global)
+}
+
+/// Prints a result, under its setting's name where JSON is asked for.
+fn print(name: &str, value: &str, global: &Global) -> Result<(), Failure> {
+    if global.json { output::json(&serde_json::json!({ name: value })) } else { output::line(value) }
 }
 
 /// The argon2id hash of `password` in PHC form, at the cost that OWASP's password storage cheat sheet names.

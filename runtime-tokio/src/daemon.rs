@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tunnel_core::agent::machine::ControlCommand;
 use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings, Standing};
 use tunnel_core::host::Machine;
@@ -191,11 +191,15 @@ pub(crate) enum Input {
 pub(crate) async fn serve(server: Server, bring: impl Fn(Input) + Clone + Send + Sync + 'static) {
     let next = AtomicU64::new(0);
     let idle = Idle::default();
+    let quiet = Quiet::default();
     server
         .converse(
             limits::MAX_SESSIONS + COMMANDS,
             || idle.end_oldest(),
-            |connection| talk(connection, SessionId(next.fetch_add(1, Ordering::Relaxed)), idle.clone(), bring.clone()),
+            |connection| {
+                let session = SessionId(next.fetch_add(1, Ordering::Relaxed));
+                talk(connection, session, idle.clone(), quiet.clone(), bring.clone())
+            },
         )
         .await;
 }
@@ -229,8 +233,25 @@ impl Idle {
     }
 }
 
-async fn talk(mut connection: Connection, session: SessionId, idle: Idle, bring: impl Fn(Input)) {
-    let standing = descent::standing(connection.peer());
+/// When a refusal was logged last: a server that asks again and again must not fill the log.
+#[derive(Debug, Clone, Default)]
+struct Quiet(Arc<Mutex<Option<Instant>>>);
+
+impl Quiet {
+    /// Whether it is time for the next line.
+    fn is_over(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = last.is_none_or(|last| last.elapsed() >= QUIET);
+        if over {
+            *last = Some(Instant::now());
+        }
+        over
+    }
+}
+
+async fn talk(mut connection: Connection, session: SessionId, idle: Idle, quiet: Quiet, bring: impl Fn(Input)) {
+    let peer = connection.peer();
+    let standing = descent::standing(peer);
     if standing != Standing::Person {
         tracing::debug!(?standing, "one of the servers connected to the control socket");
     }
@@ -257,7 +278,9 @@ async fn talk(mut connection: Connection, session: SessionId, idle: Idle, bring:
             let (answer, answered) = oneshot::channel();
             let request: Result<Request, _> = serde_json::from_slice(&line);
             if let Some(refusal) = request.as_ref().ok().and_then(|request| standing.refusal(request)) {
-                tracing::warn!(reason = refusal, "refused a command of one of the servers");
+                if quiet.is_over() {
+                    tracing::warn!(pid = peer, reason = refusal, "refused a command of one of the servers");
+                }
                 connection.send(&Bytes::from(serde_json::json!({"ok": false, "error": refusal}).to_string())).await?;
                 continue;
             }
@@ -350,6 +373,8 @@ const TRIES: u32 = 100;
 const FOREGROUND: &str = "\nforeground";
 /// A connection that asks nothing gives its place back.
 const IDLE: Duration = Duration::from_secs(60);
+/// Between two lines about refused commands.
+const QUIET: Duration = Duration::from_secs(60);
 /// Places for commands beside the sessions: people and scripts ask one at a time.
 const COMMANDS: usize = 16;
 
@@ -405,6 +430,14 @@ mod tests {
         assert_eq!(crate::ipc::request(&path, br#"{"command":"stop"}"#).await.expect("answers"), "{}");
         assert_eq!(session.ask(attach).await.expect("it is no idle one"), "{}");
         task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_logged_once_a_minute() {
+        let quiet = Quiet::default();
+        assert!(quiet.is_over() && !quiet.is_over());
+        tokio::time::advance(QUIET).await;
+        assert!(quiet.is_over() && !quiet.is_over());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tunnel_core::host::Machine;
 use tunnel_core::probe::contract::{self as probe, Report};
 use tunnel_core::probe::machine::Probe;
 use tunnel_core::secret::Secret;
-use tunnel_core::signin::machine::{Action, Event, Failure, Identity, Leave, Person, Settings, Signin};
+use tunnel_core::signin::machine::{Action, Event, Identity, Leave, Person, Settings, Signin};
 
 use crate::callback::Callback;
 use crate::clock::Clock;
@@ -21,6 +21,7 @@ use crate::net::Connector;
 use crate::{browser, fetch};
 
 pub use crate::browser::{has_screen, person};
+pub use tunnel_core::signin::machine::Failure;
 
 /// Which sign-in.
 #[derive(Debug, Clone)]

@@ -333,7 +333,8 @@ fn is_nobody(error: &io::Error) -> bool {
 }
 
 /// Whether the way to the socket is barred, and not only the agent away: trying again mends nothing.
-fn is_unusable(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_unusable(error: &io::Error) -> bool {
     let barred = [Errno::NOTDIR, Errno::ACCESS, Errno::LOOP, Errno::PERM, Errno::NAMETOOLONG];
     Errno::from_io_error(error).is_some_and(|error| barred.contains(&error))
 }
@@ -348,7 +349,7 @@ fn credentials(way: &Way) -> Option<u64> {
     }
 }
 
-/// Signs in, one stub at a time: the others wait, and then find the tokens.
+/// Signs in, one stub at a time: the others wait, and then find the tokens, or that nobody wanted to.
 async fn sign_in(way: &Way) -> Result<(), String> {
     let Credentials::Signin(options) = &way.credentials else { return Ok(()) };
     let before = credentials(way);
@@ -362,13 +363,29 @@ async fn sign_in(way: &Way) -> Result<(), String> {
         }
     };
     let now = credentials(way);
+    let refused = path.with_extension("refused");
     let outcome = if now.is_some() && now != before {
         Ok(())
+    } else if let Some(reason) = refusal(&refused) {
+        Err(reason)
     } else {
-        signin::login(options).await.map_err(|failure| failure.to_string())
+        let outcome = signin::login(options).await;
+        if let Err(failure @ (signin::Failure::Refused { .. } | signin::Failure::NeedsLogin { .. })) = &outcome
+            && let Err(error) = files::replace(&refused, failure.to_string().as_bytes())
+        {
+            tracing::warn!(path = %refused.display(), %error, "cannot write down that the sign-in was refused");
+        }
+        outcome.map_err(|failure| failure.to_string())
     };
     drop(lock);
     outcome
+}
+
+/// What a person said no to in a browser that an editor opened not long ago: no other editor opens the next one.
+fn refusal(path: &Path) -> Option<String> {
+    let age = std::fs::metadata(path).ok()?.modified().ok()?.elapsed().ok()?;
+    let reason = files::read(path, limits::MAX_REASON as u64).ok()??;
+    (age < limits::SIGNIN_AGAIN).then(|| String::from_utf8_lossy(&reason).into_owned())
 }
 
 /// Starts an agent. It detaches itself: see [`crate::log::detach`].
