@@ -73,7 +73,7 @@ fn everybody_is_signed_out_at_once_and_for_good() {
     let after = listed(&relay);
     assert!(after.len() == 1 && !before.contains(&after[0]));
     assert_eq!(agent.process.wait(), Some(3), "the tunnel ends, and the agent with it: {}", agent.process.log());
-    assert!(agent.process.log().contains("tunnel closed code=Revoked"), "{}", agent.process.log());
+    agent.process.line("tunnel closed code=Revoked");
     relay.kill_and_restart();
     assert_eq!(ask(&relay, &token), 401);
     let mut client = Client::connect(&relay);
