@@ -85,7 +85,8 @@ pub enum Event {
         /// `Err` says what the store said; what was written must not be acknowledged.
         result: Result<(), String>,
     },
-    /// A tunnel of the family was opened. What becomes of it, its user's shard decides.
+    /// A tunnel of the family was opened; bring this after its user's shard knows of it, which decides what becomes of it.
+    /// Should the family have been revoked meanwhile, [`Action::Revoked`] says so again.
     TunnelUp {
         /// Its connection.
         conn: ConnId,

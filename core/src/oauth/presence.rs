@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::families::About;
-use super::grants::Grants;
+use super::grants::{Action, Grants};
 use super::store::Then;
 use super::text;
 use crate::id::{ConnId, DeviceName, FamilyId};
@@ -62,6 +62,10 @@ impl Presence {
 impl Grants {
     /// A tunnel was opened.
     pub(super) fn tunnel_up(&mut self, conn: ConnId, family: FamilyId, device: &DeviceName, now: Now) {
+        if self.snapshot.revoked.contains_key(&family) || !self.families.known.contains_key(&family) {
+            // It was revoked after the gate let the tunnel in, and told to a shard that did not know of the tunnel yet.
+            return self.out.push(Action::Revoked { family });
+        }
         if self.presence.open.len() >= limits::MAX_CONNECTIONS {
             return;
         }

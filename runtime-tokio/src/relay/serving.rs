@@ -258,8 +258,9 @@ impl Serving {
             dialect: upgrade.dialect,
             audit: upgrade.audit,
         };
-        self.bring(seen);
         self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));
+        // After the shard: should the grant have ended meanwhile, the shard can end the tunnel.
+        self.bring(seen);
         let mut ending = Ending { serving: &self, index, conn, told: false };
         ws::pump(
             socket,

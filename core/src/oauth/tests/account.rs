@@ -50,6 +50,19 @@ fn up(relay: &mut Relay, conn: u64, family: &FamilyId, device: &str) {
 }
 
 #[test]
+fn tunnel_that_comes_up_as_its_grant_ends_is_ended() {
+    let mut relay = Relay::new();
+    let device = agent(&mut relay);
+    let id = family(&relay, &device, "/ws");
+    up(&mut relay, 1, &id, "laptop");
+    assert_eq!(relay.revoked(), []);
+    relay.post("/revoke", &[("client_id", AGENT), ("token", &device.refresh)]);
+    assert_eq!(relay.revoked(), [id.clone()]);
+    up(&mut relay, 2, &id, "laptop");
+    assert_eq!(relay.revoked(), [id], "the gate had let it in before");
+}
+
+#[test]
 fn page_shows_ones_own_devices_and_clients_and_nobody_elses() {
     let mut relay = Relay::new();
     let client = relay.tokens();
