@@ -351,13 +351,15 @@ fn calls(relay: &Relay, watch: &mut Watch) -> Agent {
     }
     watch.see("status of the agent", agent.status().to_string());
     let pids = agent.pids();
-    // A server has its environment, and what watches over it may have it; nobody else has it.
+    // A server has its environment; nobody else has it, what watches over it included.
     let demo = u32::try_from(pids["demo"]).expect("a process's number");
     for pid in descendants(agent.process.pid()) {
         let parent = u32::try_from(pid).expect("a process's number");
         let same =
             pid == u64::from(demo) || descendants(demo).contains(&pid) || descendants(parent).contains(&demo.into());
-        let given: &[_] = if same { &[PRIVATE, REFERRED] } else { &[] };
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let watches = holds(&line, "__guard\0outer") || holds(&line, "__guard\0inner");
+        let given: &[_] = if same && !watches { &[PRIVATE, REFERRED] } else { &[] };
         watch.process(pid, Some(given));
     }
     let mut environments = descendants(agent.process.pid()).into_iter().map(|pid| format!("/proc/{pid}/environ"));
