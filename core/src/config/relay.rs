@@ -10,6 +10,7 @@ use super::json::Json;
 use super::network::Network;
 use super::problem::Report;
 use super::raw::{Node, Object};
+use super::reference::Reference;
 use super::{address, bounds, tls};
 use crate::limits;
 use crate::secret::Secret;
@@ -301,14 +302,24 @@ fn host(node: &Node<'_>, report: &mut Report) -> Option<String> {
 /// `secret`: one text, or several of which the first seals.
 fn secrets(node: &Node<'_>, report: &mut Report) -> Option<Vec<Secret>> {
     if !matches!(node.value, Json::Array(_)) {
-        return node.text(report).map(|text| vec![Secret::new(text)]);
+        return secret(node, report).map(|secret| vec![secret]);
     }
     let items = node.array(report)?;
     if !(1..=limits::MAX_KEYS).contains(&items.len()) {
         let text = alloc::format!("must be one text, or an array of 1 to {}: the first seals", limits::MAX_KEYS);
         report.error(&node.path, text);
     }
-    items.iter().map(|item| item.text(report).map(Secret::new)).collect()
+    items.iter().map(|item| secret(item, report)).collect()
+}
+
+/// Key material as it stands there. The name of a variable or of a file would be a key that everybody can guess.
+fn secret(node: &Node<'_>, report: &mut Report) -> Option<Secret> {
+    let text = node.text(report)?;
+    if Reference::read(text).is_some() {
+        report.error(&node.path, "is not looked up, it is the secret itself: leave it out, and a key is made and kept");
+        return None;
+    }
+    Some(Secret::new(text))
 }
 
 /// `naming`.

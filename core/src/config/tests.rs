@@ -284,6 +284,8 @@ fn relay_mistakes_are_named() {
         (relay_with(r#""issuerUrl":"https://tunnel.example.com/mcp""#), "error issuerUrl must not have a path"),
         (relay_with(r#""issuerUrl":"https://tunnel.example.com/?x""#), "error issuerUrl must not have a query"),
         (relay_with(r#""issuerUrl":"tunnel.example.com""#), "error issuerUrl must be the URL people use"),
+        (relay_with(r#""secret":"env:KEY""#), "error secret is not looked up, it is the secret itself"),
+        (relay_with(r#""secret":["a","file:/run/key"]"#), "error secret[1] is not looked up, it is the secret itself"),
         (relay_with(r#""secret":"""#), "error secret is empty"),
         (relay_with(r#""secret":42"#), "error secret must be a text"),
         (relay_with(r#""secret":{}"#), "error secret must be a text"),

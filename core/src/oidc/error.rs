@@ -59,13 +59,32 @@ pub enum LoginError {
 impl LoginError {
     /// The OAuth error code that the waiting client gets (RFC 6749 section 4.1.2.1).
     #[must_use]
-    pub const fn oauth_code(&self) -> &'static str {
+    pub fn oauth_code(&self) -> &'static str {
         match self {
+            // The provider's own trouble is not the person's refusal.
+            Self::Refused { code } if code == "temporarily_unavailable" => "temporarily_unavailable",
+            Self::Refused { code } if code == "server_error" => "server_error",
             Self::Unreachable { .. } | Self::Busy => "temporarily_unavailable",
             Self::Denied | Self::Refused { .. } | Self::Callback | Self::NotAllowed | Self::UnverifiedEmail => {
                 "access_denied"
             }
             Self::Provider { .. } | Self::Token { .. } | Self::MissingClaim { .. } => "server_error",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_trouble_is_told_as_such() {
+        for (code, expected) in [
+            ("server_error", "server_error"),
+            ("temporarily_unavailable", "temporarily_unavailable"),
+            ("interaction_required", "access_denied"),
+        ] {
+            assert_eq!(LoginError::Refused { code: code.into() }.oauth_code(), expected);
         }
     }
 }

@@ -105,7 +105,9 @@ impl Claims {
             return domain.is_some_and(|domain| domain.eq_ignore_ascii_case(entry));
         }
         let email = person.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(entry));
-        email || person.claim == entry || person.subject == entry
+        // Many providers let people choose a name: one that looks like an address is nobody's mailbox.
+        let named = person.claim == entry && !entry.contains('@');
+        email || named || person.subject == entry
     }
 
     fn text(&self, claim: &str) -> Option<&str> {
@@ -216,6 +218,16 @@ mod tests {
             assert_eq!(claims(token.clone()).identify(&config).is_ok(), when_verified, "{entry}");
             assert_eq!(claims(unverified.clone()).identify(&config).is_ok(), otherwise, "{entry}");
         }
+    }
+
+    #[test]
+    fn name_that_looks_like_an_address_is_no_mailbox() {
+        let chosen =
+            json!({"preferred_username": "boss@corp.example", "email": "boss@corp.example", "email_verified": false});
+        let config = config("preferred_username", &["boss@corp.example"]);
+        assert_eq!(claims(chosen).identify(&config).map(|_| ()), Err(LoginError::NotAllowed));
+        let verified = json!({"preferred_username": "x", "email": "boss@corp.example", "email_verified": true});
+        assert!(claims(verified).identify(&config).is_ok());
     }
 
     #[test]
