@@ -409,8 +409,8 @@ Example, with a provider:
   mcp-local-tunnel relay --config '{\"mode\": \"relay\", \"issuerUrl\": \"https://tunnel.example.com\",
                                     \"auth\": {\"issuer\": \"https://accounts.google.com\", \"clientId\": \"…\"}}'
 
-The relay speaks HTTP: put a proxy with TLS in front of it and set issuerUrl to the URL that people use. Register
-<issuerUrl>/callback as redirect URI at the provider.";
+Set issuerUrl to the URL that people use. The relay ends TLS itself where the setting tls says how; otherwise put a proxy
+with TLS in front of it. Register <issuerUrl>/callback as redirect URI at the provider.";
 
 const AGENT_HELP: &str = "\
 Example:
