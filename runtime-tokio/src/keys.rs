@@ -147,7 +147,7 @@ fn tag(key: &Key, secret: &Secret) -> String {
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const MASTER: &str = "master.key";
+pub(crate) const MASTER: &str = "master.key";
 const STRETCHED: &str = "stretched.key";
 /// A key is 60 bytes, a tag as many, and there are sixteen at most.
 const MAX_FILE: u64 = 4096;

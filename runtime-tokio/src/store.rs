@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tunnel_core::oauth::grants::Change;
 
 use crate::files;
+use crate::keys::MASTER;
 
 /// An open store. Writes go to a thread of its own, which commits what is waiting as one transaction: a busy relay
 /// pays for one sync to the disk, not for one per write.
@@ -175,6 +176,11 @@ fn claim(dir: &Path) -> Result<(File, bool), StoreError> {
     let read = file.read_at(&mut start, 0).map_err(unusable)?;
     // redb writes its mark last. Without one a first start was killed half way, and nothing was ever kept in it.
     let is_new = start.get(..read).is_none_or(|start| start.iter().all(|byte| *byte == 0));
+    // Keys are made after the store: without it they would open what was revoked.
+    if is_new && dir.join(MASTER).exists() {
+        let cause = "it is missing or empty, while there are keys".to_owned();
+        return Err(StoreError::Damaged { path: dir.join(FILE), cause });
+    }
     if is_new {
         file.set_len(0).map_err(unusable)?;
     }
@@ -325,6 +331,18 @@ mod tests {
             assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains(FILE), "{error}");
             let left = std::fs::read(dir.path().join(FILE)).expect("read");
             assert!(left == content, "it is as it was");
+        }
+    }
+
+    #[test]
+    fn store_that_is_gone_while_its_keys_are_there_is_refused() {
+        let dir = TempDir::new();
+        drop(Store::open(dir.path()).expect("a first start"));
+        std::fs::write(dir.path().join(MASTER), "a key").expect("written");
+        for lose in [|path: &Path| std::fs::remove_file(path), |path: &Path| std::fs::write(path, "")] {
+            lose(&dir.path().join(FILE)).expect("it is there");
+            let error = Store::open(dir.path()).expect_err("what was revoked is forgotten");
+            assert!(error.to_string().contains("while there are keys"), "{error}");
         }
     }
 
