@@ -137,11 +137,5 @@ fn refused((status, answer): &(u16, serde_json::Value), code: &str) -> Result<()
 
 /// What `/mcp` answers to a token.
 fn with_token(relay: &Relay, token: &str, path: &str) -> Reply {
-    let bearer = format!("Bearer {token}");
-    let headers = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json, text/event-stream"),
-    ];
-    relay.http("POST", path, &headers, br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)
+    relay.post(path, token, br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)
 }

@@ -13,13 +13,7 @@ fn still_works(relay: &Relay) {
 }
 
 fn bearer(relay: &Relay, token: &str, body: &[u8]) -> Reply {
-    let bearer = format!("Bearer {token}");
-    let headers = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json, text/event-stream"),
-    ];
-    relay.http("POST", "/mcp", &headers, body)
+    relay.post("/mcp", token, body)
 }
 
 const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::{Client, Relay, Reply, program};
+use super::support::{Client, Relay, program};
 use super::{Attack, ensure, with_token};
 
 pub const ATTACKS: &[Attack] = &[
@@ -141,7 +141,7 @@ pub const ATTACKS: &[Attack] = &[
     ("JSON that nests without end", |relay| {
         let token = relay.mint("ada", "client");
         for open in ["[", "{\"a\":"] {
-            let reply = post(relay, &token, open.repeat(500_000).as_bytes());
+            let reply = relay.post("/mcp", &token, open.repeat(500_000).as_bytes());
             ensure(reply.status == 400, || format!("{}", reply.status))?;
         }
         Ok(())
@@ -191,16 +191,6 @@ pub const ATTACKS: &[Attack] = &[
         Ok(())
     }),
 ];
-
-fn post(relay: &Relay, token: &str, body: &[u8]) -> Reply {
-    let bearer = format!("Bearer {token}");
-    let headers = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json, text/event-stream"),
-    ];
-    relay.http("POST", "/mcp", &headers, body)
-}
 
 /// Everything that comes back for these bytes.
 fn raw(relay: &Relay, bytes: &str) -> String {

@@ -250,6 +250,17 @@ impl Relay {
         self.try_http(method, path, headers, body).expect("the relay answers")
     }
 
+    /// Sends a body to an MCP endpoint as a client with that token does.
+    pub fn post(&self, path: &str, token: &str, body: &[u8]) -> Reply {
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("Authorization", bearer.as_str()),
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+        ];
+        self.http("POST", path, &headers, body)
+    }
+
     fn try_http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Reply> {
         let mut stream = self.send(method, path, headers, body)?;
         Reply::read(&mut stream)
