@@ -5,6 +5,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use url::{Host, Url};
 
@@ -37,11 +38,17 @@ pub(crate) enum Unacceptable {
     /// It has a fragment, user information, a wildcard, a backslash, white space or a character outside ASCII.
     #[error("a redirect URI must be plain: no fragment, user information, wildcard, backslash or non-ASCII character")]
     Characters,
+    /// It has an escape in its path that programs disagree on, or that is none.
+    #[error("a redirect URI must not have escaped slashes, backslashes or control characters in it, nor a lone %")]
+    Escapes,
+    /// Its query has a parameter that the answer adds.
+    #[error("a redirect URI must not have code, state, iss or error in its query: the answer adds them")]
+    Query,
     /// It is not a URL, or not in canonical form.
     #[error("a redirect URI must be an absolute URL in canonical form, without dot segments")]
     Form,
-    /// It is `https` with an address or a private name.
-    #[error("an https redirect URI must have a public host name")]
+    /// It is `https` with an address or a private name, has port 0, or is a listed application's without a host.
+    #[error("an https redirect URI must have a public host name, and no redirect URI port 0 or an empty host")]
     Host,
     /// It is neither `https` nor loopback `http` nor a known application's.
     #[error("a redirect URI must be https, loopback http, or a private-use scheme with a dot in it")]
@@ -67,6 +74,16 @@ pub(crate) fn classify(uri: &str) -> Result<Class, Unacceptable> {
         return Err(Unacceptable::Characters);
     }
     let url = parse_canonical(uri).ok_or(Unacceptable::Form)?;
+    if !escapes_are_sound(&url) {
+        return Err(Unacceptable::Escapes);
+    }
+    if url.query_pairs().any(|(name, _)| ANSWERED.contains(&&*name)) {
+        return Err(Unacceptable::Query);
+    }
+    // Nothing can be answered there.
+    if url.port() == Some(0) {
+        return Err(Unacceptable::Host);
+    }
     match url.scheme() {
         "https" => match url.host() {
             Some(Host::Domain(host)) if is_public(host) => Ok(Class::Web { host: authority(&url, host) }),
@@ -74,13 +91,15 @@ pub(crate) fn classify(uri: &str) -> Result<Class, Unacceptable> {
         },
         "http" if is_loopback(&url) => Ok(Class::Loopback),
         "http" => Err(Unacceptable::Scheme),
-        scheme if is_private_use(scheme) || APPS.iter().any(|app| uri.starts_with(app)) => Ok(Class::App {
-            scheme: match url.host_str() {
-                Some(host) => format!("{scheme}://{host}"),
-                None => format!("{scheme}:"),
-            },
-        }),
-        _ => Err(Unacceptable::Scheme),
+        scheme => match url.host_str().filter(|host| !host.is_empty()) {
+            Some(host) if is_private_use(scheme) || is_listed(uri) => {
+                Ok(Class::App { scheme: format!("{scheme}://{host}") })
+            }
+            None if is_private_use(scheme) => Ok(Class::App { scheme: format!("{scheme}:") }),
+            // The host says which part of the application it is.
+            None if is_listed(uri) => Err(Unacceptable::Host),
+            Some(_) | None => Err(Unacceptable::Scheme),
+        },
     }
 }
 
@@ -106,6 +125,18 @@ fn parse_canonical(uri: &str) -> Option<Url> {
     (plain && !url.cannot_be_a_base() && url.username().is_empty() && url.password().is_none()).then_some(url)
 }
 
+/// Whether every `%` begins an escape, none of a control character, and none in the path of what separates segments: there
+/// some decode first and split then.
+fn escapes_are_sound(url: &Url) -> bool {
+    let escapes = |text: &str| {
+        text.split('%').skip(1).map(|rest| rest.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok())).collect()
+    };
+    let all: Vec<Option<u8>> = escapes(url.as_str());
+    let in_path: Vec<Option<u8>> = escapes(url.path());
+    all.iter().all(|escape| escape.is_some_and(|byte| !byte.is_ascii_control()))
+        && !in_path.iter().flatten().any(|byte| matches!(byte, b'/' | b'\\'))
+}
+
 /// The host, with the port if it is not the scheme's own.
 pub(crate) fn authority(url: &Url, host: &str) -> String {
     match url.port() {
@@ -121,7 +152,8 @@ pub(crate) fn is_public(host: &str) -> bool {
     host.contains('.') && labels_are_sound && !PRIVATE_SUFFIXES.iter().any(private)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether it names this machine in one of the ways that redirects may.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(host)) => host == "localhost",
         Some(Host::Ipv4(address)) => address == core::net::Ipv4Addr::LOCALHOST,
@@ -135,9 +167,29 @@ fn is_private_use(scheme: &str) -> bool {
     scheme.contains('.') && scheme.split('.').all(|label| !label.is_empty())
 }
 
-/// Names that resolve on one machine or network only, RFC 6761 and RFC 6762 and common practice.
-const PRIVATE_SUFFIXES: &[&str] =
-    &["localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "home.arpa", "onion"];
+fn is_listed(uri: &str) -> bool {
+    APPS.iter().any(|app| uri.starts_with(app))
+}
+
+/// Names that resolve on one machine or network only, or nowhere: RFC 6761, RFC 6762, RFC 8375, RFC 9476 and common
+/// practice.
+const PRIVATE_SUFFIXES: &[&str] = &[
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "lan",
+    "home",
+    "corp",
+    "private",
+    "home.arpa",
+    "onion",
+    "alt",
+    "test",
+    "invalid",
+];
+/// What an authorization response adds to the query (RFC 6749 section 4.1.2, RFC 9207): there it must stand once.
+const ANSWERED: &[&str] = &["code", "state", "iss", "error", "error_description", "error_uri"];
 
 /// Applications whose schemes have no dot.
 const APPS: &[&str] =
@@ -171,6 +223,8 @@ mod tests {
         "com.example.app:/oauth2redirect",
         "com.example.app://callback",
         "claude://claude.ai/mcp-auth-callback/abc",
+        "https://claude.ai/cb?from=a%2Fb&codes=1",
+        "https://claude.ai/a%20b",
     ];
 
     #[test]
@@ -183,7 +237,7 @@ mod tests {
 
     #[test]
     fn hostile_uris_are_refused() {
-        use Unacceptable::{Characters, Form, Host, Scheme, TooLong};
+        use Unacceptable::{Characters, Escapes, Form, Host, Query, Scheme, TooLong};
         let long = format!("https://a.example/{}", "x".repeat(MAX_REDIRECT));
         let cases = [
             (long.as_str(), TooLong),
@@ -213,6 +267,39 @@ mod tests {
             ("ftp://claude.ai/cb", Scheme),
             ("file:///etc/passwd", Scheme),
             ("cursor://elsewhere/oauth/callback", Scheme),
+            ("https://printer.localhost/cb", Host),
+            ("https://relay.test/cb", Host),
+            ("https://claude.invalid/cb", Host),
+            ("https://claude.alt/cb", Host),
+            ("https://com/cb", Host),
+            ("https://claude.ai:0/cb", Host),
+            ("http://localhost:0/cb", Host),
+            ("http://[::1]:0/cb", Host),
+            ("com.example.app://callback:0/cb", Host),
+            ("vscode:///did-authenticate", Host),
+            ("vscode://", Host),
+            ("cursor:///anysphere.cursor-mcp/", Scheme),
+            ("https://claude.ai/a%5cb", Escapes),
+            ("https://claude.ai/a%5Cb", Escapes),
+            ("https://claude.ai/a%2f..%2fb", Escapes),
+            ("https://claude.ai/a%2Fb", Escapes),
+            ("https://claude.ai/cb%0d%0aSet-Cookie:x", Escapes),
+            ("https://claude.ai/cb%00", Escapes),
+            ("https://claude.ai/cb?x=%0a", Escapes),
+            ("https://claude.ai/cb%7f", Escapes),
+            ("https://claude.ai/cb%", Escapes),
+            ("https://claude.ai/cb%zz", Escapes),
+            ("https://claude.ai/cb?x=%1", Escapes),
+            ("http://localhost/cb%00", Escapes),
+            ("com.example.app:/cb%0a", Escapes),
+            ("vscode://x%00/cb", Escapes),
+            ("https://claude.ai/cb?code=x", Query),
+            ("https://claude.ai/cb?a=b&state", Query),
+            ("https://claude.ai/cb?iss=https://evil.example", Query),
+            ("https://claude.ai/cb?%63ode=x", Query),
+            ("https://claude.ai/cb?error=x", Query),
+            ("http://localhost/cb?state=x", Query),
+            ("com.example.app:/cb?code=x", Query),
             ("javascript:alert(1)", Form),
             ("data:text/html,x", Form),
         ];
@@ -277,15 +364,41 @@ mod tests {
             let url = Url::parse(&uri).expect("it passed");
             prop_assert!(url.fragment().is_none() && url.username().is_empty() && url.password().is_none());
             prop_assert!(!uri.split(['/', '?']).any(|segment| segment == "." || segment == ".."));
+            prop_assert!(url.port() != Some(0), "{}", uri);
             match class {
                 Class::Web { .. } => {
                     prop_assert_eq!(url.scheme(), "https");
                     prop_assert!(url.domain().is_some_and(|host| host.contains('.')), "{}", uri);
+                    let last = url.domain().and_then(|host| host.rsplit('.').next()).unwrap_or_default();
+                    prop_assert!(!matches!(last, "localhost" | "local" | "invalid" | "test"), "{}", uri);
                 }
                 Class::Loopback => prop_assert!(url.scheme() == "http" && is_loopback(&url)),
                 Class::App { .. } => {
                     let listed = APPS.iter().any(|app| uri.starts_with(app));
                     prop_assert!(url.scheme().contains('.') || listed, "{}", uri);
+                    prop_assert!(!listed || url.host_str().is_some_and(|host| !host.is_empty()), "{}", uri);
+                }
+            }
+        }
+
+        #[test]
+        fn what_passes_means_the_same_decoded(path in "(/?[a-z]{0,3}(%[0-9a-fA-F]{2}|%[0-9a-z]?)?){0,4}", query in "(\\?(code|state|iss|error|x|%63ode)(=[a-z]{0,2}(%[0-9a-f]{2})?)?(&(code|y|i%73s)(=z)?)?)?") {
+            for base in ["https://claude.ai/", "http://localhost/", "vscode://x.y/", "com.example.app:/"] {
+                let uri = format!("{base}{path}{query}");
+                if classify(&uri).is_err() {
+                    continue;
+                }
+                let url = Url::parse(&uri).expect("it passed");
+                let decoded: Vec<u8> = percent_encoding::percent_decode_str(url.path()).collect();
+                let slashes = |text: &[u8]| text.iter().filter(|byte| matches!(byte, b'/' | b'\\')).count();
+                prop_assert_eq!(slashes(&decoded), slashes(url.path().as_bytes()), "{}", uri);
+                let whole: Vec<u8> = percent_encoding::percent_decode_str(&uri).collect();
+                prop_assert!(!whole.iter().any(u8::is_ascii_control), "{}", uri);
+                let answer = crate::http::form::append_query(&uri, [("code", "c"), ("state", "s"), ("iss", "i")]);
+                let answer = Url::parse(&answer).expect("a URL");
+                for name in ["code", "state", "iss", "error"] {
+                    let count = answer.query_pairs().filter(|(key, _)| key == name).count();
+                    prop_assert_eq!(count, usize::from(name != "error"), "{}", uri);
                 }
             }
         }
