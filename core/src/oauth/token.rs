@@ -203,11 +203,16 @@ fn encode(access: &Access<'_>) -> Vec<u8> {
     serde_json::to_vec(access).expect("strings and numbers always serialise")
 }
 
-/// The path of `asked` when both URLs are plain `http` on the loopback interface: one relay under several spellings.
+/// The path of `asked` when both URLs are plain `http` on the loopback interface and on one port: one relay under several
+/// spellings. Another port is another program of this machine's, whose tokens are not ours to give.
 fn loopback_path<'a>(public: &str, asked: &'a str) -> Option<&'a str> {
-    let is_loopback = |url: &str| redirect::classify(url) == Ok(redirect::Class::Loopback);
+    let port_of = |url: &str| {
+        let url = Url::parse(url).ok().filter(|url| url.scheme() == "http" && redirect::is_loopback(url))?;
+        url.port_or_known_default()
+    };
     let (_, rest) = asked.split_once("://")?;
-    (is_loopback(public) && is_loopback(asked)).then(|| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or(""))
+    let same = port_of(public).is_some_and(|port| port_of(asked) == Some(port));
+    same.then(|| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or(""))
 }
 
 /// A URL in the one spelling that is compared: every segment decoded and encoded again, no trailing slash.
@@ -357,7 +362,18 @@ mod tests {
             let own = audience("http://localhost:3000", Role::Client, resource);
             assert_eq!(own.as_deref(), Some("http://localhost:3000/mcp"), "{resource}");
         }
-        assert_eq!(audience("http://localhost:3000", Role::Client, "http://10.0.0.1:3000/mcp"), None);
+        for foreign in [
+            "http://10.0.0.1:3000/mcp",
+            "http://localhost:3001/mcp",
+            "http://127.0.0.1:3001/mcp",
+            "http://[::1]/mcp",
+            "http://127.0.0.2:3000/mcp",
+            "https://127.0.0.1:3000/mcp",
+            "http://localhost/mcp",
+        ] {
+            assert_eq!(audience("http://localhost:3000", Role::Client, foreign), None, "{foreign}");
+        }
+        assert!(audience("http://localhost", Role::Client, "http://127.0.0.1:80/mcp").is_some(), "80 is http's own");
     }
 
     proptest! {
