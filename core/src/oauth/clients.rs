@@ -44,6 +44,8 @@ pub(super) struct Client {
     pub(super) redirects: Vec<String>,
     /// The secret that it must show.
     pub(super) secret: Option<Secret>,
+    /// What its tokens may do at most, and do when it asks for nothing.
+    pub(super) scopes: Scopes,
     /// Who vouches for it.
     pub(super) origin: Origin,
 }
@@ -75,6 +77,7 @@ impl Client {
                 role: Role::Agent,
                 redirects: vec!["http://localhost/callback".to_string()],
                 secret: None,
+                scopes: Scopes::all(Role::Agent),
                 origin: Origin::BuiltIn,
             });
         }
@@ -85,6 +88,7 @@ impl Client {
                 role: Role::Client,
                 redirects: client.redirects.clone(),
                 secret: client.secret.clone(),
+                scopes: Scopes::all(Role::Client),
                 origin: Origin::Configured,
             });
         }
@@ -96,6 +100,7 @@ impl Client {
             role: Role::Client,
             redirects: metadata.redirects,
             secret: if metadata.confidential { Some(Secret::new(secret_of(sealer, id)?)) } else { None },
+            scopes: metadata.scopes.or_all(Role::Client),
             origin: Origin::SelfRegistered,
         })
     }
@@ -162,7 +167,8 @@ pub(super) fn register(
     };
     let confidential = method != "none";
     let name = text::clean(request.client_name.as_deref().unwrap_or_default(), MAX_CLIENT_NAME);
-    let metadata = Metadata { name, redirects, confidential };
+    let scopes = Scopes::registered(Role::Client, request.scope.as_deref());
+    let metadata = Metadata { name, redirects, confidential, scopes };
     let plain = serde_json::to_vec(&metadata).expect("strings and lists of strings always serialise");
     let client_id = format!("{ID_PREFIX}{}", sealer.seal(Purpose::ClientId, &[], &plain, entropy));
     let client_secret = if confidential { secret_of(sealer, &client_id) } else { None };
@@ -178,7 +184,7 @@ pub(super) fn register(
             grant_types: &["authorization_code", "refresh_token"],
             response_types: &["code"],
             token_endpoint_auth_method: method,
-            scope: Scopes::all(Role::Client),
+            scope: &metadata.scopes,
         },
     ))
 }
@@ -246,6 +252,13 @@ struct Metadata {
     redirects: Vec<String>,
     #[serde(rename = "s")]
     confidential: bool,
+    /// Left out when it is all of them, as in ids of before it counted what a client registers.
+    #[serde(rename = "p", default, skip_serializing_if = "is_all")]
+    scopes: Scopes,
+}
+
+fn is_all(scopes: &Scopes) -> bool {
+    *scopes == Scopes::all(Role::Client)
 }
 
 #[derive(Deserialize)]
@@ -256,6 +269,7 @@ struct Registration {
     grant_types: Option<Vec<String>>,
     response_types: Option<Vec<String>>,
     token_endpoint_auth_method: Option<String>,
+    scope: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -271,5 +285,5 @@ struct Registered<'a> {
     grant_types: &'a [&'a str],
     response_types: &'a [&'a str],
     token_endpoint_auth_method: &'a str,
-    scope: Scopes,
+    scope: &'a Scopes,
 }

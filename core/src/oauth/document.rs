@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::Role;
 use super::clients::{self, Client, MAX_CLIENT_NAME, Origin};
+use super::scopes::Scopes;
 use super::text;
 use crate::http::fetch::{Fetch, Fetched};
 use crate::http::freshness::Bounds;
@@ -74,6 +75,7 @@ impl DocumentUrl {
             role: Role::Client,
             redirects: Vec::new(),
             secret: None,
+            scopes: Scopes::all(Role::Client),
             origin: Origin::Document { host: self.host.clone() },
         }
     }
@@ -118,18 +120,17 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Whether the host has said that there is no such document, or shown one that is not as it must be. Otherwise it is
-    /// only out of order, and what it said before still counts for a while.
+    /// Whether it is an answer to what the document says: that there is none (404, 410), or JSON in its place that makes
+    /// no client of that URL. Then what was read before counts no longer, since this is how an author withdraws it.
+    ///
+    /// Everything else is a host that is out of order, and what it said before still counts for a while: another status
+    /// (429 and 5xx, a redirect to a login or a page of trouble), and with status 200 what is no JSON or longer than any
+    /// document, which is how such pages come when whoever stands before the host does not care for the status.
     pub(super) const fn is_final(&self) -> bool {
         match self {
             Self::Status(status) => matches!(*status, 404 | 410),
-            Self::TooLarge
-            | Self::NotJson
-            | Self::NotMetadata(_)
-            | Self::OtherId
-            | Self::Method
-            | Self::Secret
-            | Self::Unusable(_) => true,
+            Self::TooLarge | Self::NotJson => false,
+            Self::NotMetadata(_) | Self::OtherId | Self::Method | Self::Secret | Self::Unusable(_) => true,
         }
     }
 }
@@ -159,7 +160,8 @@ pub(super) fn read(url: &DocumentUrl, fetched: &Fetched) -> Result<Client, Fault
     clients::offered_here(document.grant_types.as_deref(), document.response_types.as_deref()).map_err(unusable)?;
     let redirects = clients::acceptable(&document.redirect_uris).map_err(unusable)?;
     let name = text::clean(&document.client_name.unwrap_or_default(), MAX_CLIENT_NAME);
-    Ok(Client { name, redirects, ..url.client() })
+    let scopes = Scopes::registered(Role::Client, document.scope.as_deref());
+    Ok(Client { name, redirects, scopes, ..url.client() })
 }
 
 /// For how long it may be kept.
@@ -191,6 +193,7 @@ struct Document {
     token_endpoint_auth_method: Option<String>,
     grant_types: Option<Vec<String>>,
     response_types: Option<Vec<String>>,
+    scope: Option<String>,
     client_secret: Option<IgnoredAny>,
     client_secret_expires_at: Option<IgnoredAny>,
 }

@@ -77,11 +77,30 @@ impl Scopes {
         })
     }
 
-    /// What a client of `role` gets that asks for `asked`: those of its role, or all of them when it names none.
+    /// What a client gets that asks for `asked`, when it may have these at most: all of these if it asks for nothing.
+    ///
+    /// What it asks for beyond them is dropped (RFC 6749 section 3.3 lets a server ignore a part of it, and tell what it
+    /// gave). When nothing is left, a mistyped `mcp:reed` for example, it gets the least of these and is told: whoever
+    /// asked for something has not asked for everything, and a refusal would lock programs out that only know of
+    /// `openid`; what they lack they are told when they need it.
     #[must_use]
-    pub fn granted(role: Role, asked: Option<&str>) -> Self {
-        let asked = Self::read(asked.unwrap_or_default()).0.into_iter();
-        asked.filter(|scope| scope.role() == role).collect::<Self>().or_all(role)
+    pub fn granted(&self, asked: Option<&str>) -> Self {
+        // RFC 6749 section 3.1: a parameter without a value counts as left out.
+        let Some(asked) = asked.filter(|asked| !asked.trim().is_empty()) else { return self.clone() };
+        let known: Self = Self::read(asked).0.intersection(&self.0).copied().collect();
+        if !known.0.is_empty() {
+            return known;
+        }
+        LEAST_FIRST.into_iter().find(|scope| self.has(*scope)).into_iter().collect()
+    }
+
+    /// What a client may have that registers `registered` (RFC 7591 section 2, `scope`): those of its role among them,
+    /// or all of its role's when there is none. Unlike a request, a registration gives no access yet: its answer says
+    /// what it amounts to, and each request is judged and shown to its person.
+    #[must_use]
+    pub(super) fn registered(role: Role, registered: Option<&str>) -> Self {
+        let known = Self::read(registered.unwrap_or_default()).0.into_iter();
+        known.filter(|scope| scope.role() == role).collect::<Self>().or_all(role)
     }
 
     /// These, or all of `role` when there is none: what was granted before there was a choice says nothing.
@@ -147,6 +166,8 @@ impl<'de> Deserialize<'de> for Scopes {
     }
 }
 
+/// By what they give away.
+const LEAST_FIRST: [Scope; 4] = [Scope::Read, Scope::Manage, Scope::Tools, Scope::Agent];
 /// The one scope that clients had before there were three.
 const FORMER: &str = "mcp";
 
@@ -164,18 +185,39 @@ mod tests {
         for (role, asked, granted) in [
             (Role::Client, None, ALL),
             (Role::Client, Some(""), ALL),
-            (Role::Client, Some("openid profile"), ALL),
-            (Role::Client, Some("agent"), ALL),
+            (Role::Client, Some("  "), ALL),
+            (Role::Client, Some("openid profile"), "mcp:read"),
+            (Role::Client, Some("mcp:reed"), "mcp:read"),
+            (Role::Client, Some("agent"), "mcp:read"),
             (Role::Client, Some("mcp"), ALL),
             (Role::Client, Some("openid mcp everything"), ALL),
             (Role::Client, Some("mcp:read"), "mcp:read"),
             (Role::Client, Some("tunnel:manage  mcp:tools"), "mcp:tools tunnel:manage"),
             (Role::Client, Some("mcp:read mcp:read agent x"), "mcp:read"),
-            (Role::Client, Some("MCP:READ"), ALL),
+            (Role::Client, Some("MCP:TOOLS"), "mcp:read"),
             (Role::Agent, None, "agent"),
             (Role::Agent, Some("mcp:tools"), "agent"),
         ] {
-            assert_eq!(Scopes::granted(role, asked).to_string(), granted, "{role:?} {asked:?}");
+            assert_eq!(Scopes::all(role).granted(asked).to_string(), granted, "{role:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_registered_is_the_default_and_the_most() {
+        for (registered, asked, granted) in [
+            ("mcp:read", None, "mcp:read"),
+            ("mcp:read", Some("mcp:read mcp:tools"), "mcp:read"),
+            ("mcp:read", Some("mcp:tools"), "mcp:read"),
+            ("mcp:tools tunnel:manage x", None, "mcp:tools tunnel:manage"),
+            ("mcp:tools tunnel:manage", Some("mcp:read"), "tunnel:manage"),
+            ("mcp:tools", Some("mcp:reed"), "mcp:tools"),
+            ("mcp:tools agent", Some("agent"), "mcp:tools"),
+            ("openid profile", None, "mcp:tools mcp:read tunnel:manage"),
+            ("", Some("mcp:tools"), "mcp:tools"),
+            ("mcp", Some("tunnel:manage"), "tunnel:manage"),
+        ] {
+            let most = Scopes::registered(Role::Client, Some(registered));
+            assert_eq!(most.granted(asked).to_string(), granted, "{registered} {asked:?}");
         }
     }
 
@@ -204,8 +246,10 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read(text in ".{0,60}") {
-            let _ = Scopes::read(&text);
+        fn nothing_asked_is_more_than_what_may_be_had(registered in ".{0,30}|(mcp:tools|mcp:read| ){0,4}", asked in ".{0,30}|(agent|mcp|mcp:read| ){0,4}") {
+            let most = Scopes::registered(Role::Client, Some(&registered));
+            let granted = most.granted(Some(&asked));
+            prop_assert!(!granted.is_empty() && granted.0.is_subset(&most.0) && !granted.has(Scope::Agent));
         }
     }
 }

@@ -180,6 +180,8 @@ fn unknown_scopes_are_dropped_and_the_answer_says_what_was_granted() {
         ("", "mcp:tools mcp:read tunnel:manage"),
         ("openid mcp everything", "mcp:tools mcp:read tunnel:manage"),
         ("mcp:read openid", "mcp:read"),
+        ("mcp:reed", "mcp:read"),
+        ("openid", "mcp:read"),
         ("tunnel:manage mcp:tools agent", "mcp:tools tunnel:manage"),
     ] {
         let link = authorization_with(&client, WEB, &[("scope", asked)]);
@@ -188,6 +190,24 @@ fn unknown_scopes_are_dropped_and_the_answer_says_what_was_granted() {
         assert_eq!(body(&reply)["scope"], granted, "{asked}");
         let tokens = Tokens::new(client.clone(), &reply);
         assert_eq!(relay.open(&tokens.access, "/mcp").unwrap().scopes.to_string(), granted);
+    }
+}
+
+#[test]
+fn registered_scopes_are_the_default_and_the_most_that_a_client_gets() {
+    let mut relay = Relay::new();
+    let (_, answer) = relay.register_with(&json!({"redirect_uris": [WEB], "scope": "mcp:read tunnel:manage offline"}));
+    assert_eq!(answer["scope"], "mcp:read tunnel:manage", "it is told what counts");
+    let client = text(&answer, "client_id");
+    for (asked, granted) in
+        [("", "mcp:read tunnel:manage"), ("mcp:tools mcp:read", "mcp:read"), ("mcp:tools", "mcp:read")]
+    {
+        let link = authorization_with(&client, WEB, &[("scope", asked)]);
+        let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
+        assert_eq!(body(&relay.redeem(&client, WEB, &code))["scope"], granted, "{asked}");
+    }
+    for metadata in [json!({"redirect_uris": [WEB]}), json!({"redirect_uris": [WEB], "scope": "openid profile"})] {
+        assert_eq!(relay.register_with(&metadata).1["scope"], "mcp:tools mcp:read tunnel:manage", "{metadata}");
     }
 }
 

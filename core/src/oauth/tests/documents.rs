@@ -76,6 +76,19 @@ fn client_with_a_document_signs_people_in() {
 }
 
 #[test]
+fn documented_scopes_are_the_default_and_the_most() {
+    let mut relay = Relay::new();
+    let mut reader = document(ID, &[APP]);
+    reader["scope"] = "mcp:read x".into();
+    relay.documents.insert(ID.into(), shown(200, "application/json", &reader.to_string(), CACHING));
+    for asked in ["", "mcp:tools tunnel:manage mcp:read", "x"] {
+        let link = authorization_with(ID, APP, &[("scope", asked)]);
+        let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
+        assert_eq!(body(&relay.redeem(ID, APP, &code))["scope"], "mcp:read", "{asked}");
+    }
+}
+
+#[test]
 fn loopback_redirect_of_a_document_is_warned_about() {
     let mut relay = Relay::with_document();
     let reply = Browser::default().get(&mut relay, &authorization(ID, "http://127.0.0.1:1/callback"));
@@ -204,10 +217,11 @@ fn document_is_kept_as_its_headers_say() {
 fn old_document_serves_for_a_week_while_its_host_is_out_of_order() {
     let mut relay = Relay::with_document();
     assert_eq!(relay.page(ID).0, 200);
-    for failure in [None, Some(503), Some(429), Some(302), Some(403)] {
+    let page = "<html>Back soon".repeat(1_000);
+    for failure in [None, Some((503, "")), Some((429, "")), Some((302, "")), Some((403, "")), Some((200, &*page))] {
         relay.documents.remove(ID);
-        if let Some(status) = failure {
-            relay.documents.insert(ID.into(), shown(status, "text/plain", "", ""));
+        if let Some((status, body)) = failure {
+            relay.documents.insert(ID.into(), shown(status, "text/html", body, ""));
         }
         relay.pass(limits::CLIENT_DOCUMENT_MAX);
         assert_eq!(relay.page(ID).0, 200, "{failure:?}");
@@ -216,7 +230,7 @@ fn old_document_serves_for_a_week_while_its_host_is_out_of_order() {
         assert_eq!(relay.asked.len(), asked, "one try for half a minute");
     }
     relay.documents.clear();
-    relay.pass(limits::CLIENT_DOCUMENT_STALE - limits::CLIENT_DOCUMENT_MAX * 5 - Duration::from_millis(1));
+    relay.pass(limits::CLIENT_DOCUMENT_STALE - limits::CLIENT_DOCUMENT_MAX * 6 - Duration::from_millis(1));
     assert_eq!(relay.page(ID).0, 200);
     relay.pass(Duration::from_millis(1));
     assert_eq!(relay.page(ID).0, 502);
@@ -224,9 +238,14 @@ fn old_document_serves_for_a_week_while_its_host_is_out_of_order() {
 
 #[test]
 fn old_document_does_not_outlive_what_its_host_says() {
-    for (status, body) in
-        [(404, "{}".to_string()), (410, "{}".to_string()), (200, document("https://x.example/c", &[APP]).to_string())]
-    {
+    for (status, body) in [
+        (404, "{}".to_string()),
+        (410, "{}".to_string()),
+        (200, document("https://x.example/c", &[APP]).to_string()),
+        (200, document(ID, &["http://app.example/cb"]).to_string()),
+        (200, "{}".to_string()),
+        (200, "[]".to_string()),
+    ] {
         let mut relay = Relay::with_document();
         assert_eq!(relay.page(ID).0, 200);
         relay.documents.insert(ID.into(), shown(status, "application/json", &body, ""));
