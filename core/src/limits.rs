@@ -197,6 +197,9 @@ pub const MAX_FAMILY_QUEUE: usize = 16;
 pub const REQUESTS_PER_MINUTE: u32 = 60;
 /// Rate-limited addresses: a hundred bytes each.
 pub const MAX_RATED: usize = 8_192;
+/// Spent cookies and pages of sign-ins that are remembered until they run out: a hundred bytes each, for half an hour at
+/// most. Beyond it those go first that would run out first.
+pub const MAX_SPENT: usize = 16_384;
 /// Records removed from the store in one transaction.
 pub const SWEEP_BATCH: usize = 256;
 

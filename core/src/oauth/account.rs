@@ -1,11 +1,13 @@
 //! `/account`: a person sees who has access to their devices, and takes it away.
 //!
-//! Whoever is signed in here is in a sealed cookie of theirs, and nothing of it in the relay's memory. It is good for half
-//! an hour and for this page alone; a person who is taken off the configuration is out of it at once.
+//! Whoever is signed in here is in a sealed cookie of theirs, and nothing of it in the relay's memory until they sign out:
+//! then it is good no longer, wherever else it is. It is good for half an hour at most, until the relay is restarted, and
+//! for this page alone; a person who is taken off the configuration is out of it at once.
 
 mod page;
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use http::header::SET_COOKIE;
@@ -14,13 +16,15 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 pub(super) use self::page::trouble;
-use super::authorize::{forged, too_many};
+use super::authorize::{forged, random, too_many};
 use super::ending::Asker;
-use super::families::Kind;
+use super::families;
 use super::grants::Grants;
 use super::login::{Errand, Person};
 use super::rates;
+use super::spent::Kind;
 use super::{Role, cookies, pages, text};
+use crate::entropy;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, UserId};
@@ -32,14 +36,7 @@ use crate::time::{Now, UnixTime};
 pub(super) struct AccountRequest {
     /// When it is too late to go on, in milliseconds.
     #[serde(rename = "u")]
-    until: u64,
-}
-
-impl AccountRequest {
-    /// Whether it may still go on.
-    pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
-        now < UnixTime::from_millis(self.until)
-    }
+    pub(super) until: u64,
 }
 
 /// Who is signed in: what the cookie says.
@@ -47,6 +44,9 @@ impl AccountRequest {
 struct Session {
     #[serde(rename = "u")]
     user: String,
+    /// Tells it from all others: what is spent when the person signs out.
+    #[serde(rename = "i")]
+    id: String,
     /// What the page calls them.
     #[serde(rename = "n")]
     name: String,
@@ -58,7 +58,7 @@ struct Session {
 /// What a form of the page orders.
 enum Order {
     SignIn,
-    SignOut,
+    SignOut(Session),
     Revoke(UserId, FamilyId),
     RevokeAll(UserId),
 }
@@ -91,7 +91,8 @@ impl Grants {
                 let until = (now.unix + Duration::from_secs(cookies::MAX_AGE_SECS)).as_millis();
                 self.start_login(exchange, Errand::Account(AccountRequest { until }), now);
             }
-            Ok(Order::SignOut) => {
+            Ok(Order::SignOut(session)) => {
+                self.spent.spend(Kind::Account, &session.id, UnixTime::from_millis(session.until), now.unix);
                 let mut reply = self.to_account();
                 let cookie = cookies::clear(&self.settings, &cookies::account(&self.settings));
                 reply.headers.append(SET_COOKIE, cookie);
@@ -114,13 +115,15 @@ impl Grants {
     /// The person has signed in: their page, with the cookie that opens it.
     pub(super) fn open_account(&mut self, person: &Person, now: Now) -> Reply {
         info!(user = %self.pseudonym(&person.user), "signed in to the account's page");
+        let run = *self.run.get_or_insert_with(|| entropy::bytes(&mut *self.entropy));
         let session = Session {
+            id: random(&mut *self.entropy),
             user: person.user.as_str().to_string(),
             name: text::clean(&person.name, MAX_NAME),
             until: (now.unix + SESSION).as_millis(),
         };
         let plain = serde_json::to_vec(&session).expect("strings and numbers always serialise");
-        let value = self.sealer.seal(Purpose::Cookie, SESSION_CONTEXT, &plain, &mut *self.entropy);
+        let value = self.sealer.seal(Purpose::Cookie, &context(run), &plain, &mut *self.entropy);
         let mut reply = self.to_account();
         let cookie = cookies::set_for(&self.settings, &cookies::account(&self.settings), &value, SESSION.as_secs());
         reply.headers.append(SET_COOKIE, cookie);
@@ -147,10 +150,10 @@ impl Grants {
     }
 
     /// The person's grants, those used last first.
-    fn entries(&self, user: &str, now: Now) -> alloc::vec::Vec<Entry<'_>> {
+    fn entries(&self, user: &str, now: Now) -> Vec<Entry<'_>> {
         let connected = self.presence.connected();
         let own = self.families.known.iter().filter(|(_, family)| family.user == user && family.is_alive(now.unix));
-        let mut entries: alloc::vec::Vec<_> = own
+        let mut entries: Vec<_> = own
             .map(|(id, family)| Entry {
                 id,
                 role: family.role,
@@ -160,8 +163,8 @@ impl Grants {
                 },
                 redirect: &family.about.redirect,
                 minted: match &family.kind {
-                    Kind::Minted { label } => Some(label),
-                    Kind::SignIn { .. } => None,
+                    families::Kind::Minted { label } => Some(label),
+                    families::Kind::SignIn { .. } => None,
                 },
                 granted: UnixTime::from_millis(family.created),
                 used: match family.role {
@@ -196,7 +199,7 @@ impl Grants {
         }
         let user = UserId::new(&session.user);
         match (fields.get("action"), fields.get("grant")) {
-            (Some("sign-out"), _) => Ok(Order::SignOut),
+            (Some("sign-out"), _) => Ok(Order::SignOut(session)),
             (Some("revoke"), Some(id)) => Ok(Order::Revoke(user, FamilyId::new(id))),
             (Some("revoke-all"), _) => Ok(Order::RevokeAll(user)),
             _ => Err(bad(&self.settings)),
@@ -206,11 +209,12 @@ impl Grants {
     /// Who is signed in, with the cookie that says so: it binds the forms of the page.
     fn session<'a>(&self, head: &'a RequestHead, now: Now) -> Option<(&'a str, Session)> {
         let cookie = cookies::get(head, &cookies::account(&self.settings))?;
-        let plain = self.sealer.open(Purpose::Cookie, SESSION_CONTEXT, cookie).ok()?;
+        let plain = self.sealer.open(Purpose::Cookie, &context(self.run?), cookie).ok()?;
         let session: Session = serde_json::from_slice(&plain).ok()?;
         let until = UnixTime::from_millis(session.until);
         // Where the keys stay, an order to sign everybody out does not break the seal.
         let good = now.unix < until && self.signed_out + SESSION < until && self.login_knows(&session.user);
+        let good = good && !self.spent.has(Kind::Account, &session.id);
         good.then_some((cookie, session))
     }
 
@@ -219,9 +223,12 @@ impl Grants {
     }
 }
 
-const PATH: &str = "/account";
 /// What the cookie is sealed for.
-const SESSION_CONTEXT: &[u8] = b"account";
+fn context(run: [u8; 16]) -> Vec<u8> {
+    [&b"account"[..], &run].concat()
+}
+
+const PATH: &str = "/account";
 /// How long a person stays signed in to the page: long enough to look and to decide.
 const SESSION: Duration = Duration::from_secs(30 * 60);
 /// Characters of a person's name on the page.

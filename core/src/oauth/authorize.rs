@@ -17,7 +17,7 @@ use super::grants::Grants;
 use super::login::Errand;
 use super::rates::Kind;
 use super::request::{AuthRequest, Stop};
-use super::{Settings, pages};
+use super::{Settings, pages, spent};
 use crate::entropy::{self, Entropy};
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead, redirect};
@@ -87,26 +87,37 @@ impl Grants {
         reply
     }
 
-    /// Answers `POST /consent`: on to the login, or the client or device is told no.
+    /// Answers `POST /consent`: on to the login, or the client or device is told no. A no is the page's last word; a yes
+    /// leads to the login alone, whose answer counts once, and may be said again by somebody who presses twice.
     pub(super) fn consent(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
-        match self.read_consent(head, body, now) {
-            Ok((errand, true)) => self.start_login(exchange, errand, now),
-            Ok((Errand::Client(request), false)) => {
+        let reply = match self.read_consent(head, body, now) {
+            Ok(Answer { errand, allowed: true, .. }) => return self.start_login(exchange, errand, now),
+            Ok(Answer { errand, flow, .. }) => {
+                self.spent.spend(spent::Kind::Consent, &flow, errand.until(), now.unix);
+                let mut reply = self.denied(&errand, head, now);
+                let cookie = cookies::name(&self.settings, Step::Consent, &flow);
+                reply.headers.append(SET_COOKIE, cookies::clear(&self.settings, &cookie));
+                reply
+            }
+            Err(reply) => reply,
+        };
+        self.reply(exchange, reply);
+    }
+
+    /// The person said no.
+    fn denied(&mut self, errand: &Errand, head: &RequestHead, now: Now) -> Reply {
+        match errand {
+            Errand::Client(request) => {
                 self.note_refusal("consent-denied", Some(&request.client), Some(head.peer), now);
-                let url = request.answer(&self.settings, &[("error", "access_denied")]);
-                self.reply(exchange, pages::see_other(&url));
+                pages::see_other(&request.answer(&self.settings, &[("error", "access_denied")]))
             }
-            Ok((Errand::Device(request), false)) => {
-                let reply = self.device_denied(&request, now);
-                self.reply(exchange, reply);
-            }
+            Errand::Device(request) => self.device_denied(request, now),
             // Nothing is asked before it, so no page of ours says no to it.
-            Ok((Errand::Account(_), false)) => self.reply(exchange, refuse("The form is malformed.")),
-            Err(reply) => self.reply(exchange, reply),
+            Errand::Account(_) => refuse("The form is malformed."),
         }
     }
 
-    fn read_consent(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<(Errand, bool), Reply> {
+    fn read_consent(&self, head: &RequestHead, body: &[u8], now: Now) -> Result<Answer, Reply> {
         if !self.site.is_own_form(head) {
             return Err(forged());
         }
@@ -118,14 +129,23 @@ impl Grants {
         let errand: Errand = cookies::get(head, &name)
             .and_then(|browser| self.sealer.open(Purpose::Consent, &binding(flow, browser), sealed).ok())
             .and_then(|plain| serde_json::from_slice(&plain).ok())
-            .filter(|errand: &Errand| errand.is_fresh(now.unix))
+            .filter(|errand: &Errand| errand.is_fresh(now.unix) && !self.spent.has(spent::Kind::Consent, flow))
             .ok_or_else(stale)?;
-        match fields.get("decision") {
-            Some("allow") => Ok((errand, true)),
-            Some("deny") => Ok((errand, false)),
-            _ => Err(refuse("The form is malformed.")),
-        }
+        let allowed = match fields.get("decision") {
+            Some("allow") => true,
+            Some("deny") => false,
+            _ => return Err(refuse("The form is malformed.")),
+        };
+        Ok(Answer { errand, flow: flow.into(), allowed })
     }
+}
+
+/// What a person answered to a consent page.
+struct Answer {
+    errand: Errand,
+    /// The page's handle.
+    flow: String,
+    allowed: bool,
 }
 
 const NO_DOCUMENT: &str = "This program is named by a URL that cannot be used: it must be https, with a public host and a path, without user name and fragment, and in canonical form.";
@@ -142,7 +162,7 @@ pub(super) fn forged() -> Reply {
 
 /// The page for a step whose cookie is missing, of another browser, or too old.
 pub(super) fn stale() -> Reply {
-    refuse("This page is too old, or was opened in another browser.")
+    refuse("This page is too old, was answered before, or was opened in another browser.")
 }
 
 /// The page for an address that asks too much.

@@ -30,7 +30,7 @@ use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, UserId};
 use crate::seal::Purpose;
-use crate::time::{Now, UnixTime};
+use crate::time::Now;
 
 /// The grant type of a device that asks for its tokens (RFC 8628 section 3.4).
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -205,13 +205,6 @@ impl Grants {
     fn guessed_right(&mut self, head: &RequestHead, now: Now) {
         self.rates.give_back(Kind::DeviceGuess, head.peer, now.instant);
         self.rates.give_back(Kind::DeviceGuesses, everybody(), now.instant);
-    }
-}
-
-impl DeviceRequest {
-    /// Whether it may still go on.
-    pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
-        now < UnixTime::from_millis(self.until)
     }
 }
 

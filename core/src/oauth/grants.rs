@@ -22,6 +22,7 @@ use super::keys::NewKeys;
 use super::login::{Attempt, Waiting};
 use super::presence::Presence;
 use super::rates::{self, Rates};
+use super::spent::Spent;
 use super::store::{Families, Then};
 use super::{Role, Settings, Snapshot, clients, pages};
 use crate::config::Login;
@@ -260,6 +261,10 @@ pub struct Grants {
     pub(super) devices: device::Pending,
     pub(super) documents: Documents,
     pub(super) rates: Rates,
+    pub(super) spent: Spent,
+    /// What accounts' pages are sealed for, drawn when the first is opened: those of before a restart are closed, since
+    /// it is not known any more who has signed out of them.
+    pub(super) run: Option<[u8; 16]>,
     /// What the gate was last told, and will be told next.
     pub(super) snapshot: Snapshot,
     /// Refusals that are not in the audit for want of room.
@@ -336,6 +341,8 @@ impl Grants {
             devices: device::Pending::default(),
             documents: Documents::default(),
             rates: Rates::new(requests_per_minute),
+            spent: Spent::default(),
+            run: None,
             untold: 0,
             signed_out: UnixTime::default(),
             revoking_all: None,

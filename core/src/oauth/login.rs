@@ -18,7 +18,7 @@ use super::device::DeviceRequest;
 use super::grants::{Action, Grants, Pending};
 use super::rates::Kind;
 use super::request::AuthRequest;
-use super::{account, pages};
+use super::{account, pages, spent};
 use crate::config::Login;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
@@ -52,13 +52,18 @@ pub(super) struct Person {
 }
 
 impl Errand {
+    /// When it is too late to go on.
+    pub(super) fn until(&self) -> UnixTime {
+        UnixTime::from_millis(match self {
+            Self::Client(request) => request.until,
+            Self::Device(request) => request.until,
+            Self::Account(request) => request.until,
+        })
+    }
+
     /// Whether it may still go on.
     pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
-        match self {
-            Self::Client(request) => request.is_fresh(now),
-            Self::Device(request) => request.is_fresh(now),
-            Self::Account(request) => request.is_fresh(now),
-        }
+        now < self.until()
     }
 }
 
@@ -137,6 +142,9 @@ impl Grants {
             return self.reply(attempt.exchange, reply);
         };
         self.rates.give_back(Kind::Login, attempt.peer, now.instant);
+        if !self.spent.spend(spent::Kind::Login, &attempt.flow, attempt.errand.until(), now.unix) {
+            return self.reply(attempt.exchange, stale());
+        }
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
         let person = Person { user: UserId::from(alloc::format!("local:{user}")), name: user.clone() };
         self.signed_in(attempt.exchange, attempt.errand, person, Some(&cookie), now);
@@ -152,6 +160,8 @@ impl Grants {
         let Some((Flow { errand, pending: Some(pending) }, state)) = flow else {
             return self.reply(exchange, stale());
         };
+        // Once, whatever comes of it: the provider's answer to it was for this browser's one sign-in.
+        self.spent.spend(spent::Kind::Login, &state, errand.until(), now.unix);
         let cookie = cookies::name(&self.settings, Step::Login, &state);
         if let Some(login) = self.wait_for_party(exchange, errand, Some(cookie), now)
             && let Some(party) = &mut self.party
@@ -309,12 +319,13 @@ impl Grants {
         self.reply(exchange, reply);
     }
 
-    /// The cookie and what it carries, if this browser has the flow and it is not too old.
+    /// The cookie and what it carries, if this browser has the flow, it is not too old, and it was not answered before.
     fn open_flow(&self, head: &RequestHead, handle: &str, now: Now) -> Option<(String, Flow)> {
         let cookie = cookies::get(head, &cookies::name(&self.settings, Step::Login, handle))?;
         let plain = self.sealer.open(Purpose::LoginState, handle.as_bytes(), cookie).ok()?;
         let flow: Flow = serde_json::from_slice(&plain).ok()?;
-        flow.errand.is_fresh(now.unix).then(|| (cookie.to_string(), flow))
+        let good = flow.errand.is_fresh(now.unix) && !self.spent.has(spent::Kind::Login, handle);
+        good.then(|| (cookie.to_string(), flow))
     }
 
     fn with_flow_cookie(&mut self, mut reply: Reply, handle: &str, flow: &Flow) -> Reply {

@@ -27,6 +27,7 @@ mod presence;
 mod rates;
 mod request;
 pub mod scopes;
+mod spent;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -84,11 +84,6 @@ impl AuthRequest {
         answer(settings, &self.redirect, self.state.as_deref(), parameters)
     }
 
-    /// Whether the request may still go on.
-    pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
-        now < UnixTime::from_millis(self.until)
-    }
-
     fn judge(settings: &Settings, client: &Client, fields: &Form) -> Result<(String, String), Refusal> {
         let invalid = |description| Refusal::new(Code::InvalidRequest, description);
         match fields.get("response_type") {

@@ -321,6 +321,7 @@ impl Grants {
         self.devices.sweep(now.instant);
         self.rates.sweep(now.instant);
         self.documents.sweep(now.instant);
+        self.spent.sweep(now.unix);
         self.write_again();
         self.remove_ended(now);
         self.note_presence(now);

@@ -244,13 +244,20 @@ fn session_ends_by_time_by_sign_out_and_with_its_person() {
     assert!(!signed_in(&mut relay, &mut ann));
 
     let page = ann.open_account(&mut relay, "ann");
-    let reply = ann.order(&mut relay, &[("csrf", &csrf(&page)), ("action", "sign-out")]);
+    let (mut kept, csrf) = (ann.clone(), csrf(&page));
+    let reply = ann.order(&mut relay, &[("csrf", &csrf), ("action", "sign-out")]);
     assert_eq!(location(&reply), "https://relay.example/account");
     assert!(!ann.cookies.contains_key("__Host-mlt-account") && !signed_in(&mut relay, &mut ann));
-
+    assert!(!signed_in(&mut relay, &mut kept), "wherever else the cookie is");
+    let order = [("csrf", csrf.as_str()), ("action", "revoke-all")];
+    assert_eq!(kept.order(&mut relay, &order).status, StatusCode::FORBIDDEN);
+    let mut relay = relay.restart();
+    assert!(!signed_in(&mut relay, &mut kept), "over a restart too");
     ann.open_account(&mut relay, "ann");
-    let only_bob = Login::Local(Local { users: vec![LocalUser { name: "bob".into(), password_hash: String::new() }] });
-    let mut relay = Relay::with(PUBLIC, only_bob, relay.store);
+    assert!(signed_in(&mut relay, &mut ann) && !signed_in(&mut relay, &mut kept));
+
+    let bob = LocalUser { name: "bob".into(), password_hash: String::new() };
+    relay.grants.settings.login = Login::Local(Local { users: vec![bob] });
     assert!(!signed_in(&mut relay, &mut ann), "taken off the configuration");
 }
 

@@ -326,6 +326,24 @@ fn no_goes_back_to_the_client() {
 }
 
 #[test]
+fn no_is_the_last_word_of_a_page_and_of_no_other() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    let mut browser = Browser::default();
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let other = browser.get(&mut relay, &authorization(&client, WEB));
+    let mut kept = browser.clone();
+    let reply = browser.post(&mut relay, "/consent", &fields(&page, &[("decision", "deny")]));
+    assert_eq!(location(&reply).split('?').next(), Some(WEB));
+    assert_eq!(browser.cookies.len(), 1, "its cookie is gone, the other tab's is not");
+    for decision in ["allow", "deny"] {
+        let reply = kept.post(&mut relay, "/consent", &fields(&page, &[("decision", decision)]));
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{decision}");
+    }
+    assert_eq!(browser.agree(&mut relay, &other).status, StatusCode::SEE_OTHER);
+}
+
+#[test]
 fn redirect_may_be_left_out_only_if_there_is_one() {
     let mut relay = Relay::new();
     let one = relay.register(WEB);

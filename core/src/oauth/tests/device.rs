@@ -138,11 +138,12 @@ fn denied_device_gets_nothing() {
     let mut relay = Relay::new();
     let device = relay.device();
     let mut browser = Browser::default();
-    let page = browser.type_in(&mut relay, &device.user_code);
+    let (page, other) =
+        (browser.type_in(&mut relay, &device.user_code), browser.type_in(&mut relay, &device.user_code));
     let reply = browser.post(&mut relay, "/consent", &fields(&page, &[("decision", "deny")]));
     assert_eq!(reply.status, StatusCode::OK);
     assert_refused(&relay.poll(&device), 400, "access_denied");
-    let reply = browser.agree(&mut relay, &page);
+    let reply = browser.agree(&mut relay, &other);
     let login = browser.get(&mut relay, &location(&reply));
     let late = browser.post(&mut relay, "/login", &fields(&login, &[("user", "ann"), ("password", "ann's password")]));
     assert_eq!(late.status, StatusCode::BAD_REQUEST, "a no stays a no");

@@ -204,15 +204,49 @@ fn callback_needs_the_browser_that_agreed() {
 }
 
 #[test]
-fn callback_works_once() {
+fn callback_works_once_for_whoever_kept_its_cookie_too() {
     let mut relay = with_provider();
     let mut browser = Browser::default();
     let client = relay.register(WEB);
     let page = browser.get(&mut relay, &authorization(&client, WEB));
     let reply = browser.agree(&mut relay, &page);
     let target = format!("/callback?{}", relay.provider.authorize(&location(&reply)));
+    let mut kept = browser.clone();
     assert_eq!(browser.get(&mut relay, &target).status, StatusCode::SEE_OTHER);
-    assert_eq!(browser.get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
+    let asked = relay.provider.asked.len();
+    for browser in [&mut browser, &mut kept] {
+        assert_eq!(browser.get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(relay.provider.asked.len(), asked, "the provider hears nothing of it");
+}
+
+#[test]
+fn callback_that_failed_is_over_as_well() {
+    let mut relay = with_provider();
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(&mut relay, &authorization(&client, WEB));
+    let reply = browser.agree(&mut relay, &page);
+    let state = query(&location(&reply)).remove("state").unwrap();
+    let denied = form::append_query("/callback", [("error", "access_denied"), ("state", state.as_str())]);
+    let good = format!("/callback?{}", relay.provider.authorize(&location(&reply)));
+    let mut kept = browser.clone();
+    assert_eq!(browser.get(&mut relay, &denied).status, StatusCode::FORBIDDEN);
+    assert_eq!(kept.get(&mut relay, &good).status, StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn login_page_is_answered_once() {
+    let mut relay = Relay::new();
+    let mut browser = Browser::default();
+    let page = login_page(&mut relay, &mut browser);
+    let form = fields(&page, &[("user", "ann"), ("password", "ann's password")]);
+    let mut kept = browser.clone();
+    assert!(location(&browser.post(&mut relay, "/login", &form)).starts_with(WEB));
+    assert_eq!(kept.post(&mut relay, "/login", &form).status, StatusCode::BAD_REQUEST);
+    let flow = form.iter().find(|(name, _)| name == "flow").map(|(_, flow)| flow.clone()).unwrap();
+    assert_eq!(kept.get(&mut relay, &format!("/login?flow={flow}")).status, StatusCode::BAD_REQUEST);
+    assert_eq!(relay.verified.len(), 1, "no password is tried on it any more");
 }
 
 #[test]
