@@ -73,6 +73,8 @@ fn person_revokes_a_device_and_its_tunnel_is_gone() {
     assert!(!eves.text().contains("laptop"), "{}", eves.text());
     let list = grants(&relay, &["list", "--user", "ada"]);
     let list = list["grants"].as_array().unwrap_or_else(|| panic!("{list}"));
+    let at_work = list.iter().find(|grant| grant["role"] == "client").unwrap_or_else(|| panic!("{list:?}"));
+    assert!(at_work["used"].is_u64() && at_work["scope"] == "mcp:tools mcp:read tunnel:manage", "{at_work}");
     let device = list.iter().find(|grant| grant["device"] == "<laptop>").unwrap_or_else(|| panic!("{list:?}"));
     let id = device["id"].as_str().expect("an id");
     let reply = browser.submit(&form_with(&page, id), &[("action", "revoke")]);

@@ -51,6 +51,8 @@ struct Granted {
     user: String,
     role: Role,
     #[serde(default)]
+    scope: String,
+    #[serde(default)]
     device: String,
     #[serde(default)]
     client: String,
@@ -67,7 +69,7 @@ struct Granted {
 fn listed(grants: &[Granted]) -> Result<(), Failure> {
     let now = now();
     let ago = |at: u64| format!("{} ago", output::duration(now.saturating_sub(at)));
-    let mut rows = vec![["ID", "USER", "KIND", "GRANTED", "USED", "WHAT"].map(str::to_owned)];
+    let mut rows = vec![["ID", "USER", "KIND", "SCOPE", "GRANTED", "USED", "WHAT"].map(str::to_owned)];
     rows.extend(grants.iter().map(|grant| {
         let kind = match (grant.role, &grant.label) {
             (Role::Client, None) => "client",
@@ -88,8 +90,8 @@ fn listed(grants: &[Granted]) -> Result<(), Failure> {
         };
         let parts = [name, redirect, grant.label.as_deref().unwrap_or_default()];
         let what = parts.into_iter().filter(|part| !part.is_empty()).map(output::visible).collect::<Vec<_>>();
-        let (id, user) = (output::visible(&grant.id), output::visible(&grant.user));
-        [id, user, kind.into(), ago(grant.granted), used, what.join(", ")]
+        let [id, user, scope] = [&grant.id, &grant.user, &grant.scope].map(|text| output::visible(text));
+        [id, user, kind.into(), scope, ago(grant.granted), used, what.join(", ")]
     }));
     output::line(output::table(&rows))
 }

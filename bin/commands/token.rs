@@ -67,6 +67,8 @@ struct Listed {
     #[serde(default)]
     scope: String,
     label: String,
+    #[serde(default)]
+    used: Option<u64>,
     expires: u64,
     #[serde(default)]
     revoked: Option<u64>,
@@ -94,7 +96,7 @@ fn created(made: &Created, role: cli::Role) -> Result<(), Failure> {
 
 fn listed(tokens: &[Listed]) -> Result<(), Failure> {
     let now = now();
-    let mut rows = vec![["ID", "USER", "ROLE", "SCOPE", "EXPIRES", "LABEL"].map(str::to_owned)];
+    let mut rows = vec![["ID", "USER", "ROLE", "SCOPE", "USED", "EXPIRES", "LABEL"].map(str::to_owned)];
     rows.extend(tokens.iter().map(|token| {
         let expires = match token.revoked {
             Some(_) => "revoked".into(),
@@ -107,7 +109,8 @@ fn listed(tokens: &[Listed]) -> Result<(), Failure> {
         };
         let [id, user, scope, label] =
             [&token.id, &token.user, &token.scope, &token.label].map(|text| output::visible(text));
-        [id, user, role.into(), scope, expires, label]
+        let used = token.used.map_or("-".into(), |at| format!("{} ago", output::duration(now.saturating_sub(at))));
+        [id, user, role.into(), scope, used, expires, label]
     }));
     output::line(output::table(&rows))
 }

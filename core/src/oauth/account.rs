@@ -22,6 +22,7 @@ use super::families;
 use super::grants::Grants;
 use super::login::{Errand, Person};
 use super::rates;
+use super::scopes::Scopes;
 use super::spent::Kind;
 use super::{Role, cookies, pages, text};
 use crate::entropy;
@@ -73,6 +74,8 @@ struct Entry<'a> {
     redirect: &'a str,
     /// The operator's note, if the operator made it.
     minted: Option<&'a str>,
+    /// What it may do.
+    scopes: &'a Scopes,
     granted: UnixTime,
     /// When the client was used last, or the device connected.
     used: Option<UnixTime>,
@@ -166,6 +169,7 @@ impl Grants {
                     families::Kind::Minted { label } => Some(label),
                     families::Kind::SignIn { .. } => None,
                 },
+                scopes: &family.scopes,
                 granted: UnixTime::from_millis(family.created),
                 used: match family.role {
                     Role::Agent => family.about.connected.map(UnixTime::from_millis),

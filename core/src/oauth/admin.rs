@@ -246,6 +246,9 @@ struct Listed<'a> {
     scope: &'a Scopes,
     label: &'a str,
     created: u64,
+    /// When it was taken last, to the hour or so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
     expires: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<u64>,
@@ -261,6 +264,7 @@ impl<'a> Listed<'a> {
             scope: &family.scopes,
             label,
             created: family.created / 1_000,
+            used: family.used().map(UnixTime::as_secs),
             expires: family.expires / 1_000,
             revoked: family.revoked.map(|at| at / 1_000),
         })
@@ -280,6 +284,7 @@ struct Granted<'a> {
     id: &'a str,
     user: &'a str,
     role: Role,
+    scope: &'a Scopes,
     #[serde(skip_serializing_if = "str::is_empty")]
     device: &'a str,
     /// What the client calls itself.
@@ -304,6 +309,7 @@ impl<'a> Granted<'a> {
             id: id.as_str(),
             user: &family.user,
             role: family.role,
+            scope: &family.scopes,
             device: &family.about.device,
             client: &family.about.client,
             client_id: &family.client,

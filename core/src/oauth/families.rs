@@ -68,6 +68,9 @@ pub(super) struct About {
     /// When a tunnel of it was seen last, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connected: Option<u64>,
+    /// When a token of it was taken at `/mcp` last, in milliseconds, to the hour or so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) used: Option<u64>,
 }
 
 impl About {
@@ -75,8 +78,14 @@ impl About {
         *self == Self::default()
     }
 
-    /// Takes over what `other` knows later of tunnels.
+    /// When it is known to have been in use last.
+    pub(super) fn seen(&self) -> Option<u64> {
+        self.connected.max(self.used)
+    }
+
+    /// Takes over what `other` knows later of its use.
     pub(super) fn catch_up(&mut self, other: &Self) {
+        self.used = self.used.max(other.used);
         if other.connected > self.connected {
             self.device.clone_from(&other.device);
             self.connected = other.connected;
@@ -160,14 +169,13 @@ impl Family {
         Rotation::Reused
     }
 
-    /// When it was used last, as far as that is kept: tokens of a sign-in are good for an hour each, and what one of them
-    /// opens meanwhile is not noted.
+    /// When it was used last, as far as that is known: see [`presence`](super::presence).
     pub(super) fn used(&self) -> Option<UnixTime> {
         let issued = match self.kind {
             Kind::SignIn { rotated, .. } => Some(rotated),
             Kind::Minted { .. } => None,
         };
-        issued.max(self.about.connected).map(UnixTime::from_millis)
+        issued.max(self.about.seen()).map(UnixTime::from_millis)
     }
 
     /// Whether its tokens are good.

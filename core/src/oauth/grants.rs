@@ -96,6 +96,11 @@ pub enum Event {
         /// What the device calls itself.
         device: DeviceName,
     },
+    /// A token of the family was good for a request on `/mcp`: told once an hour or so.
+    Used {
+        /// The family.
+        family: FamilyId,
+    },
     /// A tunnel ended.
     TunnelDown {
         /// Its connection.
@@ -468,6 +473,7 @@ impl Machine for Grants {
             Event::Verified { job, ok } => self.verify_ended(job, ok, now),
             Event::Persisted { job, result } => self.persisted(job, result, now),
             Event::TunnelUp { conn, family, device } => self.tunnel_up(conn, family, &device, now),
+            Event::Used { family } => self.used(&family, now),
             Event::TunnelDown { conn } => self.tunnel_down(conn, now),
             Event::Admin { job, command } => self.admin(job, command, now),
         }

@@ -146,6 +146,16 @@ fn ability(scope: Scope) -> Markup {
     }
 }
 
+/// The same in a few words, after "it may".
+pub(super) const fn briefly(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Tools => "run all tools",
+        Scope::Read => "read what your servers offer",
+        Scope::Manage => "restart servers",
+        Scope::Agent => "be one of your devices",
+    }
+}
+
 /// Asks for the code that a device shows.
 pub(super) fn device_code(settings: &Settings, typed: &str, problem: Option<(StatusCode, &str)>) -> Reply {
     let (status, message) = problem.map_or((StatusCode::OK, None), |(status, message)| (status, Some(message)));

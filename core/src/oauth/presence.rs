@@ -1,7 +1,9 @@
-//! Which families have tunnels open, and when they last had: what people know their devices by.
+//! Which families have tunnels open, when they last had, and when a token of theirs was taken at `/mcp` last: what people
+//! know their devices and clients by.
 //!
-//! Known at once, and written with the family's next record or within the hour: an agent that comes and goes all day must
-//! not wear the store out.
+//! Tunnels are known at once, the use of clients' tokens to the hour or so, as the shards tell it. It is written with the
+//! family's next record or within the hour: an agent that comes and goes all day must not wear the store out, nor a busy
+//! client. Only good tokens come this far.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -28,8 +30,8 @@ pub(super) struct Presence {
 impl Presence {
     /// A stored record says this.
     pub(super) fn read(&mut self, id: &FamilyId, about: &About) {
-        if let Some(connected) = about.connected {
-            self.written.insert(id.clone(), UnixTime::from_millis(connected));
+        if let Some(seen) = about.seen() {
+            self.written.insert(id.clone(), UnixTime::from_millis(seen));
         }
     }
 
@@ -73,18 +75,32 @@ impl Grants {
             known.about.device = text::clean(device.as_str(), MAX_DEVICE_NAME);
         }
         self.presence.open.insert(conn, family.clone());
-        self.seen(&family, now);
+        self.seen(&family, now, |about| &mut about.connected);
     }
 
     /// A tunnel ended.
     pub(super) fn tunnel_down(&mut self, conn: ConnId, now: Now) {
         if let Some(family) = self.presence.open.remove(&conn) {
-            self.seen(&family, now);
+            self.seen(&family, now, |about| &mut about.connected);
         }
+    }
+
+    /// A client's token of the family was taken.
+    pub(super) fn used(&mut self, family: &FamilyId, now: Now) {
+        self.seen(family, now, |about| &mut about.used);
     }
 
     /// Writes what has waited for long enough.
     pub(super) fn note_presence(&mut self, now: Now) {
+        // A tunnel may stay up for weeks, and the relay end without seeing its end.
+        let old = |id: &&FamilyId| {
+            let seen = self.families.known.get(*id).and_then(|family| family.about.connected);
+            seen.is_some_and(|seen| now.unix.saturating_since(UnixTime::from_millis(seen)) >= PAUSE)
+        };
+        let up: Vec<_> = self.presence.connected().into_iter().filter(old).take(limits::SWEEP_BATCH).cloned().collect();
+        for id in up {
+            self.seen(&id, now, |about| &mut about.connected);
+        }
         let due = |id: &&FamilyId| self.presence.may_write(id, now) && !self.is_busy(id);
         let due: Vec<_> = self.presence.unwritten.iter().filter(due).take(limits::SWEEP_BATCH).cloned().collect();
         for id in due {
@@ -92,14 +108,14 @@ impl Grants {
         }
     }
 
-    fn seen(&mut self, id: &FamilyId, now: Now) {
+    fn seen(&mut self, id: &FamilyId, now: Now, time: impl FnOnce(&mut About) -> &mut Option<u64>) {
         let Some(family) = self.families.known.get_mut(id).filter(|family| family.revoked.is_none()) else { return };
-        family.about.connected = Some(now.unix.as_millis());
+        *time(&mut family.about) = Some(now.unix.as_millis());
         self.presence.unwritten.insert(id.clone());
         self.write_presence(id, now);
     }
 
-    /// Writes what is known of a family's tunnels, unless that was done not long ago.
+    /// Writes what is known of a family's use, unless that was done not long ago.
     fn write_presence(&mut self, id: &FamilyId, now: Now) {
         if self.is_busy(id) || !self.presence.may_write(id, now) || !self.can_write() {
             return;
@@ -112,7 +128,7 @@ impl Grants {
     }
 }
 
-/// Between two writes of one family for its tunnels' sake.
+/// Between two writes of one family for this alone.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Characters of a device's name that are kept: what fits a line.
 const MAX_DEVICE_NAME: usize = 80;

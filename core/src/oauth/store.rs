@@ -300,8 +300,8 @@ impl Grants {
             return false;
         }
         let alive = |(id, family): (&FamilyId, &Family)| match family.kind {
-            Kind::SignIn { rotated, .. } if family.user == user.as_str() && family.is_alive(now.unix) => {
-                Some((rotated, id.clone()))
+            Kind::SignIn { .. } if family.user == user.as_str() && family.is_alive(now.unix) => {
+                Some((family.used(), id.clone()))
             }
             Kind::SignIn { .. } | Kind::Minted { .. } => None,
         };

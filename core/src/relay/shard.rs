@@ -1,7 +1,7 @@
 //! The shard: the rooms of a slice of the users, driven behind one mutex. It decides only.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,7 +17,8 @@ use crate::entropy::Entropy;
 use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
-use crate::time::{Deadline, Now, UnixTime};
+use crate::limits;
+use crate::time::{Deadline, Instant, Now, UnixTime};
 use crate::timers::Timers;
 use crate::tunnel::{self, Close, CloseCode, Dialect};
 
@@ -123,6 +124,11 @@ pub enum Action {
         /// The command.
         command: tunnel::Command,
     },
+    /// Bring [`crate::oauth::grants::Event::Used`] to the authorization server.
+    Used {
+        /// The grant whose token a request came with.
+        family: FamilyId,
+    },
     /// Append this line, its end included, to the audit.
     Audit(Bytes),
 }
@@ -138,7 +144,25 @@ pub struct Shard {
     timers: Timers<Timer>,
     out: Mailbox<Action>,
     clamp: MonotonicClamp,
+    used: Used,
     stopping: bool,
+}
+
+/// The grants whose use was told within the hour: it is kept that coarsely, and nobody waits for it.
+#[derive(Debug, Default)]
+struct Used {
+    until: Instant,
+    told: BTreeSet<FamilyId>,
+}
+
+impl Used {
+    /// Whether this use is to be told.
+    fn is_news(&mut self, family: &FamilyId, now: Instant) -> bool {
+        if now >= self.until || self.told.len() >= limits::MAX_FAMILIES {
+            *self = Self { until: now + USED_PAUSE, told: BTreeSet::new() };
+        }
+        !self.told.contains(family) && self.told.insert(family.clone())
+    }
 }
 
 /// What a shard waits for. At most one timer per key.
@@ -188,6 +212,7 @@ impl Shard {
             timers: Timers::default(),
             out: Mailbox::default(),
             clamp: MonotonicClamp::default(),
+            used: Used::default(),
             stopping: false,
         }
     }
@@ -230,6 +255,13 @@ impl Shard {
         }
     }
 
+    /// A request came with a good token of `family`.
+    fn used(&mut self, family: &FamilyId, now: Now) {
+        if self.used.is_news(family, now.instant) {
+            self.out.push(Action::Used { family: family.clone() });
+        }
+    }
+
     fn refuse(&mut self, exchange: ExchangeId) {
         let text = "the relay is restarting: try again shortly";
         let reply = Reply::text(StatusCode::SERVICE_UNAVAILABLE, text).with(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -261,10 +293,12 @@ impl Machine for Shard {
             Event::Listen(listen) if self.stopping => self.refuse(listen.exchange),
             Event::Post(post) => {
                 let user = post.principal.user.clone();
+                self.used(&post.principal.family, now);
                 self.in_room(&user, now, |room, cx| room.post(post, cx));
             }
             Event::Listen(listen) => {
                 let user = listen.principal.user.clone();
+                self.used(&listen.principal.family, now);
                 self.in_room(&user, now, |room, cx| room.listen(listen, cx));
             }
             Event::Gone { exchange } => self.at_exchange(exchange, now, |room, cx| room.gone(exchange, cx)),
@@ -335,5 +369,7 @@ impl Cx<'_> {
 
 /// Between looks at the wall clock, for a grant that runs out later than that.
 const MAX_LEASE_CHECK: Duration = Duration::from_secs(600);
+/// Between two times that the use of one grant is told.
+const USED_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// A wall clock that stands still must not make a busy loop.
 const MIN_LEASE_CHECK: Duration = Duration::from_millis(1);

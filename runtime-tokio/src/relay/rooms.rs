@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tunnel_core::host::Machine;
-use tunnel_core::id::{ConnId, ExchangeId};
+use tunnel_core::id::{ConnId, ExchangeId, FamilyId};
 use tunnel_core::relay::Settings;
 use tunnel_core::relay::shard::{Action, Event, Shard};
 use tunnel_core::time::Now;
@@ -31,6 +31,8 @@ pub(super) enum Later {
     Exchange(ExchangeHandle),
     /// The client does not read; its reply was cut short, which the shard has to hear.
     CutOff(ExchangeId, ExchangeHandle),
+    /// Not to wake, but to tell the authorization server.
+    Used(FamilyId),
 }
 
 impl Rooms {
@@ -124,6 +126,7 @@ impl Hosted for Rooms {
                     later.push(Later::Tunnel(commands.clone()));
                 }
             }
+            Action::Used { family } => later.push(Later::Used(family)),
             Action::Audit(line) => self.audit.iter().for_each(|audit| audit.append(line.clone())),
         }
     }

@@ -122,7 +122,7 @@ impl Serving {
     }
 
     /// Tells every agent and stream that the relay stops.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(self: &Arc<Self>) {
         self.tell_all(|| shard::Event::Stop);
     }
 
@@ -145,19 +145,19 @@ impl Serving {
         self.after_office(self.office.drive(input));
     }
 
-    fn drive_shard(&self, index: usize, input: impl FnOnce(&mut Rooms, tunnel_core::time::Now)) {
+    fn drive_shard(self: &Arc<Self>, index: usize, input: impl FnOnce(&mut Rooms, tunnel_core::time::Now)) {
         if let Some(shard) = self.shards.get(index) {
             self.after_shard(index, shard.drive(input));
         }
     }
 
-    fn tell_all(&self, event: impl Fn() -> shard::Event) {
+    fn tell_all(self: &Arc<Self>, event: impl Fn() -> shard::Event) {
         for index in 0..self.shards.len() {
             self.drive_shard(index, |rooms, now| rooms.tell(event(), now));
         }
     }
 
-    fn after_shard(&self, index: usize, later: Vec<rooms::Later>) {
+    fn after_shard(self: &Arc<Self>, index: usize, later: Vec<rooms::Later>) {
         for wake in later {
             match wake {
                 rooms::Later::Tunnel(commands) => commands.wake(),
@@ -167,6 +167,7 @@ impl Serving {
                     handle.wake();
                     self.drive_shard(index, |rooms, now| rooms.gone(exchange, now));
                 }
+                rooms::Later::Used(family) => self.bring(grants::Event::Used { family }),
             }
         }
     }

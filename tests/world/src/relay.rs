@@ -117,6 +117,7 @@ impl World {
                 ShardAction::Abort { exchange } => self.last_word(exchange, Outcome::Aborted),
                 // No audit is kept.
                 ShardAction::Audit(_) => {}
+                ShardAction::Used { family } => self.grants(GrantsEvent::Used { family }),
                 ShardAction::Tunnel { conn, command } => {
                     self.at_relay(conn, |connection| connection.handle_command(command, now));
                 }

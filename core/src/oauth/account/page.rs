@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use chrono::{DateTime, SecondsFormat};
 use http::StatusCode;
@@ -10,7 +11,8 @@ use maud::{Markup, html};
 use super::{Entry, PATH};
 use crate::http::Reply;
 use crate::http::page::page;
-use crate::oauth::{Role, Settings};
+use crate::oauth::scopes::Scopes;
+use crate::oauth::{Role, Settings, pages};
 use crate::time::UnixTime;
 
 /// What a person sees who is not signed in.
@@ -117,8 +119,12 @@ fn facts(entry: &Entry<'_>, now: UnixTime) -> Markup {
                 }
                 Role::Client => {
                     @if !entry.redirect.is_empty() { "Its access went to " code { (entry.redirect) } ". " }
-                    // A token is good for an hour and is not looked at again meanwhile.
-                    @if let Some(used) = entry.used { "Signed in or renewed " (ago(used, now)) ". " }
+                    "It may " (may(entry.scopes)) ". "
+                    // Known to the hour: said no more precisely than that.
+                    @match entry.used {
+                        Some(used) => { "Used last " (coarsely(used, now)) ". " }
+                        None => { "Not used yet. " }
+                    }
                 }
             }
             @if let Some(label) = entry.minted {
@@ -129,6 +135,25 @@ fn facts(entry: &Entry<'_>, now: UnixTime) -> Markup {
             "Granted " (ago(entry.granted, now)) "."
         }
     }
+}
+
+/// What a client's scopes let it do, in words.
+fn may(scopes: &Scopes) -> String {
+    let words: Vec<_> = scopes.iter().map(pages::briefly).collect();
+    match words.as_slice() {
+        [] => "do nothing".into(),
+        [one] => (*one).into(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// How long ago something was of which the hour is known.
+fn coarsely(then: UnixTime, now: UnixTime) -> Markup {
+    let text = match now.saturating_since(then).as_secs() {
+        0..HOUR => "within the hour".into(),
+        seconds => since(seconds),
+    };
+    html! { time datetime=(rfc3339(then)) { (text) } }
 }
 
 /// How long ago something was, with its time for programs.
@@ -151,6 +176,8 @@ fn rfc3339(time: UnixTime) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+const HOUR: u64 = 3_600;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +195,11 @@ mod tests {
         ] {
             assert_eq!(since(seconds), told);
         }
+        assert_eq!(may(&Scopes::read("mcp:read")), "read what your servers offer");
+        assert_eq!(
+            may(&Scopes::read("mcp:tools mcp:read tunnel:manage")),
+            "run all tools, read what your servers offer and restart servers"
+        );
         assert_eq!(rfc3339(UnixTime::from_secs(1_790_000_000)), "2026-09-21T14:13:20Z");
     }
 }

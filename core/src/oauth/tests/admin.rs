@@ -129,7 +129,7 @@ fn grants_are_listed_with_what_their_person_knows_them_by() {
     let of = |user: &str| AdminCommand::GrantList { user: Some(user.into()) };
     let expected = json!({"ok": true, "grants": [{
         "id": family.as_str(), "user": "local:ann", "role": "client", "client": "Claude", "clientId": client.as_str(),
-        "redirect": "claude.ai", "connected": false, "granted": START, "used": START, "expires": START + 30 * 86_400,
+        "scope": "mcp:tools mcp:read tunnel:manage", "redirect": "claude.ai", "connected": false, "granted": START, "used": START, "expires": START + 30 * 86_400,
     }]});
     assert_eq!(relay.admin(of("ann")), expected);
     assert_eq!(relay.admin(of("local:ann")), expected);

@@ -12,6 +12,7 @@ mod introspect;
 mod keys;
 mod login;
 mod tokens;
+mod use_of_grants;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;

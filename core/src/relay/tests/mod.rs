@@ -8,6 +8,7 @@ mod gate;
 mod listeners;
 mod random;
 mod scopes;
+mod used;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -113,8 +114,10 @@ impl World {
         self.shard.handle_event(event, self.now);
     }
 
+    /// All actions, but for what is told of grants' use: that is a test of its own.
     fn drain(&mut self) -> Vec<String> {
-        core::iter::from_fn(|| self.shard.poll_action()).map(|action| show(&action)).collect()
+        let actions = core::iter::from_fn(|| self.shard.poll_action());
+        actions.filter(|action| !matches!(action, Action::Used { .. })).map(|action| show(&action)).collect()
     }
 
     fn advance(&mut self, by: Duration) -> Vec<String> {
@@ -279,6 +282,7 @@ fn show(action: &Action) -> String {
         Action::Finish { exchange } => format!("finish {exchange}"),
         Action::Abort { exchange } => format!("abort {exchange}"),
         Action::Tunnel { conn, command } => format!("tunnel {conn} {}", show_command(command)),
+        Action::Used { family } => format!("used {family}"),
         Action::Audit(line) => format!("audit {}", text(line)),
     }
 }

@@ -98,7 +98,7 @@ impl Ledger {
             Action::Abort { exchange } => {
                 assert!(matches!(core::mem::replace(self.of(*exchange), Reply::Over), Reply::Begun { .. }));
             }
-            Action::Tunnel { .. } | Action::Audit(_) => {}
+            Action::Tunnel { .. } | Action::Used { .. } | Action::Audit(_) => {}
         }
     }
 }
