@@ -63,7 +63,7 @@ fn address_with_too_many_connections_is_told_and_others_are_not_concerned() {
 
     let mut over = attackers(relay.port, ATTACKER, 1).remove(0);
     let reply = Reply::read(&mut BufReader::new(&mut over)).expect("it is told");
-    assert_eq!(reply.status, 429);
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("10")));
     assert!(reply.text().contains("limits.connectionsPerAddress"), "{}", reply.text());
     // One less, and there is room for one.
     idle.retain(is_open);

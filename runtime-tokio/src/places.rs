@@ -104,9 +104,10 @@ pub(crate) async fn last_words(mut stream: TcpStream, status: &str, text: &str) 
 
 fn reply(status: &str, text: &str) -> String {
     let length = text.len();
+    let again = if status == STATUS { "Retry-After: 10\r\n" } else { "" };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{text}"
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n{again}Connection: close\r\nContent-Length: {length}\r\n\r\n{text}"
     )
 }
 

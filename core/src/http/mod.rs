@@ -19,7 +19,7 @@ use alloc::string::String;
 use core::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 /// The head of a request as the adapter read it.
@@ -74,20 +74,23 @@ impl Reply {
         Self { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// A JSON reply that no cache may keep.
+    /// A JSON reply that no cache may keep, and no browser may take for anything else.
     #[must_use]
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self::empty(status)
             .with(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+            .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
             .with_body(body)
     }
 
-    /// A plain-text reply.
+    /// A plain-text reply, likewise.
     #[must_use]
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
         Self::empty(status)
             .with(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))
+            .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+            .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
             .with_body(body.into())
     }
 

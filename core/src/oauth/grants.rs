@@ -397,11 +397,10 @@ impl Grants {
             ("/introspect", "POST") => self.introspect(head, body, now),
             ("/device", "GET" | "HEAD" | "POST") => self.device(head, body, now),
             ("/register", "POST") => self.register(head, body, now),
-            ("/authorize" | "/callback" | "/", _) => not_allowed("GET"),
-            ("/login" | "/device" | "/account", _) => not_allowed("GET, POST"),
-            ("/consent" | "/token" | "/revoke" | "/register" | "/device_authorization" | "/introspect", _) => {
-                not_allowed("POST")
-            }
+            ("/consent", _) => not_a_page("POST"),
+            ("/authorize" | "/callback" | "/", _) => not_a_page("GET"),
+            ("/login" | "/device" | "/account", _) => not_a_page("GET, POST"),
+            ("/token" | "/revoke" | "/register" | "/device_authorization" | "/introspect", _) => not_allowed("POST"),
             _ => Reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
         };
         self.reply(exchange, reply);
@@ -506,6 +505,13 @@ impl Machine for Grants {
     }
 }
 
+/// The answer to people, who typed the address or went back to it.
+fn not_a_page(allow: &'static str) -> Reply {
+    let message = "This address is a step on the way, and has nothing to show by itself.";
+    pages::error(StatusCode::METHOD_NOT_ALLOWED, message, None).with(ALLOW, HeaderValue::from_static(allow))
+}
+
+/// The answer to programs.
 fn not_allowed(allow: &'static str) -> Reply {
     Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this endpoint does not take that method")
         .with(ALLOW, HeaderValue::from_static(allow))

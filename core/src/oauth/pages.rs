@@ -165,11 +165,11 @@ pub(super) fn device_code(settings: &Settings, typed: &str, problem: Option<(Sta
         &html! {
             h1 { "Connect a device" }
             @if let Some(message) = message {
-                p.warn role="alert" { (message) }
+                p.warn #problem role="alert" { (message) }
             }
             form method="post" action=(settings.url("/device")) {
                 label for="user_code" { "The code that your device shows" }
-                input #user_code name="user_code" type="text" value=(typed) autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="20" placeholder="XXXX-XXXX" required autofocus;
+                input #user_code name="user_code" type="text" value=(typed) autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="20" placeholder="XXXX-XXXX" aria-describedby=[message.map(|_| "problem")] required autofocus;
                 button.primary type="submit" { "Continue" }
             }
             p { small { "Take the code only from a device of your own that you are connecting now. Nobody who calls or writes to you needs one." } }
@@ -252,13 +252,13 @@ pub(super) fn login(settings: &Settings, flow: &str, csrf: &str, problem: Option
             h1 { "Sign in" }
             p { "to " strong { (settings.public_url) } }
             @if let Some(message) = message {
-                p.warn role="alert" { (message) }
+                p.warn #problem role="alert" { (message) }
             }
             form method="post" action=(settings.url("/login")) {
                 input type="hidden" name="flow" value=(flow);
                 input type="hidden" name="csrf" value=(csrf);
                 label for="user" { "User name" }
-                input #user name="user" type="text" autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="64" required autofocus;
+                input #user name="user" type="text" autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="64" aria-describedby=[message.map(|_| "problem")] required autofocus;
                 label for="password" { "Password" }
                 input #password name="password" type="password" autocomplete="current-password" maxlength="1024" required;
                 button.primary type="submit" { "Sign in" }

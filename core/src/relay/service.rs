@@ -76,9 +76,8 @@ impl<'a> Service<'a> {
     /// Answers 405 to a method that this path does not have, naming those that it has.
     pub(super) fn check_method(&self, head: &RequestHead) -> Result<(), Reply> {
         let (allowed, allow): (&[Method], &'static str) = match self {
-            Self::Health | Self::Metadata | Self::Resource(_) | Self::Page => {
-                (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS")
-            }
+            Self::Metadata | Self::Resource(_) => (&[Method::GET, Method::HEAD], "GET, HEAD, OPTIONS"),
+            Self::Health | Self::Page => (&[Method::GET, Method::HEAD], "GET, HEAD"),
             Self::Tunnel => (&[Method::GET], "GET"),
             Self::Form => (&[Method::GET, Method::HEAD, Method::POST], "GET, HEAD, POST"),
             Self::Open => (&[Method::POST], "POST, OPTIONS"),

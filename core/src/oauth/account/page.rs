@@ -88,7 +88,7 @@ pub(super) fn account(settings: &Settings, name: &str, csrf: &str, entries: &[En
             p.soft { "Programs that can run tools on your devices. They chose their names themselves; judge by where the access went." }
             (list(Role::Client, "No client has access."))
             @if !entries.is_empty() {
-                h2 { "All of it" }
+                h2 { "End all access" }
                 details {
                     summary { "Revoke everything…" }
                     p { "Every device is disconnected and every client signed out, at once. Each has to be signed in anew." }

@@ -13,7 +13,7 @@ fn mint(relay: &mut Relay) -> FamilyId {
         label: "cron".into(),
         lifetime_secs: 90 * 86_400,
     });
-    FamilyId::new(&text(&made, "id"))
+    FamilyId::from(text(&made, "id"))
 }
 
 fn used(relay: &mut Relay, family: &FamilyId) {

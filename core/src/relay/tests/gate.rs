@@ -165,7 +165,8 @@ fn paths_have_their_methods() {
         ("/ws", "POST", "GET"),
         ("/token", "GET", "POST, OPTIONS"),
         ("/consent", "DELETE", "GET, HEAD, POST"),
-        ("/authorize", "POST", "GET, HEAD, OPTIONS"),
+        ("/authorize", "POST", "GET, HEAD"),
+        ("/healthz", "POST", "GET, HEAD"),
         ("/.well-known/oauth-protected-resource", "POST", "GET, HEAD, OPTIONS"),
     ] {
         let reply = door.refused(&request(method, path, &[]));
