@@ -63,6 +63,16 @@ pub const ATTACKS: &[Attack] = &[
         goes_no_further(relay, &[("resource", "https://evil.example/mcp")])?;
         goes_no_further(relay, &[("resource", &format!("{}/ws", relay.url()))])
     }),
+    ("resource of another program on this machine", |relay| {
+        let port = relay.port ^ 1;
+        goes_no_further(relay, &[("resource", &format!("http://localhost:{port}/mcp"))])?;
+        goes_no_further(relay, &[("resource", &format!("http://127.0.0.1:{port}/mcp"))])?;
+        goes_no_further(relay, &[("resource", "http://[::1]/mcp")])
+    }),
+    ("scope that is none, to get all of them", |relay| {
+        let text = ask(relay, &register(relay), &[("scope", "mcp:reed")]).text();
+        ensure(!text.contains("run tools on your devices") && !text.contains("restart"), || text.clone())
+    }),
     ("consent in the link", |relay| {
         let client = register(relay);
         let query = format!("{}&decision=allow&prompt=none&approve=1", fields(&request(&client)));
