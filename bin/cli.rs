@@ -520,6 +520,8 @@ Examples:
   mcp-local-tunnel config check
   mcp-local-tunnel --config agent.json config check --strict
 
+Secrets and certificates that the configuration names are looked for here; what is missing is a warning.
+
 Exit code 0: it can be used. 2: it cannot.";
 
 const TRUST_HELP: &str = "\

@@ -258,6 +258,39 @@ fn check_tells_of_an_audit_that_cannot_be_written() {
 }
 
 #[test]
+fn check_names_secrets_that_are_not_there_and_keys_that_do_not_fit() {
+    let home = Home::new();
+    let mut config = serde_json::json!({"mode": "relay",
+        "auth": {"issuer": "https://id.example.com", "clientSecret": "env:NO_SUCH_VARIABLE_HERE"},
+        "clients": [{"id": "ci", "name": "CI", "redirectUris": ["https://ci.example/"], "secret": "file:/no/such/file"}]});
+    let ran = home.run(&["config", "check", "--config", &config.to_string()]);
+    assert_eq!(ran.code, Some(0), "they may be where the relay runs: {ran:?}");
+    for line in ["warning: auth.clientSecret cannot be had here", "warning: clients[0].secret cannot be had here"] {
+        assert!(ran.stdout.contains(line), "{line}\n{}", ran.stdout);
+    }
+    assert_eq!(home.run(&["config", "check", "--strict", "--config", &config.to_string()]).code, Some(2));
+    let started = home.run(&["relay", "--config", &config.to_string()]);
+    assert!(started.code == Some(2) && started.stderr.contains("auth.clientSecret: the variable"), "{started:?}");
+
+    config["auth"]["clientSecret"] = "a secret itself".into();
+    config["clients"] = serde_json::json!([]);
+    let issued = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    let (one, other) = (issued("one.example"), issued("other.example"));
+    home.write("cert.pem", &one.cert.pem());
+    for (key, severity) in [(one.signing_key.serialize_pem(), None), (other.signing_key.serialize_pem(), Some("error"))]
+    {
+        home.write("key.pem", &key);
+        config["tls"] = serde_json::json!({"cert": home.path().join("cert.pem"), "key": home.path().join("key.pem")});
+        let ran = home.run(&["config", "check", "--config", &config.to_string()]);
+        assert_eq!(ran.code, Some(if severity.is_some() { 2 } else { 0 }), "{ran:?}");
+        assert!(severity.is_none_or(|word| ran.stdout.contains(&format!("{word}: tls.key cannot be used"))), "{ran:?}");
+    }
+    config["tls"]["key"] = "/no/such/key.pem".into();
+    let ran = home.run(&["config", "check", "--config", &config.to_string()]);
+    assert!(ran.code == Some(0) && ran.stdout.contains("warning: tls.key cannot be used"), "{ran:?}");
+}
+
+#[test]
 fn insecure_relay_needs_the_flag() {
     let home = Home::new();
     let config = AGENT.replace("tunnel.example.com", "http://tunnel.example.com");

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use tunnel_core::config::{self, Config, Problem, Severity};
 
+use super::relay;
 use crate::cli::{ConfigCommand, Global};
 use crate::config_source::{self, Source};
 use crate::failure::Failure;
@@ -28,9 +29,10 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
         Ok(parsed) => (true, parsed.warnings),
         Err(problems) => (false, problems),
     };
-    let unwritable = audit_problem(global, &text)?;
-    let problems: Vec<_> = problems.into_iter().chain(unwritable).collect();
-    let usable = parses && (!strict || problems.is_empty());
+    let here = problems_here(global, &text)?;
+    let problems: Vec<_> = problems.into_iter().chain(here).collect();
+    let counts = |problem: &Problem| strict || problem.severity == Severity::Error;
+    let usable = parses && !problems.iter().any(counts);
     if global.json {
         output::json(&json!({ "ok": usable, "source": source.name(), "mode": mode, "problems": problems }))?;
     } else {
@@ -48,17 +50,18 @@ fn check(strict: bool, global: &Global) -> Result<(), Failure> {
     Err(if global.json { Failure::Shown(Box::new(failure)) } else { failure })
 }
 
-/// An audit that could not be written here.
-fn audit_problem(global: &Global, text: &str) -> Result<Option<Problem>, Failure> {
+/// What could not be used on this machine.
+fn problems_here(global: &Global, text: &str) -> Result<Vec<Problem>, Failure> {
     let audit = match config_source::parse(global, text).map(|parsed| parsed.config) {
         Ok(Config::Agent(config)) => config.policy.audit,
-        Ok(Config::Relay(_)) | Err(_) => None,
+        Ok(Config::Relay(mut config)) => return Ok(relay::missing(&mut config)),
+        Err(_) => None,
     };
     let Some(Err(why)) = audit.map(|file| Ok(audit::check(&directories::config()?, &file))).transpose()? else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let message = format!("cannot be written, and calls would pass without it: {why}");
-    Ok(Some(Problem { severity: Severity::Warning, path: "audit".into(), message }))
+    Ok(vec![Problem { severity: Severity::Warning, path: "audit".into(), message }])
 }
 
 fn line(problem: &Problem, strict: bool) -> String {

@@ -6,18 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tunnel_core::config::{Clients, Login, Reference, RelayConfig};
+use tunnel_core::config::{Login, Problem, Reference, RelayConfig, Severity};
 use tunnel_core::oauth::grants::AdminCommand;
 use tunnel_core::secret::Secret;
 
 use crate::failure::Failure;
-use crate::host::relay::{self, Options, Relay, RelayError};
+use crate::host::relay::{self, Options, Relay, RelayError, TlsError};
 use crate::host::store::StoreError;
 use crate::{directories, host, signals};
 
 /// Runs a relay until SIGTERM or SIGINT.
 pub(crate) fn run(mut config: RelayConfig) -> Result<(), Failure> {
-    look_up_secrets(&mut config.clients)?;
+    look_up_secrets(&mut config).map_err(Failure::Usage)?;
     let state_dir = directories::state(&config)
         .inspect_err(|failure| tracing::warn!(reason = %failure, "keys and sign-ins are kept in memory: a restart signs everybody out"))
         .ok();
@@ -31,27 +31,64 @@ pub(crate) fn run(mut config: RelayConfig) -> Result<(), Failure> {
     })
 }
 
-/// Puts the secrets of the configuration's clients in the place of what says where they are.
-fn look_up_secrets(clients: &mut Clients) -> Result<(), Failure> {
-    for client in &mut clients.known {
-        let Some(secret) = &client.secret else { continue };
-        let place = format!("the secret of client {}", client.id);
-        let found = match Reference::read(secret.expose()) {
-            None => continue,
-            Some(Reference::Variable(name)) => {
-                std::env::var(name).map_err(|error| format!("{place}: the variable {name} cannot be used: {error}"))
-            }
-            Some(Reference::File(path)) => {
-                fs::read_to_string(path).map_err(|error| format!("{place}: the file {path} cannot be read: {error}"))
-            }
-        };
-        let found = Secret::new(found.map_err(Failure::Usage)?.trim());
-        if found.is_empty() {
-            return Err(Failure::Usage(format!("{place} is empty")));
+/// Puts the configuration's secrets in the place of what says where they are.
+fn look_up_secrets(config: &mut RelayConfig) -> Result<(), String> {
+    for (setting, secret) in secrets(config) {
+        if let Some(found) = look_up(secret).map_err(|why| format!("{setting}: {why}"))? {
+            *secret = found;
         }
-        client.secret = Some(found);
     }
     Ok(())
+}
+
+/// The secrets that may say where they are, by their settings.
+fn secrets(config: &mut RelayConfig) -> Vec<(String, &mut Secret)> {
+    let at_provider = match &mut config.login {
+        Login::Oidc(oidc) => oidc.client_secret.as_mut(),
+        Login::Local(_) => None,
+    };
+    let at_provider = at_provider.map(|secret| ("auth.clientSecret".to_owned(), secret));
+    let of_clients = config
+        .clients
+        .known
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(at, client)| client.secret.as_mut().map(|secret| (format!("clients[{at}].secret"), secret)));
+    at_provider.into_iter().chain(of_clients).collect()
+}
+
+/// What is at the place that `secret` names; `None`: it is the secret itself.
+fn look_up(secret: &Secret) -> Result<Option<Secret>, String> {
+    let found = match Reference::read(secret.expose()) {
+        None => return Ok(None),
+        // The system's own words could repeat the value.
+        Some(Reference::Variable(name)) => {
+            std::env::var(name).map_err(|_| format!("the variable {name} is not set, or is no text"))?
+        }
+        Some(Reference::File(path)) => {
+            fs::read_to_string(path).map_err(|error| format!("the file {path} cannot be read: {error}"))?
+        }
+    };
+    let found = Secret::new(found.trim());
+    if found.is_empty() { Err("what it names is empty".into()) } else { Ok(Some(found)) }
+}
+
+/// What the configuration names and is not here, or does not fit: for `config check`.
+pub(crate) fn missing(config: &mut RelayConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (path, secret) in secrets(config) {
+        if let Err(why) = look_up(secret) {
+            let message = format!("cannot be had here, without which the relay does not start: {why}");
+            problems.push(Problem { severity: Severity::Warning, path, message });
+        }
+    }
+    if let Some(Err(TlsError::File { setting, path, cause })) = config.tls.as_ref().map(relay::check_tls) {
+        // What is not here may be where the relay runs; what does not fit fits nowhere.
+        let here = fs::read(path).is_ok();
+        let severity = if here { Severity::Error } else { Severity::Warning };
+        problems.push(Problem { severity, path: setting.into(), message: format!("cannot be used: {cause}") });
+    }
+    problems
 }
 
 /// Says what an operator should know and may not have meant.
@@ -125,14 +162,19 @@ pub(crate) fn failed(error: &RelayError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tunnel_core::config::StaticClient;
+    use tunnel_core::config::{self, Config};
 
-    fn looked_up(secret: Option<&str>) -> Result<Option<Secret>, Failure> {
-        let (id, name, redirects) = ("ci".into(), "CI".into(), vec!["https://ci.example/".into()]);
-        let client = StaticClient { id, name, redirects, secret: secret.map(Secret::new) };
-        let mut clients = Clients { known: vec![client], loopback_documents: false };
-        look_up_secrets(&mut clients)?;
-        Ok(clients.known.remove(0).secret)
+    fn looked_up(secret: &str) -> Result<Secret, String> {
+        let text = serde_json::json!({"mode": "relay",
+            "auth": {"issuer": "https://id.example.com", "clientSecret": secret},
+            "clients": [{"id": "ci", "name": "CI", "redirectUris": ["https://ci.example/"], "secret": secret}]});
+        let Ok(Config::Relay(mut config)) = config::parse(&text.to_string()).map(|parsed| parsed.config) else {
+            panic!("a relay")
+        };
+        look_up_secrets(&mut config)?;
+        let Login::Oidc(oidc) = config.login else { panic!("a provider") };
+        assert_eq!(oidc.client_secret, config.clients.known[0].secret, "both are looked up alike");
+        Ok(oidc.client_secret.expect("it is there"))
     }
 
     #[test]
@@ -140,15 +182,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mcp-local-tunnel-secret-{}", std::process::id()));
         fs::write(&path, " s3cret\n").expect("writes");
         let place = format!("file:{}", path.display());
-        let is = |text: &str| Some(Secret::new(text));
-        assert_eq!(looked_up(Some(&place)).expect("reads"), is("s3cret"));
-        assert_eq!(looked_up(Some("as it is: s3cret")).expect("reads"), is("as it is: s3cret"));
-        assert_eq!(looked_up(None).expect("reads"), None);
+        assert_eq!(looked_up(&place), Ok(Secret::new("s3cret")));
+        assert_eq!(looked_up("as it is: s3cret"), Ok(Secret::new("as it is: s3cret")));
         fs::write(&path, "\n").expect("writes");
         let places = [place.as_str(), "file:/nowhere/secret", "env:MCP_LOCAL_TUNNEL_NO_SUCH_VARIABLE"];
         for place in places {
-            let failure = looked_up(Some(place)).expect_err("nothing is there");
-            assert!(matches!(&failure, Failure::Usage(text) if text.contains("client ci")), "{failure}");
+            let why = looked_up(place).expect_err("nothing is there");
+            assert!(why.starts_with("auth.clientSecret: "), "{why}");
         }
         fs::remove_file(&path).expect("removes");
     }

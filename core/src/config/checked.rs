@@ -100,7 +100,7 @@ pub struct Oidc {
     pub issuer: String,
     /// `auth.clientId` (default `mcp-local-tunnel`).
     pub client_id: String,
-    /// `auth.clientSecret`; none for a public client.
+    /// `auth.clientSecret`: the secret itself, `env:NAME` or `file:/PATH`; none for a public client.
     pub client_secret: Option<Secret>,
     /// `auth.scopes` (default `["openid"]`; `openid` is always among them).
     pub scopes: Vec<String>,

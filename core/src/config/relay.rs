@@ -142,7 +142,7 @@ fn oidc(auth: &Object<'_>, report: &mut Report) -> Option<Oidc> {
         Some(text.to_string())
     });
     let client_id = auth.get("clientId").map(|node| node.text(report).map(ToString::to_string));
-    let client_secret = auth.get("clientSecret").map(|node| node.text(report).map(Secret::new));
+    let client_secret = auth.get("clientSecret").map(|node| client_secret(&node, report));
     let scopes = auth.get("scopes").map(|node| scopes(&node, report));
     let user_claim = auth.get("userClaim").map(|node| node.text(report).map(ToString::to_string));
     let allow = auth.get("allow").map(|node| allow(&node, report));
@@ -157,6 +157,16 @@ fn oidc(auth: &Object<'_>, report: &mut Report) -> Option<Oidc> {
         user_claim: user_claim.unwrap_or_else(|| Some("sub".into()))?,
         allow: allow.unwrap_or_else(|| Some(Vec::new()))?,
     })
+}
+
+/// `auth.clientSecret`: the secret that the provider gave, of whatever length, or where it is.
+fn client_secret(node: &Node<'_>, report: &mut Report) -> Option<Secret> {
+    let text = node.text(report)?;
+    if Reference::read(text) == Some(Reference::Variable("")) {
+        report.error(&node.path, "names no variable: write env:NAME");
+        return None;
+    }
+    Some(Secret::new(text))
 }
 
 /// `auth.scopes`: scope tokens (RFC 6749 section 3.3); `openid` is put among them.
@@ -187,14 +197,64 @@ fn allow(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
         );
     }
     for item in &items {
-        // Half an entry would match nobody, or somebody who is not meant.
-        if item.value.as_str().is_some_and(|text| matches!(text.trim(), "@" | "group:")) {
-            report.error(&item.path, "is half an entry: write @example.com for a domain, group:NAME for a group");
+        match item.value.as_str().map(|text| entry_problem(text.trim())) {
+            Some(Some(Entry::Wrong(problem))) => report.error(&item.path, problem),
+            Some(Some(Entry::Strange(problem))) => report.warn(&item.path, problem),
+            Some(None) | None => {}
         }
     }
     let allowed: Vec<_> = items.iter().map(|item| item.text(report).map(|text| text.trim().to_string())).collect();
     allowed.into_iter().collect()
 }
+
+/// What is wrong with an entry of `auth.allow`.
+enum Entry {
+    /// It cannot be meant.
+    Wrong(&'static str),
+    /// Some provider may have such subjects, or such groups.
+    Strange(&'static str),
+}
+
+/// An entry that is half, or a pattern, would match nobody, or somebody who is not meant.
+fn entry_problem(entry: &str) -> Option<Entry> {
+    let half =
+        "is half an entry: write @example.com for a domain, ann@example.com for an address, group:NAME for a group";
+    if let Some(group) = entry.strip_prefix("group:") {
+        return match group {
+            "" => Some(Entry::Wrong(half)),
+            "*" => Some(Entry::Wrong(NO_PATTERN)),
+            group if group.trim() != group || group.contains('*') => {
+                Some(Entry::Strange("is taken as the group's name to the letter, spaces and * included"))
+            }
+            _ => None,
+        };
+    }
+    if let Some((name, domain)) = entry.rsplit_once('@') {
+        let odd = |part: &str| part.contains(|c: char| c.is_whitespace() || c == '@');
+        return match (name, domain) {
+            (_, "") => Some(Entry::Wrong(half)),
+            (_, domain) if domain.contains('*') => Some(Entry::Wrong(NO_PATTERN)),
+            ("*", _) => Some(Entry::Wrong(NO_PATTERN)),
+            (_, domain) if entry.starts_with('@') && (!name.is_empty() || odd(domain)) => {
+                Some(Entry::Wrong("is no domain: write @example.com"))
+            }
+            (name, domain) if odd(name) || odd(domain) => {
+                Some(Entry::Strange("is no e-mail address: only a subject of just this text is let in"))
+            }
+            _ => None,
+        };
+    }
+    match entry {
+        "*" => Some(Entry::Wrong(NO_PATTERN)),
+        entry if entry.contains('*') => {
+            Some(Entry::Strange("is no pattern: only a subject of just this text is let in, its * included"))
+        }
+        _ => None,
+    }
+}
+
+const NO_PATTERN: &str = "is no pattern: leave auth.allow out to let everyone of the provider in, or write @example.com for \
+everybody of a domain";
 
 /// `auth.local`.
 fn local(node: &Node<'_>, report: &mut Report) -> Option<Local> {

@@ -239,6 +239,22 @@ fn relay_mistakes_are_named() {
         (auth(r#"{"issuer":"https://id.example.com","allow":[""]}"#), "error auth.allow[0] is empty"),
         (auth(r#"{"issuer":"https://id.example.com","allow":["group:"]}"#), "error auth.allow[0] is half an entry"),
         (auth(r#"{"issuer":"https://id.example.com","allow":["a"," @ "]}"#), "error auth.allow[1] is half an entry"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["ann@"]}"#), "error auth.allow[0] is half an entry"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["*"]}"#), "error auth.allow[0] is no pattern"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["*@a.example"]}"#), "error auth.allow[0] is no pattern"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["@*.a.example"]}"#), "error auth.allow[0] is no pattern"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["group:*"]}"#), "error auth.allow[0] is no pattern"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["auth0|*"]}"#), "warning auth.allow[0] is no pattern"),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["@@b.example"]}"#), "error auth.allow[0] is no domain"),
+        (
+            auth(r#"{"issuer":"https://id.example.com","allow":["a b@c.example"]}"#),
+            "warning auth.allow[0] is no e-mail",
+        ),
+        (auth(r#"{"issuer":"https://id.example.com","allow":["group: a"]}"#), "warning auth.allow[0] is taken as"),
+        (
+            auth(r#"{"issuer":"https://id.example.com","clientSecret":"env:"}"#),
+            "error auth.clientSecret names no variable",
+        ),
         (relay_with(r#""audit":1"#), "error audit must be true, false or a file's path"),
         (
             auth(r#"{"issuer":"https://id.example.com","client_id":"x"}"#),

@@ -36,7 +36,7 @@ use crate::store::{Records, Store, StoreError};
 use crate::tls::{Acceptor, Upkeep};
 use crate::{http, ipc, keys};
 
-pub use crate::tls::TlsError;
+pub use crate::tls::{TlsError, check as check_tls};
 
 /// What a relay is started with.
 #[derive(Debug, Clone)]

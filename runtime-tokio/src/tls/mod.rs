@@ -46,6 +46,17 @@ pub enum TlsError {
     Library(#[from] rustls::Error),
 }
 
+/// Whether the files of `tls` can be read and fit each other, where it names any.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check(tls: &Tls) -> Result<(), TlsError> {
+    match tls {
+        Tls::Files { cert, key } => pair::load(Path::new(cert), Path::new(key), None).map(drop),
+        Tls::Acme(_) => Ok(()),
+    }
+}
+
 /// What has to run as long as the relay does, so that its certificate stays a good one.
 pub(crate) type Upkeep = Pin<Box<dyn Future<Output = ()> + Send>>;
 

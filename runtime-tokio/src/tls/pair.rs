@@ -104,7 +104,11 @@ fn marks(cert: &Path, key: &Path) -> Marks {
     })
 }
 
-fn load(cert: &Path, key: &Path, host: Option<&str>) -> Result<CertifiedKey, TlsError> {
+/// Reads both files; `host` is the name that clients use.
+///
+/// # Errors
+/// Which of them cannot be used.
+pub(super) fn load(cert: &Path, key: &Path, host: Option<&str>) -> Result<CertifiedKey, TlsError> {
     let of_cert = |cause: String| TlsError::File { setting: "tls.cert", path: cert.into(), cause };
     let of_key = |cause: String| TlsError::File { setting: "tls.key", path: key.into(), cause };
     let chain = certificates(cert).map_err(|error| of_cert(error.to_string()))?;
