@@ -486,8 +486,8 @@ Examples:
   mcp-local-tunnel grants revoke 6f1c0f3e…       that client or device is out
   mcp-local-tunnel grants revoke --user ada      everything of ada is out; she can sign in anew
 
-People see and revoke their own at <issuerUrl>/account. To keep somebody from signing in again, change auth.allow or
-auth.local.users.";
+People see and revoke their own at <issuerUrl>/account. To keep somebody out for good, take them off auth.allow or
+auth.local.users and restart the relay: their grants end with that, too.";
 
 const ROTATE_HELP: &str = "\
 A running relay takes the new key at once, and nobody is signed out. At most 16 keys are kept; the oldest goes when no

@@ -51,6 +51,8 @@ pub(super) struct Created {
     user: String,
     pub(super) token: String,
     expires: u64,
+    #[serde(default)]
+    warning: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +90,9 @@ fn created(made: &Created, role: cli::Role) -> Result<(), Failure> {
         "token {id} of {} lives for {lifetime} and is shown only now; to end it: mcp-local-tunnel token revoke {id}",
         output::visible(&made.user)
     ));
+    if let Some(warning) = &made.warning {
+        output::note(format!("warning: {}", output::visible(warning)));
+    }
     if role == cli::Role::Agent {
         output::note("an agent takes it as \"token\": \"env:NAME\" or \"token\": \"file:PATH\"");
     }

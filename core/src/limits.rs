@@ -136,6 +136,9 @@ pub const PROVIDER_KEYS_RETRY: Duration = Duration::from_secs(60);
 pub const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 /// The longest value of a claim that names a person (OpenID Connect Core section 2: `sub` has at most 255 characters).
 pub const MAX_CLAIM: usize = 255;
+/// Bytes of a person's groups that are kept with each of their grants: two dozen names of forty characters, in a record
+/// of at most 4 KiB.
+pub const MAX_KEPT_GROUPS: usize = 1024;
 /// The longest authorization code that is taken.
 pub const MAX_CODE: usize = 4 * KIB;
 /// Fields of a form or a query: OAuth requests have a dozen.

@@ -190,6 +190,31 @@ pub const ATTACKS: &[Attack] = &[
         }
         Ok(())
     }),
+    ("body that never comes, behind a token that is none", |relay| {
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: Bearer x\r\nContent-Type: application/json\r\n",
+            relay.port
+        );
+        for framing in ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"] {
+            let mut stream = TcpStream::connect(("127.0.0.1", relay.port)).expect("the relay listens");
+            // A body has 30 seconds.
+            stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a socket can be told");
+            stream.write_all(format!("{head}{framing}").as_bytes()).expect("writes");
+            let mut status = [0; 12];
+            let read = stream.read_exact(&mut status);
+            ensure(read.is_ok() && &status == b"HTTP/1.1 401", || format!("{framing}: {read:?}"))?;
+        }
+        Ok(())
+    }),
+    // The last one: from then on this address hears nothing else about tokens that are none.
+    ("tokens tried one after the other", |relay| {
+        let guess = |n: u32| with_token(relay, &format!("mlt_a_{n}"), "/mcp");
+        let refused = (0..200).map(guess).find(|reply| reply.status != 401);
+        let slowed = refused.filter(|reply| reply.status == 429 && reply.header("retry-after").is_some());
+        ensure(slowed.is_some(), || "two hundred of them are tried".into())?;
+        let good = with_token(relay, &relay.mint("ada", "client"), "/mcp");
+        ensure(good.status != 429 && good.status != 401, || format!("a good token is slowed: {}", good.status))
+    }),
 ];
 
 /// Everything that comes back for these bytes.

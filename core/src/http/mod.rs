@@ -14,6 +14,7 @@ pub mod reach;
 pub(crate) mod redirect;
 pub mod retry;
 pub mod rules;
+pub(crate) mod text;
 
 use alloc::string::String;
 use core::net::IpAddr;

@@ -6,6 +6,7 @@
 
 mod page;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -29,6 +30,7 @@ use crate::entropy;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, UserId};
+use crate::oidc::allow::{Verdict, Vouched};
 use crate::seal::Purpose;
 use crate::time::{Now, UnixTime};
 
@@ -48,6 +50,9 @@ struct Session {
     /// Tells it from all others: what is spent when the person signs out.
     #[serde(rename = "i")]
     id: String,
+    /// What `auth.allow` judges them by.
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    vouched: Option<Box<Vouched>>,
     /// What the page calls them.
     #[serde(rename = "n")]
     name: String,
@@ -92,7 +97,7 @@ impl Grants {
         match self.read_order(head, body, now) {
             Ok(Order::SignIn) => {
                 let until = (now.unix + Duration::from_secs(cookies::MAX_AGE_SECS)).as_millis();
-                self.start_login(exchange, Errand::Account(AccountRequest { until }), now);
+                self.start_login(exchange, head.peer, Errand::Account(AccountRequest { until }), now);
             }
             Ok(Order::SignOut(session)) => {
                 self.spent.spend(Kind::Account, &session.id, UnixTime::from_millis(session.until), now.unix);
@@ -117,11 +122,12 @@ impl Grants {
 
     /// The person has signed in: their page, with the cookie that opens it.
     pub(super) fn open_account(&mut self, person: &Person, now: Now) -> Reply {
-        info!(user = %self.pseudonym(&person.user), "signed in to the account's page");
+        info!(user = %self.pseudonym(&person.owner.user), "signed in to the account's page");
         let run = *self.run.get_or_insert_with(|| entropy::bytes(&mut *self.entropy));
         let session = Session {
             id: random(&mut *self.entropy),
-            user: person.user.as_str().to_string(),
+            user: person.owner.user.as_str().to_string(),
+            vouched: person.owner.vouched.clone(),
             name: text::clean(&person.name, MAX_NAME),
             until: (now.unix + SESSION).as_millis(),
         };
@@ -217,9 +223,10 @@ impl Grants {
         let session: Session = serde_json::from_slice(&plain).ok()?;
         let until = UnixTime::from_millis(session.until);
         // Where the keys stay, an order to sign everybody out does not break the seal.
-        let good = now.unix < until && self.signed_out + SESSION < until && self.login_knows(&session.user);
+        let good = now.unix < until && self.signed_out + SESSION < until;
         let good = good && !self.spent.has(Kind::Account, &session.id);
-        good.then_some((cookie, session))
+        let welcome = self.standing_of(&session.user, session.vouched.as_deref()) != Verdict::Excluded;
+        (good && welcome).then_some((cookie, session))
     }
 
     fn to_account(&self) -> Reply {

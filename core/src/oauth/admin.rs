@@ -19,6 +19,7 @@ use super::{Role, text, token};
 use crate::config::Login;
 use crate::id::{FamilyId, JobId, UserId};
 use crate::limits;
+use crate::oidc::allow::Verdict;
 use crate::time::{Now, UnixTime};
 
 impl Grants {
@@ -85,6 +86,7 @@ impl Grants {
                 role: family.role,
                 scope: &family.scopes,
                 expires: principal.expires.as_secs(),
+                warning: (self.standing_of(&family.user, None) == Verdict::Unknown).then_some(UNKNOWN_TO_ALLOW),
             },
         );
     }
@@ -117,6 +119,9 @@ impl Grants {
         now: Now,
     ) -> Result<(), String> {
         let user = self.user_named(user)?;
+        if self.standing_of(user.as_str(), None) == Verdict::Excluded {
+            return Err("auth.allow does not let this user in: add them there, and restart the relay if it runs".into());
+        }
         let all = Scopes::all(role);
         // What a program asks for may be strange; a person has mistyped it.
         if !scope.split_whitespace().all(|word| all.iter().any(|scope| scope.as_str() == word)) {
@@ -145,6 +150,7 @@ impl Grants {
             expires: (now.unix + Duration::from_secs(lifetime_secs)).as_millis(),
             kind: Kind::Minted { label: text::clean(label, MAX_LABEL) },
             about: alloc::boxed::Box::default(),
+            vouched: None,
             revoked: None,
         };
         self.write_family(id, family, Then::Mint { job });
@@ -157,7 +163,7 @@ impl Grants {
         let connected = self.presence.connected();
         let wanted = |family: &Family| {
             let meant = user.as_ref().is_none_or(|user| family.user == user.as_str());
-            meant && family.is_alive(now.unix) && self.login_knows(&family.user)
+            meant && family.is_alive(now.unix) && self.is_welcome(family)
         };
         let grants = self.families.known.iter().filter(|(_, family)| wanted(family));
         let grants = grants.map(|(id, family)| Granted::new(id, family, connected.contains(id))).collect();
@@ -214,6 +220,9 @@ fn document(answer: &impl Serialize) -> Bytes {
 
 /// The client's name in minted tokens.
 pub(super) const CLIENT: &str = "mcp-local-tunnel-token";
+/// What a token's user is called does not tell whether an entry for e-mails or groups is theirs.
+const UNKNOWN_TO_ALLOW: &str = "auth.allow does not name this user themselves: whether it lets them in is not known, and \
+the token works until it runs out or is revoked";
 /// Ten years: a machine in a cellar.
 const MAX_LIFETIME: Duration = Duration::from_secs(3_660 * 86_400);
 /// Characters of a label.
@@ -229,6 +238,8 @@ struct Minted<'a> {
     scope: &'a Scopes,
     /// Seconds since 1970.
     expires: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 #[derive(Serialize)]

@@ -54,6 +54,17 @@ pub(super) struct Note {
     address: Option<String>,
 }
 
+/// Whom a refusal is about, as far as that is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Whom<'a> {
+    /// The client that asks.
+    pub(super) client: Option<&'a str>,
+    /// The grant that it asks with.
+    pub(super) grant: Option<&'a FamilyId>,
+    /// Where the request came from.
+    pub(super) address: Option<IpAddr>,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
@@ -93,13 +104,18 @@ impl Grants {
         self.note_of_anybody("sign-in-failed", note, now);
     }
 
-    /// Something was refused to a client, a device or an address.
-    pub(super) fn note_refusal(&mut self, reason: &str, client: Option<&str>, address: Option<IpAddr>, now: Now) {
+    /// Something was refused.
+    pub(super) fn note_refusal(&mut self, reason: &str, whom: Whom<'_>, now: Now) {
+        let Whom { client, grant, address } = whom;
+        let family = grant.and_then(|id| Some(self.about(id, self.families.known.get(id)?)));
+        // A family that is no more has its id alone. What a family's client calls itself is not who asks.
+        let known = family.unwrap_or_else(|| Note { grant: grant.map(ToString::to_string), ..Note::default() });
         let note = Note {
             reason: Some(reason.to_string()),
-            actor: client.map(ToString::to_string),
+            actor: client.map(ToString::to_string).or(known.actor),
+            client: None,
             address: address.map(told),
-            ..Note::default()
+            ..known
         };
         self.note_of_anybody("refusal", note, now);
     }
@@ -156,7 +172,7 @@ impl Grants {
     pub(super) fn note_rates(&mut self, now: Now) {
         if let Some((kind, address)) = self.rates.exceeded() {
             let address = Some(address).filter(|address| *address != everybody());
-            self.note_refusal(kind.word(), None, address, now);
+            self.note_refusal(kind.word(), Whom { address, ..Whom::default() }, now);
         }
     }
 

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 
+use super::audit::Whom;
 use super::clients::{Client, Origin};
 use super::cookies::{self, Step};
 use super::document::DocumentUrl;
@@ -91,7 +92,7 @@ impl Grants {
     /// leads to the login alone, whose answer counts once, and may be said again by somebody who presses twice.
     pub(super) fn consent(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
         let reply = match self.read_consent(head, body, now) {
-            Ok(Answer { errand, allowed: true, .. }) => return self.start_login(exchange, errand, now),
+            Ok(Answer { errand, allowed: true, .. }) => return self.start_login(exchange, head.peer, errand, now),
             Ok(Answer { errand, flow, .. }) => {
                 self.spent.spend(spent::Kind::Consent, &flow, errand.until(), now.unix);
                 let mut reply = self.denied(&errand, head, now);
@@ -108,10 +109,11 @@ impl Grants {
     fn denied(&mut self, errand: &Errand, head: &RequestHead, now: Now) -> Reply {
         match errand {
             Errand::Client(request) => {
-                self.note_refusal("consent-denied", Some(&request.client), Some(head.peer), now);
+                let whom = Whom { client: Some(&request.client), grant: None, address: Some(head.peer) };
+                self.note_refusal("consent-denied", whom, now);
                 pages::see_other(&request.answer(&self.settings, &[("error", "access_denied")]))
             }
-            Errand::Device(request) => self.device_denied(request, now),
+            Errand::Device(request) => self.device_denied(request, head.peer, now),
             // Nothing is asked before it, so no page of ours says no to it.
             Errand::Account(_) => refuse("The form is malformed."),
         }

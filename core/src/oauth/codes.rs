@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use subtle::ConstantTimeEq;
 
+use super::login::Owner;
 use super::request::AuthRequest;
 use crate::entropy::{self, Entropy};
 use crate::id::{FamilyId, UserId};
@@ -21,7 +22,7 @@ pub(super) struct Grant {
     /// What was asked and agreed to.
     pub(super) request: AuthRequest,
     /// Who agreed.
-    pub(super) user: UserId,
+    pub(super) owner: Owner,
     /// When the code ends.
     expires: Instant,
     /// The family that it was redeemed for.
@@ -54,7 +55,7 @@ impl Codes {
     pub(super) fn issue(
         &mut self,
         request: AuthRequest,
-        user: UserId,
+        owner: Owner,
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> String {
@@ -66,7 +67,7 @@ impl Codes {
         {
             self.grants.remove(&oldest);
         }
-        self.grants.insert(key, Grant { request, user, expires, redeemed: None });
+        self.grants.insert(key, Grant { request, owner, expires, redeemed: None });
         self.by_expiry.insert((expires, key));
         code
     }
@@ -103,7 +104,7 @@ impl Codes {
 
     /// Nobody gets tokens for a code of `user` any more. A redeemed one stays, to tell a replay.
     pub(super) fn forget(&mut self, user: &UserId) {
-        self.grants.retain(|_, grant| grant.user != *user || grant.redeemed.is_some());
+        self.grants.retain(|_, grant| grant.owner.user != *user || grant.redeemed.is_some());
     }
 
     /// Forgets what no replay needs to be told from any more.

@@ -7,6 +7,7 @@ mod pending;
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::net::IpAddr;
 
 use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use http::{Method, StatusCode};
@@ -15,20 +16,21 @@ use tracing::{info, warn};
 
 pub(super) use self::pending::{GrantKey, Pending};
 use self::pending::{INTERVAL, LIFETIME, Poll};
+use super::audit::Whom;
 use super::authorize::{forged, refuse, too_many};
 use super::clients::{Client, Origin};
 use super::error::{Code, Refusal, json};
 use super::exchange::read_form;
 use super::families::Family;
 use super::grants::Grants;
-use super::login::Errand;
+use super::login::{Errand, Owner};
 use super::rates::{Kind, everybody};
 use super::scopes::Scopes;
 use super::store::{Redeemed, Then, unwritable};
 use super::{Role, cookies, pages, text, token};
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
-use crate::id::{ExchangeId, UserId};
+use crate::id::ExchangeId;
 use crate::seal::Purpose;
 use crate::time::Now;
 
@@ -97,19 +99,19 @@ impl Grants {
     }
 
     /// The person said no.
-    pub(super) fn device_denied(&mut self, request: &DeviceRequest, now: Now) -> Reply {
+    pub(super) fn device_denied(&mut self, request: &DeviceRequest, peer: IpAddr, now: Now) -> Reply {
         self.devices.decide(&request.key, None, now.instant);
         info!(reason = "the person denied it", "device sign-in refused");
-        self.note_refusal("device-denied", None, None, now);
+        self.note_refusal("device-denied", Whom { address: Some(peer), ..Whom::default() }, now);
         pages::device_done(&request.name, false)
     }
 
     /// The person agreed and signed in.
-    pub(super) fn device_approved(&mut self, request: &DeviceRequest, user: &UserId, now: Now) -> Reply {
-        if !self.devices.decide(&request.key, Some(user.clone()), now.instant) {
+    pub(super) fn device_approved(&mut self, request: &DeviceRequest, owner: &Owner, now: Now) -> Reply {
+        if !self.devices.decide(&request.key, Some(owner.clone()), now.instant) {
             return refuse("The device does not wait any more: its code has ended, or was answered before.");
         }
-        info!(user = %self.pseudonym(user), "device sign-in approved");
+        info!(user = %self.pseudonym(&owner.user), "device sign-in approved");
         pages::device_done(&request.name, true)
     }
 
@@ -126,8 +128,8 @@ impl Grants {
         let sealed = fields.get("device_code").ok_or_else(missing)?;
         let key =
             self.open_device_code(sealed).ok_or_else(|| Refusal::new(Code::InvalidGrant, "no such device code"))?;
-        let (user, audience) = match self.devices.poll(&key, now.instant) {
-            Poll::Approved(user, audience) => (user, audience),
+        let (owner, audience) = match self.devices.poll(&key, now.instant) {
+            Poll::Approved(owner, audience) => (owner, audience),
             Poll::Pending => return Err(Refusal::new(Code::AuthorizationPending, "the person has not answered yet")),
             Poll::TooSoon => return Err(Refusal::new(Code::PollSlowDown, "ask five seconds later each time")),
             Poll::Denied => return Err(Refusal::new(Code::AccessDenied, "the person denied it")),
@@ -136,13 +138,13 @@ impl Grants {
         };
         let issued = self
             .narrowed(&audience, Role::Agent, fields.get("resource"))
-            .and_then(|narrowed| if self.make_room(&user, now) { Ok(narrowed) } else { Err(unwritable()) });
+            .and_then(|narrowed| if self.make_room(&owner.user, now) { Ok(narrowed) } else { Err(unwritable()) });
         match issued {
             Ok(narrowed) => {
                 let id = self.new_family_id();
                 let scopes = Scopes::all(Role::Agent);
                 let mut family =
-                    Family::signed_in(&user, &client.key, Role::Agent, (audience, scopes.clone()), now.unix);
+                    Family::signed_in(owner, &client.key, Role::Agent, (audience, scopes.clone()), now.unix);
                 family.about.client.clone_from(&client.name);
                 let redeemed = Some(Redeemed::Device(key));
                 self.write_family(id, family, Then::Issue { exchange, access: (narrowed, scopes), redeemed });

@@ -1,11 +1,13 @@
 //! `/token` and `/revoke`: codes and refresh tokens for tokens, and tokens for nothing.
 
 use alloc::string::{String, ToString};
+use core::net::IpAddr;
 
 use http::StatusCode;
 use serde::Serialize;
 use tracing::warn;
 
+use super::audit::Whom;
 use super::clients::{self, Client, Origin};
 use super::codes::Lookup;
 use super::document::DocumentUrl;
@@ -26,7 +28,7 @@ use crate::time::Now;
 #[derive(Debug)]
 pub(super) struct RefreshRequest {
     exchange: ExchangeId,
-    peer: core::net::IpAddr,
+    peer: IpAddr,
     client: ClientId,
     token: Refresh,
     /// The `resource` parameter, if there was one.
@@ -35,32 +37,62 @@ pub(super) struct RefreshRequest {
     scope: Option<String>,
 }
 
+impl RefreshRequest {
+    fn asker(&self) -> Asker {
+        Asker { peer: self.peer, client: Some(self.client.clone()), grant: Some(self.token.family.clone()) }
+    }
+}
+
+/// Who asks at `/token` and `/revoke`, as far as the request was read when it was refused.
+#[derive(Debug)]
+struct Asker {
+    peer: IpAddr,
+    client: Option<ClientId>,
+    grant: Option<FamilyId>,
+}
+
+impl Asker {
+    const fn at(peer: IpAddr) -> Self {
+        Self { peer, client: None, grant: None }
+    }
+
+    fn whom(&self) -> Whom<'_> {
+        let client = self.client.as_ref().map(ClientId::as_str);
+        Whom { client, grant: self.grant.as_ref(), address: Some(self.peer) }
+    }
+}
+
 impl Grants {
     /// Answers `/token` (RFC 6749 section 3.2).
     pub(super) fn token(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        let mut asker = Asker::at(head.peer);
         let result = read_form(head, body).and_then(|form| {
             let missing = || Refusal::new(Code::InvalidRequest, "grant_type is missing");
             let grant_type = form.get("grant_type").ok_or_else(missing)?;
             let client = self.client_of(head, &form)?;
+            asker.client = Some(client.key.clone());
             match grant_type {
-                "authorization_code" => self.redeem(exchange, &client, &form, now),
+                "authorization_code" => self.redeem(exchange, head.peer, &client, &form, now),
                 "refresh_token" => self.read_refresh(exchange, head, client, &form, now),
                 device::GRANT_TYPE => self.redeem_device(exchange, &client, &form, now),
                 _ => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
             }
         });
         if let Err(refusal) = result {
-            self.refused(exchange, head.peer, &refusal, now);
+            self.refused(exchange, &asker, &refusal, now);
         }
     }
 
     /// Answers `/revoke` (RFC 7009): done for what is known, done for what is not, refused for another client's.
     pub(super) fn revoke(&mut self, exchange: ExchangeId, head: &RequestHead, body: &[u8], now: Now) {
+        let mut asker = Asker::at(head.peer);
         let result = read_form(head, body).and_then(|form| {
             let token = form.get("token").ok_or_else(|| Refusal::new(Code::InvalidRequest, "token is missing"))?;
             let client = self.client_of(head, &form)?;
             let family = Refresh::open(&self.sealer, token).map(|refresh| refresh.family);
-            let family = family.or_else(|| token::read_access(&self.sealer, token).map(|access| access.family));
+            let family = family.or_else(|| token::family_of(&self.sealer, token));
+            asker.client = Some(client.key.clone());
+            asker.grant.clone_from(&family);
             let owner = family.as_ref().and_then(|id| self.families.known.get(id)).map(|family| &family.client);
             if owner.is_some_and(|owner| owner != client.key.as_str()) {
                 return Err(Refusal::new(Code::InvalidGrant, "the token was issued to another client"));
@@ -73,7 +105,7 @@ impl Grants {
         match result {
             Ok(Some(family)) => self.revoke_family(&family, Answer::Client(exchange), now),
             Ok(None) => self.reply(exchange, json(StatusCode::OK, &serde_json::Map::new())),
-            Err(refusal) => self.refused(exchange, head.peer, &refusal, now),
+            Err(refusal) => self.refused(exchange, &asker, &refusal, now),
         }
     }
 
@@ -86,7 +118,7 @@ impl Grants {
             Enqueued::Waiting | Enqueued::Free(Queued::Revoke(_)) | Enqueued::Full(Queued::Revoke(_)) => return,
         };
         if let Err(refusal) = self.rotate(&request, now) {
-            self.refused(request.exchange, request.peer, &refusal, now);
+            self.refused(request.exchange, &request.asker(), &refusal, now);
         }
     }
 
@@ -120,7 +152,14 @@ impl Grants {
         FamilyId::from(alloc::format!("{id:032x}"))
     }
 
-    fn redeem(&mut self, exchange: ExchangeId, client: &Client, fields: &Form, now: Now) -> Result<(), Refusal> {
+    fn redeem(
+        &mut self,
+        exchange: ExchangeId,
+        peer: IpAddr,
+        client: &Client,
+        fields: &Form,
+        now: Now,
+    ) -> Result<(), Refusal> {
         let missing = |what| Refusal::new(Code::InvalidRequest, what);
         let code = fields.get("code").ok_or_else(|| missing("code is missing"))?;
         let verifier = fields.get("code_verifier").ok_or_else(|| missing("code_verifier is missing"))?;
@@ -137,20 +176,21 @@ impl Grants {
             Lookup::Bad => return Err(bad()),
             Lookup::Replayed(family) => {
                 warn!(client = %client.key, reason = "a code was used twice", "tokens are being revoked");
-                self.note_refusal("code-reused", Some(client.key.as_str()), None, now);
+                let asker = Asker { peer, client: Some(client.key.clone()), grant: Some(family.clone()) };
+                self.note_refusal("code-reused", asker.whom(), now);
                 self.revoke_family(&family, Answer::Nobody, now);
                 return Err(bad());
             }
         };
         let request = grant.request;
         let audience = self.narrowed(&request.audience, request.role, fields.get("resource"))?;
-        if !self.make_room(&grant.user, now) {
+        if !self.make_room(&grant.owner.user, now) {
             return Err(unwritable());
         }
         let id = self.new_family_id();
         let scopes = request.scopes.or_all(request.role);
         let granted = (request.audience, scopes.clone());
-        let mut family = Family::signed_in(&grant.user, &client.key, request.role, granted, now.unix);
+        let mut family = Family::signed_in(grant.owner, &client.key, request.role, granted, now.unix);
         family.about.client.clone_from(&client.name);
         family.about.redirect = redirect::place(&request.redirect);
         self.codes.redeem(&key, Some(id.clone()));
@@ -179,7 +219,7 @@ impl Grants {
     fn rotate(&mut self, request: &RefreshRequest, now: Now) -> Result<(), Refusal> {
         let RefreshRequest { exchange, client, token: Refresh { family: id, generation }, .. } = request;
         let family = self.families.known.get(id).ok_or_else(ended)?;
-        if family.client != client.as_str() || !self.login_knows(&family.user) {
+        if family.client != client.as_str() || !self.is_welcome(family) {
             return Err(ended());
         }
         let audience = self.narrowed(&family.audience, family.role, request.resource.as_deref())?;
@@ -189,7 +229,7 @@ impl Grants {
             Rotation::Refuse => Err(ended()),
             Rotation::Reused => {
                 warn!(client = %client, reason = "an old refresh token was used again", "tokens are being revoked");
-                self.note_refusal("refresh-reused", Some(client.as_str()), None, now);
+                self.note_refusal("refresh-reused", request.asker().whom(), now);
                 self.revoke_family(id, Answer::Nobody, now);
                 Err(ended())
             }
@@ -229,12 +269,12 @@ impl Grants {
         Some(self.documents.client(&url).unwrap_or_else(|| url.client()))
     }
 
-    fn refused(&mut self, exchange: ExchangeId, peer: core::net::IpAddr, refusal: &Refusal, now: Now) {
+    fn refused(&mut self, exchange: ExchangeId, asker: &Asker, refusal: &Refusal, now: Now) {
         let guess = matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant);
         if guess {
-            self.note_refusal(refusal.code.as_str(), None, Some(peer), now);
+            self.note_refusal(refusal.code.as_str(), asker.whom(), now);
         }
-        let allowed = !guess || self.rates.take(rates::Kind::TokenFailure, peer, now.instant);
+        let allowed = !guess || self.rates.take(rates::Kind::TokenFailure, asker.peer, now.instant);
         // Good requests are never put off: others behind the same proxy must not be able to cause that.
         let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");
         self.reply(exchange, if allowed { refusal.reply() } else { slow_down.reply() });

@@ -8,8 +8,10 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Role;
+use super::login::Owner;
 use super::scopes::Scopes;
-use crate::id::{ClientId, FamilyId, UserId};
+use crate::id::{ClientId, FamilyId};
+use crate::oidc::allow::Vouched;
 use crate::time::UnixTime;
 
 /// How long an access token lives.
@@ -47,6 +49,10 @@ pub(super) struct Family {
     /// What its person knows it by.
     #[serde(default, skip_serializing_if = "About::is_empty")]
     pub(super) about: Box<About>,
+    /// What `auth.allow` judges its person by. Records of older versions have none of it, and tokens that the operator
+    /// made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) vouched: Option<Box<Vouched>>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) revoked: Option<u64>,
@@ -127,7 +133,7 @@ pub(super) enum Rotation {
 impl Family {
     /// The family that a sign-in begins.
     pub(super) fn signed_in(
-        user: &UserId,
+        owner: Owner,
         client: &ClientId,
         role: Role,
         (audience, scopes): (String, Scopes),
@@ -135,7 +141,8 @@ impl Family {
     ) -> Self {
         Self {
             about: Box::default(),
-            user: user.as_str().into(),
+            user: owner.user.as_str().into(),
+            vouched: owner.vouched,
             client: client.as_str().into(),
             role,
             audience,
@@ -245,7 +252,8 @@ mod tests {
 
     fn family() -> Family {
         let access = ("https://r.example/mcp".into(), Scopes::all(Role::Client));
-        Family::signed_in(&"local:ann".into(), &"c".into(), Role::Client, access, START)
+        let owner = Owner { user: "local:ann".into(), vouched: None };
+        Family::signed_in(owner, &"c".into(), Role::Client, access, START)
     }
 
     fn rotated(family: &Family, generation: u64, now: UnixTime) -> Family {

@@ -22,6 +22,7 @@ use super::keys::NewKeys;
 use super::login::{Attempt, Waiting};
 use super::presence::Presence;
 use super::rates::{self, Rates};
+use super::refusals::{RefusedToken, Told};
 use super::spent::Spent;
 use super::store::{Families, Then};
 use super::{Role, Settings, Snapshot, clients, pages};
@@ -53,6 +54,13 @@ pub enum Event {
         head: RequestHead,
         /// The whole body.
         body: Bytes,
+    },
+    /// The gate refused an access token.
+    TokenRefused {
+        /// The exchange to answer.
+        exchange: ExchangeId,
+        /// What the gate says.
+        refused: RefusedToken,
     },
     /// A client ended its MCP session (DELETE on `/mcp`).
     EndSession {
@@ -266,6 +274,8 @@ pub struct Grants {
     pub(super) devices: device::Pending,
     pub(super) documents: Documents,
     pub(super) rates: Rates,
+    /// Lines about refused tokens.
+    pub(super) told: Told,
     pub(super) spent: Spent,
     /// What accounts' pages are sealed for, drawn when the first is opened: those of before a restart are closed, since
     /// it is not known any more who has signed out of them.
@@ -346,6 +356,7 @@ impl Grants {
             devices: device::Pending::default(),
             documents: Documents::default(),
             rates: Rates::new(requests_per_minute),
+            told: Told::default(),
             spent: Spent::default(),
             run: None,
             untold: 0,
@@ -465,6 +476,7 @@ impl Machine for Grants {
         let now = self.clamp.clamp(now);
         match event {
             Event::Request { exchange, head, body } => self.request(exchange, &head, &body, now),
+            Event::TokenRefused { exchange, refused } => self.token_refused(exchange, refused, now),
             Event::EndSession { exchange, user, session, expires } => {
                 self.end_session(exchange, user, session, expires, now);
             }

@@ -40,9 +40,8 @@ impl Grants {
 
     /// What a token that works says. A refresh token stands for the whole sign-in, an access token for its hour.
     fn standing(&self, token: &str, now: Now) -> Option<Standing<'_>> {
-        let good = |family: &&Family| {
-            family.role == Role::Agent && family.is_alive(now.unix) && self.login_knows(&family.user)
-        };
+        let good =
+            |family: &&Family| family.role == Role::Agent && family.is_alive(now.unix) && self.is_welcome(family);
         if let Some(refresh) = Refresh::open(&self.sealer, token) {
             let family = self.families.known.get(&refresh.family).filter(good)?;
             let works = matches!(family.rotate(refresh.generation, now.unix), Rotation::Rotate(_));

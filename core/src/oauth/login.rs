@@ -1,8 +1,9 @@
 //! Signing the person in, here (`/login`) or at the provider (`/callback`), and answering the client with a code, or
 //! letting the device have its tokens.
 
-use alloc::string::String;
-use alloc::string::ToString;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use core::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,15 +16,17 @@ use super::account::AccountRequest;
 use super::authorize::{forged, random, refuse, stale, too_many};
 use super::cookies::{self, Step};
 use super::device::DeviceRequest;
+use super::families::Family;
 use super::grants::{Action, Grants, Pending};
 use super::rates::Kind;
 use super::request::AuthRequest;
-use super::{account, pages, spent};
+use super::{account, pages, spent, text};
 use crate::config::Login;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, UserId};
 use crate::limits;
+use crate::oidc::allow::{self, Verdict, Vouched};
 use crate::oidc::{self, LoginError, LoginId, Output};
 use crate::seal::Purpose;
 use crate::secret::Secret;
@@ -46,9 +49,18 @@ pub(super) enum Errand {
 /// A person who signs in.
 pub(super) struct Person {
     /// Who they are.
-    pub(super) user: UserId,
+    pub(super) owner: Owner,
     /// What they call themselves, for their own page.
     pub(super) name: String,
+}
+
+/// Whose a grant is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The person.
+    pub(super) user: UserId,
+    /// What `auth.allow` judges them by; nothing of a user of the embedded login.
+    pub(super) vouched: Option<Box<Vouched>>,
 }
 
 impl Errand {
@@ -80,6 +92,7 @@ struct Flow {
 /// A login that waits for the relying party.
 pub(super) struct Waiting {
     exchange: ExchangeId,
+    peer: IpAddr,
     errand: Errand,
     /// The cookie to remove when it is over.
     cookie: Option<String>,
@@ -88,7 +101,7 @@ pub(super) struct Waiting {
 /// A password that is being checked.
 pub(super) struct Attempt {
     exchange: ExchangeId,
-    peer: core::net::IpAddr,
+    peer: IpAddr,
     errand: Errand,
     /// The login page's handle and token, to show it again.
     flow: String,
@@ -99,14 +112,14 @@ pub(super) struct Attempt {
 
 impl Grants {
     /// The person agreed: on to the login page or to the provider.
-    pub(super) fn start_login(&mut self, exchange: ExchangeId, errand: Errand, now: Now) {
+    pub(super) fn start_login(&mut self, exchange: ExchangeId, peer: IpAddr, errand: Errand, now: Now) {
         if self.party.is_none() {
             let flow = random(&mut *self.entropy);
             let url = self.settings.url(&alloc::format!("/login?flow={flow}"));
             let reply = self.with_flow_cookie(pages::see_other(&url), &flow, &Flow { errand, pending: None });
             return self.reply(exchange, reply);
         }
-        if let Some(login) = self.wait_for_party(exchange, errand, None, now)
+        if let Some(login) = self.wait_for_party(Waiting { exchange, peer, errand, cookie: None }, now)
             && let Some(party) = &mut self.party
         {
             party.start(login, now, &mut *self.entropy, &mut self.next_fetch);
@@ -146,7 +159,8 @@ impl Grants {
             return self.reply(attempt.exchange, stale());
         }
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
-        let person = Person { user: UserId::from(alloc::format!("local:{user}")), name: user.clone() };
+        let owner = Owner { user: UserId::from(alloc::format!("local:{user}")), vouched: None };
+        let person = Person { owner, name: user.clone() };
         self.signed_in(attempt.exchange, attempt.errand, person, Some(&cookie), now);
     }
 
@@ -163,7 +177,8 @@ impl Grants {
         // Once, whatever comes of it: the provider's answer to it was for this browser's one sign-in.
         self.spent.spend(spent::Kind::Login, &state, errand.until(), now.unix);
         let cookie = cookies::name(&self.settings, Step::Login, &state);
-        if let Some(login) = self.wait_for_party(exchange, errand, Some(cookie), now)
+        if let Some(login) =
+            self.wait_for_party(Waiting { exchange, peer: head.peer, errand, cookie: Some(cookie) }, now)
             && let Some(party) = &mut self.party
         {
             party.callback(login, pending, query, now, &mut self.next_fetch);
@@ -186,9 +201,10 @@ impl Grants {
                 Output::SignedIn { login, identity } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
                     let cookie = waiting.cookie.as_deref();
-                    let name = identity.email.or(identity.name).unwrap_or(identity.claim);
-                    let person = Person { user: identity.user, name };
-                    self.signed_in(waiting.exchange, waiting.errand, person, cookie, now);
+                    let oidc::Identity { user, claim, name, vouched } = identity;
+                    let name = vouched.email.clone().or(name).unwrap_or(claim);
+                    let owner = Owner { user, vouched: Some(Box::new(vouched)) };
+                    self.signed_in(waiting.exchange, waiting.errand, Person { owner, name }, cookie, now);
                 }
                 Output::Failed { login, error } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
@@ -198,14 +214,24 @@ impl Grants {
         }
     }
 
-    /// Whether the configured login could still sign this user in.
-    pub(super) fn login_knows(&self, user: &str) -> bool {
+    /// What the configured login says of a user now, whatever it said when they signed in.
+    pub(super) fn standing_of(&self, user: &str, vouched: Option<&Vouched>) -> Verdict {
         match &self.settings.login {
             Login::Local(local) => {
-                user.strip_prefix("local:").is_some_and(|name| local.users.iter().any(|one| one.name == name))
+                let name = user.strip_prefix("local:");
+                let known = name.is_some_and(|name| local.users.iter().any(|one| one.name == name));
+                if known { Verdict::Allowed } else { Verdict::Excluded }
             }
-            Login::Oidc(oidc) => user.strip_prefix(oidc.issuer.as_str()).is_some_and(|rest| rest.starts_with('#')),
+            Login::Oidc(oidc) => {
+                let claim = user.strip_prefix(oidc.issuer.as_str()).and_then(|rest| rest.strip_prefix('#'));
+                claim.map_or(Verdict::Excluded, |claim| allow::judge(oidc, claim, vouched))
+            }
         }
+    }
+
+    /// Whether a family's person may still use the relay. Who cannot be judged may: see [`Verdict::Unknown`].
+    pub(super) fn is_welcome(&self, family: &Family) -> bool {
+        self.standing_of(&family.user, family.vouched.as_deref()) != Verdict::Excluded
     }
 
     fn read_login(
@@ -258,14 +284,7 @@ impl Grants {
         self.out.push(Action::Verify { job, password, hash });
     }
 
-    fn wait_for_party(
-        &mut self,
-        exchange: ExchangeId,
-        errand: Errand,
-        cookie: Option<String>,
-        now: Now,
-    ) -> Option<LoginId> {
-        let waiting = Waiting { exchange, errand, cookie };
+    fn wait_for_party(&mut self, waiting: Waiting, now: Now) -> Option<LoginId> {
         if self.logins.len() >= limits::MAX_LOGINS {
             self.login_failed(&waiting, &LoginError::Busy, now);
             return None;
@@ -277,7 +296,11 @@ impl Grants {
     }
 
     fn login_failed(&mut self, waiting: &Waiting, error: &LoginError, now: Now) {
-        self.note_no_sign_in(None, &super::text::clean(&error.to_string(), 200), None, now);
+        let known = match error {
+            LoginError::NotAllowed { user } => Some(user),
+            _ => None,
+        };
+        self.note_no_sign_in(known, &text::clean(&error.to_string(), MAX_REASON), Some(waiting.peer), now);
         warn!(reason = %error, "sign-in at the provider failed");
         let code = error.oauth_code();
         let status = match code {
@@ -302,15 +325,15 @@ impl Grants {
 
     /// The person is signed in: back to the client, with a code; or the device may have its tokens; or on to their page.
     fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, person: Person, cookie: Option<&str>, now: Now) {
-        let user = &person.user;
+        let user = &person.owner.user;
         self.note_sign_in(user, &errand, now);
         let mut reply = match errand {
             Errand::Client(request) => {
                 info!(user = %self.pseudonym(user), client = %request.client, "signed in");
-                let code = self.codes.issue(request.clone(), user.clone(), now.instant, &mut *self.entropy);
+                let code = self.codes.issue(request.clone(), person.owner.clone(), now.instant, &mut *self.entropy);
                 pages::see_other(&request.answer(&self.settings, &[("code", &code)]))
             }
-            Errand::Device(request) => self.device_approved(&request, user, now),
+            Errand::Device(request) => self.device_approved(&request, &person.owner, now),
             Errand::Account(_) => self.open_account(&person, now),
         };
         if let Some(cookie) = cookie {
@@ -352,11 +375,13 @@ fn protected(flow: &str, cookie: &str) -> alloc::vec::Vec<u8> {
 
 /// An error as a sentence.
 fn sentence(error: &LoginError) -> String {
-    let text = super::text::clean(&error.to_string(), 300);
+    let text = text::clean(&error.to_string(), MAX_REASON);
     let mut characters = text.chars();
     let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     alloc::format!("{first}{}.", characters.as_str())
 }
 
+/// A sentence of ours, and one of the provider's.
+const MAX_REASON: usize = 400;
 /// Longer ones only cost time to hash.
 const MAX_PASSWORD: usize = 1_024;

@@ -25,13 +25,13 @@ pub mod metadata;
 pub mod pages;
 mod presence;
 mod rates;
+pub mod refusals;
 mod request;
 pub mod scopes;
 mod spent;
 mod store;
 #[cfg(test)]
 mod tests;
-mod text;
 pub mod token;
 
 use alloc::collections::BTreeMap;
@@ -40,6 +40,7 @@ use alloc::string::String;
 
 use self::scopes::Scopes;
 use crate::config;
+use crate::http::text;
 use crate::id::{ClientId, FamilyId, UserId};
 use crate::seal::Sealer;
 use crate::time::UnixTime;

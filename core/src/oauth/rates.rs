@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Document,
     /// Refused requests at `/token` and `/revoke`.
     TokenFailure,
+    /// Refused access tokens at `/mcp` and `/ws`.
+    RefusedToken,
     /// Wrong passwords.
     Login,
     /// Devices that begin to wait for their person.
@@ -36,7 +38,9 @@ impl Kind {
     const fn burst(self, per_minute: u32) -> u32 {
         match self {
             // Generous where many people share an address and nothing can be guessed: five thirds of a minute's.
-            Self::Register | Self::Authorize | Self::TokenFailure => per_minute.saturating_mul(5).div_ceil(3),
+            Self::Register | Self::Authorize | Self::TokenFailure | Self::RefusedToken => {
+                per_minute.saturating_mul(5).div_ceil(3)
+            }
             Self::Login | Self::DeviceGuess | Self::Document => 10,
             Self::Device => 20,
             Self::DeviceGuesses | Self::Lines => 600,
@@ -46,7 +50,9 @@ impl Kind {
     /// How long until one more is allowed.
     fn interval(self, per_minute: u32) -> Duration {
         match self {
-            Self::Register | Self::Authorize | Self::TokenFailure => Duration::from_secs(60) / per_minute.max(1),
+            Self::Register | Self::Authorize | Self::TokenFailure | Self::RefusedToken => {
+                Duration::from_secs(60) / per_minute.max(1)
+            }
             // Two megabytes of lines a day: a file of ten keeps the good ones for a week of attack.
             Self::Device | Self::Document | Self::Lines => Duration::from_secs(10),
             // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
@@ -62,6 +68,7 @@ impl Kind {
             Self::Register => "too-many-registrations",
             Self::Authorize => "too-many-authorizations",
             Self::TokenFailure => "too-many-refused-requests",
+            Self::RefusedToken => "too-many-refused-tokens",
             Self::Login => "too-many-wrong-passwords",
             Self::Device => "too-many-devices",
             Self::DeviceGuess | Self::DeviceGuesses => "too-many-wrong-codes",
@@ -183,7 +190,7 @@ mod tests {
         for (per_minute, burst) in [(1, 2), (60, 100), (600, 1_000)] {
             let mut rates = Rates::new(per_minute);
             let mut taken = |kind, now| (0..2_000).filter(|_| rates.take(kind, ANN, now)).count();
-            for kind in [Kind::Register, Kind::Authorize, Kind::TokenFailure] {
+            for kind in [Kind::Register, Kind::Authorize, Kind::TokenFailure, Kind::RefusedToken] {
                 assert_eq!(taken(kind, at(0)), burst, "{kind:?}");
             }
             assert_eq!(taken(Kind::Register, at(60)), usize::try_from(per_minute).unwrap());

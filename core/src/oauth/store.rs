@@ -103,12 +103,14 @@ pub(super) enum Answer {
 impl Grants {
     /// Takes the store's records in.
     pub(super) fn load(&mut self, records: Vec<(String, Vec<u8>)>, now: Now) {
+        let mut unwelcome = 0_usize;
         for (key, value) in records {
             if let Some((id, family)) = Family::from_record(&key, &value) {
                 // A person who was taken off the configuration is out, tokens and all, until put back.
-                let known = self.login_knows(&family.user);
+                let welcome = self.is_welcome(&family);
+                unwelcome = unwelcome.saturating_add(usize::from(!welcome && family.is_alive(now.unix)));
                 self.presence.read(&id, &family.about);
-                if family.revoked.is_some() || !known {
+                if family.revoked.is_some() || !welcome {
                     self.snapshot.revoked.insert(id.clone(), family.kept_until().max(family.ends()));
                 }
                 self.families.known.insert(id, family);
@@ -117,6 +119,9 @@ impl Grants {
             } else {
                 warn!(reason = "not a record of this version", "stored record skipped");
             }
+        }
+        if unwelcome > 0 {
+            info!(grants = unwelcome, "grants of people whom auth does not let in are refused");
         }
         self.sweep(now);
         self.publish();
@@ -322,6 +327,7 @@ impl Grants {
         self.rates.sweep(now.instant);
         self.documents.sweep(now.instant);
         self.spent.sweep(now.unix);
+        self.tell_left_out(now);
         self.write_again();
         self.remove_ended(now);
         self.note_presence(now);

@@ -138,6 +138,11 @@ pub fn open_access(
     Ok(principal)
 }
 
+/// The family of an access token, good or not, if it is one of this relay's.
+pub(crate) fn family_of(sealer: &Sealer, token: &str) -> Option<FamilyId> {
+    read_access(sealer, token).map(|access| access.family)
+}
+
 /// What an access token says, good or expired or revoked.
 pub(super) fn read_access(sealer: &Sealer, token: &str) -> Option<Principal> {
     let plain = sealer.open(Purpose::AccessToken, &[], token.strip_prefix(ACCESS_PREFIX)?).ok()?;

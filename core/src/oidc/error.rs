@@ -1,6 +1,10 @@
 //! Why a login at the provider failed.
 
 use alloc::string::String;
+use core::fmt;
+
+use crate::http::text;
+use crate::id::UserId;
 
 /// Why nobody was signed in. What it prints is for people, and carries no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,13 +26,18 @@ pub enum LoginError {
         cause: String,
     },
     /// The person said no at the provider.
-    #[error("the sign-in was cancelled at the identity provider")]
-    Denied,
+    #[error("the sign-in was cancelled at the identity provider{said}")]
+    Denied {
+        /// The provider's words.
+        said: Said,
+    },
     /// The provider answered with an error.
-    #[error("the identity provider refused the sign-in: {code}")]
+    #[error("the identity provider refused the sign-in: {code}{said}")]
     Refused {
         /// Its error code, printable ASCII, capped.
         code: String,
+        /// Its words.
+        said: Said,
     },
     /// The callback does not belong to a login of this browser, or is malformed.
     #[error("this sign-in was not started here, or is too old: start again")]
@@ -50,7 +59,10 @@ pub enum LoginError {
     UnverifiedEmail,
     /// The person is known, but not on the list.
     #[error("this account may not use the relay (see `auth.allow`)")]
-    NotAllowed,
+    NotAllowed {
+        /// Who.
+        user: UserId,
+    },
     /// Too many logins are under way.
     #[error("too many people are signing in at once: try again in a minute")]
     Busy,
@@ -62,16 +74,41 @@ impl LoginError {
     pub fn oauth_code(&self) -> &'static str {
         match self {
             // The provider's own trouble is not the person's refusal.
-            Self::Refused { code } if code == "temporarily_unavailable" => "temporarily_unavailable",
-            Self::Refused { code } if code == "server_error" => "server_error",
+            Self::Refused { code, .. } if code == "temporarily_unavailable" => "temporarily_unavailable",
+            Self::Refused { code, .. } if code == "server_error" => "server_error",
             Self::Unreachable { .. } | Self::Busy => "temporarily_unavailable",
-            Self::Denied | Self::Refused { .. } | Self::Callback | Self::NotAllowed | Self::UnverifiedEmail => {
-                "access_denied"
-            }
+            Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::Callback
+            | Self::NotAllowed { .. }
+            | Self::UnverifiedEmail => "access_denied",
             Self::Provider { .. } | Self::Token { .. } | Self::MissingClaim { .. } => "server_error",
         }
     }
 }
+
+/// What a provider says of its error (`error_description`, RFC 6749 sections 4.1.2.1 and 5.2): one line that shows what it
+/// says, capped. Empty when it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said(String);
+
+impl Said {
+    /// The words in `text`. Those that repeat one of `secrets` are nobody's to read.
+    pub(super) fn new(text: Option<&str>, secrets: &[&str]) -> Self {
+        let text = text.unwrap_or_default();
+        let repeats = secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
+        Self(if repeats { String::new() } else { text::clean(text, MAX_SAID) })
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " ({})", self.0) }
+    }
+}
+
+/// Characters: two sentences.
+const MAX_SAID: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +121,7 @@ mod tests {
             ("temporarily_unavailable", "temporarily_unavailable"),
             ("interaction_required", "access_denied"),
         ] {
-            assert_eq!(LoginError::Refused { code: code.into() }.oauth_code(), expected);
+            assert_eq!(LoginError::Refused { code: code.into(), said: Said::default() }.oauth_code(), expected);
         }
     }
 }

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 
 use serde_json::{Map, Value};
 
+use super::allow::{GROUP, Verdict, Vouched, judge};
 use super::{Identity, LoginError};
 use crate::config::Oidc;
 use crate::id::UserId;
@@ -49,18 +50,15 @@ impl Claims {
     pub(super) fn identify(&self, config: &Oidc) -> Result<Identity, LoginError> {
         let email = self.verified_email();
         let claim = self.user_claim(config, email.as_deref())?;
-        let identity = Identity {
-            user: UserId::from(format!("{}#{claim}", config.issuer)),
-            issuer: config.issuer.clone(),
-            subject: self.subject.clone(),
-            claim,
-            email,
-            name: self.text("name").map(ToString::to_string),
-        };
-        if config.allow.is_empty() || config.allow.iter().any(|entry| self.matches(&identity, entry)) {
-            Ok(identity)
-        } else {
-            Err(LoginError::NotAllowed)
+        let user = UserId::from(format!("{}#{claim}", config.issuer));
+        let groups = self.get("groups").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let vouched = Vouched::new(config, &self.subject, email.as_deref(), groups);
+        match judge(config, &claim, Some(&vouched)) {
+            Verdict::Allowed => {
+                let name = self.text("name").map(ToString::to_string);
+                Ok(Identity { user, claim, name, vouched })
+            }
+            Verdict::Unknown | Verdict::Excluded => Err(LoginError::NotAllowed { user }),
         }
     }
 
@@ -95,21 +93,6 @@ impl Claims {
         })
     }
 
-    fn matches(&self, person: &Identity, entry: &str) -> bool {
-        if let Some(group) = entry.strip_prefix(GROUP) {
-            let groups = self.get("groups").and_then(Value::as_array);
-            return groups.is_some_and(|groups| groups.iter().any(|member| member.as_str() == Some(group)));
-        }
-        if entry.starts_with('@') {
-            let domain = person.email.as_deref().and_then(|email| email.get(email.rfind('@')?..));
-            return domain.is_some_and(|domain| domain.eq_ignore_ascii_case(entry));
-        }
-        let email = person.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(entry));
-        // Many providers let people choose a name: one that looks like an address is nobody's mailbox.
-        let named = person.claim == entry && !entry.contains('@');
-        email || named || person.subject == entry
-    }
-
     fn text(&self, claim: &str) -> Option<&str> {
         let text = self.get(claim)?.as_str()?;
         (text.len() <= limits::MAX_CLAIM).then_some(text)
@@ -120,9 +103,6 @@ impl Claims {
         self.token.get(claim).or_else(|| self.userinfo.as_ref()?.get(claim))
     }
 }
-
-/// What an entry of `auth.allow` that names a group begins with.
-const GROUP: &str = "group:";
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +205,10 @@ mod tests {
         let chosen =
             json!({"preferred_username": "boss@corp.example", "email": "boss@corp.example", "email_verified": false});
         let config = config("preferred_username", &["boss@corp.example"]);
-        assert_eq!(claims(chosen).identify(&config).map(|_| ()), Err(LoginError::NotAllowed));
+        assert_eq!(
+            claims(chosen).identify(&config).map(|_| ()),
+            Err(LoginError::NotAllowed { user: "https://idp.example#boss@corp.example".into() })
+        );
         let verified = json!({"preferred_username": "x", "email": "boss@corp.example", "email_verified": true});
         assert!(claims(verified).identify(&config).is_ok());
     }

@@ -5,6 +5,7 @@
 //! out, and drains [`poll`](RelyingParty::poll). What this folder knows is OpenID Connect; what a session, a cookie or
 //! a page is, it does not. It is the only user of the `openidconnect` crate.
 
+pub mod allow;
 mod error;
 mod identity;
 mod keys;
@@ -15,7 +16,7 @@ mod token;
 
 use alloc::string::String;
 
-pub use error::LoginError;
+pub use error::{LoginError, Said};
 pub use party::RelyingParty;
 
 use crate::http::fetch::Fetch;
@@ -92,16 +93,12 @@ impl core::fmt::Debug for Pending {
 pub struct Identity {
     /// `<issuer>#<value of the user claim>`.
     pub user: UserId,
-    /// The provider.
-    pub issuer: String,
-    /// The `sub` claim.
-    pub subject: String,
     /// The value of the configured user claim.
     pub claim: String,
-    /// The e-mail address, if the provider has verified it.
-    pub email: Option<String>,
     /// A name to greet the person by; never used to decide anything.
     pub name: Option<String>,
+    /// What the relay judges them by from here on.
+    pub vouched: allow::Vouched,
 }
 
 /// The `state` parameter of a callback's query, if there is exactly one: which [`Pending`] to look for.

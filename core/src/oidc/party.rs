@@ -30,7 +30,7 @@ use super::identity::Claims;
 use super::provider::{Known, Next, Provider, answered, printable, take};
 use super::replay::{self, NotRecorded, Step};
 use super::token::{self, Refusal};
-use super::{LoginError, LoginId, Output, Pending};
+use super::{LoginError, LoginId, Output, Pending, Said};
 use crate::config::Oidc;
 use crate::entropy::{self, Entropy};
 use crate::host::Mailbox;
@@ -219,7 +219,7 @@ impl RelyingParty {
                     Ok(Step::Done(tokens)) => self.judge(login, pending, tokens, now, next_fetch),
                     Ok(Step::Wants(_)) => self.fail(login, LoginError::Token { cause: "the exchange did not end" }),
                     Err(error) => {
-                        let error = self.exchange_error(&error);
+                        let error = self.exchange_error(&error, &pending, &code);
                         self.fail(login, error);
                     }
                 }
@@ -293,14 +293,19 @@ impl RelyingParty {
     }
 
     /// Why the token endpoint gave no tokens. Never the library's words: they contain the response.
-    fn exchange_error(&self, error: &ExchangeError) -> LoginError {
+    fn exchange_error(&self, error: &ExchangeError, pending: &Pending, code: &Secret) -> LoginError {
         match error {
-            RequestTokenError::ServerResponse(answer) => match answer.error() {
-                CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient => {
-                    self.broken("it refuses this relay's `auth.clientId` or `auth.clientSecret`")
+            RequestTokenError::ServerResponse(answer) => {
+                let ours = self.config().client_secret.as_ref().map_or("", Secret::expose);
+                let sent = [code.expose(), pending.verifier.as_str(), ours];
+                let said = Said::new(answer.error_description().map(String::as_str), &sent);
+                match answer.error() {
+                    CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient => self.broken(
+                        &alloc::format!("it refuses this relay's `auth.clientId` or `auth.clientSecret`{said}"),
+                    ),
+                    code => LoginError::Refused { code: printable(code.as_ref(), MAX_ERROR_CODE), said },
                 }
-                code => LoginError::Refused { code: printable(code.as_ref(), MAX_ERROR_CODE) },
-            },
+            }
             _ => LoginError::Token { cause: "the answer to the code cannot be read" },
         }
     }
@@ -323,12 +328,13 @@ type ExchangeError = RequestTokenError<NotRecorded, StandardErrorResponse<CoreEr
 
 /// The code that a callback brings, and whether it says (rightly) who issued it.
 fn read_callback(query: &str, pending: &Pending, issuer: &str) -> Result<(Secret, bool), LoginError> {
-    let (mut state, mut code, mut error, mut iss) = (None, None, None, None);
+    let (mut state, mut code, mut error, mut said, mut iss) = (None, None, None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let slot = match &*name {
             "state" => &mut state,
             "code" => &mut code,
             "error" => &mut error,
+            "error_description" => &mut said,
             "iss" => &mut iss,
             _ => continue,
         };
@@ -345,9 +351,10 @@ fn read_callback(query: &str, pending: &Pending, issuer: &str) -> Result<(Secret
     if iss.as_deref().is_some_and(|iss| iss != issuer) {
         return Err(LoginError::Callback);
     }
+    let said = || Said::new(said.as_deref(), &[&pending.verifier]);
     match (error.as_deref(), code) {
-        (Some("access_denied"), _) => Err(LoginError::Denied),
-        (Some(code), _) => Err(LoginError::Refused { code: printable(code, MAX_ERROR_CODE) }),
+        (Some("access_denied"), _) => Err(LoginError::Denied { said: said() }),
+        (Some(code), _) => Err(LoginError::Refused { code: printable(code, MAX_ERROR_CODE), said: said() }),
         (None, Some(code)) if !code.is_empty() && code.len() <= limits::MAX_CODE => {
             Ok((Secret::new(code), iss.is_some()))
         }

@@ -133,7 +133,10 @@ fn person_signs_in() {
     let mut world = World::new();
     let person = world.sign_in().expect("signed in");
     assert_eq!(person.user.as_str(), "https://idp.example#ann-7");
-    assert_eq!((person.subject.as_str(), person.name.as_deref(), person.email), ("ann-7", Some("Ann"), None));
+    assert_eq!(
+        (person.vouched.subject.as_str(), person.name.as_deref(), person.vouched.email),
+        ("ann-7", Some("Ann"), None)
+    );
     assert_eq!(world.provider.asked, ["/.well-known/openid-configuration", "/keys", "/token"]);
 }
 
@@ -459,10 +462,15 @@ fn provider_that_is_down_is_tried_again_at_the_next_login() {
 
 #[test]
 fn token_endpoint_errors_say_who_must_act_and_quote_nothing() {
-    let refused = |code: &str| LoginError::Refused { code: code.into() };
+    let refused = |code: &str, said: &str| LoginError::Refused { code: code.into(), said: Said::new(Some(said), &[]) };
     let table = [
-        (400, r#"{"error":"invalid_grant","error_description":"tok3n"}"#, refused("invalid_grant")),
-        (400, r#"{"error":"a b\"<\n\u2028é"}"#, refused("a b\"<")),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_description":"no such code"}"#,
+            refused("invalid_grant", "no such code"),
+        ),
+        (400, r#"{"error":"invalid_grant","error_description":"no code c0de"}"#, refused("invalid_grant", "")),
+        (400, r#"{"error":"a b\"<\n\u2028é"}"#, refused("a b\"<", "")),
         (200, r#"{"access_token":"tok3n"}"#, token("the answer to the code cannot be read")),
         (
             200,
@@ -501,9 +509,18 @@ fn callback_that_does_not_belong_here_is_refused() {
         ("code=c&state=STATE&iss=https%3A%2F%2Fidp.example%2F", LoginError::Callback),
         ("error=access_denied&state=STATE&iss=https%3A%2F%2Fevil.example", LoginError::Callback),
         ("error=access_denied&state=other", LoginError::Callback),
-        ("error=access_denied&error_description=no&state=STATE", LoginError::Denied),
-        ("error=login_required&state=STATE", LoginError::Refused { code: "login_required".into() }),
-        ("error=login_required&code=c&state=STATE", LoginError::Refused { code: "login_required".into() }),
+        (
+            "error=access_denied&error_description=no&state=STATE",
+            LoginError::Denied { said: Said::new(Some("no"), &[]) },
+        ),
+        (
+            "error=login_required&state=STATE",
+            LoginError::Refused { code: "login_required".into(), said: Said::default() },
+        ),
+        (
+            "error=login_required&code=c&state=STATE",
+            LoginError::Refused { code: "login_required".into(), said: Said::default() },
+        ),
     ];
     for (query, expected) in table {
         let mut world = World::new();
@@ -569,7 +586,7 @@ fn missing_user_claim_is_asked_for_at_the_userinfo_endpoint() {
 #[test]
 fn account_that_is_not_on_the_list_stays_out() {
     let mut world = World::with(|config| config.allow = vec!["bob-8".into()]);
-    assert_eq!(world.sign_in(), Err(LoginError::NotAllowed));
+    assert_eq!(world.sign_in(), Err(LoginError::NotAllowed { user: std::format!("{ISSUER}#ann-7").into() }));
     let mut world = World::with(|config| config.allow = vec!["bob-8".into(), "ann-7".into()]);
     assert!(world.sign_in().is_ok());
 }

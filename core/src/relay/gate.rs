@@ -1,5 +1,6 @@
 //! The gate: the pure first step of every request. `&self`, shared by all connections, no lock.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -20,8 +21,9 @@ use crate::http::{Reply, RequestHead, forwarded};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
 use crate::mcp::{Version, code, header, method};
+use crate::oauth::refusals::RefusedToken;
 use crate::oauth::scopes::Scopes;
-use crate::oauth::token::{Resource, TokenError, open_access};
+use crate::oauth::token::{Resource, TokenError, family_of, open_access};
 use crate::oauth::{self, Principal, Role, Snapshot};
 use crate::rpc::{self, Message, RawId, envelope, quoted};
 use crate::seal::Sealer;
@@ -31,8 +33,10 @@ use crate::tunnel::{self, Dialect};
 /// What to do with a request whose head was read.
 #[derive(Debug)]
 pub enum Admission {
-    /// Answer at once; the body, if any, is not read and the connection closes.
+    /// Answer at once. The body, if any, is read on and thrown away beside that, so that the answer arrives.
     Reply(Reply),
+    /// The same, by [`oauth::grants::Event::TokenRefused`]: a token was refused.
+    Refuse(RefusedToken),
     /// Read the body whole, at most `limit` bytes, then call [`Gate::accept`] with `route`. A longer body is answered
     /// with [`Gate::too_large`], a slow one with [`Gate::too_slow`].
     Read {
@@ -253,9 +257,16 @@ impl Gate {
         }
         let mut headers = HeaderMap::new();
         self.settings.site.cors(service.cors(), head, &mut headers);
-        self.serve(service, head, headers.clone(), snapshot, now).map_err(|mut reply| {
-            reply.headers.extend(headers);
-            reply
+        self.serve(service, head, headers.clone(), snapshot, now).or_else(|stop| match stop {
+            Stop::Reply(mut reply) => {
+                reply.headers.extend(headers);
+                Err(reply)
+            }
+            Stop::Refuse(mut refused) => {
+                tracing::debug!(reason = %refused.error, "token refused at the gate");
+                refused.reply.headers.extend(headers);
+                Ok(Admission::Refuse(*refused))
+            }
         })
     }
 
@@ -266,18 +277,18 @@ impl Gate {
         headers: HeaderMap,
         snapshot: &Snapshot,
         now: Now,
-    ) -> Result<Admission, Reply> {
+    ) -> Result<Admission, Stop> {
         // 2025-11-25, Transports, Security Warning: an Origin that is present and wrong is answered 403.
         if service.is_guarded() && !self.settings.site.origin(head).is_admitted() {
-            return Err(Reply::text(
-                StatusCode::FORBIDDEN,
-                "pages of this origin may not call this relay (allowedOrigins)\n",
-            ));
+            let text = "pages of this origin may not call this relay (allowedOrigins)\n";
+            return Err(Reply::text(StatusCode::FORBIDDEN, text).into());
         }
         service.check_method(head)?;
         match service {
-            Service::Metadata => Err(document(self.metadata.clone())),
-            Service::Resource(path) => Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path))),
+            Service::Metadata => Err(document(self.metadata.clone()).into()),
+            Service::Resource(path) => {
+                Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path)).into())
+            }
             Service::Page | Service::Form | Service::Open | Service::Closed => {
                 Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
             }
@@ -285,29 +296,29 @@ impl Gate {
             Service::Mcp(endpoint) => {
                 let path = route::endpoint_path(&endpoint);
                 let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
-                let principal = Arc::new(self.principal(token, head.uri.path(), &path, snapshot, now)?);
+                let principal = Arc::new(self.principal(token, head, &path, snapshot, now)?);
                 let accepts = check_mcp_fields(head)?;
                 let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
                 Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
             }
-            Service::Health | Service::Nothing => Err(service::not_found()),
+            Service::Health | Service::Nothing => Err(service::not_found().into()),
         }
     }
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
-    fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Reply> {
+    fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Stop> {
         let query = Form::parse(head.uri.query().unwrap_or_default())
             .map_err(|error| Reply::text(StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}\n")))?;
         let in_query = query.secret("token");
         let token = match (bearer(&head.headers).map_err(|_| bad_credentials())?, &in_query) {
             (None, Some(_)) if !self.settings.token_in_query => {
                 tracing::warn!(setting = "legacy.tokenInQuery", "an agent that sends its token in the URL was refused");
-                return Err(Reply::text(StatusCode::FORBIDDEN, TOKEN_IN_QUERY));
+                return Err(Reply::text(StatusCode::FORBIDDEN, TOKEN_IN_QUERY).into());
             }
             (None, Some(token)) => Some(token.expose()),
             (token, _) => token,
         };
-        let principal = self.principal(token, "/ws", "", snapshot, now)?;
+        let principal = self.principal(token, head, "", snapshot, now)?;
         handshake::check(head)?;
         let device =
             handshake::device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
@@ -333,37 +344,52 @@ impl Gate {
         })
     }
 
-    /// Whose token it is, checked for `path`; `document` is the path that the resource metadata has it under.
+    /// Whose token it is, checked for the request's path; `document` is the path that the resource metadata has it under.
     fn principal(
         &self,
         token: Option<&str>,
-        path: &str,
+        head: &RequestHead,
         document: &str,
         snapshot: &Snapshot,
         now: Now,
-    ) -> Result<Principal, Reply> {
-        let resource = Resource { public_url: &self.settings.public_url, path };
-        let error = match token.map(|token| open_access(token, snapshot, resource, now)) {
-            Some(Ok(principal)) => return Ok(principal),
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
+    ) -> Result<Principal, Stop> {
+        let resource = Resource { public_url: &self.settings.public_url, path: head.uri.path() };
         let role = resource.role().unwrap_or(Role::Client);
         let scopes = Scopes::all(role);
         let challenge = Challenge { public_url: &self.settings.public_url, document };
-        Err(match error {
-            None => challenge.missing(&scopes),
-            Some(TokenError::Audience) => {
+        let Some(token) = token else { return Err(challenge.missing(&scopes).into()) };
+        let error = match open_access(token, snapshot, resource, now) {
+            Ok(principal) => return Ok(principal),
+            Err(error) => error,
+        };
+        let reply = match error {
+            TokenError::Audience => {
                 let text = match role {
                     Role::Client => "this token does not open this endpoint: it is an agent's, or for another path",
                     Role::Agent => tunnel::upgrade::ONLY_AGENTS,
                 };
                 challenge.insufficient(text, &scopes)
             }
-            Some(TokenError::Invalid) => challenge.invalid("the access token is not one of this relay's", &scopes),
-            Some(TokenError::Expired) => challenge.invalid("the access token has expired", &scopes),
-            Some(TokenError::Revoked) => challenge.invalid("the access token was revoked", &scopes),
-        })
+            TokenError::Invalid => challenge.invalid("the access token is not one of this relay's", &scopes),
+            TokenError::Expired => challenge.invalid("the access token has expired", &scopes),
+            TokenError::Revoked => challenge.invalid("the access token was revoked", &scopes),
+        };
+        let family = family_of(&snapshot.sealer, token);
+        Err(Stop::Refuse(Box::new(RefusedToken { error, family, peer: head.peer, reply })))
+    }
+}
+
+/// Why a request is not admitted.
+enum Stop {
+    /// This is the answer.
+    Reply(Reply),
+    /// Its token does not do.
+    Refuse(Box<RefusedToken>),
+}
+
+impl From<Reply> for Stop {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
     }
 }
 

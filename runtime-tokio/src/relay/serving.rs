@@ -10,6 +10,7 @@ use async_tungstenite::tokio::TokioAdapter;
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -67,11 +68,13 @@ impl Serving {
         let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
         match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
             Admission::Reply(reply) => {
-                // A client that waits for the go-ahead has not sent the body, and now will not.
-                if !head.headers.contains_key(EXPECT) {
-                    discard(body, self.body_timeout).await;
-                }
+                self.pass_over(&head, body);
                 whole(reply)
+            }
+            Admission::Refuse(refused) => {
+                self.pass_over(&head, body);
+                let exchange = ExchangeId(self.number());
+                self.ask_office(exchange, grants::Event::TokenRefused { exchange, refused }).await
             }
             Admission::Read { route, limit } => {
                 let body = match read_body(body, limit, self.body_timeout).await {
@@ -90,6 +93,15 @@ impl Serving {
                 }
             }
             Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade),
+        }
+    }
+
+    /// Reads a body on that nobody wants, while its answer goes out: who sends the whole of a request before looking at
+    /// the answer gets it, and who sends slowly does not put it off.
+    fn pass_over(&self, head: &RequestHead, body: Incoming) {
+        // A client that waits for the go-ahead has not sent the body, and now will not.
+        if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+            tokio::spawn(discard(body, self.body_timeout));
         }
     }
 

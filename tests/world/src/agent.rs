@@ -13,6 +13,7 @@ use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, JobId};
+use tunnel_core::oauth::refusals::RefusedToken;
 use tunnel_core::relay::gate::Admission;
 use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::secret::Secret;
@@ -210,7 +211,8 @@ impl World {
         };
         let upgrade = match relay.gate.admit(&head, &relay.snapshot, now) {
             Admission::Upgrade(upgrade) => upgrade,
-            Admission::Reply(Reply { status, headers, body, .. }) => {
+            Admission::Reply(Reply { status, headers, body, .. })
+            | Admission::Refuse(RefusedToken { reply: Reply { status, headers, body, .. }, .. }) => {
                 let text = |name| headers.get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
                 let (retry_after, challenge) = (text(RETRY_AFTER), text(WWW_AUTHENTICATE).unwrap_or_default());
                 let message = String::from_utf8_lossy(&body).into_owned();

@@ -272,6 +272,7 @@ impl World {
         };
         match relay.gate.admit(&head, &relay.snapshot, now) {
             Admission::Reply(reply) => self.reply(exchange, reply),
+            Admission::Refuse(refused) => self.grants(GrantsEvent::TokenRefused { exchange, refused }),
             Admission::Read { route, limit } if body.len() > limit => {
                 let reply = relay.gate.too_large(&route);
                 self.reply(exchange, reply);

@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::entropy::{self, Entropy};
 use crate::id::UserId;
 use crate::limits;
+use crate::oauth::login::Owner;
 use crate::time::Instant;
 
 /// What a device's grant is known by. It travels sealed: in the device code, and in the person's page and cookie.
@@ -40,9 +41,9 @@ enum Standing {
     /// The person said no.
     Denied,
     /// The person agreed and signed in.
-    Approved(UserId),
+    Approved(Owner),
     /// Tokens are being written, or were issued.
-    Spent(UserId),
+    Spent(Owner),
 }
 
 /// What a device that asks for its tokens is told (RFC 8628 section 3.5).
@@ -58,8 +59,8 @@ pub(in crate::oauth) enum Poll {
     Expired,
     /// Tokens were issued for it already.
     Spent,
-    /// Here they are: for this user and audience.
-    Approved(UserId, String),
+    /// Here they are: for this person and audience.
+    Approved(Owner, String),
 }
 
 /// All devices that wait.
@@ -109,13 +110,13 @@ impl Pending {
         (grant.standing == Standing::Waiting && now < grant.expires).then_some((key, grant))
     }
 
-    /// The person's answer: the user who agreed, or `None` for a no. `false`: nothing waits for an answer any more.
-    pub(in crate::oauth) fn decide(&mut self, key: &GrantKey, user: Option<UserId>, now: Instant) -> bool {
+    /// The person's answer: who agreed, or `None` for a no. `false`: nothing waits for an answer any more.
+    pub(in crate::oauth) fn decide(&mut self, key: &GrantKey, owner: Option<Owner>, now: Instant) -> bool {
         let Some(grant) = self.grants.get_mut(key) else { return false };
         if grant.standing != Standing::Waiting || grant.expires <= now {
             return false;
         }
-        grant.standing = user.map_or(Standing::Denied, Standing::Approved);
+        grant.standing = owner.map_or(Standing::Denied, Standing::Approved);
         true
     }
 
@@ -132,10 +133,10 @@ impl Pending {
             Standing::Spent(_) => Poll::Spent,
             Standing::Waiting | Standing::Approved(_) if too_soon => Poll::TooSoon,
             Standing::Waiting => Poll::Pending,
-            Standing::Approved(user) => {
-                let user = user.clone();
-                grant.standing = Standing::Spent(user.clone());
-                Poll::Approved(user, grant.audience.clone())
+            Standing::Approved(owner) => {
+                let owner = owner.clone();
+                grant.standing = Standing::Spent(owner.clone());
+                Poll::Approved(owner, grant.audience.clone())
             }
         }
     }
@@ -143,16 +144,16 @@ impl Pending {
     /// The tokens could not be issued after all: the device may ask once more.
     pub(in crate::oauth) fn give_back(&mut self, key: &GrantKey) {
         if let Some(grant) = self.grants.get_mut(key)
-            && let Standing::Spent(user) = &grant.standing
+            && let Standing::Spent(owner) = &grant.standing
         {
-            grant.standing = Standing::Approved(user.clone());
+            grant.standing = Standing::Approved(owner.clone());
         }
     }
 
     /// Devices that `user` approved and that have not asked since get nothing.
     pub(in crate::oauth) fn forget_user(&mut self, user: &UserId) {
         for grant in self.grants.values_mut() {
-            if matches!(&grant.standing, Standing::Approved(own) if own == user) {
+            if matches!(&grant.standing, Standing::Approved(own) if own.user == *user) {
                 grant.standing = Standing::Denied;
             }
         }
@@ -228,8 +229,8 @@ mod tests {
         Instant::from_micros(secs * 1_000_000)
     }
 
-    fn user() -> UserId {
-        "local:ann".into()
+    fn owner() -> Owner {
+        Owner { user: "local:ann".into(), vouched: None }
     }
 
     /// One that waits since time 0.
@@ -243,12 +244,12 @@ mod tests {
 
     #[test]
     fn device_hears_what_its_person_says() {
-        let approved = || Poll::Approved(user(), "a".into());
+        let approved = || Poll::Approved(owner(), "a".into());
         for (decision, expected) in
-            [(None, Poll::Pending), (Some(None), Poll::Denied), (Some(Some(user())), approved())]
+            [(None, Poll::Pending), (Some(None), Poll::Denied), (Some(Some(owner())), approved())]
         {
             let (mut pending, key, _) = one();
-            assert!(decision.is_none_or(|user| pending.decide(&key, user, at(1))));
+            assert!(decision.is_none_or(|owner| pending.decide(&key, owner, at(1))));
             assert_eq!(pending.poll(&key, at(1)), expected);
         }
     }
@@ -256,13 +257,13 @@ mod tests {
     #[test]
     fn tokens_are_issued_once_and_again_only_if_they_were_not() {
         let (mut pending, key, _) = one();
-        pending.decide(&key, Some(user()), at(1));
-        assert_eq!(pending.poll(&key, at(5)), Poll::Approved(user(), "a".into()));
+        pending.decide(&key, Some(owner()), at(1));
+        assert_eq!(pending.poll(&key, at(5)), Poll::Approved(owner(), "a".into()));
         assert_eq!(pending.poll(&key, at(10)), Poll::Spent);
         pending.give_back(&key);
-        assert_eq!(pending.poll(&key, at(15)), Poll::Approved(user(), "a".into()));
+        assert_eq!(pending.poll(&key, at(15)), Poll::Approved(owner(), "a".into()));
         assert_eq!(pending.poll(&key, at(20)), Poll::Spent);
-        assert!(!pending.decide(&key, Some(user()), at(20)) && !pending.decide(&key, None, at(20)));
+        assert!(!pending.decide(&key, Some(owner()), at(20)) && !pending.decide(&key, None, at(20)));
     }
 
     #[test]
@@ -273,12 +274,12 @@ mod tests {
         for (secs, expected) in asked {
             assert_eq!(pending.poll(&key, at(secs)), expected, "{secs}");
         }
-        pending.decide(&key, Some(user()), at(30));
+        pending.decide(&key, Some(owner()), at(30));
         assert_eq!(pending.poll(&key, at(43)), Poll::TooSoon, "an answer does not come sooner for asking more");
         for secs in 44..100 {
             assert_eq!(pending.poll(&key, at(secs)), Poll::TooSoon, "{secs}");
         }
-        assert_eq!(pending.poll(&key, at(99 + 60)), Poll::Approved(user(), "a".into()));
+        assert_eq!(pending.poll(&key, at(99 + 60)), Poll::Approved(owner(), "a".into()));
     }
 
     #[test]
@@ -287,7 +288,7 @@ mod tests {
         assert!(pending.typed(&code, at(599)).is_some());
         assert_eq!(pending.poll(&key, at(599)), Poll::Pending);
         assert!(pending.typed(&code, at(600)).is_none());
-        assert!(!pending.decide(&key, Some(user()), at(600)));
+        assert!(!pending.decide(&key, Some(owner()), at(600)));
         assert_eq!(pending.poll(&key, at(600)), Poll::Expired);
         pending.sweep(at(600));
         assert_eq!((pending.grants.len(), pending.by_code.len(), pending.by_expiry.len()), (0, 0, 0));
@@ -308,7 +309,7 @@ mod tests {
         let (mut pending, key, code) = one();
         pending.decide(&key, None, at(1));
         assert!(pending.typed(&code, at(1)).is_none());
-        assert!(!pending.decide(&key, Some(user()), at(1)));
+        assert!(!pending.decide(&key, Some(owner()), at(1)));
     }
 
     #[test]

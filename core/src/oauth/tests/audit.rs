@@ -77,6 +77,7 @@ fn refusals_have_lines_with_their_address() {
         .iter()
         .map(|line| (line["event"].as_str().unwrap(), line["by"].as_str().or(line["reason"].as_str()).unwrap()))
         .collect();
+    assert!(lines[0]["address"] == "192.0.2.7" && lines[0]["user"] == ann(), "{}", lines[0]);
     assert_eq!(reasons, [("refusal", "refresh-reused"), ("revocation", "relay"), ("refusal", "invalid_grant")]);
 }
 
@@ -92,6 +93,51 @@ fn provider_that_says_no_has_a_line() {
     let line = relay.lines().pop().unwrap();
     assert_eq!(text(&line, "event"), "sign-in-failed");
     assert_eq!(text(&line, "reason"), "the sign-in was cancelled at the identity provider");
+    assert_eq!(text(&line, "address"), "192.0.2.7");
+}
+
+#[test]
+fn account_that_may_not_in_has_a_line_with_who_and_where() {
+    let Login::Oidc(provider) = oidc() else { panic!("a provider") };
+    let mut relay = Relay::with(PUBLIC, Login::Oidc(Oidc { allow: vec!["bob-8".into()], ..provider }), BTreeMap::new());
+    let client = relay.register(WEB);
+    super::login::provider_login(&mut relay, &mut Browser::default(), &authorization(&client, WEB));
+    let line = relay.lines().pop().unwrap();
+    let ann = Keyring::made(&mut Seeded::new(1), UnixTime::default()).sealer();
+    let ann = ann.pseudonym(&UserId::from(format!("{ISSUER}#ann-7")));
+    assert_eq!((text(&line, "user"), text(&line, "address")), (ann, "192.0.2.7".into()));
+}
+
+#[test]
+fn refused_tokens_of_a_client_have_lines_with_whose_they_are() {
+    let mut relay = Relay::new();
+    let tokens = relay.tokens();
+    let principal = relay.open(&tokens.access, "/mcp").unwrap();
+    let (grant, client) = (principal.family.as_str(), principal.client.as_str());
+    relay.post("/revoke", &[("token", &tokens.refresh), ("client_id", &tokens.client)]);
+    relay.lines();
+    let whose = |line: &Value| {
+        let member = |name| line[name].as_str().unwrap_or("-").to_string();
+        [member("reason"), member("user"), member("grant"), member("actor"), member("address")]
+    };
+    relay.refresh(&tokens.client, &tokens.refresh);
+    let line = relay.lines().pop().unwrap();
+    assert_eq!(whose(&line), ["invalid_grant", &ann(), grant, client, "192.0.2.7"]);
+    relay.redeem(&tokens.client, WEB, "no-code");
+    assert_eq!(whose(&relay.lines().pop().unwrap()), ["invalid_grant", "-", "-", client, "192.0.2.7"]);
+    let other = relay.register(LOOPBACK);
+    relay.post("/revoke", &[("token", &tokens.refresh), ("client_id", &other)]);
+    let line = relay.lines().pop().unwrap();
+    let [reason, user, of, actor, address] = whose(&line);
+    assert_eq!([reason, user, of, address], ["invalid_grant", &ann(), grant, "192.0.2.7"]);
+    assert!(actor != client && line.get("client").is_none(), "who asked is another: {line}");
+
+    let code = relay.code(&tokens.client, WEB);
+    relay.redeem(&tokens.client, WEB, &code);
+    relay.lines();
+    relay.redeem(&tokens.client, WEB, &code);
+    let line = relay.lines().remove(0);
+    assert!(line["reason"] == "code-reused" && line["user"] == ann() && line["address"] == "192.0.2.7", "{line}");
 }
 
 #[test]

@@ -7,9 +7,9 @@ const AGENT: &str = "mcp-local-tunnel-agent";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// What a device was told.
-struct Device {
+pub(super) struct Device {
     code: String,
-    user_code: String,
+    pub(super) user_code: String,
 }
 
 impl Relay {
@@ -18,7 +18,7 @@ impl Relay {
     }
 
     /// A device that waits.
-    fn device(&mut self) -> Device {
+    pub(super) fn device(&mut self) -> Device {
         let reply = self.device_from(&[("client_id", AGENT), ("device_name", "Ann's <laptop>\u{202e}")]);
         assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
         let answer = body(&reply);
@@ -26,7 +26,7 @@ impl Relay {
     }
 
     /// The device asks, as soon as it may.
-    fn poll(&mut self, device: &Device) -> Reply {
+    pub(super) fn poll(&mut self, device: &Device) -> Reply {
         self.pass(Duration::from_secs(5));
         self.poll_now(device)
     }
@@ -42,7 +42,7 @@ fn poll(code: &str) -> Vec<(&str, &str)> {
 
 impl Browser {
     /// Types a code in.
-    fn type_in(&mut self, relay: &mut Relay, code: &str) -> Reply {
+    pub(super) fn type_in(&mut self, relay: &mut Relay, code: &str) -> Reply {
         let page = self.get(relay, "/device");
         assert_eq!(page.status, StatusCode::OK);
         self.post(relay, "/device", &fields(&page, &[("user_code", code)]))
@@ -142,6 +142,8 @@ fn denied_device_gets_nothing() {
         (browser.type_in(&mut relay, &device.user_code), browser.type_in(&mut relay, &device.user_code));
     let reply = browser.post(&mut relay, "/consent", &fields(&page, &[("decision", "deny")]));
     assert_eq!(reply.status, StatusCode::OK);
+    let line = relay.audit.pop().unwrap();
+    assert!(line["reason"] == "device-denied" && line["address"] == "192.0.2.7", "{line}");
     assert_refused(&relay.poll(&device), 400, "access_denied");
     let reply = browser.agree(&mut relay, &other);
     let login = browser.get(&mut relay, &location(&reply));

@@ -142,7 +142,7 @@ fn empty_or_endless_input_is_not_checked() {
 }
 
 /// From the client's link to the provider and back.
-fn provider_login(relay: &mut Relay, browser: &mut Browser, link: &str) -> Reply {
+pub(super) fn provider_login(relay: &mut Relay, browser: &mut Browser, link: &str) -> Reply {
     let page = browser.get(relay, link);
     let reply = browser.agree(relay, &page);
     let url = location(&reply);
@@ -282,4 +282,28 @@ fn no_at_the_provider_is_a_no_for_the_client() {
     let reply = browser.get(&mut relay, &target);
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
     assert!(html(&reply).contains("error=access_denied"));
+}
+
+#[test]
+fn providers_words_are_shown_and_can_do_nothing() {
+    for (error, status) in [("access_denied", 403), ("invalid_scope", 403), ("server_error", 502)] {
+        let mut relay = with_provider();
+        let mut browser = Browser::default();
+        let client = relay.register(WEB);
+        let page = browser.get(&mut relay, &authorization(&client, WEB));
+        let reply = browser.agree(&mut relay, &page);
+        let state = query(&location(&reply)).remove("state").unwrap();
+        let said = format!("Bad \u{202e}scope\r\n<script>é{}", "x".repeat(1_000));
+        let fields = [("error", error), ("error_description", said.as_str()), ("state", state.as_str())];
+        let reply = browser.get(&mut relay, &form::append_query("/callback", fields));
+        let page = html(&reply);
+        assert_eq!(reply.status.as_u16(), status, "{page}");
+        assert!(
+            page.contains("(Bad scope &#60;script&#62;éxxx") || page.contains("(Bad scope &lt;script&gt;éxxx"),
+            "{page}"
+        );
+        assert!(!page.contains("<script>é") && !page.contains('\u{202e}') && !page.contains(&"x".repeat(200)));
+        let line = relay.audit.pop().unwrap();
+        assert!(text(&line, "reason").contains("Bad scope <script>"), "{line}");
+    }
 }

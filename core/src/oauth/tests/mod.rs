@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod allow;
 mod audit;
 mod authorize;
 mod clients;
@@ -11,6 +12,7 @@ mod hostile;
 mod introspect;
 mod keys;
 mod login;
+mod refusals;
 mod tokens;
 mod use_of_grants;
 

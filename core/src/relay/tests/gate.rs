@@ -8,6 +8,7 @@ use super::super::gate::{Admission, Gate, Step};
 use super::*;
 use crate::http::{Reply, RequestHead};
 use crate::limits;
+use crate::oauth::refusals::RefusedToken;
 use crate::oauth::{self, Snapshot, token::seal_access};
 use crate::seal::Sealer;
 
@@ -42,7 +43,7 @@ impl Door {
     /// The reply to a request that is answered by its head alone.
     fn refused(&self, head: &RequestHead) -> Reply {
         match self.admit(head) {
-            Admission::Reply(reply) => reply,
+            Admission::Reply(reply) | Admission::Refuse(RefusedToken { reply, .. }) => reply,
             other => panic!("admitted: {other:?}"),
         }
     }

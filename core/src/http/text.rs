@@ -1,10 +1,10 @@
-//! Other people's text on our pages: names of clients and the like.
+//! Other people's text on our pages and in our log: names of clients, a provider's words and the like.
 
 use alloc::string::String;
 
 /// `text` as one line of at most `max` characters that shows what it says: control, bidirectional and invisible
 /// characters are gone, runs of white space are one space. Escaping is the page's business.
-pub(super) fn clean(text: &str, max: usize) -> String {
+pub(crate) fn clean(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut count = 0;
     for word in text.split_whitespace() {
