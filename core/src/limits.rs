@@ -179,7 +179,8 @@ pub const MAX_KEYS: usize = 16;
 pub const MAX_CODES: usize = 4_096;
 /// Devices that wait for their person to type a code: half a kilobyte each, made by anybody.
 pub const MAX_DEVICE_GRANTS: usize = 1_024;
-/// Token families in all: half a kilobyte each.
+/// Token families in all: half a kilobyte each. Their ids are also in what each request's token is looked up in, which a
+/// sign-in copies: some 20 bytes each.
 pub const MAX_FAMILIES: usize = 16_384;
 /// Sign-ins of one user that are good at once: a person has a dozen clients. Beyond it the longest unused one ends.
 pub const MAX_USER_SIGN_INS: usize = 128;

@@ -278,14 +278,12 @@ pub struct Grants {
     pub(super) told: Told,
     pub(super) spent: Spent,
     /// What accounts' pages are sealed for, drawn when the first is opened: those of before a restart are closed, since
-    /// it is not known any more who has signed out of them.
+    /// it is not known any more who has signed out of them, and so are those of before everybody was signed out.
     pub(super) run: Option<[u8; 16]>,
     /// What the gate was last told, and will be told next.
     pub(super) snapshot: Snapshot,
     /// Refusals that are not in the audit for want of room.
     pub(super) untold: u64,
-    /// When everybody was signed out last, since the start: a page of an account that was open then is closed.
-    pub(super) signed_out: UnixTime,
     /// An operator's order to sign everybody out, while it is being carried out.
     pub(super) revoking_all: Option<JobId>,
     /// Slow jobs under way.
@@ -360,7 +358,6 @@ impl Grants {
             spent: Spent::default(),
             run: None,
             untold: 0,
-            signed_out: UnixTime::default(),
             revoking_all: None,
             pending: BTreeMap::new(),
             party,

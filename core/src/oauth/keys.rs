@@ -1,6 +1,7 @@
 //! What the operator asks about the master keys: a new one, a list, and the end of everything that they sealed.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::Serialize;
@@ -115,17 +116,16 @@ impl Grants {
                 for id in core::mem::take(&mut self.families.known).keys() {
                     self.presence.forget(id);
                 }
-                self.snapshot.revoked.clear();
                 self.snapshot.ended_sessions.clear();
             }
             None => {
-                for (id, family) in &mut self.families.known {
+                for family in self.families.known.values_mut() {
                     *family = family.revoke(now.unix);
-                    self.snapshot.revoked.insert(id.clone(), family.kept_until());
                 }
             }
         }
-        self.signed_out = now.unix;
+        self.snapshot.families = Arc::default();
+        self.run = None;
         self.codes = codes::Codes::default();
         self.devices = device::Pending::default();
         info!(families = signed_out, "everybody is signed out");
@@ -151,8 +151,8 @@ impl Grants {
         self.pending.insert(job, Pending::Keys { admin, next, what });
     }
 
-    /// Ends all families in the store: with new keys nothing of them is left; with the same keys each access token that
-    /// is still good must be remembered as revoked.
+    /// Ends all families in the store: with new keys nothing of them is left; with the same keys they stay until the last
+    /// access token has run out.
     fn end_families(&mut self, admin: JobId, next: Option<Keyring>, now: Now) {
         let change = |(id, family): (&FamilyId, &Family)| match &next {
             Some(_) => Some(Change::Delete { key: Family::record_key(id) }),

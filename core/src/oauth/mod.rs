@@ -34,9 +34,10 @@ mod store;
 mod tests;
 pub mod token;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use self::scopes::Scopes;
 use crate::config;
@@ -89,23 +90,24 @@ fn actor(client: &str, family: &FamilyId) -> String {
     if client == admin::CLIENT { format!("token {family}") } else { client.into() }
 }
 
-/// What the gate needs to know of what changed: small, immutable, replaced as a whole by
+/// What the gate needs to know of what is kept: small, immutable, replaced as a whole by
 /// [`grants::Action::Publish`].
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// What opens tokens and sessions, and seals new ones.
     pub sealer: Sealer,
-    /// Revoked families, until the last token of theirs has run out.
-    pub revoked: BTreeMap<FamilyId, UnixTime>,
+    /// The families whose tokens open. What is not among them opens nothing, however good its seal: it was revoked, or
+    /// the store that knew it is gone. Shared, so that a snapshot without news of families costs no copy of them.
+    pub families: Arc<BTreeSet<FamilyId>>,
     /// Ended MCP sessions by key, until they would have expired.
     pub ended_sessions: BTreeMap<crate::relay::SessionKey, UnixTime>,
 }
 
 impl Snapshot {
-    /// One that knows of nothing that ended.
+    /// One that knows of no family, so that no token opens, and of no session that ended.
     #[must_use]
-    pub const fn new(sealer: Sealer) -> Self {
-        Self { sealer, revoked: BTreeMap::new(), ended_sessions: BTreeMap::new() }
+    pub fn new(sealer: Sealer) -> Self {
+        Self { sealer, families: Arc::default(), ended_sessions: BTreeMap::new() }
     }
 }
 

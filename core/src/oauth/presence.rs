@@ -64,7 +64,7 @@ impl Presence {
 impl Grants {
     /// A tunnel was opened.
     pub(super) fn tunnel_up(&mut self, conn: ConnId, family: FamilyId, device: &DeviceName, now: Now) {
-        if self.snapshot.revoked.contains_key(&family) || !self.families.known.contains_key(&family) {
+        if !self.snapshot.families.contains(&family) {
             // It was revoked after the gate let the tunnel in, and told to a shard that did not know of the tunnel yet.
             return self.out.push(Action::Revoked { family });
         }

@@ -103,6 +103,7 @@ pub(super) enum Answer {
 impl Grants {
     /// Takes the store's records in.
     pub(super) fn load(&mut self, records: Vec<(String, Vec<u8>)>, now: Now) {
+        let mut open = BTreeSet::new();
         let mut unwelcome = 0_usize;
         for (key, value) in records {
             if let Some((id, family)) = Family::from_record(&key, &value) {
@@ -110,8 +111,8 @@ impl Grants {
                 let welcome = self.is_welcome(&family);
                 unwelcome = unwelcome.saturating_add(usize::from(!welcome && family.is_alive(now.unix)));
                 self.presence.read(&id, &family.about);
-                if family.revoked.is_some() || !welcome {
-                    self.snapshot.revoked.insert(id.clone(), family.kept_until().max(family.ends()));
+                if family.revoked.is_none() && welcome {
+                    open.insert(id.clone());
                 }
                 self.families.known.insert(id, family);
             } else if let Some((session, expires)) = session_from_record(&key, &value) {
@@ -123,6 +124,7 @@ impl Grants {
         if unwelcome > 0 {
             info!(grants = unwelcome, "grants of people whom auth does not let in are refused");
         }
+        self.snapshot.families = Arc::new(open);
         self.sweep(now);
         self.publish();
     }
@@ -194,6 +196,7 @@ impl Grants {
                 let reply = self.tokens(&id, &next, access, now);
                 self.note_grant(&id, &next, now);
                 self.take_in(&id, next, now);
+                self.let_in(&id);
                 self.reply(exchange, reply);
             }
             (Ok(()), Then::Note) => self.take_in(&id, next, now),
@@ -221,8 +224,9 @@ impl Grants {
             }
             (Ok(()), Then::Mint { job }) => {
                 self.note_grant(&id, &next, now);
+                self.take_in(&id, next.clone(), now);
+                self.let_in(&id);
                 self.minted(job, &id, &next, now);
-                self.take_in(&id, next, now);
             }
             (Err(reason), Then::Mint { job }) => {
                 warn!(reason, "no token made: the store cannot be written");
@@ -239,6 +243,21 @@ impl Grants {
         }
         self.presence.written(id, now);
         self.families.known.insert(id.clone(), next);
+    }
+
+    /// Tokens of a family open from now on: the gate hears of it before anybody has one.
+    fn let_in(&mut self, id: &FamilyId) {
+        if !self.snapshot.families.contains(id) {
+            Arc::make_mut(&mut self.snapshot.families).insert(id.clone());
+            self.publish();
+        }
+    }
+
+    /// Tokens of a family open nothing any more, once that is published.
+    fn shut_out(&mut self, id: &FamilyId) {
+        if self.snapshot.families.contains(id) {
+            Arc::make_mut(&mut self.snapshot.families).remove(id);
+        }
     }
 
     /// Whether a family's record is being written.
@@ -361,7 +380,7 @@ impl Grants {
         for id in &families {
             self.families.known.remove(id);
             self.presence.forget(id);
-            self.snapshot.revoked.remove(id);
+            self.shut_out(id);
         }
         for key in &sessions {
             self.snapshot.ended_sessions.remove(key);
@@ -388,7 +407,7 @@ impl Grants {
         }
         info!(user = %self.pseudonym(&UserId::new(&next.user)), client = %next.client, "tokens revoked");
         self.note_revocation(id, &next, answer, now);
-        self.snapshot.revoked.insert(id.clone(), next.kept_until());
+        self.shut_out(id);
         self.families.known.insert(id.clone(), next);
         self.publish();
         self.out.push(Action::Revoked { family: id.clone() });

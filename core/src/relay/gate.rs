@@ -370,9 +370,9 @@ impl Gate {
                 };
                 challenge.insufficient(text, &scopes)
             }
-            TokenError::Invalid => challenge.invalid("the access token is not one of this relay's", &scopes),
-            TokenError::Expired => challenge.invalid("the access token has expired", &scopes),
-            TokenError::Revoked => challenge.invalid("the access token was revoked", &scopes),
+            TokenError::Invalid | TokenError::Expired | TokenError::Revoked => {
+                challenge.invalid(&format!("{error}"), &scopes)
+            }
         };
         let family = family_of(&snapshot.sealer, token);
         Err(Stop::Refuse(Box::new(RefusedToken { error, family, peer: head.peer, reply })))

@@ -123,9 +123,9 @@ fn everybody_is_signed_out_whoever_has_the_key() {
         let answer: Value = serde_json::from_slice(answer).unwrap();
         assert_eq!(answer, json!({"ok": true, "signedOut": 2, "renewed": renewed}));
         relay.others.clear();
-        let page = ann.get(&mut relay, "/account");
-        assert!(html(&page).contains("value=\"sign-in\""), "the account's page is closed too: {}", html(&page));
         for _ in 0..2 {
+            let page = ann.get(&mut relay, "/account");
+            assert!(html(&page).contains("value=\"sign-in\""), "the account's page is closed too: {}", html(&page));
             assert!(relay.open(&tokens.access, "/mcp").is_err() && relay.open(&agent, "/ws").is_err());
             let refreshed = relay.refresh(&tokens.client, &tokens.refresh);
             assert!(matches!(refreshed.status.as_u16(), 400 | 401), "{refreshed:?}");
@@ -177,4 +177,32 @@ fn two_changes_of_the_keys_do_not_meet() {
     relay.let_go();
     assert_eq!(relay.keys.keys().len(), 1);
     assert_eq!(relay.snapshot.sealer.open(Purpose::Cookie, b"", "x"), Err(crate::seal::OpenError::Malformed));
+}
+
+#[test]
+fn registrations_go_by_the_key_that_sealed_them_while_it_is_there() {
+    let [old, new] = [1, 2].map(|seed| Sealer::generate(&mut Seeded::new(seed)));
+    let start =
+        |keys: Vec<_>, store| Relay::at(PUBLIC, local(), store, Keyring::configured(keys), UnixTime::from_secs(START));
+    let confidential = |relay: &mut Relay| {
+        let metadata = json!({"redirect_uris": [WEB], "token_endpoint_auth_method": "client_secret_post"});
+        let (_, answer) = relay.register_with(&metadata);
+        (text(&answer, "client_id"), text(&answer, "client_secret"))
+    };
+    let signs_in = |relay: &mut Relay, (client, secret): &(String, String)| {
+        let code = relay.code(client, WEB);
+        let mut form = redemption(client, WEB, &code);
+        form.push(("client_secret", secret));
+        relay.post("/token", &form).status.as_u16()
+    };
+    let mut relay = start(vec![old.clone()], BTreeMap::new());
+    let before = confidential(&mut relay);
+    let mut relay = start(vec![new.clone(), old], relay.store);
+    let after = confidential(&mut relay);
+    assert_eq!([&before, &after].map(|client| signs_in(&mut relay, client)), [200, 200]);
+    let mut relay = start(vec![new], relay.store);
+    assert_eq!(signs_in(&mut relay, &after), 200);
+    let gone =
+        relay.post("/token", &[("grant_type", "refresh_token"), ("client_id", &before.0), ("refresh_token", "x")]);
+    assert_eq!(gone.status.as_u16(), 401, "the client registers again");
 }

@@ -299,9 +299,77 @@ fn revocation_acts_for_either_token_and_survives_a_restart() {
         assert!(relay.open(&kept.access, "/mcp").is_ok());
         assert_eq!(relay.refresh(&kept.client, &kept.refresh).status, StatusCode::OK);
         relay.pass(ACCESS_LIFETIME + Duration::from_secs(60));
-        assert!(relay.snapshot.revoked.is_empty(), "forgotten once no token can be good");
-        assert_eq!(relay.store.len(), 1);
+        assert_eq!((relay.snapshot.families.len(), relay.store.len()), (1, 1), "forgotten once no token can be good");
     }
+}
+
+#[test]
+fn what_the_store_does_not_know_opens_nothing_however_good_its_key() {
+    let mut before = Relay::new();
+    let tokens = before.tokens();
+    let agent = text(&before.admin(minting(Role::Agent)), "token");
+    assert!(before.open(&tokens.access, "/mcp").is_ok() && before.open(&agent, "/ws").is_ok());
+    let mut relay = Relay::at(PUBLIC, local(), BTreeMap::new(), before.keys, before.now.unix + Duration::from_secs(1));
+    assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+    assert_eq!(relay.open(&agent, "/ws"), Err(TokenError::Revoked));
+    assert_refused(&relay.refresh(&tokens.client, &tokens.refresh), 400, "invalid_grant");
+    let asked = relay.post("/introspect", &[("client_id", "mcp-local-tunnel-agent"), ("token", &agent)]);
+    assert_eq!(body(&asked), json!({"active": false}));
+    assert!(relay.store.is_empty(), "and nothing of it comes back by being shown");
+    let code = relay.code(&tokens.client, WEB);
+    let next = Tokens::new(tokens.client.clone(), &relay.redeem(&tokens.client, WEB, &code));
+    assert!(relay.open(&next.access, "/mcp").is_ok(), "whoever signs in again is in");
+}
+
+#[test]
+fn gate_knows_a_family_before_anybody_has_its_token() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    let code = relay.code(&client, WEB);
+    relay.hold_writes();
+    relay.send_form("/token", &redemption(&client, WEB, &code));
+    relay.event(Event::Admin { job: JobId(9), command: minting(Role::Client) });
+    let held = relay.held.take().unwrap();
+    assert!(held.len() == 2 && relay.snapshot.families.is_empty(), "nor is it known before it is kept");
+    for (at, (job, _)) in held.into_iter().enumerate() {
+        relay.grants.handle_event(Event::Persisted { job, result: Ok(()) }, relay.now);
+        let actions: Vec<_> = core::iter::from_fn(|| relay.grants.poll_action()).collect();
+        let published =
+            actions.iter().position(|action| matches!(action, Action::Publish(new) if new.families.len() == at + 1));
+        let told = |action: &Action| matches!(action, Action::Reply { .. } | Action::AdminReply { .. });
+        let told = actions.iter().position(told);
+        assert!(published.unwrap() < told.unwrap(), "{actions:?}");
+    }
+}
+
+#[test]
+fn many_families_cost_a_refresh_nothing() {
+    let mut relay = Relay::new();
+    let tokens = relay.tokens();
+    let (_, record) = relay.store.iter().next().map(|(key, value)| (key.clone(), value.clone())).unwrap();
+    // Of other people: one has a few hundred at most.
+    let record = String::from_utf8(record).unwrap().replace("local:ann", "local:bob");
+    for other in 1..limits::MAX_FAMILIES - 1 {
+        relay.store.insert(format!("family/{other:032x}"), record.clone().into());
+    }
+    let mut relay = relay.restart();
+    assert_eq!(relay.snapshot.families.len(), limits::MAX_FAMILIES - 1);
+    let (before, published) = (Arc::clone(&relay.snapshot), Arc::clone(&relay.snapshot.families));
+    relay.pass(Duration::from_secs(1));
+    assert_eq!(relay.refresh(&tokens.client, &tokens.refresh).status, StatusCode::OK);
+    assert!(Arc::ptr_eq(&before, &relay.snapshot), "there is no news for the gate");
+    let code = relay.code(&tokens.client, WEB);
+    let next = Tokens::new(tokens.client.clone(), &relay.redeem(&tokens.client, WEB, &code));
+    assert!(relay.open(&next.access, "/mcp").is_ok());
+    assert_eq!(
+        (published.len() + 1, relay.snapshot.families.len()),
+        (limits::MAX_FAMILIES - 1 + 1, limits::MAX_FAMILIES)
+    );
+}
+
+fn minting(role: Role) -> AdminCommand {
+    let (user, scope, label) = ("ann".into(), String::new(), String::new());
+    AdminCommand::TokenCreate { user, role, scope, label, lifetime_secs: 7_200 }
 }
 
 #[test]
