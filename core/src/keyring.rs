@@ -47,7 +47,7 @@ pub enum RotateError {
     Configured,
     /// The oldest must not go yet.
     #[error(
-        "there are {0} keys already, and people signed in with the oldest one within 90 days: their sign-ins would end with it. Rotate later, or sign everybody out with `keys revoke-all`"
+        "there are {0} keys already, and sign-ins of the last 90 days or tokens of `token create` hang on the oldest one: they would end with it. Rotate later, revoke those tokens, or sign everybody out with `keys revoke-all`"
     )]
     Full(usize),
 }
@@ -86,11 +86,17 @@ impl Keyring {
     }
 
     /// The same keys with a new one before them, and the id of the one that had to go for it. One goes only when it has
-    /// sealed nothing for as long as a sign-in lives.
+    /// sealed nothing for as long as a sign-in lives, and no minted token of its time is good: the oldest was made at
+    /// `minted`.
     ///
     /// # Errors
     /// See [`RotateError`].
-    pub fn rotated(&self, entropy: &mut dyn Entropy, now: UnixTime) -> Result<(Self, Option<String>), RotateError> {
+    pub fn rotated(
+        &self,
+        entropy: &mut dyn Entropy,
+        now: UnixTime,
+        minted: Option<UnixTime>,
+    ) -> Result<(Self, Option<String>), RotateError> {
         if self.origin == Origin::Configured {
             return Err(RotateError::Configured);
         }
@@ -100,7 +106,9 @@ impl Keyring {
             return Ok((next, None));
         }
         let retired = next.keys.iter().rev().nth(1).and_then(|successor| successor.made).unwrap_or(now);
-        if now.saturating_since(retired) < RETIREMENT {
+        // Keys are kept with the second in which they were made.
+        let is_of_its_time = |minted: UnixTime| minted.as_secs() <= retired.as_secs();
+        if now.saturating_since(retired) < RETIREMENT || minted.is_some_and(is_of_its_time) {
             return Err(RotateError::Full(limits::MAX_KEYS));
         }
         let gone = next.keys.pop().map(|kept| kept.key.name());
@@ -163,7 +171,7 @@ mod tests {
         let mut entropy = Seeded::new(1);
         let first = Keyring::made(&mut entropy, START);
         let sealed = first.sealer().seal(Purpose::Cookie, b"", b"x", &mut entropy);
-        let (second, gone) = first.rotated(&mut entropy, START).unwrap();
+        let (second, gone) = first.rotated(&mut entropy, START, None).unwrap();
         assert_eq!(gone, None);
         assert_eq!(names(&second)[1..], names(&first));
         assert!(second.sealer().open(Purpose::Cookie, b"", &sealed).is_ok());
@@ -176,11 +184,15 @@ mod tests {
         let mut entropy = Seeded::new(1);
         let mut ring = Keyring::made(&mut entropy, START);
         for _ in 1..limits::MAX_KEYS {
-            ring = ring.rotated(&mut entropy, START + Duration::from_secs(60)).unwrap().0;
+            ring = ring.rotated(&mut entropy, START + Duration::from_secs(60), None).unwrap().0;
         }
-        let soon = START + Duration::from_secs(59) + RETIREMENT;
-        assert_eq!(ring.rotated(&mut entropy, soon).unwrap_err(), RotateError::Full(limits::MAX_KEYS));
-        let (next, gone) = ring.rotated(&mut entropy, soon + Duration::from_secs(1)).unwrap();
+        let retired = START + Duration::from_secs(60);
+        let soon = retired + (RETIREMENT - Duration::from_secs(1));
+        assert_eq!(ring.rotated(&mut entropy, soon, None).unwrap_err(), RotateError::Full(limits::MAX_KEYS));
+        let then = soon + Duration::from_secs(1);
+        let kept = ring.rotated(&mut entropy, then, Some(retired));
+        assert_eq!(kept.unwrap_err(), RotateError::Full(limits::MAX_KEYS), "a minted token of its time is good");
+        let (next, gone) = ring.rotated(&mut entropy, then, Some(retired + Duration::from_secs(1))).unwrap();
         assert_eq!(gone.as_ref(), names(&ring).last());
         assert_eq!(next.keys().len(), limits::MAX_KEYS);
         assert_eq!(names(&next)[1..], names(&ring)[..limits::MAX_KEYS - 1]);
@@ -189,7 +201,7 @@ mod tests {
     #[test]
     fn configured_keys_are_not_rotated() {
         let ring = Keyring::configured([Sealer::generate(&mut Seeded::new(1))].into());
-        let error = ring.rotated(&mut Seeded::new(2), START).unwrap_err();
+        let error = ring.rotated(&mut Seeded::new(2), START, None).unwrap_err();
         assert!(error.to_string().contains("gen-secret"), "{error}");
     }
 
@@ -218,7 +230,7 @@ mod tests {
             let mut entropy = Seeded::new(secs);
             let mut ring = Keyring::made(&mut entropy, UnixTime::from_secs(secs));
             for later in 1..u64::try_from(count).unwrap() {
-                ring = ring.rotated(&mut entropy, UnixTime::from_secs(secs + later)).unwrap().0;
+                ring = ring.rotated(&mut entropy, UnixTime::from_secs(secs + later), None).unwrap().0;
             }
             let read = Keyring::from_text(ring.to_text().expose(), START).unwrap();
             prop_assert_eq!(names(&read), names(&ring));

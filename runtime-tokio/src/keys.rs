@@ -190,7 +190,7 @@ mod tests {
     fn rotated_keys_survive_a_restart_and_are_private() {
         let dir = TempDir::new();
         let first = keyring_of(Some(dir.path()), &[]);
-        let (second, _) = first.rotated(&mut OsEntropy::new(), NOW).expect("rotates");
+        let (second, _) = first.rotated(&mut OsEntropy::new(), NOW, None).expect("rotates");
         keep(dir.path(), &second).expect("kept");
         let read = keyring_of(Some(dir.path()), &[]);
         assert!(opens(&first, &read) && opens(&second, &read) && !opens(&read, &first));

@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::families::Family;
+use super::families::{Family, Kind};
 use super::grants::{Action, Change, Grants, Pending};
 use super::{codes, device, store};
 use crate::id::{FamilyId, JobId};
 use crate::keyring::{Keyring, Origin};
-use crate::time::Now;
+use crate::time::{Now, UnixTime};
 
 /// What new keys are for.
 pub(super) enum NewKeys {
@@ -39,7 +39,12 @@ impl Grants {
         if self.changes_keys() {
             return self.admin_refused(job, BUSY);
         }
-        match self.keys.rotated(&mut *self.entropy, now.unix) {
+        let minted = |family: &Family| match family.kind {
+            Kind::Minted { .. } if family.is_alive(now.unix) => Some(UnixTime::from_millis(family.created)),
+            Kind::Minted { .. } | Kind::SignIn { .. } => None,
+        };
+        let minted = self.families.known.values().filter_map(minted).min();
+        match self.keys.rotated(&mut *self.entropy, now.unix, minted) {
             Ok((next, gone)) => self.keep_keys(job, next, NewKeys::Rotation(gone)),
             Err(why) => self.admin_refused(job, &alloc::format!("{why}")),
         }

@@ -83,8 +83,16 @@ fn keys_are_bounded_and_no_sign_in_ends_for_that() {
     }
     let answer = relay.admin(AdminCommand::KeysRotate);
     assert!(answer["ok"] == false && text(&answer, "error").contains("16 keys"), "{answer}");
+    let lifetime_secs = 100 * 24 * 3600;
+    let (user, scope, label) = ("ann".into(), String::new(), String::new());
+    let command = AdminCommand::TokenCreate { user, role: Role::Agent, scope, label, lifetime_secs };
+    let token = text(&relay.admin(command), "token");
     relay.pass(Duration::from_secs(90 * 24 * 3600));
-    assert!(relay.admin(AdminCommand::KeysRotate)["gone"].is_string());
+    let answer = relay.admin(AdminCommand::KeysRotate);
+    assert!(answer["ok"] == false && text(&answer, "error").contains("token create"), "{answer}");
+    assert!(relay.open(&token, "/ws").is_ok());
+    relay.pass(Duration::from_secs(10 * 24 * 3600));
+    assert!(relay.admin(AdminCommand::KeysRotate)["gone"].is_string(), "it has run out");
 }
 
 #[test]
