@@ -42,6 +42,22 @@ pub(crate) fn narrow_own(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Narrows the file at `path` to 0600 if it is there and was wider; whether it was.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn narrow_file(path: &Path) -> io::Result<bool> {
+    let mode = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?.permissions().mode(),
+    };
+    let is_wide = mode & 0o077 != 0;
+    if is_wide {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(is_wide)
+}
+
 /// Replaces `path` by `content`, 0600, durably: a reader sees the old file or the new one, never a part. Directories that
 /// are missing are made, 0700.
 ///

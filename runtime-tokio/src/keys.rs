@@ -59,6 +59,7 @@ pub fn keep(dir: &Path, keys: &Keyring) -> std::io::Result<()> {
 fn kept(dir: &Path, entropy: &mut dyn Entropy, now: UnixTime) -> Result<Keyring, KeyError> {
     let path = dir.join(MASTER);
     let unusable = |cause| KeyError::Unusable { path: path.clone(), cause };
+    narrow(&path).map_err(unusable)?;
     if let Some(content) = files::read(&path, MAX_FILE).map_err(unusable)? {
         let text = String::from_utf8(content).map(Secret::new).unwrap_or_default();
         let written = std::fs::metadata(&path).and_then(|found| found.modified()).map_err(unusable)?;
@@ -74,6 +75,9 @@ fn kept(dir: &Path, entropy: &mut dyn Entropy, now: UnixTime) -> Result<Keyring,
 
 fn configured(dir: Option<&Path>, secrets: &[Secret]) -> Keyring {
     let cache = dir.map(|dir| dir.join(STRETCHED));
+    if let Some(Err(error)) = cache.as_deref().map(narrow) {
+        tracing::warn!(reason = %error, "the stretched secret is in a file that is not its owner's alone");
+    }
     let known = cache.as_deref().map(read_cache).unwrap_or_default();
     let mut stretched = Vec::new();
     let keys = secrets.iter().map(|secret| match key_from_secret(secret.expose()) {
@@ -96,6 +100,21 @@ fn configured(dir: Option<&Path>, secrets: &[Secret]) -> Keyring {
         }
     }
     Keyring::configured(keys)
+}
+
+/// Keys in a file are their owner's alone. Where they were not, somebody may have them.
+fn narrow(path: &Path) -> std::io::Result<()> {
+    let unchanged = |error: std::io::Error| {
+        std::io::Error::new(error.kind(), format!("others can read it, and that cannot be changed: {error}"))
+    };
+    if files::narrow_file(path).map_err(unchanged)? {
+        tracing::warn!(
+            path = %path.display(),
+            "others could read this file of keys: it is its owner's alone now; if somebody has read it, they can make \
+             tokens: have new keys made with `mcp-local-tunnel keys revoke-all`, or another `secret`"
+        );
+    }
+    Ok(())
 }
 
 fn warn_of_weakness(damaged: bool) {
@@ -195,6 +214,18 @@ mod tests {
         let read = keyring_of(Some(dir.path()), &[]);
         assert!(opens(&first, &read) && opens(&second, &read) && !opens(&read, &first));
         assert_eq!(mode(&dir.path().join(MASTER)), 0o600);
+    }
+
+    #[test]
+    fn keys_that_others_could_read_are_narrowed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = TempDir::new();
+        for (name, secrets) in [(MASTER, &[][..]), (STRETCHED, &["correct horse"])] {
+            let (first, path) = (keyring_of(Some(dir.path()), secrets), dir.path().join(name));
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
+            assert!(opens(&first, &keyring_of(Some(dir.path()), secrets)));
+            assert_eq!(mode(&path), 0o600, "{name}");
+        }
     }
 
     #[test]
