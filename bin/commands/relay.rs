@@ -19,7 +19,7 @@ use crate::{directories, host, signals};
 pub(crate) fn run(mut config: RelayConfig) -> Result<(), Failure> {
     look_up_secrets(&mut config).map_err(Failure::Usage)?;
     let state_dir = directories::state(&config)
-        .inspect_err(|failure| tracing::warn!(reason = %failure, "keys and sign-ins are kept in memory: a restart signs everybody out"))
+        .inspect_err(|failure| tracing::warn!(reason = %failure, "keys and sign-ins are kept in memory: every restart signs everybody out, with `secret` too"))
         .ok();
     host::run(async {
         let stop = signals::stop()?;

@@ -1,18 +1,25 @@
 //! The relay's small store: a map of text keys to bytes, crash-safe, in the state directory.
 //!
+//! After a fault of the disk the file is opened anew (see [`disk`]): what was acknowledged is in it, and the relay goes
+//! on as soon as the disk does.
+//!
 //! Its size is bounded by what the machine keeps ([`tunnel_core::limits`]: some 10 MiB at the very most) and by the
 //! store's pages, which are used again; what a busy time left over is given back at the next start.
 
+mod disk;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition, WriteTransaction,
+};
 use tokio::sync::oneshot;
 use tunnel_core::oauth::grants::Change;
 
+use self::disk::{Disk, Fault, Held};
 use crate::files;
 use crate::keys::MASTER;
 
@@ -53,6 +60,14 @@ pub enum StoreError {
         /// What the store said.
         cause: String,
     },
+    /// The file is there, and the disk refuses to read or write it.
+    #[error("{path} cannot be read or written ({cause}): mend that, and start again")]
+    Faulty {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
     /// The directory or the file cannot be used.
     #[error("the state in {path} cannot be used: {cause}")]
     Unusable {
@@ -71,25 +86,30 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Records), StoreError> {
         let unusable = |cause: String| StoreError::Unusable { path: dir.to_owned(), cause };
         let (file, is_new) = claim(dir)?;
-        // redb asserts what it expects of a file; one that was cut does not have it.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut database = Database::builder().set_cache_size(CACHE).create_file(file)?;
-            let loaded = load(&database)?;
-            if let Err(error) = shrink(&mut database, &dir.join(FILE)) {
-                tracing::warn!(%error, "the store cannot be made smaller");
-            }
-            Ok::<_, redb::Error>((database, loaded))
-        }));
-        let (database, records) = match opened.unwrap_or_else(|_| Err(redb::Error::Corrupted("it was cut".into()))) {
-            Ok((database, Loaded::Records(records))) => (database, records),
+        let path = dir.join(FILE);
+        let disk = Disk::open(
+            move || Held::new(&file),
+            |database| {
+                let loaded = load(database)?;
+                if let Err(error) = shrink(database, &path) {
+                    tracing::warn!(%error, "the store cannot be made smaller");
+                }
+                Ok(loaded)
+            },
+        );
+        let (disk, records) = match disk {
+            Ok((disk, Loaded::Records(records))) => (disk, records),
             Ok((_, Loaded::Newer(found))) => return Err(StoreError::Newer { path: dir.to_owned(), found }),
-            Err(error) if is_new => return Err(unusable(error.to_string())),
-            Err(error) => return Err(StoreError::Damaged { path: dir.join(FILE), cause: error.to_string() }),
+            Err(Fault { cause, .. }) if is_new => return Err(unusable(cause)),
+            Err(Fault { cause, of_the_disk: true }) => return Err(StoreError::Faulty { path: dir.join(FILE), cause }),
+            Err(Fault { cause, of_the_disk: false }) => {
+                return Err(StoreError::Damaged { path: dir.join(FILE), cause });
+            }
         };
         let (writer, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_until_closed(&database, &queue))
+            .spawn(move || write_until_closed(disk, &queue))
             .map_err(|error| unusable(error.to_string()))?;
         Ok((Self { writer: Some(writer) }, records))
     }
@@ -133,11 +153,11 @@ struct Write {
     done: oneshot::Sender<Result<(), String>>,
 }
 
-fn write_until_closed(database: &Database, queue: &mpsc::Receiver<Write>) {
+fn write_until_closed<B: StorageBackend>(mut disk: Disk<B>, queue: &mpsc::Receiver<Write>) {
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         batch.extend(queue.try_iter().take(MAX_BATCH));
-        let result = commit(database, &batch).map_err(|error| error.to_string());
+        let result = disk.with(|database| commit(database, &batch)).map_err(|fault| fault.cause);
         for write in batch {
             // Who does not wait any more has no use for the answer.
             let _ = write.done.send(result.clone());
@@ -176,7 +196,8 @@ fn claim(dir: &Path) -> Result<(File, bool), StoreError> {
     let read = file.read_at(&mut start, 0).map_err(unusable)?;
     // redb writes its mark last. Without one a first start was killed half way, and nothing was ever kept in it.
     let is_new = start.get(..read).is_none_or(|start| start.iter().all(|byte| *byte == 0));
-    // Keys are made after the store: without it they would open what was revoked.
+    // Keys are made after the store: it was there, and is lost, or its volume is not mounted. Better to say so than to
+    // sign everybody out.
     if is_new && dir.join(MASTER).exists() {
         let cause = "it is missing or empty, while there are keys".to_owned();
         return Err(StoreError::Damaged { path: dir.join(FILE), cause });

@@ -272,11 +272,16 @@ impl State {
                 Ok(Some((store, records))) => (store, records, dir),
                 Ok(None) => (Store::in_memory(), Records::new(), None),
                 // What is there and cannot be read may say who was signed out: not to be forgotten.
-                Err(error @ (StoreError::InUse(_) | StoreError::Newer { .. } | StoreError::Damaged { .. })) => {
+                Err(
+                    error @ (StoreError::InUse(_)
+                    | StoreError::Newer { .. }
+                    | StoreError::Damaged { .. }
+                    | StoreError::Faulty { .. }),
+                ) => {
                     return Err(RelayError::State(error));
                 }
                 Err(error @ StoreError::Unusable { .. }) => {
-                    tracing::warn!(reason = %error, "keys and sign-ins are kept in memory: a restart signs everybody out");
+                    tracing::warn!(reason = %error, "keys and sign-ins are kept in memory: every restart signs everybody out, with `secret` too");
                     (Store::in_memory(), Records::new(), None)
                 }
             };
