@@ -125,7 +125,8 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 
 /// A refusal on a page of the relay's own, which sends nobody anywhere.
 fn stays_here(reply: &Reply) -> Result<(), String> {
-    let stays = matches!(reply.status, 400 | 403 | 404 | 405 | 413 | 429 | 431) && reply.header("location").is_none();
+    let stays =
+        matches!(reply.status, 400 | 403 | 404 | 405 | 413 | 414 | 429 | 431) && reply.header("location").is_none();
     ensure(stays, || format!("{} to {:?}: {}", reply.status, reply.header("location"), reply.text()))
 }
 

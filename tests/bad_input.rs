@@ -164,6 +164,18 @@ fn head_over_the_limit_is_refused_in_words() {
         assert_eq!(reply.status, status);
         assert_eq!(reply.text().contains("32 KiB"), status == 431, "{}", reply.text());
     }
+    // Fields' names count, and so does the request line.
+    let many: Vec<_> = (0..120).map(|number| (format!("X-{number}"), "1")).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    // Three fields are the test's own.
+    for (count, status) in [(97, 200), (98, 431), (120, 431)] {
+        let reply = relay.http("GET", "/", &many[..count], b"");
+        assert_eq!(reply.status, status, "{count}");
+        assert_eq!(reply.text().contains("may have 100"), status == 431, "{}", reply.text());
+    }
+    let reply = relay.http("GET", &format!("/?{}", "x".repeat(25_000)), &[("X-Big", &"x".repeat(25_000))], b"");
+    assert_eq!(reply.status, 431);
+    assert!(reply.text().contains("48 KiB"), "{}", reply.text());
     // A client's sealed id makes the longest request lines.
     let reply = relay.http("GET", &format!("/authorize?client_id={}", "x".repeat(16_000)), &[], b"");
     assert_eq!(reply.status, 400, "{}", reply.text());

@@ -87,12 +87,81 @@ fn trusted_proxy_may_have_more_connections_than_an_address() {
 }
 
 #[test]
-fn full_relay_answers_as_soon_as_idle_connections_end() {
-    let relay = Relay::with("flood-full", &json!({"limits": {"connections": 16, "headerTimeout": 2}}));
-    let mut idle = attackers(relay.port, ATTACKER, 16);
-    idle.extend(attackers(relay.port, "127.0.0.67", 16));
-    answered(&relay);
+fn full_relay_lets_newcomers_in_whatever_those_inside_are_slow_with() {
+    // Nothing times out while this lasts.
+    let patient = json!({"limits": {"connections": 16, "headerTimeout": 120, "bodyTimeout": 3600}});
+    let relay = Relay::with("flood-full", &patient);
+    let agent = relay.agent("laptop", &json!({"local": {"command": [support::program(), "demo-server"]}}));
+    Client::connect(&relay).until_listed("local__echo");
+    let body = |path| format!("POST {path} HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 100\r\n\r\nx", relay.port);
+    for slow in [String::new(), "GET / HTTP/1.1\r\nX: ".into(), body("/token"), body("/nothing")] {
+        let inside = slow_at_many_addresses(&relay, &slow, 40);
+        let mut client = Client::connect(&relay);
+        let answer = client.call("local__echo", &json!({"text": "still here"}));
+        assert!(answer.to_string().contains("still here"), "{slow:?}: {answer}");
+        let open = inside.iter().filter(|socket| is_open(socket)).count();
+        assert!((1..16).contains(&open), "{slow:?}: {open} of them are left, beside the tunnel");
+    }
     relay.process.line("limits.connections");
+    assert_eq!(relay.process.log().matches("device connected").count(), 1, "the tunnel kept its place");
+    drop(agent);
+}
+
+#[test]
+fn tunnel_is_one_of_its_addresss_connections_until_it_ends() {
+    let relay = Relay::with("flood-tunnels", &json!({"limits": {"connectionsPerAddress": 3}}));
+    let token = relay.mint("eve", "agent");
+    let mut tunnels: Vec<_> = (0..3).map(|number| tunnel(&relay, &token, &format!("device-{number}"))).collect();
+    let mut over = attackers(relay.port, ATTACKER, 1).remove(0);
+    assert_eq!(Reply::read(&mut BufReader::new(&mut over)).expect("it is told").status, 429);
+    answered(&relay);
+    tunnels.pop();
+    eventually("there is a place again", Duration::from_secs(10), || {
+        let mut socket = attackers(relay.port, ATTACKER, 1).remove(0);
+        let asked = socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let reply = asked.and_then(|()| Reply::read(&mut BufReader::new(socket))).map_err(|error| error.to_string())?;
+        (reply.status == 200).then_some(()).ok_or(format!("{reply:?}"))
+    });
+}
+
+#[test]
+fn large_bodies_together_have_a_bound_and_others_get_through() {
+    let limits = json!({"bodies": 16 * MIB, "bodyTimeout": 3600, "connectionsPerAddress": 1000});
+    let relay = Relay::with("flood-large-bodies", &json!({"limits": limits}));
+    let (eve, ada) = (relay.mint("eve", "client"), relay.mint("ada", "client"));
+    let memory = Memory::of(&relay.process);
+    let head = |token: &str, length: usize| {
+        format!(
+            "POST /mcp HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+             Connection: close\r\nContent-Length: {length}\r\n\r\n",
+            relay.port
+        )
+    };
+    let mut slow = attackers(relay.port, ATTACKER, 150);
+    for socket in &mut slow {
+        socket.write_all(head(&eve, 4_000_000).as_bytes()).expect("it is taken");
+        socket.write_all(&vec![b' '; 1024 * 1024]).expect("it is taken, if only to be thrown away");
+    }
+    answered(&relay);
+    // Who sends the rest is told; the body is a good one but for its size.
+    let mut last = slow.pop().expect("there are many");
+    last.write_all(&vec![b' '; 4_000_000 - 1024 * 1024]).expect("it is taken");
+    let reply = Reply::read(&mut BufReader::new(last)).expect("an answer");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{}", reply.text());
+    assert!(reply.text().contains("limits.bodies"), "{}", reply.text());
+    // A small one of the same user, and a large one of another.
+    for (token, length) in [(&eve, 10_000), (&ada, 4_000_000)] {
+        let reply = relay.post("/mcp", token, &vec![b' '; length]);
+        assert_eq!(reply.status, 400, "{}", reply.text());
+        assert!(reply.text().contains("-32700"), "it was read whole: {}", reply.text());
+    }
+    memory.grew_by_less_than(48 * MIB);
+    drop(slow);
+    eventually("the room is free again", Duration::from_secs(20), || {
+        let reply = relay.post("/mcp", &eve, &vec![b' '; 4_000_000]);
+        (reply.status == 400).then_some(()).ok_or(reply.text())
+    });
 }
 
 #[test]
@@ -168,6 +237,17 @@ fn attackers(port: u16, from: &str, count: usize) -> Vec<TcpStream> {
         stream
     };
     (0..count).map(connect).collect()
+}
+
+/// Connections that each begin with `slow` and go no further, from as many addresses.
+fn slow_at_many_addresses(relay: &Relay, slow: &str, count: u8) -> Vec<TcpStream> {
+    let all = (0..count).flat_map(|number| attackers(relay.port, &format!("127.0.2.{number}"), 1));
+    let begin = |mut socket: TcpStream| {
+        // The relay may have shown it out by now.
+        drop(socket.write_all(slow.as_bytes()));
+        socket
+    };
+    all.map(begin).collect()
 }
 
 /// Sends a byte on each again and again until all have ended or much more time has passed than any may have; `between`

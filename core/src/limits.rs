@@ -14,10 +14,24 @@ pub const MAX_BODY: usize = 4 * MIB;
 pub const MAX_DISCARDED: usize = 64 * MIB;
 /// A body on an OAuth endpoint: forms and registrations are a few hundred bytes.
 pub const MAX_OAUTH_BODY: usize = 16 * KIB;
+/// A body that always gets through, however much is held of others: most messages on `/mcp`, and everything of sign-in.
+/// Those of all connections are 160 MiB.
+pub const SMALL_BODY: usize = MAX_OAUTH_BODY;
+/// All larger bodies together, until they are on their way to an agent: 64 of the largest size at once, and a fourth of
+/// a small server's memory. Configurable.
+pub const MAX_BODIES: usize = 256 * MIB;
+/// How long a client is told to wait that met no room for its body: most come and go within a second or two.
+pub const BODIES_RETRY: Duration = Duration::from_secs(5);
+/// The header fields of a request: browsers send twenty.
+pub const MAX_FIELDS: usize = 100;
 /// All header fields of a request together: what common proxies allow.
 pub const MAX_HEADERS: usize = 32 * KIB;
 /// The whole head of a request: its fields, and a request line that may carry the sealed id of a client.
 pub const MAX_HEAD: usize = MAX_HEADERS + MAX_SEALED;
+/// What is read of a head: more than may be, so that whoever sends somewhat more is told the limit.
+pub const MAX_HEAD_READ: usize = MAX_HEAD + 16 * KIB;
+/// Fields that are read of a head, for the same reason.
+pub const MAX_FIELDS_READ: usize = 2 * MAX_FIELDS;
 /// How long a request's head may take, and a TLS handshake: slow ones tie up a connection. Configurable.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's body may take. Configurable.

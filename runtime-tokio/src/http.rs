@@ -1,18 +1,15 @@
-//! The HTTP/1.1 server: connections, bodies within their limits, replies whole or in pieces.
+//! The HTTP/1.1 server: connections, and replies whole or in pieces.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,11 +21,11 @@ use tokio::time::timeout;
 use tunnel_core::config::RelayConfig;
 use tunnel_core::http::Reply;
 use tunnel_core::http::crowd::Crowd;
-use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_DISCARDED, MAX_HEAD};
+use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_FIELDS_READ, MAX_HEAD_READ};
 
 use crate::exchange::PieceBody;
 use crate::net::{self, Stream};
-use crate::places::Places;
+use crate::places::{Guest, Place, Places};
 use crate::tls::Acceptor;
 
 /// Whom a server takes, and for how long.
@@ -66,10 +63,11 @@ impl Default for Terms {
 }
 
 /// Serves `listener` with `handler` until `shutdown` is done; then nothing new is accepted, and what is under way has
-/// [`GRACE`] to end.
+/// [`GRACE`] to end. A handler gets its connection's place too: to say when it waits for the client, and to keep it for
+/// what the connection becomes.
 pub async fn serve<H, F>(listener: TcpListener, terms: Terms, handler: H, shutdown: impl Future<Output = ()>)
 where
-    H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Arc<Place>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<ReplyBody>> + Send + 'static,
 {
     let Terms { connections, crowd, header_timeout, tls } = terms;
@@ -78,42 +76,36 @@ where
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    // Who came in and has no place yet.
+    let mut next: Option<(TcpStream, Guest)> = None;
     loop {
-        let accepted = async {
-            let free = places.free().await?;
-            Some((free, listener.accept().await))
-        };
-        let (free, accepted) = tokio::select! {
+        tokio::select! {
             biased;
             () = &mut shutdown => break,
             // Reaps what ended, so that the set does not grow.
-            Some(_) = connections.join_next() => continue,
-            accepted = accepted => match accepted { Some(accepted) => accepted, None => break },
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let peer = peer.ip().to_canonical();
-                let Some(place) = places.take(free, peer) else {
-                    // A refusal within TLS would cost more than the connection.
-                    if server.tls.is_none() {
-                        places.refuse(stream);
-                    }
-                    continue;
-                };
+            Some(_) = connections.join_next() => {}
+            free = places.free(), if next.is_some() => {
+                let Some((stream, guest)) = next.take() else { continue };
+                let place = Arc::new(guest.seat(free));
                 let (server, stopping) = (Arc::clone(&server), stopping.clone());
-                connections.spawn(async move {
-                    server.serve(stream, peer, stopping).await;
-                    drop(place);
-                });
+                connections.spawn(async move { server.keep(stream, place, stopping).await });
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                // Out of descriptors, most likely: give some time to get some back.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            accepted = listener.accept(), if next.is_none() => match accepted {
+                Ok((stream, peer)) => match places.enter(peer.ip().to_canonical()) {
+                    Some(guest) => next = Some((stream, guest)),
+                    // A refusal within TLS would cost more than the connection.
+                    None if server.tls.is_some() => {}
+                    None => places.refuse(stream),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of descriptors, most likely: give some time to get some back.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
-    drop(listener);
+    drop((listener, next));
     let _ = stop.send(true);
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
     connections.shutdown().await;
@@ -128,24 +120,35 @@ struct Server<H> {
 
 impl<H, F> Server<H>
 where
-    H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Arc<Place>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<ReplyBody>> + Send + 'static,
 {
-    async fn serve(&self, stream: TcpStream, peer: IpAddr, mut stopping: watch::Receiver<bool>) {
+    /// Serves a connection until it ends, or is asked to make room for another.
+    async fn keep(&self, stream: TcpStream, place: Arc<Place>, stopping: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            () = place.asked_to_leave() => tracing::debug!(peer = %place.peer(), "connection made room for another"),
+            () = self.serve(stream, &place, stopping) => {}
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, place: &Arc<Place>, mut stopping: watch::Receiver<bool>) {
         let stream = tokio::select! {
             stream = self.secure(stream) => stream,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         let Some(stream) = stream else { return };
         let service = service_fn(|request| {
-            let reply = (self.handler)(request, peer);
-            async move { Ok::<_, Infallible>(reply.await) }
+            // Who was asked to leave in this very moment is not served any more.
+            let reply = place.serve().then(|| (self.handler)(request, Arc::clone(place)));
+            async move { Ok::<_, AskedToLeave>(answered(reply.ok_or(AskedToLeave)?.await, place)) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
-            // The head's limit; and what a slow client may leave unsent here, besides its stream's credit.
-            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_FIELDS_READ)
+            // What is read of a head; and what a slow client may leave unsent here, besides its stream's credit.
+            .max_buf_size(MAX_HEAD_READ)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
@@ -176,71 +179,54 @@ where
     }
 }
 
+/// The connection was asked to make room for another.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the connection made room for another")]
+struct AskedToLeave;
+
+/// A response after which the client is waited for again, unless the connection becomes something else with it.
+fn answered(response: Response<ReplyBody>, place: &Arc<Place>) -> Response<Answer> {
+    let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    response.map(|body| Answer { body, place: stays.then(|| Arc::clone(place)) })
+}
+
+/// The body of a response as the connection takes it.
+struct Answer {
+    body: ReplyBody,
+    place: Option<Arc<Place>>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            place.wait();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A client that vanished without a word is given up.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     net::tune(stream)?;
     #[cfg(target_os = "linux")]
     rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
     Ok(())
-}
-
-/// Why a body was not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyError {
-    /// It is longer than allowed.
-    TooLarge,
-    /// It did not come in time.
-    TooSlow,
-    /// The connection broke.
-    Broken,
-}
-
-/// Reads a body whole, at most `limit` bytes, within `time`.
-///
-/// What is over the limit is read on and thrown away: many clients send the whole of a request before they look at the
-/// answer, and a socket that is closed with unread bytes takes its answer back. A body that is far over
-/// ([`MAX_DISCARDED`]) is cut off all the same.
-///
-/// # Errors
-/// Why not.
-pub async fn read_body<B>(mut body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    if body.size_hint().lower() > limit as u64 {
-        discard(body, time).await;
-        return Err(BodyError::TooLarge);
-    }
-    let whole = async {
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            if whole.len() + piece.len() > limit {
-                return Err(BodyError::TooLarge);
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok(whole.freeze())
-    };
-    let read = timeout(time, whole).await.unwrap_or(Err(BodyError::TooSlow));
-    if read == Err(BodyError::TooLarge) {
-        discard(body, time).await;
-    }
-    read
-}
-
-/// Reads the rest of a body and throws it away, within its bounds.
-pub async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B, time: Duration) {
-    let rest = async {
-        let mut left = MAX_DISCARDED;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = timeout(time, rest).await;
 }
 
 /// A whole reply as it goes out.
@@ -298,9 +284,10 @@ const UNACKNOWLEDGED_MS: u32 = 90_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::StatusCode;
+    use crate::body::read_body;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::oneshot;
+    use tunnel_core::limits::MAX_HEAD;
 
     /// A server that answers with the body that it read, and what stops it.
     async fn echo() -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
@@ -308,7 +295,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
         let handler = |request: Request<Incoming>, _| async move {
-            match read_body(request.into_body(), 10, Duration::from_millis(200)).await {
+            match read_body(request.into_body(), 10, Duration::from_millis(200), None).await {
                 Ok(body) => whole(Reply::empty(StatusCode::OK).with_body(body)),
                 Err(error) => whole(Reply::text(StatusCode::BAD_REQUEST, format!("{error:?}"))),
             }

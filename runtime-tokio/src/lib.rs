@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod audit;
 mod backlog;
+pub mod body;
 mod browser;
 mod callback;
 pub mod clock;
@@ -25,7 +26,7 @@ pub mod log;
 mod login_path;
 pub mod net;
 mod network;
-mod places;
+pub mod places;
 pub mod private;
 pub mod process;
 mod proxy;

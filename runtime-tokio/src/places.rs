@@ -1,13 +1,15 @@
-//! Places for connections: how many there may be, in all and of one address, and what those hear for whom there is none.
+//! Places for connections: how many there may be, in all and of one address, who makes room when there are none left,
+//! and what those hear for whom there is none.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tunnel_core::http::crowd::Crowd;
 use tunnel_core::limits::{MAX_REFUSALS, REFUSAL_TIMEOUT};
@@ -15,43 +17,63 @@ use tunnel_core::limits::{MAX_REFUSALS, REFUSAL_TIMEOUT};
 /// The places of one listener.
 pub(crate) struct Places {
     all: Arc<Semaphore>,
-    crowd: Arc<Mutex<Crowd>>,
+    floor: Arc<Floor>,
     refusals: Arc<Semaphore>,
+    /// A connection was asked to make room, and its place has not been taken yet.
+    asked: bool,
     full: Seldom,
     crowded: Seldom,
 }
 
-/// A connection's place, free again when dropped.
-pub(crate) struct Place {
+/// What the places of one listener share.
+struct Floor {
+    crowd: Mutex<Crowd>,
+    idle: Mutex<Idle>,
+    /// A connection began to wait for its client.
+    stirred: Notify,
+}
+
+/// Connections that wait for their clients: for a TLS handshake, for a head, for a body. Who began to wait first makes
+/// room first, whatever for: an attacker can choose that.
+#[derive(Default)]
+struct Idle {
+    turns: u64,
+    by_turn: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// Whoever came in and is counted among its address's connections. Ends with the value.
+pub(crate) struct Guest {
     peer: IpAddr,
-    crowd: Arc<Mutex<Crowd>>,
+    floor: Arc<Floor>,
+}
+
+/// A connection's place, free again when dropped.
+pub struct Place {
+    guest: Guest,
+    /// `None`: the connection is being served, and keeps its place however long that takes.
+    turn: Mutex<Option<u64>>,
+    leave: Arc<Notify>,
     _of_all: OwnedSemaphorePermit,
 }
 
 impl Places {
     /// `connections` in all, and of one address what `crowd` allows.
     pub(crate) fn new(connections: usize, crowd: Crowd) -> Self {
+        let floor = Floor { crowd: Mutex::new(crowd), idle: Mutex::default(), stirred: Notify::new() };
         Self {
             all: Arc::new(Semaphore::new(connections)),
-            crowd: Arc::new(Mutex::new(crowd)),
+            floor: Arc::new(floor),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            asked: false,
             full: Seldom::default(),
             crowded: Seldom::default(),
         }
     }
 
-    /// Waits until there is a place: beyond their number connections wait in the system's queue rather than in memory.
-    pub(crate) async fn free(&mut self) -> Option<OwnedSemaphorePermit> {
-        if self.all.available_permits() == 0 && self.full.is_time() {
-            tracing::warn!(setting = "limits.connections", "no place for another connection until one ends");
-        }
-        Arc::clone(&self.all).acquire_owned().await.ok()
-    }
-
-    /// Gives `peer` the free place, unless it has as many as one address may have.
-    pub(crate) fn take(&mut self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<Place> {
-        if lock(&self.crowd).enter(peer) {
-            return Some(Place { peer, crowd: Arc::clone(&self.crowd), _of_all: free });
+    /// Counts a connection of `peer`, unless it has as many as one address may have.
+    pub(crate) fn enter(&mut self, peer: IpAddr) -> Option<Guest> {
+        if lock(&self.floor.crowd).enter(peer) {
+            return Some(Guest { peer, floor: Arc::clone(&self.floor) });
         }
         if self.crowded.is_time() {
             tracing::warn!(
@@ -61,6 +83,33 @@ impl Places {
             );
         }
         None
+    }
+
+    /// Waits until there is a place for somebody who came in. When there is none, the connection makes room that waits
+    /// for its client longest: otherwise slow clients at many addresses could keep everybody else out. One that is being
+    /// served is let be, and while all are, whoever comes waits in the system's queue.
+    ///
+    /// May be dropped and called again.
+    pub(crate) async fn free(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(free) = Arc::clone(&self.all).try_acquire_owned() {
+                self.asked = false;
+                return free;
+            }
+            if self.full.is_time() {
+                tracing::warn!(setting = "limits.connections", "all places are taken: who waits longest makes room");
+            }
+            self.asked = self.asked || self.floor.ask();
+            let all = Arc::clone(&self.all);
+            tokio::select! {
+                biased;
+                free = all.acquire_owned() => {
+                    self.asked = false;
+                    return free.expect("the places are never closed");
+                }
+                () = self.floor.stirred.notified(), if !self.asked => {}
+            }
+        }
     }
 
     /// Tells a client why it is turned away. Not many are waited for until they have read it.
@@ -76,15 +125,79 @@ impl Places {
     }
 }
 
+impl Floor {
+    /// Asks the first of those that wait for their clients to make room; `false`: there is none.
+    fn ask(&self) -> bool {
+        let first = lock(&self.idle).by_turn.pop_first();
+        first.inspect(|(_, leave)| leave.notify_one()).is_some()
+    }
+}
+
+impl Guest {
+    /// Takes the free place, and waits for the client from now on.
+    pub(crate) fn seat(self, free: OwnedSemaphorePermit) -> Place {
+        let place = Place { guest: self, turn: Mutex::new(None), leave: Arc::default(), _of_all: free };
+        place.wait();
+        place
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        lock(&self.floor.crowd).leave(self.peer);
+    }
+}
+
+impl Place {
+    /// The address that the connection came from.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.guest.peer
+    }
+
+    /// From now on the client is waited for, and the connection may be asked to make room.
+    pub fn wait(&self) {
+        let mut turn = lock(&self.turn);
+        let mut idle = lock(&self.guest.floor.idle);
+        if let Some(old) = turn.take() {
+            idle.by_turn.remove(&old);
+        }
+        idle.turns += 1;
+        let new = idle.turns;
+        idle.by_turn.insert(new, Arc::clone(&self.leave));
+        *turn = Some(new);
+        self.guest.floor.stirred.notify_one();
+    }
+
+    /// From now on the client waits for us. `false`: the connection was asked to make room before, and ends.
+    #[must_use]
+    pub fn serve(&self) -> bool {
+        let mut turn = lock(&self.turn);
+        turn.take().is_none_or(|turn| lock(&self.guest.floor.idle).by_turn.remove(&turn).is_some())
+    }
+
+    /// Waits until the connection is asked to make room.
+    pub(crate) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.crowd).leave(self.peer);
+        // Who is asked to make room must be there to do so.
+        let _ = self.serve();
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("peer", &self.peer()).field("turn", &self.turn).finish_non_exhaustive()
     }
 }
 
 /// Answers `status` with `text`, whatever was asked, and closes. What the client still sends is read for a moment: a socket that is closed with unread
 /// bytes takes its last words back.
-pub(crate) async fn last_words(mut stream: TcpStream, status: &str, text: &str) {
+pub(crate) async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str, text: &str) {
     let telling = async {
         stream.write_all(reply(status, text).as_bytes()).await?;
         stream.shutdown().await?;
@@ -111,9 +224,9 @@ fn reply(status: &str, text: &str) -> String {
     )
 }
 
-fn lock(crowd: &Mutex<Crowd>) -> std::sync::MutexGuard<'_, Crowd> {
-    // Nothing in a crowd is left half done.
-    crowd.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks is left half done.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says whether something that happens often is to be said again.

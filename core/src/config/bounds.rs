@@ -14,6 +14,8 @@ use crate::limits;
 pub struct RelayLimits {
     /// `maxBody`: the largest request body on `/mcp`, in bytes.
     pub max_body: usize,
+    /// `bodies`: all of them together that are larger than [`limits::SMALL_BODY`].
+    pub bodies: usize,
     /// `headerTimeout`: how long a request's head may take, and a TLS handshake.
     pub header_timeout: Duration,
     /// `bodyTimeout`: how long a request's body may take.
@@ -42,6 +44,7 @@ impl Default for RelayLimits {
     fn default() -> Self {
         Self {
             max_body: limits::MAX_BODY,
+            bodies: limits::MAX_BODIES,
             header_timeout: limits::HEADER_TIMEOUT,
             body_timeout: limits::BODY_TIMEOUT,
             call_idle: limits::CALL_IDLE,
@@ -64,6 +67,7 @@ pub(super) fn check(node: &Node<'_>, report: &mut Report) -> RelayLimits {
     given.warn_unknown(&KEYS, &[], report);
     let mut read = |key, least, most, what| number(&given, key, least, most, what, report);
     read("maxBody", MIN_BODY, limits::MAX_MESSAGE, "a size in bytes").put(&mut found.max_body);
+    read("bodies", MIN_BODY, MOST_BODIES, "a size in bytes").put(&mut found.bodies);
     read("headerTimeout", 1, MAX_HEADER_SECS, SECONDS).put_secs(&mut found.header_timeout);
     read("bodyTimeout", 1, MAX_BODY_SECS, SECONDS).put_secs(&mut found.body_timeout);
     read("callIdleTimeout", 1, MAX_CALL_IDLE_SECS, SECONDS).put_secs(&mut found.call_idle);
@@ -102,8 +106,9 @@ fn number(given: &Object<'_>, key: &str, least: usize, most: usize, what: &str, 
 }
 
 /// All of them.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "maxBody",
+    "bodies",
     "headerTimeout",
     "bodyTimeout",
     "callIdleTimeout",
@@ -119,6 +124,8 @@ const KEYS: [&str; 12] = [
 const SECONDS: &str = "a time in seconds";
 /// Below this not even an `initialize` passes.
 const MIN_BODY: usize = 1024;
+/// What a large server has to spare, and a 32-bit one can address.
+const MOST_BODIES: usize = 2 * 1024 * 1024 * 1024;
 /// A head is a few kilobytes: no link is so slow.
 const MAX_HEADER_SECS: usize = 120;
 /// The largest body over a modem.
@@ -162,6 +169,7 @@ mod tests {
     fn every_limit_is_read_within_its_bounds_and_refused_outside_of_them() {
         for (key, least, most) in [
             ("maxBody", 1_024, 67_108_864),
+            ("bodies", 1_024, 2_147_483_648_i64),
             ("headerTimeout", 1, 120),
             ("bodyTimeout", 1, 3_600),
             ("callIdleTimeout", 1, 604_800),

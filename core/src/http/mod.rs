@@ -2,6 +2,7 @@
 //!
 //! The types are the `http` crate's, so that adapters pass heads through without copying. Sockets are the adapters'.
 
+pub mod bodies;
 pub mod crowd;
 pub mod endpoint;
 pub mod fetch;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
@@ -38,7 +38,8 @@ pub enum Admission {
     /// The same, by [`oauth::grants::Event::TokenRefused`]: a token was refused.
     Refuse(RefusedToken),
     /// Read the body whole, at most `limit` bytes, then call [`Gate::accept`] with `route`. A longer body is answered
-    /// with [`Gate::too_large`], a slow one with [`Gate::too_slow`].
+    /// with [`Gate::too_large`], a slow one with [`Gate::too_slow`], one that there is no room for with
+    /// [`Gate::no_room`].
     Read {
         /// What the head meant; opaque to the adapter.
         route: Route,
@@ -87,6 +88,17 @@ pub enum Step {
 /// What the head of a request meant. Opaque to adapters.
 #[derive(Debug)]
 pub struct Route(Target);
+
+impl Route {
+    /// Whose body it is, once that is known.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        match &self.0 {
+            Target::Grants { .. } => None,
+            Target::Mcp { principal, .. } => Some(&principal.user),
+        }
+    }
+}
 
 /// Where an admitted request goes once its body is read.
 #[derive(Debug)]
@@ -222,6 +234,15 @@ impl Gate {
             "the body did not come in time (limits.bodyTimeout)",
         )
     }
+
+    /// The answer to a body for which there is no room beside others.
+    #[must_use]
+    pub fn no_room(&self, route: &Route) -> Reply {
+        let text = "too many large bodies are on their way: send this one again in a moment (limits.bodies)";
+        let mut reply = unread(route, StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, text);
+        reply.headers.insert(RETRY_AFTER, limits::BODIES_RETRY.as_secs().into());
+        reply
+    }
 }
 
 /// What a POST carries for the shard.
@@ -235,11 +256,7 @@ struct Posted {
 /// Heads.
 impl Gate {
     fn judge(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Admission, Reply> {
-        let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if fields > limits::MAX_HEADERS {
-            let text = format!("the header fields are longer than {} KiB together\n", limits::MAX_HEADERS / 1024);
-            return Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
-        }
+        check_size(head)?;
         let service = Service::of(head.uri.path());
         if matches!(service, Service::Health) {
             service.check_method(head)?;
@@ -391,6 +408,25 @@ impl From<Reply> for Stop {
     fn from(reply: Reply) -> Self {
         Self::Reply(reply)
     }
+}
+
+/// A head within its limits. The adapter reads more than them, so that whoever is over one is told which.
+fn check_size(head: &RequestHead) -> Result<(), Reply> {
+    let count = head.headers.len();
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    // With each field's colon, space and end of line.
+    let whole = target + fields + count * ": \r\n".len();
+    let text = if count > limits::MAX_FIELDS {
+        format!("the request has {count} header fields, and may have {}\n", limits::MAX_FIELDS)
+    } else if fields > limits::MAX_HEADERS {
+        format!("the header fields are longer than {} KiB together\n", limits::MAX_HEADERS / 1024)
+    } else if whole > limits::MAX_HEAD {
+        format!("the request's head is longer than {} KiB\n", limits::MAX_HEAD / 1024)
+    } else {
+        return Ok(());
+    };
+    Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
 }
 
 /// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it

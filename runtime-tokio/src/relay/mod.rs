@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tunnel_core::config::RelayConfig;
 use tunnel_core::host::Machine;
+use tunnel_core::http::bodies::Bodies;
 use tunnel_core::keyring::Keyring;
 use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action, AdminCommand, Event, Grants};
@@ -27,6 +28,7 @@ use self::rooms::Rooms;
 use self::serving::{Serving, TUNNEL_GRACE};
 use self::signin::{Office, Published};
 use crate::audit::Shared;
+use crate::body::Room;
 use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
@@ -129,6 +131,7 @@ impl Relay {
             connector: Connector::from_environment(None)?,
             clock,
             body_timeout: config.limits.body_timeout,
+            room: Room::new(Bodies::new(config.limits.bodies, config.limits.max_body)),
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),
             tunnels,
@@ -174,7 +177,7 @@ impl Relay {
         };
         let answering = Arc::clone(&serving);
         let upkeep = upkeep.map(tokio::spawn);
-        http::serve(listener, terms, move |request, peer| Arc::clone(&answering).answer(request, peer), stop).await;
+        http::serve(listener, terms, move |request, place| Arc::clone(&answering).answer(request, place), stop).await;
         for task in timekeepers.into_iter().chain(admin).chain(upkeep) {
             task.abort();
             let _ = task.await;

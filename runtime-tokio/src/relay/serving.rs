@@ -1,6 +1,5 @@
 //! Requests and tunnels of a running relay.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -28,12 +27,14 @@ use tunnel_core::tunnel::{self, Close, CloseCode, Hello, Side};
 
 use super::rooms::{self, Rooms};
 use super::signin::{self, Office, Published};
+use crate::body::{BodyError, Room, discard, read_body};
 use crate::clock::Clock;
 use crate::driver::Host;
 use crate::entropy::OsEntropy;
 use crate::exchange::Exchange;
-use crate::http::{BodyError, ReplyBody, discard, read_body, whole};
+use crate::http::{ReplyBody, whole};
 use crate::net::{Connector, Stream};
+use crate::places::Place;
 use crate::queue::Queue;
 use crate::{fetch, ws};
 
@@ -46,6 +47,8 @@ pub(super) struct Serving {
     pub(super) connector: Connector,
     pub(super) clock: Clock,
     pub(super) body_timeout: Duration,
+    /// What large bodies have room in.
+    pub(super) room: Room,
     pub(super) verifying: Semaphore,
     pub(super) next_id: AtomicU64,
     /// Held by every tunnel, so that its end can be waited for.
@@ -54,33 +57,38 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Answers a request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<ReplyBody> {
         let strict_transport = self.gate.strict_transport();
-        let mut response = self.answer_plainly(request, peer).await;
+        let mut response = self.answer_plainly(request, place).await;
         response.headers_mut().extend(strict_transport.map(|value| (STRICT_TRANSPORT_SECURITY, value)));
         response
     }
 
-    async fn answer_plainly(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+    async fn answer_plainly(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<ReplyBody> {
         let (mut parts, body) = request.into_parts();
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
-        let peer = self.gate.client(peer, &parts.headers);
+        let peer = self.gate.client(place.peer(), &parts.headers);
         let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
         match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
             Admission::Reply(reply) => {
-                self.pass_over(&head, body);
+                self.pass_over(&head, body, &place);
                 whole(reply)
             }
             Admission::Refuse(refused) => {
-                self.pass_over(&head, body);
+                self.pass_over(&head, body, &place);
                 let exchange = ExchangeId(self.number());
                 self.ask_office(exchange, grants::Event::TokenRefused { exchange, refused }).await
             }
             Admission::Read { route, limit } => {
-                let body = match read_body(body, limit, self.body_timeout).await {
+                place.wait();
+                let share = route.user().map(|user| self.room.share(user));
+                let body = match read_body(body, limit, self.body_timeout, share).await {
+                    // Who was asked to leave in this very moment has nothing done any more: it would not hear of it.
+                    Ok(_) if !place.serve() => return whole(self.gate.too_slow(&route)),
                     Ok(body) => body,
                     Err(BodyError::TooLarge) => return whole(self.gate.too_large(&route)),
                     Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow(&route)),
+                    Err(BodyError::NoRoom) => return whole(self.gate.no_room(&route)),
                 };
                 let exchange = ExchangeId(self.number());
                 // Read again: a token may have been revoked while the body came in.
@@ -92,15 +100,16 @@ impl Serving {
                     Step::Shard(user, event) => self.ask_shard(exchange, &user, event).await,
                 }
             }
-            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade),
+            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade, place),
         }
     }
 
     /// Reads a body on that nobody wants, while its answer goes out: who sends the whole of a request before looking at
     /// the answer gets it, and who sends slowly does not put it off.
-    fn pass_over(&self, head: &RequestHead, body: Incoming) {
+    fn pass_over(&self, head: &RequestHead, body: Incoming, place: &Place) {
         // A client that waits for the go-ahead has not sent the body, and now will not.
         if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+            place.wait();
             tokio::spawn(discard(body, self.body_timeout));
         }
     }
@@ -224,8 +233,14 @@ impl Serving {
         self.drive_office(|office, now| office.machine().handle_event(event, now));
     }
 
-    /// Answers 101, and runs the tunnel once the connection is handed over.
-    fn upgrade(self: Arc<Self>, upgrade: Upgrade, head: &RequestHead, on: Option<OnUpgrade>) -> Response<ReplyBody> {
+    /// Answers 101, and runs the tunnel once the connection is handed over, with its place.
+    fn upgrade(
+        self: Arc<Self>,
+        upgrade: Upgrade,
+        head: &RequestHead,
+        on: Option<OnUpgrade>,
+        place: Arc<Place>,
+    ) -> Response<ReplyBody> {
         let accept = head.headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
         let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok());
         let (Some(accept), Some(on)) = (accept, on) else {
@@ -237,10 +252,10 @@ impl Serving {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
-        let place = self.tunnels.clone();
+        let awaited = self.tunnels.clone();
         tokio::spawn(async move {
             self.run_tunnel(upgrade, on).await;
-            drop(place);
+            drop((awaited, place));
         });
         response
     }

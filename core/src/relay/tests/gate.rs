@@ -550,7 +550,9 @@ fn refused_bodies_are_answered_in_the_words_of_their_endpoint() {
         assert!(too_slow.body.starts_with(br#"{"error":"invalid_request""#), "{path}");
     }
     let Admission::Read { route, .. } = door.admit(&with(door.post(), origin.0, origin.1)) else { panic!("refused") };
-    for (reply, status) in [(door.gate.too_large(&route), 413), (door.gate.too_slow(&route), 408)] {
+    let gate = &door.gate;
+    let refusals = [(gate.too_large(&route), 413), (gate.too_slow(&route), 408), (gate.no_room(&route), 503)];
+    for (reply, status) in refusals {
         assert_eq!(reply.status.as_u16(), status);
         assert!(reply.body.starts_with(br#"{"jsonrpc":"2.0","id":null,"error""#));
         assert!(reply.headers.contains_key("access-control-allow-origin"));
