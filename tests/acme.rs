@@ -67,9 +67,24 @@ fn relay_that_the_authority_does_not_find_says_why_and_goes_on() {
     // The authority looks where nobody listens.
     let mut relay = authority.relay("acme-lost-relay", free_port());
     let line = relay.process.line("no certificate this time");
-    assert!(line.contains("tls.acme"), "{line}");
+    assert!(line.contains("tls.acme") && line.contains("did not find this relay at port 443 of relay.test"), "{line}");
+    assert!(!line.contains("Some("), "in words: {line}");
     assert!(relay.process.is_running());
     assert!(relay.connect(&authority.roots()).is_err(), "there is nothing to show yet");
+}
+
+#[test]
+fn authority_that_is_out_of_reach_is_named_in_words() {
+    let home = Scratch::new("acme-unreachable");
+    let nowhere = format!("https://127.0.0.1:{}/dir", free_port());
+    let config = json!({
+        "mode": "relay", "host": "127.0.0.1", "port": free_port(), "issuerUrl": "https://relay.test",
+        "auth": {"local": {"users": [{"name": "ada", "passwordHash": support::PASSWORD_HASH.trim()}]}},
+        "tls": {"acme": {"directory": nowhere}}, "stateDir": home.path().join("kept"),
+    });
+    let relay = Process::start(home.path(), &config, &[]);
+    let line = relay.line("no certificate this time");
+    assert!(line.contains("cannot be reached (Connection refused)") && line.contains("tls.acme.directory"), "{line}");
 }
 
 #[test]

@@ -112,6 +112,39 @@ fn key_that_everybody_may_read_is_warned_of() {
 }
 
 #[test]
+fn certificate_that_has_ended_or_soon_ends_is_warned_of_and_shown() {
+    let home = Scratch::new("tls-time");
+    let path = |name: &str| home.path().join(name);
+    for (name, until, said) in [("old", 2021, "it ended on 2021-01-01"), ("fine", 4000, "can be used")] {
+        let mut params = rcgen::CertificateParams::new(["relay.test".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        put(&path("cert.pem"), &params.self_signed(&key).expect("a certificate").pem());
+        put(&path("key.pem"), &key.serialize_pem());
+        let mut config = json!({
+            "mode": "relay", "host": "127.0.0.1", "port": free_port(), "issuerUrl": "https://relay.test",
+            "auth": {"local": {"users": [{"name": "ada", "passwordHash": support::PASSWORD_HASH.trim()}]}},
+            "tls": {"cert": path("cert.pem"), "key": path("key.pem")},
+        });
+        let check = |config: &Value| {
+            let output = run(home.path(), config, &["config", "check"]);
+            String::from_utf8(output.stdout).expect("text")
+        };
+        assert!(check(&config).contains(said), "{name}: {}", check(&config));
+        assert_eq!(check(&config).contains("warning"), name == "old", "{name}: {}", check(&config));
+        config["issuerUrl"] = json!("https://other.test");
+        assert!(check(&config).contains("not for the relay's name, other.test"), "{}", check(&config));
+        if name == "old" {
+            let relay = Process::start(home.path(), &config, &[]);
+            let line = relay.line(said);
+            assert!(line.contains("tls.cert") && line.contains("cert.pem"), "{line}");
+            relay.line("relay up");
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_files_is_said_at_the_start() {
     let home = Scratch::new("tls-mistakes");
     let (one, other) = (made("relay.test"), made("relay.test"));

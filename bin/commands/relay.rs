@@ -82,11 +82,22 @@ pub(crate) fn missing(config: &mut RelayConfig) -> Vec<Problem> {
             problems.push(Problem { severity: Severity::Warning, path, message });
         }
     }
-    if let Some(Err(TlsError::File { setting, path, cause })) = config.tls.as_ref().map(relay::check_tls) {
-        // What is not here may be where the relay runs; what does not fit fits nowhere.
-        let here = fs::read(path).is_ok();
-        let severity = if here { Severity::Error } else { Severity::Warning };
-        problems.push(Problem { severity, path: setting.into(), message: format!("cannot be used: {cause}") });
+    match relay::check_tls(config) {
+        Ok(remarks) => problems.extend(remarks.into_iter().map(|(setting, message)| Problem {
+            severity: Severity::Warning,
+            path: setting.into(),
+            message,
+        })),
+        Err(TlsError::File { setting, path, cause }) => {
+            // What is not here may be where the relay runs; what does not fit fits nowhere.
+            let here = fs::read(&path).is_ok();
+            let severity = if here { Severity::Error } else { Severity::Warning };
+            let message = format!("cannot be used: {cause}");
+            problems.push(Problem { severity, path: setting.into(), message });
+        }
+        Err(other) => {
+            problems.push(Problem { severity: Severity::Error, path: "tls".into(), message: other.to_string() })
+        }
     }
     problems
 }

@@ -38,7 +38,7 @@ use crate::store::{Records, Store, StoreError};
 use crate::tls::{Acceptor, Upkeep};
 use crate::{http, ipc, keys};
 
-pub use crate::tls::{TlsError, check as check_tls};
+pub use crate::tls::TlsError;
 
 /// What a relay is started with.
 #[derive(Debug, Clone)]
@@ -295,13 +295,25 @@ impl State {
     }
 }
 
+/// What is to be said of the certificate files of `config`, each with its setting. Reads files.
+///
+/// # Errors
+/// Which of them cannot be used.
+pub fn check_tls(config: &RelayConfig) -> Result<Vec<(&'static str, String)>, TlsError> {
+    config.tls.as_ref().map_or(Ok(Vec::new()), |tls| crate::tls::check(tls, public_host(config).as_deref()))
+}
+
+/// The name that clients use.
+fn public_host(config: &RelayConfig) -> Option<String> {
+    let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
+    url.host().map(str::to_owned)
+}
+
 /// What `tls` says, if it is there.
 async fn tls(config: &RelayConfig, state_dir: Option<PathBuf>) -> Result<Option<(Acceptor, Upkeep)>, RelayError> {
     let Some(tls) = config.tls.clone() else { return Ok(None) };
-    let host = config.public_url.as_deref().and_then(|url| url.parse::<::http::Uri>().ok());
-    let opening = tokio::task::spawn_blocking(move || {
-        Acceptor::open(&tls, host.as_ref().and_then(::http::Uri::host), state_dir.as_deref())
-    });
+    let host = public_host(config);
+    let opening = tokio::task::spawn_blocking(move || Acceptor::open(&tls, host.as_deref(), state_dir.as_deref()));
     Ok(Some(opening.await.map_err(|_| RelayError::Failed)??))
 }
 

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tunnel_core::config::Acme;
 
 use super::TlsError;
+use super::trouble::words;
 use crate::{files, net};
 
 /// An account at the authority, and the certificate that it got.
@@ -77,7 +78,7 @@ impl Account {
             match timeout(self.silence, self.state.next()).await {
                 Ok(Some(Ok(event))) => has_certificate |= told(&event),
                 Ok(Some(Err(error))) => {
-                    complain(&error);
+                    complain(&error, &self.order.domains);
                     // The library's first waits are of seconds, and authorities count failures by the hour.
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -124,9 +125,9 @@ fn told(event: &EventOk) -> bool {
     true
 }
 
-fn complain(error: &EventError<io::Error, io::Error>) {
-    let reason: String = error.to_string().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
-    let setting = "tls.acme";
+fn complain(error: &EventError<io::Error, io::Error>, domains: &[String]) {
+    let (setting, reason) = ("tls.acme", words(error, domains));
+    tracing::debug!(?error, "what the library said");
     match error {
         EventError::Order(_) | EventError::NewCertParse(_) => {
             tracing::warn!(setting, reason, "no certificate this time: it is tried again");
@@ -196,8 +197,6 @@ const SILENCE: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(30);
 /// How long the certificate that is kept may take to be read.
 const LOADING: Duration = Duration::from_secs(30);
-/// How much of an authority's error is shown.
-const MAX_REASON: usize = 500;
 /// A key and a chain.
 const MAX_FILE: u64 = 1024 * 1024;
 

@@ -3,6 +3,9 @@
 #[cfg(feature = "acme")]
 mod acme;
 mod pair;
+#[cfg(feature = "acme")]
+mod trouble;
+mod validity;
 
 use std::fmt;
 use std::future::Future;
@@ -44,17 +47,6 @@ pub enum TlsError {
     /// The library refuses to work.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
-}
-
-/// Whether the files of `tls` can be read and fit each other, where it names any.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn check(tls: &Tls) -> Result<(), TlsError> {
-    match tls {
-        Tls::Files { cert, key } => pair::load(Path::new(cert), Path::new(key), None).map(drop),
-        Tls::Acme(_) => Ok(()),
-    }
 }
 
 /// What has to run as long as the relay does, so that its certificate stays a good one.
@@ -127,6 +119,17 @@ impl Acceptor {
         }
         Ok(Stream::Tls(Box::new(session.into())))
     }
+}
+
+/// What is to be said of the certificate files that `tls` names, each with its setting. `host` is the name that clients
+/// use. Reads files.
+///
+/// # Errors
+/// Which of them cannot be used.
+pub(crate) fn check(tls: &Tls, host: Option<&str>) -> Result<Vec<(&'static str, String)>, TlsError> {
+    let Tls::Files { cert, key } = tls else { return Ok(Vec::new()) };
+    let remarks = pair::check(Path::new(cert), Path::new(key), host)?;
+    Ok(remarks.into_iter().map(|remark| (remark.setting, remark.text)).collect())
 }
 
 impl fmt::Debug for Acceptor {

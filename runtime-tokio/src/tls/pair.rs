@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::Error as RustlsError;
 use rustls::client::verify_server_name;
@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tunnel_core::secret::Secret;
 
 use super::TlsError;
+use super::validity::trouble;
 use crate::files;
 
 /// The two files, and what they last held that was good.
@@ -47,7 +48,9 @@ impl Pair {
     /// Which of them cannot be used.
     pub(super) fn open(cert: &Path, key: &Path, host: Option<&str>) -> Result<Self, TlsError> {
         let read = marks(cert, key);
-        let current = Arc::new(Current(RwLock::new(Arc::new(load(cert, key, host)?))));
+        let pair = load(cert, key)?;
+        warn(remarks(&pair, cert, key, host));
+        let current = Arc::new(Current(RwLock::new(Arc::new(pair))));
         Ok(Self { cert: cert.into(), key: key.into(), host: host.map(str::to_owned), current, read })
     }
 
@@ -58,8 +61,13 @@ impl Pair {
     /// Reads the files again whenever they have changed, for ever.
     pub(super) async fn watch(mut self) {
         let mut seen = self.read;
+        let mut told = Instant::now();
         loop {
             tokio::time::sleep(INTERVAL).await;
+            if told.elapsed() >= DAY {
+                told = Instant::now();
+                self.warn();
+            }
             // A file system may be a slow one, so that this is no work for the runtime's own threads.
             let Ok(found) = spawn_blocking({
                 let (cert, key) = (self.cert.clone(), self.key.clone());
@@ -77,13 +85,20 @@ impl Pair {
         }
     }
 
+    /// Says again what is to be said of the pair that is shown.
+    fn warn(&self) {
+        let current = Arc::clone(&self.current.0.read().unwrap_or_else(PoisonError::into_inner));
+        warn(remarks(&current, &self.cert, &self.key, self.host.as_deref()));
+    }
+
     async fn reload(mut self, found: Marks) -> Self {
         self.read = found;
-        let (cert, key, host) = (self.cert.clone(), self.key.clone(), self.host.clone());
-        match spawn_blocking(move || load(&cert, &key, host.as_deref())).await {
+        let (cert, key) = (self.cert.clone(), self.key.clone());
+        match spawn_blocking(move || load(&cert, &key)).await {
             Ok(Ok(fresh)) => {
                 *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
                 tracing::info!(path = %self.cert.display(), "read the changed certificate");
+                self.warn();
             }
             Ok(Err(error)) => {
                 tracing::warn!(reason = %error, "the changed certificate is refused: the old one goes on");
@@ -104,11 +119,7 @@ fn marks(cert: &Path, key: &Path) -> Marks {
     })
 }
 
-/// Reads both files; `host` is the name that clients use.
-///
-/// # Errors
-/// Which of them cannot be used.
-pub(super) fn load(cert: &Path, key: &Path, host: Option<&str>) -> Result<CertifiedKey, TlsError> {
+fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let of_cert = |cause: String| TlsError::File { setting: "tls.cert", path: cert.into(), cause };
     let of_key = |cause: String| TlsError::File { setting: "tls.key", path: key.into(), cause };
     let chain = certificates(cert).map_err(|error| of_cert(error.to_string()))?;
@@ -122,11 +133,39 @@ pub(super) fn load(cert: &Path, key: &Path, host: Option<&str>) -> Result<Certif
         // The text of such an error may be long, and is about the key's inside.
         _ => of_key("it is not a private key of a known kind".into()),
     })?;
-    warn_of_readers(key);
-    if let Some(host) = host {
-        warn_of_name(&pair, cert, host);
-    }
     Ok(pair)
+}
+
+/// What is to be said of a pair that can be used.
+pub(super) struct Remark {
+    pub(super) setting: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+}
+
+/// What is to be said of the pair in both files; `host` is the name that clients use.
+///
+/// # Errors
+/// Which of them cannot be used.
+pub(super) fn check(cert: &Path, key: &Path, host: Option<&str>) -> Result<Vec<Remark>, TlsError> {
+    load(cert, key).map(|pair| remarks(&pair, cert, key, host))
+}
+
+/// An old certificate is shown all the same, and one for another name: some clients are told to trust it.
+fn remarks(pair: &CertifiedKey, cert: &Path, key: &Path, host: Option<&str>) -> Vec<Remark> {
+    let of_cert = |text| Remark { setting: "tls.cert", path: cert.into(), text };
+    let of_key = |text| Remark { setting: "tls.key", path: key.into(), text };
+    let time = pair.end_entity_cert().ok().and_then(|first| trouble(first, SystemTime::now()));
+    let name = host.filter(|host| !is_named(pair, host));
+    let name = name.map(|host| format!("the certificate is not for the relay's name, {host}"));
+    let remarks = [readers(key).map(of_key), time.map(of_cert), name.map(of_cert)];
+    remarks.into_iter().flatten().collect()
+}
+
+fn warn(remarks: Vec<Remark>) {
+    for Remark { setting, path, text } in remarks {
+        tracing::warn!(setting, path = %path.display(), reason = text, "the certificate needs somebody");
+    }
 }
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
@@ -148,28 +187,24 @@ fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
 }
 
 /// A group may have its reasons to read a key; everybody has none.
-fn warn_of_readers(key: &Path) {
+fn readers(key: &Path) -> Option<String> {
     let mode = fs::metadata(key).map_or(0, |found| found.permissions().mode());
-    if mode & 0o007 != 0 {
-        tracing::warn!(
-            path = %key.display(),
-            mode = format!("{:o}", mode & 0o777),
-            setting = "tls.key",
-            "everybody on this machine may read the private key: chmod o= it"
-        );
-    }
+    let text = format!("everybody on this machine may read the private key (mode {:o}): chmod o= it", mode & 0o777);
+    (mode & 0o007 != 0).then_some(text)
 }
 
-fn warn_of_name(pair: &CertifiedKey, cert: &Path, host: &str) {
+fn is_named(pair: &CertifiedKey, host: &str) -> bool {
     let named = pair.end_entity_cert().and_then(ParsedCertificate::try_from);
-    if let (Ok(parsed), Ok(name)) = (named, ServerName::try_from(host))
-        && verify_server_name(&parsed, &name).is_err()
-    {
-        tracing::warn!(path = %cert.display(), host, setting = "tls.cert", "the certificate is not for the relay's name");
+    match (named, ServerName::try_from(host)) {
+        (Ok(parsed), Ok(name)) => verify_server_name(&parsed, &name).is_ok(),
+        // What cannot be told is not told.
+        _ => true,
     }
 }
 
 /// Between two looks at the files: a renewal comes weeks before the old certificate ends.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Between two warnings of one certificate.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A chain is a few kilobytes.
 const MAX_FILE: u64 = 1024 * 1024;
