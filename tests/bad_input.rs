@@ -269,6 +269,59 @@ fn garbage_instead_of_http_harms_nobody() {
     still_works(&relay);
 }
 
+/// What comes back on one connection for these bytes, until the relay closes it.
+fn spoken(relay: &Relay, said: &str) -> Vec<Reply> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", relay.port)).expect("the relay listens");
+    stream.write_all(said.as_bytes()).expect("it reads");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("set");
+    let mut stream = std::io::BufReader::new(stream);
+    std::iter::from_fn(|| Reply::read(&mut stream).ok()).collect()
+}
+
+#[test]
+fn bodies_whose_end_could_be_seen_elsewhere_are_refused_and_nothing_is_read_after_them() {
+    let relay = Relay::start("smuggling");
+    let next = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let post = |fields: &str, body: &str| {
+        let head = format!("POST /revoke HTTP/1.1\r\nHost: localhost:{}\r\n", relay.port);
+        format!("{head}Content-Type: application/x-www-form-urlencoded\r\n{fields}\r\n{body}{next}")
+    };
+    let chunked = "7\r\ntoken=x\r\n0\r\n\r\n";
+    for (fields, body, status) in [
+        ("Transfer-Encoding: identity, chunked\r\n", chunked, 501),
+        ("Transfer-Encoding: chunked, chunked\r\n", chunked, 501),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", chunked, 501),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", chunked, 501),
+        ("Transfer-Encoding: chunked, identity\r\n", chunked, 400),
+        ("Transfer-Encoding: xchunked\r\n", chunked, 400),
+        ("Transfer-Encoding : chunked\r\n", chunked, 400),
+        ("Transfer-Encoding:\r\n chunked\r\n", chunked, 400),
+        ("Transfer-Encoding: chunked\r\n", "7;x\ny\r\ntoken=x\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n", "0x7\r\ntoken=x\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\ntoken=x\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n", "7\ntoken=x\n0\n\n", 400),
+        ("Content-Length: 7\r\nContent-Length: 8\r\n", "token=x", 400),
+        ("Content-Length: 7, 7\r\n", "token=x", 400),
+        ("Content-Length: +7\r\n", "token=x", 400),
+        ("X: y\r\n z\r\nContent-Length: 7\r\n", "token=x", 400),
+        // The coding counts (RFC 9112 section 6.3): the form is read, and names no client. The connection ends.
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", chunked, 401),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", chunked, 401),
+    ] {
+        let replies = spoken(&relay, &post(fields, body));
+        let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+        assert_eq!(statuses, [status], "{fields:?} {body:?}");
+    }
+    for fields in ["Transfer-Encoding: Chunked\r\n", "Content-Length: 7\r\nContent-Length: 7\r\n"] {
+        let body = if fields.starts_with('T') { chunked } else { "token=x" };
+        let statuses: Vec<_> = spoken(&relay, &post(fields, body)).iter().map(|reply| reply.status).collect();
+        assert_eq!(statuses.last(), Some(&200), "{fields:?}: the next request is answered");
+        assert_eq!(statuses.len(), 2, "{fields:?}");
+    }
+    still_works(&relay);
+}
+
 #[test]
 fn unknown_client_and_redirect_end_on_a_page_not_a_redirect() {
     let relay = Relay::start("authorize");

@@ -26,6 +26,7 @@ use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_FIELDS_READ, MAX_
 use crate::exchange::PieceBody;
 use crate::net::{self, Stream};
 use crate::places::{Guest, Place, Places};
+use crate::refused::Spoken;
 use crate::tls::Acceptor;
 
 /// Whom a server takes, and for how long.
@@ -143,27 +144,29 @@ where
             let reply = place.serve().then(|| (self.handler)(request, Arc::clone(place)));
             async move { Ok::<_, AskedToLeave>(answered(reply.ok_or(AskedToLeave)?.await, place)) }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_headers(MAX_FIELDS_READ)
             // What is read of a head; and what a slow client may leave unsent here, besides its stream's credit.
             .max_buf_size(MAX_HEAD_READ)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Spoken::new(stream)), service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
         let stop = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             () = stop => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
+            if let Some(parts) = connection.into_parts() {
+                parts.io.into_inner().conclude().await;
+            }
         }
     }
 
@@ -328,10 +331,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn head_over_its_limit_is_refused() {
+    async fn head_that_is_not_taken_is_refused_in_words() {
         let (address, _stop, _) = echo().await;
-        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD));
-        assert!(exchange(address, &request).await.starts_with("HTTP/1.1 431"));
+        let large = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(3 * MAX_HEAD));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(1_000));
+        for request in [large, many] {
+            let answer = exchange(address, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 431") && answer.ends_with("48 KiB and 100 fields\n"), "{answer}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(66_000));
+        assert!(exchange(address, &long).await.starts_with("HTTP/1.1 4"));
+        for nonsense in ["GET / HTTP/9.9\r\n\r\n", "GET / HTTP/1.1\r\nX y\r\n\r\n", "G@T / HTTP/1.1\r\n\r\n"] {
+            let answer = exchange(address, nonsense).await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("as HTTP/1.1\n"), "{answer}");
+        }
     }
 
     #[tokio::test]

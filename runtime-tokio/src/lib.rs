@@ -31,6 +31,7 @@ pub mod private;
 pub mod process;
 mod proxy;
 pub mod queue;
+mod refused;
 pub mod relay;
 mod shelf;
 pub mod signal;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
@@ -39,7 +39,7 @@ pub enum Admission {
     Refuse(RefusedToken),
     /// Read the body whole, at most `limit` bytes, then call [`Gate::accept`] with `route`. A longer body is answered
     /// with [`Gate::too_large`], a slow one with [`Gate::too_slow`], one that there is no room for with
-    /// [`Gate::no_room`].
+    /// [`Gate::no_room`], one that cannot be read with [`Gate::unreadable`].
     Read {
         /// What the head meant; opaque to the adapter.
         route: Route,
@@ -235,6 +235,12 @@ impl Gate {
         )
     }
 
+    /// The answer to a body whose chunks cannot be read (RFC 9112 section 7.1).
+    #[must_use]
+    pub fn unreadable(&self, route: &Route) -> Reply {
+        unread(route, StatusCode::BAD_REQUEST, code::INVALID_REQUEST, "the body's chunks cannot be read")
+    }
+
     /// The answer to a body for which there is no room beside others.
     #[must_use]
     pub fn no_room(&self, route: &Route) -> Reply {
@@ -257,6 +263,7 @@ struct Posted {
 impl Gate {
     fn judge(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Admission, Reply> {
         check_size(head)?;
+        check_coding(head)?;
         let service = Service::of(head.uri.path());
         if matches!(service, Service::Health) {
             service.check_method(head)?;
@@ -427,6 +434,18 @@ fn check_size(head: &RequestHead) -> Result<(), Reply> {
         return Ok(());
     };
     Err(Reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
+}
+
+/// At most one transfer coding, `chunked`; 501 is for others (RFC 9112 section 6.1). The adapter's library takes any list
+/// that ends with it: a proxy that reads the list in another way would see the body end elsewhere, and the next request
+/// begin there.
+fn check_coding(head: &RequestHead) -> Result<(), Reply> {
+    let coded = head.headers.contains_key(TRANSFER_ENCODING);
+    if !coded || head.header(TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        return Ok(());
+    }
+    let reply = Reply::text(StatusCode::NOT_IMPLEMENTED, "the one transfer coding that is taken is chunked, once\n");
+    Err(reply.with(CONNECTION, HeaderValue::from_static("close")))
 }
 
 /// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it

@@ -33,9 +33,10 @@ use crate::driver::Host;
 use crate::entropy::OsEntropy;
 use crate::exchange::Exchange;
 use crate::http::{ReplyBody, whole};
-use crate::net::{Connector, Stream};
+use crate::net::Connector;
 use crate::places::Place;
 use crate::queue::Queue;
+use crate::refused::Spoken;
 use crate::{fetch, ws};
 
 /// What all requests and tunnels of a relay share.
@@ -87,7 +88,8 @@ impl Serving {
                     Ok(_) if !place.serve() => return whole(self.gate.too_slow(&route)),
                     Ok(body) => body,
                     Err(BodyError::TooLarge) => return whole(self.gate.too_large(&route)),
-                    Err(BodyError::TooSlow | BodyError::Broken) => return whole(self.gate.too_slow(&route)),
+                    Err(BodyError::TooSlow) => return whole(self.gate.too_slow(&route)),
+                    Err(BodyError::Broken) => return whole(self.gate.unreadable(&route)),
                     Err(BodyError::NoRoom) => return whole(self.gate.no_room(&route)),
                 };
                 let exchange = ExchangeId(self.number());
@@ -264,10 +266,10 @@ impl Serving {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<Spoken>>() else {
             return tracing::error!("a tunnel's connection is of another kind");
         };
-        let stream = TokioAdapter::new(parts.io.into_inner());
+        let stream = TokioAdapter::new(parts.io.into_inner().into_inner());
         let socket = ws::accepted(stream, &parts.read_buf, upgrade.dialect).await;
         let conn = ConnId(self.number());
         let index = shard_of(&upgrade.user, self.shards.len());

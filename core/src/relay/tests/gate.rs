@@ -551,8 +551,12 @@ fn refused_bodies_are_answered_in_the_words_of_their_endpoint() {
     }
     let Admission::Read { route, .. } = door.admit(&with(door.post(), origin.0, origin.1)) else { panic!("refused") };
     let gate = &door.gate;
-    let refusals = [(gate.too_large(&route), 413), (gate.too_slow(&route), 408), (gate.no_room(&route), 503)];
-    for (reply, status) in refusals {
+    for (reply, status) in [
+        (gate.too_large(&route), 413),
+        (gate.too_slow(&route), 408),
+        (gate.no_room(&route), 503),
+        (gate.unreadable(&route), 400),
+    ] {
         assert_eq!(reply.status.as_u16(), status);
         assert!(reply.body.starts_with(br#"{"jsonrpc":"2.0","id":null,"error""#));
         assert!(reply.headers.contains_key("access-control-allow-origin"));
