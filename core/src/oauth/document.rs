@@ -111,7 +111,10 @@ pub(super) enum Fault {
     NotMetadata(String),
     #[error("its client_id is not its own URL")]
     OtherId,
-    #[error("token_endpoint_auth_method must be none: clients with a document are public here")]
+    #[error(
+        "neither its token_endpoint_auth_method nor token_endpoint_auth_methods_supported has none: clients with a \
+         document are public here"
+    )]
     Method,
     #[error("a document must not hold a client_secret")]
     Secret,
@@ -153,7 +156,7 @@ pub(super) fn read(url: &DocumentUrl, fetched: &Fetched) -> Result<Client, Fault
     if document.client_secret.is_some() || document.client_secret_expires_at.is_some() {
         return Err(Fault::Secret);
     }
-    if document.token_endpoint_auth_method.is_some_and(|method| method != "none") {
+    if !document.can_be_public() {
         return Err(Fault::Method);
     }
     let unusable = |refusal: super::error::Refusal| Fault::Unusable(refusal.description.into_owned());
@@ -191,11 +194,24 @@ struct Document {
     #[serde(default)]
     redirect_uris: Vec<String>,
     token_endpoint_auth_method: Option<String>,
+    /// What it can do besides: ChatGPT's has `private_key_jwt` as its one method, and `none` here.
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
     grant_types: Option<Vec<String>>,
     response_types: Option<Vec<String>>,
     scope: Option<String>,
     client_secret: Option<IgnoredAny>,
     client_secret_expires_at: Option<IgnoredAny>,
+}
+
+impl Document {
+    /// Whether the client can do without authentication, the one way that is offered to it here. It says nothing of
+    /// itself: then it can.
+    fn can_be_public(&self) -> bool {
+        let one = self.token_endpoint_auth_method.iter();
+        let others = self.token_endpoint_auth_methods_supported.iter().flatten();
+        let mut said = one.chain(others).peekable();
+        said.peek().is_none() || said.any(|method| method == "none")
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +336,33 @@ mod tests {
     }
 
     #[test]
+    fn document_like_chatgpts_is_a_public_client() {
+        let id = "https://chatgpt.com/oauth/IbUR3zxyNQ16/client.json";
+        let redirect = "https://chatgpt.com/connector/oauth/IbUR3zxyNQ16";
+        let document = json!({"client_id": id, "client_name": "ChatGPT", "redirect_uris": [redirect],
+            "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg": "RS256", "jwks_uri": "https://chatgpt.com/oauth/jwks.json"});
+        let url = DocumentUrl::read(id, false).expect("a document's URL");
+        let client = read(&url, &fetched(200, "application/json", &document.to_string())).expect("a client");
+        assert_eq!((client.secret, client.redirects.as_slice()), (None, &[redirect.to_string()][..]));
+    }
+
+    #[test]
+    fn client_that_can_do_without_authentication_is_taken() {
+        for changes in [
+            json!({}),
+            json!({"token_endpoint_auth_methods_supported": []}),
+            json!({"token_endpoint_auth_methods_supported": ["none"]}),
+            json!({"token_endpoint_auth_method": "none", "token_endpoint_auth_methods_supported": ["private_key_jwt"]}),
+            json!({"token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_methods_supported": ["none"]}),
+        ] {
+            assert!(read_json(&with(&changes)).is_ok(), "{changes}");
+        }
+    }
+
+    #[test]
     fn bad_documents_are_refused_with_the_reason() {
         let body = with(&json!({})).to_string();
         for (status, kind, body, fault) in [
@@ -338,6 +381,12 @@ mod tests {
             (json!({"client_id": "https://evil.example/oauth/client.json"}), Fault::OtherId),
             (json!({"token_endpoint_auth_method": "private_key_jwt"}), Fault::Method),
             (json!({"token_endpoint_auth_method": "client_secret_post"}), Fault::Method),
+            (json!({"token_endpoint_auth_methods_supported": ["private_key_jwt"]}), Fault::Method),
+            (
+                json!({"token_endpoint_auth_method": "private_key_jwt",
+                    "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_basic"]}),
+                Fault::Method,
+            ),
             (json!({"client_secret": "x"}), Fault::Secret),
             (json!({"client_secret_expires_at": 0}), Fault::Secret),
         ] {

@@ -175,7 +175,7 @@ fn bad_documents_are_named_to_the_person_and_tried_again_soon() {
         (shown(302, "application/json", "{}", ""), "status 302"),
         (shown(200, "text/html", "<html>", ""), "not JSON"),
         (shown(200, "application/json", &other, ""), "client_id is not its own URL"),
-        (shown(200, "application/json", &signs.to_string(), ""), "token_endpoint_auth_method must be none"),
+        (shown(200, "application/json", &signs.to_string(), ""), "has none: clients with a document are public here"),
     ] {
         relay.documents.insert(ID.into(), shown);
         let (status, page) = relay.page(ID);
