@@ -128,7 +128,7 @@ impl Grants {
             let known: Vec<_> = all.iter().map(Scope::as_str).collect();
             return Err(alloc::format!("a token of this role can have the scopes {}", known.join(", ")));
         }
-        let scopes = all.granted(Some(scope));
+        let scopes = all.granted(role, Some(scope));
         if lifetime_secs == 0 || lifetime_secs > MAX_LIFETIME.as_secs() {
             return Err(alloc::format!("a token lives for 1 second to {} days", MAX_LIFETIME.as_secs() / 86_400));
         }

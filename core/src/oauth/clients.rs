@@ -44,7 +44,7 @@ pub(super) struct Client {
     pub(super) redirects: Vec<String>,
     /// The secret that it must show.
     pub(super) secret: Option<Secret>,
-    /// What its tokens may do at most, and do when it asks for nothing.
+    /// What its tokens may do when it asks for nothing.
     pub(super) scopes: Scopes,
     /// Who vouches for it.
     pub(super) origin: Origin,

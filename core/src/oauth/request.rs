@@ -68,7 +68,7 @@ impl AuthRequest {
             Ok((challenge, audience)) => {
                 let key = client.key.as_str().to_string();
                 let role = client.role;
-                let scopes = client.scopes.granted(fields.get("scope"));
+                let scopes = client.scopes.granted(client.role, fields.get("scope"));
                 let until = until.as_millis();
                 Ok(Self { client: key, role, redirect, state, challenge, audience, scopes, until })
             }

@@ -77,24 +77,25 @@ impl Scopes {
         })
     }
 
-    /// What a client gets that asks for `asked`, when it may have these at most: all of these if it asks for nothing.
+    /// What a client of `role` gets that asks for `asked`, when these are its default: these if it asks for nothing.
     ///
-    /// What it asks for beyond them is dropped (RFC 6749 section 3.3 lets a server ignore a part of it, and tell what it
-    /// gave). When nothing is left, a mistyped `mcp:reed` for example, it gets the least of these and is told: whoever
-    /// asked for something has not asked for everything, and a refusal would lock programs out that only know of
-    /// `openid`; what they lack they are told when they need it.
+    /// What it asks for may be more than it registered, since that is how it comes by what a 403 has told it to sign in
+    /// for; the consent page names all of it. What is no scope of its role is dropped (RFC 6749 section 3.3 lets a server
+    /// ignore a part of a request, and tell what it gave). When nothing is left, a mistyped `mcp:reed` for example, it
+    /// gets the least of its default and is told: whoever asked for something has not asked for everything, and a refusal
+    /// would lock programs out that only know of `openid`; what they lack they are told when they need it.
     #[must_use]
-    pub fn granted(&self, asked: Option<&str>) -> Self {
+    pub fn granted(&self, role: Role, asked: Option<&str>) -> Self {
         // RFC 6749 section 3.1: a parameter without a value counts as left out.
         let Some(asked) = asked.filter(|asked| !asked.trim().is_empty()) else { return self.clone() };
-        let known: Self = Self::read(asked).0.intersection(&self.0).copied().collect();
+        let known: Self = Self::read(asked).0.into_iter().filter(|scope| scope.role() == role).collect();
         if !known.0.is_empty() {
             return known;
         }
         LEAST_FIRST.into_iter().find(|scope| self.has(*scope)).into_iter().collect()
     }
 
-    /// What a client may have that registers `registered` (RFC 7591 section 2, `scope`): those of its role among them,
+    /// The default of a client that registers `registered` (RFC 7591 section 2, `scope`): those of its role among them,
     /// or all of its role's when there is none. Unlike a request, a registration gives no access yet: its answer says
     /// what it amounts to, and each request is judged and shown to its person.
     #[must_use]
@@ -198,26 +199,27 @@ mod tests {
             (Role::Agent, None, "agent"),
             (Role::Agent, Some("mcp:tools"), "agent"),
         ] {
-            assert_eq!(Scopes::all(role).granted(asked).to_string(), granted, "{role:?} {asked:?}");
+            assert_eq!(Scopes::all(role).granted(role, asked).to_string(), granted, "{role:?} {asked:?}");
         }
     }
 
     #[test]
-    fn what_is_registered_is_the_default_and_the_most() {
+    fn what_is_registered_is_the_default_and_not_the_most() {
         for (registered, asked, granted) in [
             ("mcp:read", None, "mcp:read"),
-            ("mcp:read", Some("mcp:read mcp:tools"), "mcp:read"),
-            ("mcp:read", Some("mcp:tools"), "mcp:read"),
+            ("mcp:read", Some(""), "mcp:read"),
+            ("mcp:read", Some("mcp:read mcp:tools"), "mcp:tools mcp:read"),
+            ("mcp:read", Some("mcp:read tunnel:manage"), "mcp:read tunnel:manage"),
             ("mcp:tools tunnel:manage x", None, "mcp:tools tunnel:manage"),
-            ("mcp:tools tunnel:manage", Some("mcp:read"), "tunnel:manage"),
+            ("mcp:tools tunnel:manage", Some("mcp:read"), "mcp:read"),
             ("mcp:tools", Some("mcp:reed"), "mcp:tools"),
             ("mcp:tools agent", Some("agent"), "mcp:tools"),
             ("openid profile", None, "mcp:tools mcp:read tunnel:manage"),
             ("", Some("mcp:tools"), "mcp:tools"),
             ("mcp", Some("tunnel:manage"), "tunnel:manage"),
         ] {
-            let most = Scopes::registered(Role::Client, Some(registered));
-            assert_eq!(most.granted(asked).to_string(), granted, "{registered} {asked:?}");
+            let default = Scopes::registered(Role::Client, Some(registered));
+            assert_eq!(default.granted(Role::Client, asked).to_string(), granted, "{registered} {asked:?}");
         }
     }
 
@@ -246,10 +248,11 @@ mod tests {
         }
 
         #[test]
-        fn nothing_asked_is_more_than_what_may_be_had(registered in ".{0,30}|(mcp:tools|mcp:read| ){0,4}", asked in ".{0,30}|(agent|mcp|mcp:read| ){0,4}") {
-            let most = Scopes::registered(Role::Client, Some(&registered));
-            let granted = most.granted(Some(&asked));
-            prop_assert!(!granted.is_empty() && granted.0.is_subset(&most.0) && !granted.has(Scope::Agent));
+        fn nothing_is_granted_that_was_neither_asked_for_nor_registered(registered in ".{0,30}|(mcp:tools|mcp:read| ){0,4}", asked in ".{0,30}|(agent|mcp|mcp:read| ){0,4}") {
+            let default = Scopes::registered(Role::Client, Some(&registered));
+            let granted = default.granted(Role::Client, Some(&asked));
+            prop_assert!(!granted.is_empty() && granted.0.is_subset(&Scopes::all(Role::Client).0));
+            prop_assert!(granted.0.is_subset(&Scopes::read(&asked).0) || granted.0.is_subset(&default.0));
         }
     }
 }

@@ -194,15 +194,19 @@ fn unknown_scopes_are_dropped_and_the_answer_says_what_was_granted() {
 }
 
 #[test]
-fn registered_scopes_are_the_default_and_the_most_that_a_client_gets() {
+fn registered_scopes_are_the_default_and_more_is_asked_of_the_person() {
     let mut relay = Relay::new();
     let (_, answer) = relay.register_with(&json!({"redirect_uris": [WEB], "scope": "mcp:read tunnel:manage offline"}));
     assert_eq!(answer["scope"], "mcp:read tunnel:manage", "it is told what counts");
     let client = text(&answer, "client_id");
-    for (asked, granted) in
-        [("", "mcp:read tunnel:manage"), ("mcp:tools mcp:read", "mcp:read"), ("mcp:tools", "mcp:read")]
-    {
+    for (asked, granted, tools) in [
+        ("", "mcp:read tunnel:manage", false),
+        ("mcp:read", "mcp:read", false),
+        ("mcp:tools mcp:read agent", "mcp:tools mcp:read", true),
+    ] {
         let link = authorization_with(&client, WEB, &[("scope", asked)]);
+        let page = Browser::default().get(&mut relay, &link);
+        assert_eq!(html(&page).contains("run tools on your devices"), tools, "{asked}");
         let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
         assert_eq!(body(&relay.redeem(&client, WEB, &code))["scope"], granted, "{asked}");
     }

@@ -5,6 +5,7 @@ use crate::limits;
 
 const ID: &str = "https://app.example/oauth/client.json";
 const APP: &str = "https://app.example/callback";
+const ALL: &str = "mcp:tools mcp:read tunnel:manage";
 const CACHING: &str = "public, max-age=600";
 
 fn document(id: &str, redirects: &[&str]) -> Value {
@@ -76,15 +77,17 @@ fn client_with_a_document_signs_people_in() {
 }
 
 #[test]
-fn documented_scopes_are_the_default_and_the_most() {
+fn documented_scopes_are_the_default_and_more_is_had_for_the_asking() {
     let mut relay = Relay::new();
     let mut reader = document(ID, &[APP]);
     reader["scope"] = "mcp:read x".into();
     relay.documents.insert(ID.into(), shown(200, "application/json", &reader.to_string(), CACHING));
-    for asked in ["", "mcp:tools tunnel:manage mcp:read", "x"] {
+    for (asked, granted) in
+        [("", "mcp:read"), ("x", "mcp:read"), ("mcp:read tunnel:manage", "mcp:read tunnel:manage"), ("mcp", ALL)]
+    {
         let link = authorization_with(ID, APP, &[("scope", asked)]);
         let code = query(&location(&Browser::default().sign_in(&mut relay, &link))).remove("code").unwrap();
-        assert_eq!(body(&relay.redeem(ID, APP, &code))["scope"], "mcp:read", "{asked}");
+        assert_eq!(body(&relay.redeem(ID, APP, &code))["scope"], granted, "{asked}");
     }
 }
 
