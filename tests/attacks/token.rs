@@ -69,10 +69,23 @@ pub const ATTACKS: &[Attack] = &[
     ("old refresh token of a thief", |relay| {
         let client = register(relay);
         let first = tokens(relay, &client);
-        let (_, second) = refresh(relay, &client, &first);
-        let (status, third) = refresh(relay, &client, &second);
-        ensure(status == 200, || format!("{third}"))?;
+        let mut last = first.clone();
+        // One more than have their two minutes.
+        for _ in 0..9 {
+            let (status, next) = refresh(relay, &client, &last);
+            ensure(status == 200, || format!("{next}"))?;
+            last = next;
+        }
         refused(&refresh(relay, &client, &first), "invalid_grant")?;
+        is_dead(relay, &client, &last)
+    }),
+    ("refresh token of a thief over and over", |relay| {
+        let client = register(relay);
+        let first = tokens(relay, &client);
+        let (_, second) = refresh(relay, &client, &first);
+        let (_, third) = refresh(relay, &client, &second);
+        let worked = (0..20).take_while(|_| refresh(relay, &client, &first).0 == 200).count();
+        ensure(worked == 10, || format!("it worked {worked} times"))?;
         is_dead(relay, &client, &third)
     }),
     ("one kind of token as the other", |relay| {

@@ -20,10 +20,15 @@ pub(super) const ACCESS_LIFETIME: Duration = Duration::from_secs(60 * 60);
 pub(super) const IDLE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a family lives at most, however busy.
 pub(super) const ABSOLUTE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
-/// How long the previous refresh token still works: real clients refresh in parallel, and answers get lost.
+/// How long a refresh token still works once it has been superseded: real clients refresh in parallel, and answers get
+/// lost.
 pub(super) const REUSE_GRACE: Duration = Duration::from_secs(120);
-/// How often the previous refresh token works within its grace.
+/// How often each such token works within its grace.
 pub(super) const MAX_SIBLINGS: u32 = 10;
+/// Generations that are known to have been superseded lately, besides the last: several of a client's processes share a
+/// sign-in, and one of them may come with what it had before two others refreshed. Who rotates faster than that for two
+/// minutes is out of order.
+pub(super) const MAX_EARLIER: usize = 7;
 
 /// One family's record, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +116,10 @@ pub(super) enum Kind {
         rotated: u64,
         /// How often the one before it was used again.
         siblings: u32,
+        /// The ones before that, the newest first, for as long as they have their grace. Records of older versions have
+        /// none of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        earlier: Vec<Superseded>,
     },
     /// The operator made one token.
     Minted {
@@ -118,6 +127,9 @@ pub(super) enum Kind {
         label: String,
     },
 }
+
+/// A generation that is not the newest any more: when the next was made, in milliseconds, and how often it was used since.
+pub(super) type Superseded = (u64, u32);
 
 /// What the rule of rotation says to a refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,31 +161,35 @@ impl Family {
             scopes,
             created: now.as_millis(),
             expires: (now + ABSOLUTE_LIFETIME).as_millis(),
-            kind: Kind::SignIn { generation: 0, rotated: now.as_millis(), siblings: 0 },
+            kind: Kind::SignIn { generation: 0, rotated: now.as_millis(), siblings: 0, earlier: Vec::new() },
             revoked: None,
         }
     }
 
     /// Judges a refresh token of `generation`.
     pub(super) fn rotate(&self, presented: u64, now: UnixTime) -> Rotation {
-        let Kind::SignIn { generation, rotated, siblings } = self.kind else { return Rotation::Refuse };
-        if !self.is_alive(now) {
+        let Kind::SignIn { generation, rotated, siblings, ref earlier } = self.kind else { return Rotation::Refuse };
+        if !self.is_alive(now) || presented > generation {
             return Rotation::Refuse;
         }
+        let in_grace = |(at, _): &Superseded| now.saturating_since(UnixTime::from_millis(*at)) <= REUSE_GRACE;
+        let mut superseded: Vec<Superseded> = core::iter::once((rotated, siblings)).chain(earlier.clone()).collect();
         let with = |kind| Self { kind, ..self.clone() };
-        if presented == generation {
-            let next = generation.saturating_add(1);
-            return Rotation::Rotate(with(Kind::SignIn { generation: next, rotated: now.as_millis(), siblings: 0 }));
-        }
-        if presented > generation {
-            return Rotation::Refuse;
-        }
-        let in_grace = now.saturating_since(UnixTime::from_millis(rotated)) <= REUSE_GRACE;
-        if presented.saturating_add(1) == generation && in_grace && siblings < MAX_SIBLINGS {
-            let kind = Kind::SignIn { generation, rotated, siblings: siblings.saturating_add(1) };
-            return Rotation::Rotate(with(kind));
-        }
-        Rotation::Reused
+        let Some(back) = generation.checked_sub(presented).filter(|back| *back > 0) else {
+            // Generation 0 superseded none.
+            superseded.retain(|one| generation > 0 && in_grace(one));
+            superseded.truncate(MAX_EARLIER);
+            let (generation, rotated) = (generation.saturating_add(1), now.as_millis());
+            return Rotation::Rotate(with(Kind::SignIn { generation, rotated, siblings: 0, earlier: superseded }));
+        };
+        let known = usize::try_from(back - 1).ok().and_then(|at| superseded.get_mut(at));
+        let Some(known) = known.filter(|known| in_grace(known) && known.1 < MAX_SIBLINGS) else {
+            return Rotation::Reused;
+        };
+        known.1 = known.1.saturating_add(1);
+        let siblings = superseded.first().map_or(siblings, |(_, uses)| *uses);
+        let earlier = superseded.split_off(1);
+        Rotation::Rotate(with(Kind::SignIn { generation, rotated, siblings, earlier }))
     }
 
     /// When it was used last, as far as that is known: see [`presence`](super::presence).
@@ -293,8 +309,51 @@ mod tests {
         let once = rotated(&family(), 0, START);
         let late = START + REUSE_GRACE + Duration::from_millis(1);
         assert_eq!(once.rotate(0, late), Rotation::Reused);
-        let twice = rotated(&once, 1, START);
-        assert_eq!(twice.rotate(0, START), Rotation::Reused);
+        let twice = rotated(&once, 1, START + REUSE_GRACE);
+        assert_eq!(twice.rotate(0, late), Rotation::Reused);
+        assert!(matches!(twice.rotate(1, late), Rotation::Rotate(..)), "superseded a moment ago");
+    }
+
+    #[test]
+    fn token_that_was_superseded_twice_lately_is_used_as_often_as_one_that_was_once() {
+        let twice = rotated(&rotated(&family(), 0, START), 1, START + Duration::from_secs(1));
+        let mut used = twice.clone();
+        for _ in 0..MAX_SIBLINGS {
+            used = rotated(&used, 0, START + REUSE_GRACE);
+            assert_eq!(generation(&used), 2);
+        }
+        assert_eq!(used.rotate(0, START + REUSE_GRACE), Rotation::Reused, "each ten times");
+        assert!(matches!(used.rotate(1, START + REUSE_GRACE), Rotation::Rotate(..)), "and the others besides");
+        let on = rotated(&used, 2, START + REUSE_GRACE);
+        assert_eq!(on.rotate(0, START + REUSE_GRACE), Rotation::Reused, "which a rotation does not forget");
+        let late = START + REUSE_GRACE + Duration::from_millis(1);
+        assert_eq!(twice.rotate(0, late), Rotation::Reused);
+        assert!(matches!(twice.rotate(1, late), Rotation::Rotate(..)));
+    }
+
+    #[test]
+    fn few_generations_are_kept_and_none_beyond_its_grace() {
+        let mut busy = family();
+        for next in 0..40 {
+            busy = rotated(&busy, next, START);
+        }
+        let oldest = 40 - 1 - u64::try_from(MAX_EARLIER).unwrap();
+        assert!(matches!(busy.rotate(oldest, START), Rotation::Rotate(..)));
+        assert_eq!(busy.rotate(oldest - 1, START), Rotation::Reused);
+        let later = rotated(&busy, 40, START + REUSE_GRACE + Duration::from_millis(1));
+        assert!(matches!(&later.kind, Kind::SignIn { earlier, .. } if earlier.is_empty()), "{later:?}");
+    }
+
+    #[test]
+    fn record_of_before_they_were_kept_is_read() {
+        let record = br#"{"user":"local:ann","client":"c","role":"client","audience":"https://r.example/mcp","created":1,
+            "expires":9000000000000,"kind":{"signIn":{"generation":2,"rotated":1000000000,"siblings":10}}}"#;
+        let (_, family) = Family::from_record("family/f", record).expect("it is read");
+        assert_eq!(family.rotate(1, START), Rotation::Reused, "it was used ten times");
+        assert_eq!(family.rotate(0, START), Rotation::Reused, "and of this one nothing is known");
+        let next = rotated(&family, 2, START);
+        assert_eq!(next.rotate(1, START), Rotation::Reused);
+        assert!(matches!(next.rotate(2, START), Rotation::Rotate(..)));
     }
 
     #[test]
@@ -338,8 +397,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(user in ".{0,40}", generation: u64, rotated: u64, siblings: u32, revoked: Option<u64>) {
-            let family = Family { user, kind: Kind::SignIn { generation, rotated, siblings }, revoked, ..family() };
+        fn records_round_trip(
+            user in ".{0,40}", generation: u64, rotated: u64, siblings: u32, revoked: Option<u64>,
+            earlier in proptest::collection::vec(any::<Superseded>(), 0..8),
+        ) {
+            let family = Family { user, kind: Kind::SignIn { generation, rotated, siblings, earlier }, revoked, ..family() };
             let id = FamilyId::new("f1");
             let read = Family::from_record(&Family::record_key(&id), &family.to_record());
             prop_assert_eq!(read, Some((id, family)));

@@ -201,6 +201,21 @@ fn refresh_rotates_and_late_reuse_revokes() {
 }
 
 #[test]
+fn client_that_is_two_refreshes_behind_stays_signed_in() {
+    let mut relay = Relay::new();
+    let first = relay.tokens();
+    let second = Tokens::new(first.client.clone(), &relay.refresh(&first.client, &first.refresh));
+    let third = Tokens::new(first.client.clone(), &relay.refresh(&first.client, &second.refresh));
+    relay.pass(Duration::from_secs(5));
+    let mut relay = relay.restart();
+    let behind = Tokens::new(first.client.clone(), &relay.refresh(&first.client, &first.refresh));
+    assert!(relay.open(&behind.access, "/mcp").is_ok() && relay.open(&third.access, "/mcp").is_ok());
+    relay.pass(REUSE_GRACE);
+    assert_refused(&relay.refresh(&first.client, &first.refresh), 400, "invalid_grant");
+    assert_eq!(relay.revoked().len(), 1, "later it is theft");
+}
+
+#[test]
 fn refreshes_at_the_same_time_all_succeed() {
     let mut relay = Relay::new();
     let tokens = relay.tokens();
