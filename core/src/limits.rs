@@ -213,8 +213,12 @@ pub const MAX_FAMILY_QUEUE: usize = 16;
 /// Registrations, authorizations and refused tokens of one address in a minute, each kind by itself: many people may
 /// share an address, and nothing can be guessed. Configurable.
 pub const REQUESTS_PER_MINUTE: u32 = 60;
-/// Rate-limited addresses: a hundred bytes each.
+/// Rate-limited addresses and accounts: a hundred bytes each.
 pub const MAX_RATED: usize = 8_192;
+/// Addresses that are remembered of one account, because its password was right there: home, office, and a phone's many.
+pub const MAX_ACCOUNT_PLACES: usize = 16;
+/// Those of all accounts: fifty bytes each, made only with a right password.
+pub const MAX_PLACES: usize = 4_096;
 /// Spent cookies and pages of sign-ins that are remembered until they run out: a hundred bytes each, for half an hour at
 /// most. Beyond it those go first that would run out first.
 pub const MAX_SPENT: usize = 16_384;

@@ -13,7 +13,7 @@ use super::ending::Asker;
 use super::families::{Family, Kind};
 use super::grants::{Action, AdminCommand, Grants};
 use super::login::Errand;
-use super::rates::{self, everybody};
+use super::rates::{self, Whose};
 use super::scopes::Scopes;
 use super::store::Answer;
 use crate::audit;
@@ -170,8 +170,11 @@ impl Grants {
 
     /// Tells of addresses that asked too much since the last input.
     pub(super) fn note_rates(&mut self, now: Now) {
-        if let Some((kind, address)) = self.rates.exceeded() {
-            let address = Some(address).filter(|address| *address != everybody());
+        if let Some((kind, whose)) = self.rates.exceeded() {
+            let address = match whose {
+                Whose::Address(address) => Some(address),
+                Whose::Account(_) | Whose::Everybody => None,
+            };
             self.note_refusal(kind.word(), Whom { address, ..Whom::default() }, now);
         }
     }
@@ -193,7 +196,7 @@ impl Grants {
         if !self.settings.audit {
             return;
         }
-        if self.rates.take(rates::Kind::Lines, everybody(), now.instant) {
+        if self.rates.take(rates::Kind::Lines, Whose::Everybody, now.instant) {
             let untold = core::mem::take(&mut self.untold);
             self.write_note(event, &note, untold, now);
         } else {

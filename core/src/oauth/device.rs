@@ -24,7 +24,7 @@ use super::exchange::read_form;
 use super::families::Family;
 use super::grants::Grants;
 use super::login::{Errand, Owner};
-use super::rates::{Kind, everybody};
+use super::rates::{Kind, Whose};
 use super::scopes::Scopes;
 use super::store::{Redeemed, Then, unwritable};
 use super::{Role, cookies, pages, text, token};
@@ -201,12 +201,12 @@ impl Grants {
     /// the stranger's machine for a device of their own (RFC 8628 section 5.1).
     fn may_guess(&mut self, head: &RequestHead, now: Now) -> bool {
         self.rates.take(Kind::DeviceGuess, head.peer, now.instant)
-            && self.rates.take(Kind::DeviceGuesses, everybody(), now.instant)
+            && self.rates.take(Kind::DeviceGuesses, Whose::Everybody, now.instant)
     }
 
     fn guessed_right(&mut self, head: &RequestHead, now: Now) {
         self.rates.give_back(Kind::DeviceGuess, head.peer, now.instant);
-        self.rates.give_back(Kind::DeviceGuesses, everybody(), now.instant);
+        self.rates.give_back(Kind::DeviceGuesses, Whose::Everybody, now.instant);
     }
 }
 

@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn record_of_before_they_were_kept_is_read() {
-        let record = br#"{"user":"local:ann","client":"c","role":"client","audience":"https://r.example/mcp","created":1,
+        let record =
+            br#"{"user":"local:ann","client":"c","role":"client","audience":"https://r.example/mcp","created":1,
             "expires":9000000000000,"kind":{"signIn":{"generation":2,"rotated":1000000000,"siblings":10}}}"#;
         let (_, family) = Family::from_record("family/f", record).expect("it is read");
         assert_eq!(family.rotate(1, START), Rotation::Reused, "it was used ten times");

@@ -20,6 +20,7 @@ use super::error::{Code, Refusal};
 use super::families::Family;
 use super::keys::NewKeys;
 use super::login::{Attempt, Waiting};
+use super::places::Places;
 use super::presence::Presence;
 use super::rates::{self, Rates};
 use super::refusals::{RefusedToken, Told};
@@ -274,6 +275,8 @@ pub struct Grants {
     pub(super) devices: device::Pending,
     pub(super) documents: Documents,
     pub(super) rates: Rates,
+    /// Where people signed in with their passwords.
+    pub(super) places: Places,
     /// Lines about refused tokens.
     pub(super) told: Told,
     pub(super) spent: Spent,
@@ -354,6 +357,7 @@ impl Grants {
             devices: device::Pending::default(),
             documents: Documents::default(),
             rates: Rates::new(requests_per_minute),
+            places: Places::default(),
             told: Told::default(),
             spent: Spent::default(),
             run: None,

@@ -18,7 +18,7 @@ use super::cookies::{self, Step};
 use super::device::DeviceRequest;
 use super::families::Family;
 use super::grants::{Action, Grants, Pending};
-use super::rates::Kind;
+use super::rates::{Kind, Whose};
 use super::request::AuthRequest;
 use super::{account, pages, spent, text};
 use crate::config::Login;
@@ -108,6 +108,8 @@ pub(super) struct Attempt {
     csrf: String,
     /// The name of the user whose password it may be; none for an unknown one.
     user: Option<String>,
+    /// Whether it counts as a guess of a stranger's: see [`Grants::may_guess_password`].
+    stranger: bool,
 }
 
 impl Grants {
@@ -154,7 +156,7 @@ impl Grants {
             let reply = pages::login(&self.settings, &attempt.flow, &attempt.csrf, Some(problem));
             return self.reply(attempt.exchange, reply);
         };
-        self.rates.give_back(Kind::Login, attempt.peer, now.instant);
+        self.guessed_password(user, &attempt, now);
         if !self.spent.spend(spent::Kind::Login, &attempt.flow, attempt.errand.until(), now.unix) {
             return self.reply(attempt.exchange, stale());
         }
@@ -259,16 +261,51 @@ impl Grants {
         if password.expose().len() > MAX_PASSWORD {
             return Err(page(StatusCode::BAD_REQUEST, "The password is too long."));
         }
+        let stranger = !self.places.knows(Whose::account(user), head.peer, now.instant);
         let busy = self.pending.len() >= limits::MAX_VERIFIES;
-        if busy || !self.rates.take(Kind::Login, head.peer, now.instant) {
-            return Err(page(StatusCode::TOO_MANY_REQUESTS, "Too many attempts. Wait a minute, then try again."));
+        if busy || !self.may_guess_password(user, head.peer, stranger, now) {
+            let page =
+                |message| pages::login(&self.settings, flow, &csrf, Some((StatusCode::TOO_MANY_REQUESTS, message)));
+            return Err(page("Too many attempts. Wait a minute, then try again."));
         }
         let known = match &self.settings.login {
             Login::Local(local) => local.users.iter().any(|one| one.name == user),
             Login::Oidc(_) => false,
         };
         let (flow, user) = (flow.to_string(), known.then(|| user.to_string()));
-        Ok((Attempt { exchange, peer: head.peer, errand, flow, csrf, user }, password))
+        Ok((Attempt { exchange, peer: head.peer, errand, flow, csrf, user, stranger }, password))
+    }
+
+    /// Whether one more password may be tried: from there, for that account, and by all together, since whoever has many
+    /// addresses has many buckets. The latter two are not for whoever comes from where the account's person signed in
+    /// lately: strangers who guess must not be able to lock them out.
+    fn may_guess_password(&mut self, user: &str, peer: IpAddr, stranger: bool, now: Now) -> bool {
+        if !self.rates.take(Kind::Login, peer, now.instant) {
+            return false;
+        }
+        if !stranger {
+            return true;
+        }
+        let account = self.rates.take(Kind::AccountLogin, Whose::account(user), now.instant);
+        if account && self.rates.take(Kind::Logins, Whose::Everybody, now.instant) {
+            return true;
+        }
+        // Nothing was tried.
+        self.rates.give_back(Kind::Login, peer, now.instant);
+        if account {
+            self.rates.give_back(Kind::AccountLogin, Whose::account(user), now.instant);
+        }
+        false
+    }
+
+    /// The password was right: it does not count, and its person is known there from now on.
+    fn guessed_password(&mut self, user: &str, attempt: &Attempt, now: Now) {
+        self.rates.give_back(Kind::Login, attempt.peer, now.instant);
+        if attempt.stranger {
+            self.rates.give_back(Kind::AccountLogin, Whose::account(user), now.instant);
+            self.rates.give_back(Kind::Logins, Whose::Everybody, now.instant);
+        }
+        self.places.note(Whose::account(user), attempt.peer, now.instant);
     }
 
     /// Orders the password check. An unknown user's password is checked too, against another's hash whose answer does

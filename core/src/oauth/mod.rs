@@ -23,6 +23,7 @@ mod keys;
 mod login;
 pub mod metadata;
 pub mod pages;
+mod places;
 mod presence;
 mod rates;
 pub mod refusals;

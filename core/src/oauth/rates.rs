@@ -1,8 +1,11 @@
-//! Rate limits on what anyone may ask without signing in: one token bucket per address and kind, in bounded memory.
+//! Rate limits on what anyone may ask without signing in: token buckets per kind and address, or account, or for all
+//! together, in bounded memory.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
 use core::time::Duration;
+
+use ring::digest;
 
 use crate::http::crowd::subscriber;
 use crate::limits;
@@ -23,13 +26,17 @@ pub(super) enum Kind {
     RefusedToken,
     /// Wrong passwords.
     Login,
+    /// The same of one account, from wherever: kept under its [`Whose::Account`].
+    AccountLogin,
+    /// The same of all accounts and addresses together, kept under [`Whose::Everybody`].
+    Logins,
     /// Devices that begin to wait for their person.
     Device,
     /// Wrong codes of devices.
     DeviceGuess,
-    /// The same from all addresses together, kept under [`everybody`].
+    /// The same from all addresses together, kept under [`Whose::Everybody`].
     DeviceGuesses,
-    /// Lines of the audit about what anybody may cause, kept under [`everybody`].
+    /// Lines of the audit about what anybody may cause, kept under [`Whose::Everybody`].
     Lines,
 }
 
@@ -43,6 +50,8 @@ impl Kind {
             }
             Self::Login | Self::DeviceGuess | Self::Document => 10,
             Self::Device => 20,
+            Self::AccountLogin => 30,
+            Self::Logins => 100,
             Self::DeviceGuesses | Self::Lines => 600,
         }
     }
@@ -55,8 +64,12 @@ impl Kind {
             }
             // Two megabytes of lines a day: a file of ten keeps the good ones for a week of attack.
             Self::Device | Self::Document | Self::Lines => Duration::from_secs(10),
+            // 8 640 guesses a day, from however many addresses.
+            Self::AccountLogin => Duration::from_secs(10),
             // However many addresses guess: with a hundred devices waiting all the time, one hit in eight years.
             Self::DeviceGuesses => Duration::from_secs(1),
+            // One common password tried on each account: as fast as people mistype theirs in a large company.
+            Self::Logins => Duration::from_secs(1),
             // 14 400 guesses a day: nothing against a password that is not on a short list.
             Self::Login | Self::DeviceGuess => Duration::from_secs(6),
         }
@@ -70,6 +83,8 @@ impl Kind {
             Self::TokenFailure => "too-many-refused-requests",
             Self::RefusedToken => "too-many-refused-tokens",
             Self::Login => "too-many-wrong-passwords",
+            Self::AccountLogin => "too-many-wrong-passwords-of-one-account",
+            Self::Logins => "too-many-wrong-passwords-of-all",
             Self::Device => "too-many-devices",
             Self::DeviceGuess | Self::DeviceGuesses => "too-many-wrong-codes",
             Self::Document => "too-many-metadata-documents",
@@ -83,9 +98,29 @@ impl Kind {
     }
 }
 
-/// The address that stands for all of them.
-pub(super) const fn everybody() -> IpAddr {
-    IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED)
+/// Whose bucket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// All addresses' together.
+    Everybody,
+    /// One address's: see [`subscriber`].
+    Address(IpAddr),
+    /// An account's: the hash of its name, which may be any text that somebody typed.
+    Account([u8; 16]),
+}
+
+impl Whose {
+    /// The bucket of the account of that name, whether there is one or not: the limit must not tell who exists.
+    pub(super) fn account(name: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, name.as_bytes());
+        Self::Account(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
+    }
+}
+
+impl From<IpAddr> for Whose {
+    fn from(peer: IpAddr) -> Self {
+        Self::Address(subscriber(peer))
+    }
 }
 
 /// All buckets that are not full. A bucket is kept as the time at which it will be full again.
@@ -101,7 +136,7 @@ pub(super) struct Rates {
     by_time: BTreeSet<(Instant, Key)>,
 }
 
-type Key = (Kind, IpAddr);
+type Key = (Kind, Whose);
 
 impl Rates {
     /// Nothing taken yet.
@@ -110,10 +145,10 @@ impl Rates {
     }
 
     /// Takes one, if it is allowed.
-    pub(super) fn take(&mut self, kind: Kind, peer: IpAddr, now: Instant) -> bool {
-        let wait = self.wait(kind, peer, now) + kind.interval(self.per_minute);
+    pub(super) fn take(&mut self, kind: Kind, whose: impl Into<Whose>, now: Instant) -> bool {
+        let key = (kind, whose.into());
+        let wait = self.wait(key, now) + kind.interval(self.per_minute);
         let allowed = wait <= kind.refill(self.per_minute);
-        let key = (kind, subscriber(peer));
         if allowed {
             self.set(key, now + wait, now);
         } else if kind != Kind::Lines && self.told.insert(key) {
@@ -123,14 +158,15 @@ impl Rates {
     }
 
     /// Who was refused since this was asked last, the first time in a row.
-    pub(super) fn exceeded(&mut self) -> Option<(Kind, IpAddr)> {
+    pub(super) fn exceeded(&mut self) -> Option<(Kind, Whose)> {
         self.exceeded.take()
     }
 
     /// Gives one back: it turned out not to count.
-    pub(super) fn give_back(&mut self, kind: Kind, peer: IpAddr, now: Instant) {
-        let full_at = now + self.wait(kind, peer, now).saturating_sub(kind.interval(self.per_minute));
-        self.set((kind, subscriber(peer)), full_at, now);
+    pub(super) fn give_back(&mut self, kind: Kind, whose: impl Into<Whose>, now: Instant) {
+        let key = (kind, whose.into());
+        let full_at = now + self.wait(key, now).saturating_sub(kind.interval(self.per_minute));
+        self.set(key, full_at, now);
     }
 
     /// Forgets full buckets.
@@ -144,8 +180,8 @@ impl Rates {
     }
 
     /// How long until the bucket is full.
-    fn wait(&self, kind: Kind, peer: IpAddr, now: Instant) -> Duration {
-        self.full_at.get(&(kind, subscriber(peer))).map_or(Duration::ZERO, |full_at| full_at.saturating_since(now))
+    fn wait(&self, key: Key, now: Instant) -> Duration {
+        self.full_at.get(&key).map_or(Duration::ZERO, |full_at| full_at.saturating_since(now))
     }
 
     fn set(&mut self, key: Key, full_at: Instant, now: Instant) {

@@ -344,6 +344,7 @@ impl Grants {
         self.codes.sweep(now.instant);
         self.devices.sweep(now.instant);
         self.rates.sweep(now.instant);
+        self.places.sweep(now.instant);
         self.documents.sweep(now.instant);
         self.spent.sweep(now.unix);
         self.tell_left_out(now);

@@ -6,10 +6,19 @@ use crate::http::fetch::FetchError;
 /// The login page that ann gets to.
 fn login_page(relay: &mut Relay, browser: &mut Browser) -> Reply {
     let client = relay.register(WEB);
-    let page = browser.get(relay, &authorization(&client, WEB));
+    login_page_for(relay, browser, &authorization(&client, WEB))
+}
+
+fn login_page_for(relay: &mut Relay, browser: &mut Browser, link: &str) -> Reply {
+    let page = browser.get(relay, link);
     let reply = browser.agree(relay, &page);
     assert!(location(&reply).starts_with("https://relay.example/login?flow="));
     browser.get(relay, &location(&reply))
+}
+
+/// The page of a sign-in that needs no registration.
+fn agents_login_page(relay: &mut Relay, browser: &mut Browser) -> Reply {
+    login_page_for(relay, browser, &authorization("mcp-local-tunnel-agent", LOOPBACK))
 }
 
 #[test]
@@ -90,6 +99,55 @@ fn guessing_passwords_is_slow() {
     relay.pass(Duration::from_secs(6));
     assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::FORBIDDEN);
     assert_eq!(browser.post(&mut relay, "/login", &form).status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+/// How many guesses are checked that come from an address each.
+fn guess_from_everywhere(relay: &mut Relay, guesses: u8, name: impl Fn(u8) -> String) -> usize {
+    let before = relay.verified.len();
+    for host in 0..guesses {
+        let mut browser = Browser { peer: format!("198.51.100.{host}"), ..Browser::default() };
+        let page = agents_login_page(relay, &mut browser);
+        browser.post(relay, "/login", &fields(&page, &[("user", &name(host)), ("password", "a guess")]));
+    }
+    relay.verified.len() - before
+}
+
+#[test]
+fn guessing_one_password_is_slow_from_many_addresses() {
+    for name in ["ann", "eve"] {
+        let mut relay = Relay::new();
+        let guess = |relay: &mut Relay, guesses| guess_from_everywhere(relay, guesses, |_| name.into());
+        assert_eq!(guess(&mut relay, 50), 30, "{name}, who may exist or not");
+        relay.pass(Duration::from_secs(10));
+        assert_eq!(guess(&mut relay, 50), 1, "{name}");
+    }
+}
+
+#[test]
+fn guessing_many_passwords_is_slow_from_many_addresses() {
+    let mut relay = Relay::new();
+    let guess = |relay: &mut Relay| guess_from_everywhere(relay, 150, |host| format!("user{host}"));
+    assert_eq!(guess(&mut relay), 100);
+    relay.pass(Duration::from_secs(1));
+    assert_eq!(guess(&mut relay), 1);
+}
+
+#[test]
+fn guesses_of_strangers_do_not_lock_a_person_out_where_they_signed_in_lately() {
+    let mut relay = Relay::new();
+    let client = relay.register(WEB);
+    relay.code(&client, WEB);
+    guess_from_everywhere(&mut relay, 50, |_| "ann".into());
+    guess_from_everywhere(&mut relay, 150, |host| format!("user{host}"));
+    let mut sign_in = |user: &str, peer: &str| {
+        let mut browser = Browser { peer: peer.into(), ..Browser::default() };
+        let page = agents_login_page(&mut relay, &mut browser);
+        let password = format!("{user}'s password");
+        browser.post(&mut relay, "/login", &fields(&page, &[("user", user), ("password", &password)])).status.as_u16()
+    };
+    assert_eq!(sign_in("ann", "192.0.2.7"), 303, "ann, where she was");
+    assert_eq!(sign_in("ann", "203.0.113.9"), 429, "somebody, elsewhere");
+    assert_eq!(sign_in("bob", "192.0.2.7"), 429, "another's account is not known there");
 }
 
 #[test]

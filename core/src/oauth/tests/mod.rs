@@ -54,6 +54,8 @@ const PUBLIC: &str = "https://relay.example";
 const START: u64 = 1_800_000_000;
 const VERIFIER: &str = "a-verifier-of-forty-three-characters-or-more-0";
 const WEB: &str = "https://claude.ai/api/mcp/auth_callback";
+/// The address that requests come from where nothing else is said.
+const PEER: &str = "192.0.2.7";
 const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
 
 /// A relay's grants with a store, a password check and a login provider that answer at once, unless told otherwise.
@@ -258,7 +260,7 @@ impl Relay {
 
     /// Sends a request; its answer may still be to come.
     fn send(&mut self, method: Method, target: &str, headers: HeaderMap, body: &str) -> ExchangeId {
-        self.send_from("192.0.2.7", method, target, headers, body)
+        self.send_from(PEER, method, target, headers, body)
     }
 
     fn send_from(
@@ -384,14 +386,23 @@ impl Tokens {
 }
 
 /// A browser: cookies, and forms that it fills in.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 struct Browser {
     cookies: BTreeMap<String, String>,
+    /// Its address.
+    peer: String,
+}
+
+impl Default for Browser {
+    fn default() -> Self {
+        Self { cookies: BTreeMap::new(), peer: PEER.into() }
+    }
 }
 
 impl Browser {
     fn get(&mut self, relay: &mut Relay, target: &str) -> Reply {
-        let reply = relay.ask(Method::GET, target, self.headers(), "");
+        let exchange = relay.send_from(&self.peer, Method::GET, target, self.headers(), "");
+        let reply = relay.answer(exchange);
         self.keep(&reply);
         reply
     }
@@ -406,7 +417,8 @@ impl Browser {
 
     fn post_with(&mut self, relay: &mut Relay, path: &str, fields: &[(String, String)], headers: HeaderMap) -> Reply {
         let body = form::encode(fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let reply = relay.ask(Method::POST, path, headers, &body);
+        let exchange = relay.send_from(&self.peer, Method::POST, path, headers, &body);
+        let reply = relay.answer(exchange);
         self.keep(&reply);
         reply
     }
