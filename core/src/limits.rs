@@ -191,7 +191,8 @@ pub const CLIENT_DOCUMENT_RETRY: Duration = Duration::from_secs(30);
 pub const MAX_KEYS: usize = 16;
 /// Authorization codes that are remembered, redeemed ones among them: a kilobyte each, made only after a login.
 pub const MAX_CODES: usize = 4_096;
-/// Devices that wait for their person to type a code: half a kilobyte each, made by anybody.
+/// Devices that wait for their person to type a code: half a kilobyte each, made by anybody. Beyond it one goes that came
+/// from where the most came from.
 pub const MAX_DEVICE_GRANTS: usize = 1_024;
 /// Token families in all: half a kilobyte each. Their ids are also in what each request's token is looked up in, which a
 /// sign-in copies: some 20 bytes each.

@@ -170,8 +170,8 @@ impl Grants {
         }
         let name = text::clean(form.get("device_name").unwrap_or_default(), MAX_SHOWN_NAME);
         let Some((key, grant)) = self.devices.begin(name, head.peer, audience, now.instant, &mut *self.entropy) else {
-            warn!(reason = "too many devices wait", "device sign-in put off");
-            return Err(Refusal::new(Code::TemporarilyUnavailable, "too many devices wait for their person"));
+            warn!(reason = "no code is free", "device sign-in put off");
+            return Err(Refusal::new(Code::TemporarilyUnavailable, "no code is free: begin again"));
         };
         let user_code = pending::shown(&grant.user_code);
         let page = self.settings.url("/device");

@@ -72,7 +72,8 @@ pub(in crate::oauth) struct Pending {
 }
 
 impl Pending {
-    /// Takes a device in and returns its grant's key; `None`: too many wait.
+    /// Takes a device in and returns its grant's key; `None`: no code was found that is free. When too many wait, one of
+    /// those gives way that came from where the most came from: whoever begins hundreds puts out their own.
     pub(in crate::oauth) fn begin(
         &mut self,
         name: String,
@@ -82,8 +83,10 @@ impl Pending {
         entropy: &mut dyn Entropy,
     ) -> Option<(GrantKey, &Grant)> {
         self.sweep(now);
-        if self.grants.len() >= limits::MAX_DEVICE_GRANTS {
-            return None;
+        if self.grants.len() >= limits::MAX_DEVICE_GRANTS
+            && let Some(key) = self.one_too_many()
+        {
+            self.forget(&key);
         }
         // Among a thousand live codes of 25 600 000 000 a draw is taken once in a hundred million times.
         let user_code = (0..4).map(|_| draw(entropy)).find(|code| !self.by_code.contains_key(code))?;
@@ -168,6 +171,17 @@ impl Pending {
         }
     }
 
+    /// The oldest grant of the network that has the most; rather one that nobody has typed the code of.
+    fn one_too_many(&self) -> Option<GrantKey> {
+        let mut crowds: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for grant in self.grants.values() {
+            *crowds.entry(network(grant.peer)).or_default() += 1;
+        }
+        let most = crowds.values().max().copied()?;
+        let crowded = self.grants.iter().filter(|(_, grant)| crowds.get(&network(grant.peer)) == Some(&most));
+        crowded.min_by_key(|(_, grant)| (grant.typed > 0, grant.expires)).map(|(key, _)| *key)
+    }
+
     fn forget(&mut self, key: &GrantKey) {
         if let Some(grant) = self.grants.remove(key) {
             self.by_code.remove(&grant.user_code);
@@ -190,6 +204,14 @@ pub(in crate::oauth) fn read(text: &str) -> Option<String> {
     let code: String = letters.take(USER_CODE_LENGTH + 1).collect();
     let good = code.len() == USER_CODE_LENGTH && code.bytes().all(|letter| ALPHABET.contains(&letter));
     good.then_some(code)
+}
+
+/// Whose address it is at most: a site has a /48 of IPv6, and whoever has one has 65 536 times the /64 that rates go by.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 80 << 80).into()),
+    }
 }
 
 fn draw(entropy: &mut dyn Entropy) -> String {
@@ -312,16 +334,46 @@ mod tests {
         assert!(!pending.decide(&key, Some(owner()), at(1)));
     }
 
+    /// One more from `peer`.
+    fn begin(pending: &mut Pending, peer: &str, secs: u64, entropy: &mut Seeded) -> (GrantKey, String) {
+        let peer = peer.parse().expect("an address");
+        let (key, grant) = pending.begin("x".into(), peer, "a".into(), at(secs), entropy).expect("taken in");
+        (key, grant.user_code.clone())
+    }
+
     #[test]
-    fn memory_is_bounded_and_those_who_wait_are_not_pushed_out() {
-        let (mut pending, key, _) = one();
+    fn memory_is_bounded_and_those_who_crowd_put_out_their_own() {
+        let (mut pending, mine, _) = one();
         let mut entropy = Seeded::new(2);
-        let mut begin =
-            |pending: &mut Pending, secs| pending.begin("x".into(), PEER, "a".into(), at(secs), &mut entropy).is_some();
-        let taken = (0..2 * limits::MAX_DEVICE_GRANTS).filter(|_| begin(&mut pending, 1)).count();
-        assert_eq!((taken, pending.grants.len()), (limits::MAX_DEVICE_GRANTS - 1, limits::MAX_DEVICE_GRANTS));
-        assert_eq!(pending.poll(&key, at(1)), Poll::Pending);
-        assert!(begin(&mut pending, 600), "there is room once the first one ended");
+        for count in 0..2 * limits::MAX_DEVICE_GRANTS {
+            let peer = alloc::format!("198.51.100.{}", count % 50);
+            begin(&mut pending, &peer, 1, &mut entropy);
+        }
+        assert_eq!(pending.grants.len(), limits::MAX_DEVICE_GRANTS);
+        assert_eq!((pending.by_code.len(), pending.by_expiry.len()), (pending.grants.len(), pending.grants.len()));
+        let (late, _) = begin(&mut pending, "203.0.113.1", 2, &mut entropy);
+        for count in 0..limits::MAX_DEVICE_GRANTS {
+            begin(&mut pending, &alloc::format!("2001:db8:7:{count:x}::1"), 3, &mut entropy);
+        }
+        assert_eq!(pending.poll(&mine, at(3)), Poll::Pending, "who is alone waits on");
+        assert_eq!(pending.poll(&late, at(3)), Poll::Pending, "and so does who came late");
+    }
+
+    #[test]
+    fn oldest_whose_code_was_not_typed_gives_way() {
+        let mut pending = Pending::default();
+        let mut entropy = Seeded::new(2);
+        let (typed, code) = begin(&mut pending, "192.0.2.1", 0, &mut entropy);
+        let (old, _) = begin(&mut pending, "192.0.2.1", 1, &mut entropy);
+        let (young, _) = begin(&mut pending, "192.0.2.1", 2, &mut entropy);
+        assert!(pending.typed(&code, at(3)).is_some());
+        for count in 3..=limits::MAX_DEVICE_GRANTS {
+            begin(&mut pending, &alloc::format!("10.0.{}.{}", count / 250, count % 250), 3, &mut entropy);
+        }
+        assert_eq!(pending.poll(&old, at(4)), Poll::Expired);
+        for key in [typed, young] {
+            assert_eq!(pending.poll(&key, at(4)), Poll::Pending);
+        }
     }
 
     #[test]
