@@ -16,13 +16,13 @@ pub struct Form(Vec<(String, Secret)>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     /// More than [`limits::MAX_FORM_FIELDS`] fields.
-    #[error("the form has too many fields")]
+    #[error("there are more than {} parameters", limits::MAX_FORM_FIELDS)]
     TooMany,
     /// A field stands twice: OAuth forbids it (RFC 6749 section 3.1), since two readers may choose different ones.
     #[error("a parameter stands more than once")]
     Repeated,
     /// A name or a value is not UTF-8.
-    #[error("the form is not UTF-8")]
+    #[error("a parameter is not UTF-8")]
     NotUtf8,
 }
 

@@ -37,8 +37,9 @@ impl Grants {
         if !self.rates.take(Kind::Authorize, head.peer, now.instant) {
             return self.reply(exchange, too_many());
         }
-        let Ok(fields) = Form::parse(head.uri.query().unwrap_or_default()) else {
-            return self.reply(exchange, refuse("The request names something twice."));
+        let fields = match Form::parse(head.uri.query().unwrap_or_default()) {
+            Ok(fields) => fields,
+            Err(error) => return self.reply(exchange, refuse(&format!("The request cannot be read: {error}."))),
         };
         let id = fields.get("client_id").unwrap_or_default();
         if DocumentUrl::is_meant(id) {

@@ -94,6 +94,19 @@ fn consent_is_asked_again_in_the_browser_that_has_agreed_before() {
 }
 
 #[test]
+fn request_that_cannot_be_read_is_told_why() {
+    let mut relay = Relay::new();
+    let link = authorization(&relay.register(WEB), WEB);
+    let many: String = (0..70).map(|count| format!("&a{count}=1")).collect();
+    for (more, said) in
+        [("&state=2", "stands more than once"), ("&x=%ff", "is not UTF-8"), (&many, "more than 64 parameters")]
+    {
+        let reply = Browser::default().get(&mut relay, &format!("{link}{more}"));
+        assert!(reply.status == StatusCode::BAD_REQUEST && html(&reply).contains(said), "{more}: {}", html(&reply));
+    }
+}
+
+#[test]
 fn custom_scheme_is_warned_about_and_shown_in_full() {
     let mut relay = Relay::new();
     for redirect in ["cursor://anysphere.cursor-mcp/oauth/callback", "com.example.app:/oauth2redirect"] {
