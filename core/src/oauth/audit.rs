@@ -79,7 +79,7 @@ struct Line<'a> {
 /// Lines.
 impl Grants {
     /// A person signed in.
-    pub(super) fn note_sign_in(&mut self, user: &UserId, errand: &Errand, now: Now) {
+    pub(super) fn note_sign_in(&mut self, user: &UserId, errand: &Errand, peer: IpAddr, now: Now) {
         let by = match self.party {
             Some(_) => "provider",
             None => "password",
@@ -90,7 +90,8 @@ impl Grants {
             Errand::Account(_) => (None, None),
         };
         let user = Some(self.sealer.pseudonym(user));
-        self.note("sign-in", Note { user, actor, role, by: Some(by), ..Note::default() }, now);
+        let address = Some(told(peer));
+        self.note("sign-in", Note { user, actor, role, by: Some(by), address, ..Note::default() }, now);
     }
 
     /// A person did not get in. `user` is whose password it was not, if there is such a person.
@@ -120,8 +121,8 @@ impl Grants {
         self.note_of_anybody("refusal", note, now);
     }
 
-    /// Tokens were issued.
-    pub(super) fn note_grant(&mut self, id: &FamilyId, family: &Family, now: Now) {
+    /// Tokens were issued; to whoever asked from `peer`, if not to the operator.
+    pub(super) fn note_grant(&mut self, id: &FamilyId, family: &Family, peer: Option<IpAddr>, now: Now) {
         let event = match family.kind {
             Kind::SignIn { generation: 0, siblings: 0, .. } => "grant",
             Kind::SignIn { .. } => "refresh",
@@ -131,7 +132,8 @@ impl Grants {
             Kind::SignIn { .. } => None,
             Kind::Minted { .. } => Some("operator"),
         };
-        let note = Note { scope: Some(family.scopes.clone()), by, ..self.about(id, family) };
+        let (scope, address) = (Some(family.scopes.clone()), peer.map(told));
+        let note = Note { scope, by, address, ..self.about(id, family) };
         self.note(event, note, now);
     }
 

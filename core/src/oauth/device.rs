@@ -119,6 +119,7 @@ impl Grants {
     pub(super) fn redeem_device(
         &mut self,
         exchange: ExchangeId,
+        peer: IpAddr,
         client: &Client,
         fields: &Form,
         now: Now,
@@ -147,7 +148,7 @@ impl Grants {
                     Family::signed_in(owner, &client.key, Role::Agent, (audience, scopes.clone()), now.unix);
                 family.about.client.clone_from(&client.name);
                 let redeemed = Some(Redeemed::Device(key));
-                self.write_family(id, family, Then::Issue { exchange, access: (narrowed, scopes), redeemed });
+                self.write_family(id, family, Then::Issue { exchange, peer, access: (narrowed, scopes), redeemed });
                 Ok(())
             }
             Err(refusal) => {

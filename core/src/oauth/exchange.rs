@@ -74,7 +74,7 @@ impl Grants {
             match grant_type {
                 "authorization_code" => self.redeem(exchange, head.peer, &client, &form, now),
                 "refresh_token" => self.read_refresh(exchange, head, client, &form, now),
-                device::GRANT_TYPE => self.redeem_device(exchange, &client, &form, now),
+                device::GRANT_TYPE => self.redeem_device(exchange, head.peer, &client, &form, now),
                 _ => Err(Refusal::new(Code::UnsupportedGrantType, "this grant type is not offered here")),
             }
         });
@@ -195,7 +195,7 @@ impl Grants {
         family.about.redirect = redirect::place(&request.redirect);
         self.codes.redeem(&key, Some(id.clone()));
         let access = (audience, scopes);
-        self.write_family(id, family, Then::Issue { exchange, access, redeemed: Some(Redeemed::Code(key)) });
+        self.write_family(id, family, Then::Issue { exchange, peer, access, redeemed: Some(Redeemed::Code(key)) });
         Ok(())
     }
 
@@ -235,7 +235,8 @@ impl Grants {
             }
             Rotation::Rotate(..) if !self.can_write() => Err(unwritable()),
             Rotation::Rotate(next) => {
-                let then = Then::Issue { exchange: *exchange, access: (audience, scopes), redeemed: None };
+                let then =
+                    Then::Issue { exchange: *exchange, peer: request.peer, access: (audience, scopes), redeemed: None };
                 self.write_family(id.clone(), next, then);
                 Ok(())
             }

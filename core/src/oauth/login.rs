@@ -163,7 +163,7 @@ impl Grants {
         let cookie = cookies::name(&self.settings, Step::Login, &attempt.flow);
         let owner = Owner { user: UserId::from(alloc::format!("local:{user}")), vouched: None };
         let person = Person { owner, name: user.clone() };
-        self.signed_in(attempt.exchange, attempt.errand, person, Some(&cookie), now);
+        self.signed_in((attempt.exchange, attempt.peer), attempt.errand, person, Some(&cookie), now);
     }
 
     /// Answers `GET /callback`: the browser is back from the provider.
@@ -206,7 +206,8 @@ impl Grants {
                     let oidc::Identity { user, claim, name, vouched } = identity;
                     let name = vouched.email.clone().or(name).unwrap_or(claim);
                     let owner = Owner { user, vouched: Some(Box::new(vouched)) };
-                    self.signed_in(waiting.exchange, waiting.errand, Person { owner, name }, cookie, now);
+                    let from = (waiting.exchange, waiting.peer);
+                    self.signed_in(from, waiting.errand, Person { owner, name }, cookie, now);
                 }
                 Output::Failed { login, error } => {
                     let Some(waiting) = self.logins.remove(&login) else { continue };
@@ -361,9 +362,16 @@ impl Grants {
     }
 
     /// The person is signed in: back to the client, with a code; or the device may have its tokens; or on to their page.
-    fn signed_in(&mut self, exchange: ExchangeId, errand: Errand, person: Person, cookie: Option<&str>, now: Now) {
+    fn signed_in(
+        &mut self,
+        (exchange, peer): (ExchangeId, IpAddr),
+        errand: Errand,
+        person: Person,
+        cookie: Option<&str>,
+        now: Now,
+    ) {
         let user = &person.owner.user;
-        self.note_sign_in(user, &errand, now);
+        self.note_sign_in(user, &errand, peer, now);
         let mut reply = match errand {
             Errand::Client(request) => {
                 info!(user = %self.pseudonym(user), client = %request.client, "signed in");

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use http::StatusCode;
 use tracing::{debug, info, warn};
@@ -62,6 +63,8 @@ pub(super) enum Then {
     Issue {
         /// Whom to answer.
         exchange: ExchangeId,
+        /// Where the request came from.
+        peer: IpAddr,
         /// What the access token is for, and what it may do there.
         access: (String, Scopes),
         /// What is redeemed with it.
@@ -192,9 +195,9 @@ impl Grants {
         now: Now,
     ) {
         match (result, then) {
-            (Ok(()), Then::Issue { exchange, access, .. }) => {
+            (Ok(()), Then::Issue { exchange, peer, access, .. }) => {
                 let reply = self.tokens(&id, &next, access, now);
-                self.note_grant(&id, &next, now);
+                self.note_grant(&id, &next, Some(peer), now);
                 self.take_in(&id, next, now);
                 self.let_in(&id);
                 self.reply(exchange, reply);
@@ -223,7 +226,7 @@ impl Grants {
                 self.answer_revocation(answer, Err(()));
             }
             (Ok(()), Then::Mint { job }) => {
-                self.note_grant(&id, &next, now);
+                self.note_grant(&id, &next, None, now);
                 self.take_in(&id, next.clone(), now);
                 self.let_in(&id);
                 self.minted(job, &id, &next, now);

@@ -29,13 +29,15 @@ fn sign_in_grant_refresh_and_revocation_have_lines() {
     assert_eq!(
         lines,
         [
-            json!({"time": time, "event": "sign-in", "user": ann(), "actor": client, "role": "client", "by": "password"}),
+            json!({"time": time, "event": "sign-in", "user": ann(), "actor": client, "role": "client", "by": "password",
+                "address": "192.0.2.7"}),
             json!({"time": time, "event": "grant", "user": ann(), "grant": grant, "client": "Claude", "actor": client,
-                "role": "client", "scope": "mcp:tools mcp:read tunnel:manage"}),
+                "role": "client", "scope": "mcp:tools mcp:read tunnel:manage", "address": "192.0.2.7"}),
         ]
     );
     let next = Tokens::new(tokens.client.clone(), &relay.refresh(&tokens.client, &tokens.refresh));
-    assert_eq!(relay.events(), ["refresh"]);
+    let line = relay.lines().pop().unwrap();
+    assert_eq!((text(&line, "event"), text(&line, "address")), ("refresh".into(), "192.0.2.7".into()));
     relay.post("/revoke", &[("token", &next.refresh), ("client_id", &tokens.client)]);
     let line = relay.lines().pop().unwrap();
     assert_eq!(
@@ -157,6 +159,7 @@ fn operators_commands_have_lines() {
         (text(&lines[1], "event"), text(&lines[1], "by"), text(&lines[1], "grant")),
         ("grant".into(), "operator".into(), id.clone())
     );
+    assert!(lines[1].get("address").is_none(), "it came from no address: {}", lines[1]);
     relay.event(Event::Admin { job: JobId(5), command: AdminCommand::GrantRevoke { id: id.clone() } });
     relay.event(Event::Admin { job: JobId(6), command: AdminCommand::GrantRevokeAll { user: "ann".into() } });
     let lines = relay.lines();
