@@ -121,8 +121,21 @@ pub(crate) fn matches(registered: &str, asked: &str) -> bool {
 fn parse_canonical(uri: &str) -> Option<Url> {
     let url = Url::parse(uri).ok()?;
     // The parser drops a default port and gives an empty path a slash; both are harmless, anything else is not.
-    let plain = url.as_str() == uri || url.as_str().strip_suffix('/') == Some(uri);
+    let is_plain = |uri: &str| url.as_str() == uri || url.as_str().strip_suffix('/') == Some(uri);
+    let plain = is_plain(uri) || without_default_port(uri).is_some_and(|uri| is_plain(&uri));
     (plain && !url.cannot_be_a_base() && url.username().is_empty() && url.password().is_none()).then_some(url)
+}
+
+/// `uri` without its scheme's own port, if it has that written out: a program that listens on port 80 builds such a URI.
+fn without_default_port(uri: &str) -> Option<String> {
+    let (scheme, rest) = uri.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return None,
+    };
+    Some(format!("{scheme}://{}{path}", authority.strip_suffix(port)?))
 }
 
 /// Whether every `%` begins an escape, none of a control character, and none in the path of what separates segments: there
@@ -309,6 +322,37 @@ mod tests {
     }
 
     #[test]
+    fn default_port_may_be_written_out_and_is_compared_as_written() {
+        for uri in [
+            "http://localhost:80/callback",
+            "http://127.0.0.1:80/callback?x=1",
+            "http://[::1]:80/",
+            "http://localhost:80",
+            "https://claude.ai:443/cb",
+            "https://claude.ai:443",
+        ] {
+            assert!(classify(uri).is_ok() && matches(uri, uri), "{uri}: {:?}", classify(uri));
+        }
+        assert_eq!(classify("https://claude.ai:443/cb"), Ok(Class::Web { host: "claude.ai".into() }));
+        assert!(matches("http://localhost:4711/callback", "http://127.0.0.1:80/callback"));
+        assert!(matches("http://localhost:80/callback", "http://127.0.0.1:4711/callback"));
+        assert!(!matches("https://claude.ai:443/cb", "https://claude.ai/cb"));
+        assert!(!matches("https://claude.ai/cb", "https://claude.ai:443/cb"));
+        for uri in [
+            "http://localhost:080/cb",
+            "http://localhost:/cb",
+            "https://claude.ai:0443/cb",
+            "https://CLAUDE.ai:443/cb",
+            "https://claude.ai:443/a/../cb",
+            "https://claude.ai:443/cb/..",
+        ] {
+            assert_eq!(classify(uri), Err(Unacceptable::Form), "{uri}");
+        }
+        assert_eq!(classify("https://localhost:443/cb"), Err(Unacceptable::Host));
+        assert_eq!(classify("http://claude.ai:80/cb"), Err(Unacceptable::Scheme));
+    }
+
+    #[test]
     fn length_counts_to_the_byte() {
         let uri = |length: usize| format!("https://a.example/{}", "x".repeat(length - 18));
         assert_eq!(uri(MAX_REDIRECT).len(), MAX_REDIRECT);
@@ -414,8 +458,7 @@ mod tests {
         #[test]
         fn loopback_takes_any_port(port in 1_u16..) {
             let asked = format!("http://127.0.0.1:{port}/callback");
-            // 80 is http's own port: written out it is not the canonical form.
-            prop_assert_eq!(matches("http://localhost/callback", &asked), port != 80);
+            prop_assert!(matches("http://localhost/callback", &asked));
         }
     }
 }
