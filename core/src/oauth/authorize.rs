@@ -151,7 +151,7 @@ struct Answer {
     allowed: bool,
 }
 
-const NO_DOCUMENT: &str = "This program is named by a URL that cannot be used: it must be https, with a public host and a path, without user name and fragment, and in canonical form.";
+const NO_DOCUMENT: &str = "This program is named by a URL that cannot be used: it must be https, with a public host and a path, without port, user name and fragment, and in canonical form.";
 
 /// A page for an error that goes no further.
 pub(super) fn refuse(message: &str) -> Reply {

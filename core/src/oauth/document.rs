@@ -39,8 +39,8 @@ impl DocumentUrl {
     }
 
     /// The id as such a URL (section 3 of the draft): `https`, a public host, a path; no user info, no fragment, no dot
-    /// segments; and written in the one canonical way, since ids are compared byte for byte. With `loopback`, also one of
-    /// this very machine.
+    /// segments; and written in the one canonical way, since ids are compared byte for byte. On https's own port alone:
+    /// strangers would have the relay knock at any other. With `loopback`, also one of this very machine, on any port.
     pub(super) fn read(id: &str, loopback: bool) -> Option<Self> {
         if id.len() > limits::MAX_DOCUMENT_URL {
             return None;
@@ -52,7 +52,7 @@ impl DocumentUrl {
         }
         let reach = match (url.scheme(), url.host()?) {
             ("https" | "http", _) if loopback && endpoint::is_loopback(&url) => Reach::Loopback,
-            ("https", Host::Domain(host)) if redirect::is_public(host) => Reach::Public,
+            ("https", Host::Domain(host)) if redirect::is_public(host) && url.port().is_none() => Reach::Public,
             _ => return None,
         };
         Some(Self { text: id.to_string(), host: redirect::authority(&url, url.host_str()?), reach })
@@ -256,7 +256,7 @@ mod tests {
             ("https://claude.ai/oauth/claude-code-client-metadata", "claude.ai"),
             ("https://vscode.dev/oauth/client-metadata.json", "vscode.dev"),
             ("https://chatgpt.com/oauth/abc123/client.json", "chatgpt.com"),
-            ("https://app.example:8443/client?v=1", "app.example:8443"),
+            ("https://app.example/client?v=1", "app.example"),
         ] {
             let url = DocumentUrl::read(id, false).expect(id);
             assert_eq!((url.as_str(), url.host(), url.fetch().reach), (id, host, Reach::Public));
@@ -275,6 +275,8 @@ mod tests {
             "HTTPS://app.example/client",
             "https://APP.example/client",
             "https://app.example:443/client",
+            "https://app.example:8443/client",
+            "https://app.example:22/client",
             "https://app.example./client",
             "https://app.example/a/../client",
             "https://app.example/%2e%2e/client",
@@ -310,7 +312,13 @@ mod tests {
             assert_eq!(DocumentUrl::read(id, true).expect(id).fetch().reach, Reach::Loopback, "{id}");
         }
         assert_eq!(DocumentUrl::read(ID, true).expect(ID).fetch().reach, Reach::Public);
-        for id in ["http://app.example/c", "http://10.0.0.1/c", "http://localhost.example/c", "http://localhost/"] {
+        for id in [
+            "https://app.example:8443/c",
+            "http://app.example/c",
+            "http://10.0.0.1/c",
+            "http://localhost.example/c",
+            "http://localhost/",
+        ] {
             assert!(DocumentUrl::read(id, true).is_none(), "{id}");
         }
     }

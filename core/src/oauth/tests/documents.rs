@@ -129,6 +129,7 @@ fn urls_that_no_document_may_have_are_refused_and_nothing_is_fetched() {
         "https://169.254.169.254/latest/meta-data",
         "https://metadata.google.internal/x",
         "https://user@app.example/client",
+        "https://app.example:22/client",
         "https://app.example/../client",
         "https://app.example/client#x",
     ] {
