@@ -154,10 +154,12 @@ pub(super) fn register(
     entropy: &mut dyn Entropy,
     now: Now,
 ) -> Result<Reply, Refusal> {
-    let request: Option<Registration> = serde_json::from_slice(body).ok().filter(|_| fields::is_json(&head.headers));
-    let request =
-        request.ok_or_else(|| Refusal::new(Code::InvalidClientMetadata, "the body is not client metadata in JSON"))?;
-    let redirects = acceptable(&request.redirect_uris)?;
+    let bad = |description| Refusal::new(Code::InvalidClientMetadata, description);
+    if !fields::is_json(&head.headers) {
+        return Err(bad("the body must be application/json".to_string()));
+    }
+    let request: Registration = read_metadata(body).map_err(|fault| bad(format!("the body is {fault}")))?;
+    let redirects = acceptable(request.redirect_uris)?;
     offered_here(request.grant_types.as_deref(), request.response_types.as_deref())?;
     // What is not said, or not offered here, becomes `none`: the answer tells, and PKCE protects every client anyway.
     let method = match request.token_endpoint_auth_method.as_deref() {
@@ -189,6 +191,27 @@ pub(super) fn register(
     ))
 }
 
+/// Why something is no client metadata, for the one who wrote it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("not JSON")]
+    Json,
+    /// In which member, and what.
+    #[error("not client metadata: {0}")]
+    Member(String),
+}
+
+/// Reads a registration or a document. Of its members those count that are read here: any other may be anything.
+pub(super) fn read_metadata<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.inner().classify() {
+        serde_json::error::Category::Data => Unreadable::Member(text::clean(&error.to_string(), MAX_REASON)),
+        _ => Unreadable::Json,
+    })?;
+    reader.end().map_err(|_| Unreadable::Json)?;
+    Ok(read)
+}
+
 /// Whether a client that names these grants and responses can do anything here; not naming them is fine.
 pub(super) fn offered_here(grants: Option<&[String]>, responses: Option<&[String]>) -> Result<(), Refusal> {
     let lists =
@@ -202,17 +225,18 @@ pub(super) fn offered_here(grants: Option<&[String]>, responses: Option<&[String
     Ok(())
 }
 
-/// The acceptable ones of `asked`. Some clients register several of which not all pass; one is enough.
-pub(super) fn acceptable(asked: &[String]) -> Result<Vec<String>, Refusal> {
+/// The acceptable ones of `asked`. Some clients register several of which not all pass, or are null; one is enough.
+pub(super) fn acceptable(asked: Option<Vec<Option<String>>>) -> Result<Vec<String>, Refusal> {
+    let asked: Vec<String> = asked.into_iter().flatten().flatten().collect();
     if asked.len() > limits::MAX_REDIRECTS {
         return Err(Refusal::new(Code::InvalidRedirectUri, "a client may register ten redirect URIs at most"));
     }
     let mut reason = None;
     let mut kept: Vec<String> = Vec::new();
     for uri in asked {
-        match redirect::classify(uri) {
-            Ok(_) if kept.contains(uri) => {}
-            Ok(_) => kept.push(uri.clone()),
+        match redirect::classify(&uri) {
+            Ok(_) if kept.contains(&uri) => {}
+            Ok(_) => kept.push(uri),
             Err(why) => reason = reason.or(Some(why)),
         }
     }
@@ -242,6 +266,8 @@ fn unknown(description: &'static str) -> Refusal {
 const ID_PREFIX: &str = "mlt_c_";
 /// Characters of a client's name: what fits a line.
 pub(super) const MAX_CLIENT_NAME: usize = 80;
+/// Characters of what a parser says.
+const MAX_REASON: usize = 120;
 
 /// The inside of a registered client's id.
 #[derive(Serialize, Deserialize)]
@@ -263,8 +289,7 @@ fn is_all(scopes: &Scopes) -> bool {
 
 #[derive(Deserialize)]
 struct Registration {
-    #[serde(default)]
-    redirect_uris: Vec<String>,
+    redirect_uris: Option<Vec<Option<String>>>,
     client_name: Option<String>,
     grant_types: Option<Vec<String>>,
     response_types: Option<Vec<String>>,

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use url::{Host, Url};
 
 use super::Role;
-use super::clients::{self, Client, MAX_CLIENT_NAME, Origin};
+use super::clients::{self, Client, MAX_CLIENT_NAME, Origin, Unreadable};
 use super::scopes::Scopes;
 use super::text;
 use crate::http::fetch::{Fetch, Fetched};
@@ -146,9 +146,9 @@ pub(super) fn read(url: &DocumentUrl, fetched: &Fetched) -> Result<Client, Fault
     if !is_json(&fetched.headers) {
         return Err(Fault::NotJson);
     }
-    let document: Document = serde_json::from_slice(&fetched.body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Fault::NotMetadata(text::clean(&error.to_string(), MAX_REASON)),
-        _ => Fault::NotJson,
+    let document: Document = clients::read_metadata(&fetched.body).map_err(|fault| match fault {
+        Unreadable::Json => Fault::NotJson,
+        Unreadable::Member(what) => Fault::NotMetadata(what),
     })?;
     if document.client_id != url.text {
         return Err(Fault::OtherId);
@@ -161,7 +161,7 @@ pub(super) fn read(url: &DocumentUrl, fetched: &Fetched) -> Result<Client, Fault
     }
     let unusable = |refusal: super::error::Refusal| Fault::Unusable(refusal.description.into_owned());
     clients::offered_here(document.grant_types.as_deref(), document.response_types.as_deref()).map_err(unusable)?;
-    let redirects = clients::acceptable(&document.redirect_uris).map_err(unusable)?;
+    let redirects = clients::acceptable(document.redirect_uris).map_err(unusable)?;
     let name = text::clean(&document.client_name.unwrap_or_default(), MAX_CLIENT_NAME);
     let scopes = Scopes::registered(Role::Client, document.scope.as_deref());
     Ok(Client { name, redirects, scopes, ..url.client() })
@@ -184,15 +184,12 @@ const KEPT: Bounds = Bounds {
     usual: limits::CLIENT_DOCUMENT_DEFAULT,
     most: limits::CLIENT_DOCUMENT_MAX,
 };
-/// Characters of what a parser says.
-const MAX_REASON: usize = 120;
 
 #[derive(Deserialize)]
 struct Document {
     client_id: String,
     client_name: Option<String>,
-    #[serde(default)]
-    redirect_uris: Vec<String>,
+    redirect_uris: Option<Vec<Option<String>>>,
     token_endpoint_auth_method: Option<String>,
     /// What it can do besides: ChatGPT's has `private_key_jwt` as its one method, and `none` here.
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
@@ -405,8 +402,10 @@ mod tests {
             (json!({"redirect_uris": ["http://evil.example/"]}), "must be https"),
             (json!({"grant_types": ["client_credentials"]}), "authorization_code"),
             (json!({"response_types": ["token"]}), "code"),
-            (json!({"redirect_uris": "https://app.example/cb"}), "not client metadata"),
-            (json!({"client_id": 7}), "not client metadata"),
+            (json!({"redirect_uris": null}), "redirect_uris is missing"),
+            (json!({"redirect_uris": "https://app.example/cb"}), "not client metadata: redirect_uris: "),
+            (json!({"redirect_uris": ["https://app.example/cb", 7]}), "not client metadata: redirect_uris[1]: "),
+            (json!({"client_id": 7}), "not client metadata: client_id: "),
         ] {
             let fault = read_json(&with(&changes)).expect_err("refused").to_string();
             assert!(fault.contains(part), "{fault}");

@@ -41,6 +41,47 @@ fn hopeless_registrations_are_refused() {
 }
 
 #[test]
+fn registration_that_cannot_be_read_is_told_which_member() {
+    let mut relay = Relay::new();
+    for (metadata, said) in [
+        (json!({"redirect_uris": WEB}), "redirect_uris: "),
+        (json!({"redirect_uris": [WEB, 7]}), "redirect_uris[1]: "),
+        (json!({"redirect_uris": [WEB], "client_name": ["x"]}), "client_name: "),
+        (json!({"redirect_uris": [WEB], "grant_types": "authorization_code"}), "grant_types: "),
+        (json!({"redirect_uris": [WEB], "response_types": [{}]}), "response_types[0]: "),
+        (json!({"redirect_uris": [WEB], "scope": 1}), "scope: "),
+        (json!(7), "invalid type"),
+    ] {
+        let (status, answer) = relay.register_with(&metadata);
+        assert_eq!((status.as_u16(), answer["error"].as_str()), (400, Some("invalid_client_metadata")), "{metadata}");
+        let description = text(&answer, "error_description");
+        assert!(description.starts_with(&format!("the body is not client metadata: {said}")), "{description}");
+    }
+    let (status, _) = relay.register_with(&json!({"redirect_uris": [WEB], "contacts": 7, "jwks": []}));
+    assert_eq!(status, StatusCode::CREATED, "what is not read may be anything");
+    for (kind, sent, said) in [
+        ("application/json", "{\"redirect_uris\":[", "the body is not JSON"),
+        ("application/json", "{} {}", "the body is not JSON"),
+        ("text/plain", "{}", "the body must be application/json"),
+    ] {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+        let reply = relay.ask(Method::POST, "/register", headers, sent);
+        assert_eq!(body(&reply)["error_description"], said, "{sent}");
+    }
+}
+
+#[test]
+fn null_among_redirects_is_skipped() {
+    let mut relay = Relay::new();
+    let (status, answer) = relay.register_with(&json!({"redirect_uris": [null, WEB, null], "client_name": null}));
+    assert_eq!((status, &answer["redirect_uris"]), (StatusCode::CREATED, &json!([WEB])));
+    for none in [json!({"redirect_uris": null}), json!({"redirect_uris": [null]})] {
+        let (status, answer) = relay.register_with(&none);
+        assert_eq!((status.as_u16(), answer["error"].as_str()), (400, Some("invalid_redirect_uri")), "{none}");
+    }
+}
+
+#[test]
 fn largest_registration_works_to_the_end() {
     let mut relay = Relay::new();
     let uris: Vec<_> = (0..10).map(|index| format!("https://a.example/{index}{}", "x".repeat(493))).collect();
