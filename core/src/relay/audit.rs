@@ -165,14 +165,18 @@ pub(super) enum Passage {
     Refused(&'static str),
     /// It is out.
     Down(CloseCode),
+    /// It is out because its grant reached its end: nobody has revoked anything.
+    RanOut,
 }
 
 /// The line about a device's tunnel; none when no audit is kept.
 pub(super) fn tunnel(device: &Device, passage: Passage, now: Now) -> Option<Bytes> {
+    let lasted = Some(now.instant.saturating_since(device.since));
     let (event, reason, duration) = match passage {
         Passage::Up => ("tunnel-up", None, None),
         Passage::Refused(reason) => ("tunnel-refused", Some(reason), None),
-        Passage::Down(code) => ("tunnel-down", Some(word(code)), Some(now.instant.saturating_since(device.since))),
+        Passage::Down(code) => ("tunnel-down", Some(word(code)), lasted),
+        Passage::RanOut => ("tunnel-down", Some("grant-ran-out"), lasted),
     };
     Some(audit::line(&Tunnel {
         time: audit::time(now),

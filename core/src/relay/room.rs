@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::audit::Passage;
 use super::calls::{Call, CallKey, Sink};
 use super::catalog::{Server, printable};
 use super::device::{self, Device};
@@ -151,7 +152,7 @@ impl Room {
     /// These families of tokens were revoked.
     pub(super) fn revoked(&mut self, meant: impl Fn(&FamilyId) -> bool, cx: &mut Cx<'_>) {
         for conn in self.tunnels_of(|device| meant(&device.family)) {
-            self.expel(conn, cx);
+            self.expel(conn, Passage::Down(CloseCode::Revoked), cx);
         }
         self.end_calls(|call| meant(&call.family), cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
@@ -163,7 +164,7 @@ impl Room {
             Lease::Tunnel(conn) => match self.devices.get(conn).or(self.waiting.get(conn)).map(|device| device.expires)
             {
                 Some(expires) if cx.now.unix < expires => cx.lease(lease.clone(), expires),
-                Some(_) => self.expel(*conn, cx),
+                Some(_) => self.expel(*conn, Passage::RanOut, cx),
                 None => {}
             },
             Lease::Exchange(exchange) => self.listeners.expired(*exchange, cx),

@@ -52,17 +52,23 @@ impl Room {
 
     /// A tunnel is over: every call on it is answered at once, and whoever waited for its name is called back.
     pub(in crate::relay) fn lose(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) {
-        match self.remove(conn, code, cx) {
+        let device = self.remove(conn, code, cx);
+        self.lost(conn, device, cx);
+    }
+
+    /// A tunnel's sign-in was revoked, or ran out: `passage` says which of them.
+    pub(super) fn expel(&mut self, conn: ConnId, passage: Passage, cx: &mut Cx<'_>) {
+        tracing::info!(%conn, "tunnel's sign-in ended");
+        close(conn, CloseCode::Revoked, "the sign-in of this device was revoked or ran out", cx);
+        let device = self.remove_noting(conn, CloseCode::Revoked, passage, cx);
+        self.lost(conn, device, cx);
+    }
+
+    fn lost(&mut self, conn: ConnId, device: Option<Device>, cx: &mut Cx<'_>) {
+        match device {
             Some(device) => self.call_back(&device.name, cx),
             None => self.dismiss(conn, cx),
         }
-    }
-
-    /// A tunnel's sign-in ended.
-    pub(super) fn expel(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
-        tracing::info!(%conn, "tunnel's sign-in ended");
-        close(conn, CloseCode::Revoked, "the sign-in of this device was revoked or ran out", cx);
-        self.lose(conn, CloseCode::Revoked, cx);
     }
 
     /// The tunnels of these devices, those that wait first: nobody is called back who is about to go too.
@@ -102,13 +108,17 @@ impl Room {
 
     /// Takes a device out of the room.
     fn remove(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) -> Option<Device> {
+        self.remove_noting(conn, code, Passage::Down(code), cx)
+    }
+
+    fn remove_noting(&mut self, conn: ConnId, code: CloseCode, passage: Passage, cx: &mut Cx<'_>) -> Option<Device> {
         let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
         for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
             let place = self.calls.get(&key).expect("the call was just listed").place.clone();
             self.fail(key, &Failure::Disconnected { place, code }, cx);
         }
         let device = self.devices.remove(&conn)?;
-        note(&device, Passage::Down(code), cx);
+        note(&device, passage, cx);
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
         self.changed(cx);
         Some(device)

@@ -128,6 +128,15 @@ fn devices_come_and_go_with_lines() {
 }
 
 #[test]
+fn tunnel_whose_grant_ran_out_was_not_revoked() {
+    let mut world = audited();
+    world.drain();
+    world.now.unix = UnixTime::from_secs(30_000);
+    let down = lines(&world.advance(Duration::from_secs(30_000))).pop().expect("a line");
+    assert_eq!((down["event"].as_str(), down["reason"].as_str()), (Some("tunnel-down"), Some("grant-ran-out")));
+}
+
+#[test]
 fn nothing_is_said_of_users_who_are_not_audited() {
     let mut world = World::ready();
     world.call(1);
