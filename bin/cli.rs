@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 const STYLES: Styles = Styles::styled()
@@ -326,10 +326,9 @@ pub(crate) enum GrantsCommand {
         user: Option<String>,
     },
     /// Revoke a grant by its id, or all of a user; open tunnels and tokens end at once
-    #[command(after_help = GRANTS_HELP)]
+    #[command(after_help = GRANTS_HELP, group(ArgGroup::new("whose").required(true).args(["id", "user"])))]
     Revoke {
         /// The id that the list shows
-        #[arg(required_unless_present = "user", conflicts_with = "user")]
         id: Option<String>,
         /// Everything of this user
         #[arg(long)]

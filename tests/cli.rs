@@ -87,6 +87,16 @@ fn help_and_version_go_to_stdout_and_teach() {
 }
 
 #[test]
+fn usage_of_grants_revoke_has_both_ways() {
+    let home = Home::new();
+    let help = home.run(&["grants", "revoke", "--help"]);
+    assert!(help.stdout.contains("grants revoke [OPTIONS] <ID|--user <USER>>"), "{}", help.stdout);
+    for args in [&["grants", "revoke"][..], &["grants", "revoke", "x", "--user", "ada"]] {
+        assert_eq!(home.run(args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
 fn help_does_not_show_the_configuration_of_the_environment() {
     let home = Home::new();
     let config = r#"{"secret":"hunter2"}"#;
