@@ -3,6 +3,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::browser::{Browser, form};
 use support::oauth::{FORM, authorize, fields, register};
 use support::{PASSWORD, Relay, Reply};
@@ -188,4 +189,43 @@ fn unknown_hosts_and_origins_are_told_off_guarded() {
         assert_eq!(reply.status, 403, "{headers:?}: {}", reply.text());
         guarded(&reply, "foreign");
     }
+}
+
+/// The lines of the log with `text`.
+fn lines_with(relay: &Relay, text: &str) -> usize {
+    relay.process.log().lines().filter(|line| line.contains(text)).count()
+}
+
+const NO_PROXY_KNOWN: &str = "trustedProxies must name the proxy";
+const FORWARDED: &str = "X-Forwarded-For came from an address that is not in trustedProxies";
+
+#[test]
+fn relay_behind_an_https_proxy_that_it_does_not_know_says_so_at_the_start() {
+    let https = "https://relay.example.com";
+    Relay::with("surface-proxy", &json!({"issuerUrl": https})).process.line(NO_PROXY_KNOWN);
+    for (name, more) in [
+        ("surface-known-proxy", json!({"issuerUrl": https, "trustedProxies": ["127.0.0.1"]})),
+        ("surface-no-proxy", json!({})),
+    ] {
+        let mut relay = Relay::with(name, &more);
+        relay.process.stop();
+        assert_eq!(lines_with(&relay, NO_PROXY_KNOWN), 0, "{}", relay.process.log());
+    }
+}
+
+#[test]
+fn proxy_that_is_not_trusted_is_told_of_once() {
+    let relay = Relay::start("surface-untrusted-proxy");
+    let other = Relay::with("surface-trusted-proxy", &json!({"trustedProxies": ["127.0.0.1"]}));
+    for relay in [&relay, &other] {
+        relay.http("GET", "/", &[], b"");
+        assert_eq!(lines_with(relay, FORWARDED), 0, "nothing was forwarded yet");
+        for address in ["203.0.113.7", "203.0.113.8"] {
+            relay.http("GET", "/", &[("X-Forwarded-For", address)], b"");
+        }
+    }
+    let line = relay.process.line(FORWARDED);
+    assert!(line.contains("peer=127.0.0.1") && !line.contains("203.0.113"), "{line}");
+    relay.http("GET", "/", &[], b"");
+    assert_eq!((lines_with(&relay, FORWARDED), lines_with(&other, FORWARDED)), (1, 0));
 }

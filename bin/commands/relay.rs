@@ -119,6 +119,12 @@ fn announce(config: &RelayConfig, public_url: &str) {
         }
         Login::Oidc(_) | Login::Local(_) => {}
     }
+    if public_url.starts_with("https://") && config.tls.is_none() && config.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "issuerUrl is https, and TLS is not this relay's: trustedProxies must name the proxy that has it, or all \
+             clients share one address's rate limits"
+        );
+    }
     if config.clients.loopback_documents {
         tracing::warn!(
             "clientDocuments.allowLoopback is on: whoever sends people here makes the relay fetch from this machine"

@@ -26,6 +26,13 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr 
     client
 }
 
+/// Whether a proxy seems to stand before the relay that it does not know of: the request says that it was forwarded, and
+/// `peer` is not in `trusted`. Anybody may say so.
+#[must_use]
+pub fn is_unheard(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> bool {
+    headers.contains_key("x-forwarded-for") && !trusted.iter().any(|network| network.contains(peer))
+}
+
 /// An address as proxies write it: plain, in brackets, with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
     let plain = text.parse().ok().or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
@@ -63,6 +70,20 @@ mod tests {
             ("10.0.0.1", &[], &["10.0.0.1"], "10.0.0.1"),
         ] {
             assert_eq!(of(peer, fields, trusted), expected, "{peer} {fields:?} {trusted:?}");
+        }
+    }
+
+    #[test]
+    fn field_of_an_untrusted_peer_is_unheard() {
+        let with = HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-forwarded-for"),
+            HeaderValue::from_static("203.0.113.7"),
+        )]);
+        let trusted: Vec<Network> = std::vec!["10.0.0.0/8".parse().expect("a network")];
+        for (peer, headers, unheard) in
+            [("198.51.100.9", &with, true), ("10.1.2.3", &with, false), ("198.51.100.9", &HeaderMap::new(), false)]
+        {
+            assert_eq!(is_unheard(peer.parse().expect("an address"), headers, &trusted), unheard, "{peer}");
         }
     }
 

@@ -139,6 +139,12 @@ impl Gate {
         forwarded::client(peer, headers, &self.settings.trusted_proxies)
     }
 
+    /// Whether a proxy seems to stand before the relay that `trustedProxies` does not name.
+    #[must_use]
+    pub fn is_forwarded_unheard(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        forwarded::is_unheard(peer, headers, &self.settings.trusted_proxies)
+    }
+
     /// What every answer says of TLS (RFC 6797 section 6.1) when it ends here: a browser that has seen it does not come
     /// in clear for a year, whatever link leads here. A year outlasts the pauses between visits, and a relay that moves
     /// behind a proxy has TLS there and keeps the promise. Hosts under ours are left out: they are not ours to promise

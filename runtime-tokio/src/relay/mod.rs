@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
@@ -134,6 +134,7 @@ impl Relay {
             room: Room::new(Bodies::new(config.limits.bodies, config.limits.max_body)),
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),
+            proxy_warning: Once::new(),
             tunnels,
         });
         // What the machine ordered when it was made: the first snapshot above all.

@@ -1,7 +1,8 @@
 //! Requests and tunnels of a running relay.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub(super) struct Serving {
     pub(super) room: Room,
     pub(super) verifying: Semaphore,
     pub(super) next_id: AtomicU64,
+    /// That a proxy seems to be unknown.
+    pub(super) proxy_warning: Once,
     /// Held by every tunnel, so that its end can be waited for.
     pub(super) tunnels: mpsc::Sender<()>,
 }
@@ -65,9 +68,23 @@ impl Serving {
         response
     }
 
+    /// Once: whoever likes can send the field.
+    fn warn_of_proxy(&self, peer: IpAddr) {
+        self.proxy_warning.call_once(|| {
+            tracing::warn!(
+                %peer,
+                "X-Forwarded-For came from an address that is not in trustedProxies, and counts for nothing: if that is \
+                 your proxy, name it there, or all clients share one address's rate limits"
+            );
+        });
+    }
+
     async fn answer_plainly(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<ReplyBody> {
         let (mut parts, body) = request.into_parts();
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+        if self.gate.is_forwarded_unheard(place.peer(), &parts.headers) {
+            self.warn_of_proxy(place.peer());
+        }
         let peer = self.gate.client(place.peer(), &parts.headers);
         let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
         match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
