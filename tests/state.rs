@@ -102,6 +102,26 @@ fn key_that_others_could_read_is_named_and_narrowed() {
     assert_eq!(ask(&relay, &token), 200);
 }
 
+#[test]
+fn key_that_is_gone_while_its_grants_are_there_is_warned_of() {
+    let mut relay = Relay::start("state-key-gone");
+    let tokens = [relay.mint("ada", "client"), relay.mint("ada", "agent")];
+    relay.process.kill();
+    let (key, kept) = (relay.state_dir().join("master.key"), relay.home.path().join("kept.key"));
+    std::fs::rename(&key, &kept).expect("it is ours");
+    relay.process = Process::start(relay.home.path(), &relay.config, &[]);
+    relay.ready();
+    let warning = relay.process.line("the master key is gone");
+    assert!(warning.contains("grants=2"), "{warning}");
+    assert_eq!(ask(&relay, &tokens[0]), 401);
+    relay.process.kill();
+    std::fs::rename(&kept, &key).expect("it is ours");
+    relay.process = Process::start(relay.home.path(), &relay.config, &[]);
+    relay.ready();
+    assert_eq!(ask(&relay, &tokens[0]), 200, "and comes back with it");
+    assert!(!relay.process.log().contains("is gone"), "{}", relay.process.log());
+}
+
 /// The relay once more, by a shell that keeps it from being killed for writing more than it may: to such a process, the
 /// disk is full.
 #[cfg(target_os = "linux")]

@@ -48,6 +48,11 @@ pub fn keyring(
     }
 }
 
+/// Whether keys are kept in `dir`, as far as can be seen.
+pub(crate) fn are_kept(dir: &Path) -> bool {
+    dir.join(MASTER).try_exists().unwrap_or(true)
+}
+
 /// Keeps `keys` in `dir`, in place of those before.
 ///
 /// # Errors

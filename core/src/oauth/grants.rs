@@ -257,6 +257,13 @@ pub enum Change {
     },
 }
 
+/// How many grants of a store's `records` give access at `now`, with the keys that sealed their tokens.
+#[must_use]
+pub fn alive_in(records: &[(String, Vec<u8>)], now: UnixTime) -> usize {
+    let families = records.iter().filter_map(|(key, value)| Family::from_record(key, value));
+    families.filter(|(_, family)| family.is_alive(now)).count()
+}
+
 /// The authorization server's machine. One per relay.
 pub struct Grants {
     pub(super) settings: Settings,

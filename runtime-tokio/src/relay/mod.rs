@@ -8,8 +8,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -20,9 +20,10 @@ use tunnel_core::host::Machine;
 use tunnel_core::http::bodies::Bodies;
 use tunnel_core::keyring::Keyring;
 use tunnel_core::oauth::Snapshot;
-use tunnel_core::oauth::grants::{Action, AdminCommand, Event, Grants};
+use tunnel_core::oauth::grants::{self, Action, AdminCommand, Event, Grants};
 use tunnel_core::relay::Settings;
 use tunnel_core::relay::gate::Gate;
+use tunnel_core::secret::Secret;
 
 use self::rooms::Rooms;
 use self::serving::{Serving, TUNNEL_GRACE};
@@ -223,7 +224,7 @@ pub async fn admin(config: &RelayConfig, state_dir: &Path, command: &AdminComman
     let settings = Settings::from_config(config, &config.url_at(config.port));
     let audit = audit(config, Some(state_dir))?;
     let clock = Clock::new();
-    let keys = keys::keyring(Some(state_dir), &config.secrets, &mut OsEntropy::new(), clock.now().unix)?;
+    let keys = keyring(Some(state_dir), &config.secrets, &records)?;
     let mut grants = Grants::new(settings.oauth, keys, records, Box::new(OsEntropy::new()), clock.now());
     let job = tunnel_core::id::JobId(0);
     grants.handle_event(Event::Admin { job, command: command.clone() }, clock.now());
@@ -289,11 +290,28 @@ impl State {
                     (Store::in_memory(), Records::new(), None)
                 }
             };
-            let keys = keys::keyring(dir.as_deref(), &secrets, &mut OsEntropy::new(), Clock::new().now().unix)?;
+            let keys = keyring(dir.as_deref(), &secrets, &records)?;
             Ok(Self { keys, store, records, dir })
         });
         opening.await.unwrap_or(Err(RelayError::Failed))
     }
+}
+
+/// The keys, and a warning when they had to be made anew although there are grants of older ones.
+fn keyring(dir: Option<&Path>, secrets: &[Secret], records: &Records) -> Result<Keyring, RelayError> {
+    let now = Clock::new().now().unix;
+    let gone = dir.filter(|dir| secrets.is_empty() && !keys::are_kept(dir));
+    let keyring = keys::keyring(dir, secrets, &mut OsEntropy::new(), now)?;
+    let lost = grants::alive_in(records, now);
+    if let Some(dir) = gone.filter(|_| lost > 0) {
+        tracing::warn!(
+            path = %dir.join(keys::MASTER).display(),
+            grants = lost,
+            "the master key is gone, and a new one was made: these grants are lost, and whoever had them signs in again; \
+             to keep them, put the old file back in place of the new one, and restart the relay"
+        );
+    }
+    Ok(keyring)
 }
 
 /// What is to be said of the certificate files of `config`, each with its setting. Reads files.
