@@ -102,14 +102,32 @@ pub struct Oidc {
     pub client_id: String,
     /// `auth.clientSecret`: the secret itself, `env:NAME` or `file:/PATH`; none for a public client.
     pub client_secret: Option<Secret>,
-    /// `auth.scopes` (default `["openid"]`; `openid` is always among them).
-    pub scopes: Vec<String>,
+    /// `auth.scopes`, with `openid` among them; `None`: `openid`, and what `allow` and `user_claim` need.
+    pub scopes: Option<Vec<String>>,
     /// `auth.userClaim` (default `sub`).
     pub user_claim: String,
     /// `auth.allow`: who may sign in: subjects, values of the user claim, verified e-mails, `@domain`, `group:name`;
     /// empty: everyone.
     pub allow: Vec<String>,
 }
+
+impl Oidc {
+    /// Whether people are known, or let in, by an e-mail address.
+    #[must_use]
+    pub fn needs_email(&self) -> bool {
+        let names_addresses = |entry: &String| entry.contains('@') && !entry.starts_with(GROUP);
+        self.user_claim == "email" || self.allow.iter().any(names_addresses)
+    }
+
+    /// Whether people are let in by a group that they are in.
+    #[must_use]
+    pub fn needs_groups(&self) -> bool {
+        self.allow.iter().any(|entry| entry.starts_with(GROUP))
+    }
+}
+
+/// What an entry of `auth.allow` that names a group begins with.
+pub(crate) const GROUP: &str = "group:";
 
 /// The embedded login (`auth.local`).
 #[derive(Debug, Clone)]

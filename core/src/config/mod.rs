@@ -23,6 +23,7 @@ mod tests;
 mod tls;
 
 pub use bounds::RelayLimits;
+pub(crate) use checked::GROUP;
 pub use checked::{
     AgentConfig, Clients, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
     ServerConfig, StaticClient, Transport,

@@ -13,6 +13,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether it is wider than any network that somebody can have for themselves (`10.0.0.0/8`, `fc00::/7`).
+    pub(crate) fn is_wide(&self) -> bool {
+        let is_v4 = self.prefix >= 96 && mask(self.bits, 96) == bits(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED));
+        self.prefix < if is_v4 { 96 + 8 } else { 7 }
+    }
+
     /// Whether `address` is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

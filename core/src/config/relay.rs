@@ -146,18 +146,45 @@ fn oidc(auth: &Object<'_>, report: &mut Report) -> Option<Oidc> {
     let scopes = auth.get("scopes").map(|node| scopes(&node, report));
     let user_claim = auth.get("userClaim").map(|node| node.text(report).map(ToString::to_string));
     let allow = auth.get("allow").map(|node| allow(&node, report));
-    Some(Oidc {
+    let oidc = Oidc {
         issuer: issuer?,
         client_id: client_id.unwrap_or_else(|| Some("mcp-local-tunnel".into()))?,
         client_secret: match client_secret {
             Some(secret) => Some(secret?),
             None => None,
         },
-        scopes: scopes.unwrap_or_else(|| Some(vec!["openid".into()]))?,
+        scopes: match scopes {
+            Some(scopes) => Some(scopes?),
+            None => None,
+        },
         user_claim: user_claim.unwrap_or_else(|| Some("sub".into()))?,
         allow: allow.unwrap_or_else(|| Some(Vec::new()))?,
-    })
+    };
+    for problem in missing_scopes(&oidc) {
+        report.warn(&auth.path_of("scopes"), problem);
+    }
+    Some(oidc)
 }
+
+/// What scopes that were configured do not ask for, though people are known or let in by it.
+fn missing_scopes(oidc: &Oidc) -> impl Iterator<Item = &'static str> {
+    let asked = |wanted: &dyn Fn(&str) -> bool| oidc.scopes.iter().flatten().any(|scope| wanted(scope));
+    let email = oidc.scopes.is_some() && oidc.needs_email() && !asked(&|scope| scope == "email");
+    // No standard says which scope brings groups: any that is not a standard's may.
+    let groups = oidc.scopes.is_some() && oidc.needs_groups() && !asked(&|scope| !STANDARD_SCOPES.contains(&scope));
+    let email = email.then_some(
+        "does not have email, while auth.allow or auth.userClaim goes by e-mail addresses: add it, unless your provider \
+         tells them unasked",
+    );
+    let groups = groups.then_some(
+        "has none that brings groups, while auth.allow goes by them: add your provider's (often \"groups\"), unless it \
+         tells them unasked",
+    );
+    email.into_iter().chain(groups)
+}
+
+/// OpenID Connect Core sections 5.4 and 11.
+const STANDARD_SCOPES: [&str; 6] = ["openid", "profile", "email", "address", "phone", "offline_access"];
 
 /// `auth.clientSecret`: the secret that the provider gave, of whatever length, or where it is.
 fn client_secret(node: &Node<'_>, report: &mut Report) -> Option<Secret> {
@@ -246,11 +273,25 @@ fn entry_problem(entry: &str) -> Option<Entry> {
     }
     match entry {
         "*" => Some(Entry::Wrong(NO_PATTERN)),
+        entry if entry.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("group:")) => {
+            Some(Entry::Strange("names no group: did you mean group:NAME? Only a subject of just this text is let in"))
+        }
+        entry if looks_like_a_domain(entry) => Some(Entry::Strange(
+            "names no domain: did you mean @example.com? Only a subject of just this text is let in",
+        )),
         entry if entry.contains('*') => {
             Some(Entry::Strange("is no pattern: only a subject of just this text is let in, its * included"))
         }
         _ => None,
     }
+}
+
+/// Whether `entry` reads as a domain. Names of people can have dots too: they are told of it, and let in as they are.
+fn looks_like_a_domain(entry: &str) -> bool {
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let last = entry.rsplit_once('.').map(|(_, last)| last);
+    let has_top = last.is_some_and(|last| last.len() >= 2 && last.bytes().all(|b| b.is_ascii_alphabetic()));
+    has_top && entry.split('.').all(is_label)
 }
 
 const NO_PATTERN: &str = "is no pattern: leave auth.allow out to let everyone of the provider in, or write @example.com for \
@@ -412,8 +453,15 @@ fn origins(node: &Node<'_>, report: &mut Report) -> Option<Vec<String>> {
 /// `trustedProxies`: each reads as a [`Network`].
 fn proxies(node: &Node<'_>, report: &mut Report) -> Option<Vec<Network>> {
     let items = node.array(report)?;
-    let proxies: Vec<_> = items.iter().map(|item| parsed(item, Network::from_str, report)).collect();
-    proxies.into_iter().collect()
+    let proxies: Vec<_> = items.iter().map(|item| Some((item, parsed(item, Network::from_str, report)?))).collect();
+    for (item, _) in proxies.iter().flatten().filter(|(_, network)| network.is_wide()) {
+        report.warn(
+            &item.path,
+            "trusts half the world: whoever connects from there says what address they have, and no limit holds them; \
+             name your proxies alone",
+        );
+    }
+    proxies.into_iter().map(|proxy| Some(proxy?.1)).collect()
 }
 
 /// A text that `read` takes.

@@ -77,7 +77,7 @@ fn two_line_relay_has_every_default() {
     let Login::Oidc(oidc) = &config.login else { panic!("{config:?}") };
     assert_eq!(oidc.issuer, "https://id.example.com/realms/home/");
     assert_eq!((oidc.client_id.as_str(), oidc.user_claim.as_str()), ("mcp-local-tunnel", "sub"));
-    assert_eq!(oidc.scopes, ["openid"]);
+    assert_eq!(oidc.scopes, None);
     assert!(oidc.client_secret.is_none() && oidc.allow.is_empty());
     assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 3000));
     assert!(config.public_url.is_none() && config.secrets.is_empty() && config.state_dir.is_none());
@@ -95,7 +95,7 @@ fn relay_takes_every_setting() {
             "limits":{"maxBody":1024,"callIdleTimeout":60},"audit":"/var/log/tunnel.jsonl"}"#,
     );
     let Login::Oidc(oidc) = &config.login else { panic!("{config:?}") };
-    assert_eq!(oidc.scopes, ["openid", "email"]);
+    assert_eq!(oidc.scopes, Some(std::vec!["openid".into(), "email".into()]));
     assert_eq!(oidc.client_secret.as_ref().map(|secret| secret.expose()), Some("cs"));
     assert_eq!(config.public_url.as_deref(), Some("https://tunnel.example.com"));
     let secrets = |config: &RelayConfig| config.secrets.iter().map(|one| one.expose().to_string()).collect::<Vec<_>>();
@@ -206,6 +206,18 @@ fn mode_is_required_and_the_rest_is_checked_without_it() {
 }
 
 #[test]
+fn what_may_well_be_meant_is_not_warned_of() {
+    for text in [
+        auth(r#"{"issuer":"https://id.example.com","allow":["@corp.example","group:dev"]}"#),
+        auth(r#"{"issuer":"https://id.example.com","allow":["@corp.example","group:dev"],"scopes":["email","roles"]}"#),
+        auth(r#"{"issuer":"https://id.example.com","allow":["ann-7","auth0|1.2","4f1c.9"],"scopes":["openid"]}"#),
+        relay_with(r#""trustedProxies":["10.0.0.0/8","fc00::/7","172.16.0.0/12","::1"]"#),
+    ] {
+        relay(&text);
+    }
+}
+
+#[test]
 fn relay_mistakes_are_named() {
     for (text, expected) in [
         (r#"{"mode":"relay"}"#.to_string(), "error auth is missing: say how people sign in"),
@@ -251,6 +263,26 @@ fn relay_mistakes_are_named() {
             "warning auth.allow[0] is no e-mail",
         ),
         (auth(r#"{"issuer":"https://id.example.com","allow":["group: a"]}"#), "warning auth.allow[0] is taken as"),
+        (
+            auth(r#"{"issuer":"https://id.example.com","allow":["corp.example"]}"#),
+            "warning auth.allow[0] names no domain: did you mean @example.com?",
+        ),
+        (
+            auth(r#"{"issuer":"https://id.example.com","allow":["Group:dev"]}"#),
+            "warning auth.allow[0] names no group: did you mean group:NAME?",
+        ),
+        (
+            auth(r#"{"issuer":"https://id.example.com","allow":["@corp.example"],"scopes":["openid"]}"#),
+            "warning auth.scopes does not have email",
+        ),
+        (
+            auth(r#"{"issuer":"https://id.example.com","userClaim":"email","scopes":[]}"#),
+            "warning auth.scopes does not have email",
+        ),
+        (
+            auth(r#"{"issuer":"https://id.example.com","allow":["group:dev"],"scopes":["profile"]}"#),
+            "warning auth.scopes has none that brings groups",
+        ),
         (
             auth(r#"{"issuer":"https://id.example.com","clientSecret":"env:"}"#),
             "error auth.clientSecret names no variable",
@@ -318,6 +350,8 @@ fn relay_mistakes_are_named() {
             relay_with(r#""trustedProxies":["10.0.0.0/8","proxy"]"#),
             "error trustedProxies[1] must be an IP address or a range",
         ),
+        (relay_with(r#""trustedProxies":["0.0.0.0/0"]"#), "warning trustedProxies[0] trusts half the world"),
+        (relay_with(r#""trustedProxies":["10.0.0.0/8","::/0"]"#), "warning trustedProxies[1] trusts half the world"),
         (relay_with(r#""limits":{"maxBody":10}"#), "error limits.maxBody must be a size in bytes"),
         (relay_with(r#""limits":{"maxBody":"4M"}"#), "error limits.maxBody must be a size in bytes"),
         (relay_with(r#""limits":{"callIdleTimeout":0}"#), "error limits.callIdleTimeout must be a time in seconds"),

@@ -335,7 +335,7 @@ impl Grants {
 
     fn login_failed(&mut self, waiting: &Waiting, error: &LoginError, now: Now) {
         let known = match error {
-            LoginError::NotAllowed { user } => Some(user),
+            LoginError::NotAllowed { user, .. } => Some(user),
             _ => None,
         };
         self.note_no_sign_in(known, &text::clean(&error.to_string(), MAX_REASON), Some(waiting.peer), now);

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Oidc;
+use crate::config::{GROUP, Oidc};
 use crate::limits;
 
 /// What `auth.allow` judges a person by, as the provider vouched for it at the sign-in: kept with what they grant.
@@ -105,9 +105,6 @@ fn is_of(email: &str, entry: &str) -> bool {
     part.is_some_and(|part| part.eq_ignore_ascii_case(entry))
 }
 
-/// What an entry that names a group begins with.
-pub(super) const GROUP: &str = "group:";
-
 #[cfg(test)]
 mod tests {
     use std::format;
@@ -119,7 +116,7 @@ mod tests {
             issuer: "https://idp.example".into(),
             client_id: "relay".into(),
             client_secret: None,
-            scopes: Vec::new(),
+            scopes: None,
             user_claim: user_claim.into(),
             allow: allow.iter().map(|entry| (*entry).into()).collect(),
         }

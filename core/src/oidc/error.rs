@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use crate::http::text;
+use super::said::Said;
 use crate::id::UserId;
 
 /// Why nobody was signed in. What it prints is for people, and carries no token.
@@ -34,8 +34,8 @@ pub enum LoginError {
     /// The provider answered with an error.
     #[error("the identity provider refused the sign-in: {code}{said}")]
     Refused {
-        /// Its error code, printable ASCII, capped.
-        code: String,
+        /// Its error code, if it is a registered one.
+        code: &'static str,
         /// Its words.
         said: Said,
     },
@@ -48,6 +48,12 @@ pub enum LoginError {
         /// Which rule.
         cause: &'static str,
     },
+    /// The userinfo endpoint did not tell what the ID token leaves out.
+    #[error("the identity provider's userinfo endpoint did not tell who this is: {cause}")]
+    Userinfo {
+        /// Why not.
+        cause: String,
+    },
     /// The token does not have the configured user claim.
     #[error("the identity provider did not say who this is: the claim `{claim}` is missing (see `auth.userClaim`)")]
     MissingClaim {
@@ -58,14 +64,36 @@ pub enum LoginError {
     #[error("the identity provider has not verified this account's e-mail address")]
     UnverifiedEmail,
     /// The person is known, but not on the list.
-    #[error("this account may not use the relay (see `auth.allow`)")]
+    #[error("this account may not use the relay (see `auth.allow`){untold}")]
     NotAllowed {
         /// Who.
         user: UserId,
+        /// What the list asks for, and the provider did not tell.
+        untold: Untold,
     },
     /// Too many logins are under way.
     #[error("too many people are signing in at once: try again in a minute")]
     Busy,
+}
+
+/// What a provider did not tell of a person who is not on the list: then the list, or `auth.scopes`, may be at fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// A verified e-mail address, where an address or a domain is on the list.
+    pub email: bool,
+    /// Groups, where one is on the list.
+    pub groups: bool,
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.email, self.groups) {
+            (false, false) => "",
+            (true, false) => ": the identity provider told no verified e-mail address of it",
+            (false, true) => ": the identity provider told no groups of it",
+            (true, true) => ": the identity provider told neither a verified e-mail address nor groups of it",
+        })
+    }
 }
 
 impl LoginError {
@@ -74,41 +102,51 @@ impl LoginError {
     pub fn oauth_code(&self) -> &'static str {
         match self {
             // The provider's own trouble is not the person's refusal.
-            Self::Refused { code, .. } if code == "temporarily_unavailable" => "temporarily_unavailable",
-            Self::Refused { code, .. } if code == "server_error" => "server_error",
+            Self::Refused { code: code @ ("temporarily_unavailable" | "server_error"), .. } => code,
             Self::Unreachable { .. } | Self::Busy => "temporarily_unavailable",
             Self::Denied { .. }
             | Self::Refused { .. }
             | Self::Callback
             | Self::NotAllowed { .. }
             | Self::UnverifiedEmail => "access_denied",
-            Self::Provider { .. } | Self::Token { .. } | Self::MissingClaim { .. } => "server_error",
+            Self::Provider { .. } | Self::Token { .. } | Self::Userinfo { .. } | Self::MissingClaim { .. } => {
+                "server_error"
+            }
         }
     }
 }
 
-/// What a provider says of its error (`error_description`, RFC 6749 sections 4.1.2.1 and 5.2): one line that shows what it
-/// says, capped. Empty when it says nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said(String);
-
-impl Said {
-    /// The words in `text`. Those that repeat one of `secrets` are nobody's to read.
-    pub(super) fn new(text: Option<&str>, secrets: &[&str]) -> Self {
-        let text = text.unwrap_or_default();
-        let repeats = secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
-        Self(if repeats { String::new() } else { text::clean(text, MAX_SAID) })
-    }
+/// The error code that a provider gave, if it is a registered one (RFC 6749 sections 4.1.2.1 and 5.2, OpenID Connect Core
+/// section 3.1.2.6, RFC 8707, RFC 9396, RFC 9470 and OpenID Connect's unmet requirements). Any other text in its place may
+/// be anything, a secret included.
+pub(super) fn registered(said: &str) -> &'static str {
+    CODES.into_iter().find(|code| *code == said).unwrap_or("another error")
 }
 
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, " ({})", self.0) }
-    }
-}
-
-/// Characters: two sentences.
-const MAX_SAID: usize = 200;
+const CODES: [&str; 22] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "access_denied",
+    "unsupported_response_type",
+    "server_error",
+    "temporarily_unavailable",
+    "interaction_required",
+    "login_required",
+    "account_selection_required",
+    "consent_required",
+    "invalid_request_uri",
+    "invalid_request_object",
+    "request_not_supported",
+    "request_uri_not_supported",
+    "registration_not_supported",
+    "invalid_target",
+    "insufficient_user_authentication",
+    "unmet_authentication_requirements",
+];
 
 #[cfg(test)]
 mod tests {
@@ -121,7 +159,17 @@ mod tests {
             ("temporarily_unavailable", "temporarily_unavailable"),
             ("interaction_required", "access_denied"),
         ] {
-            assert_eq!(LoginError::Refused { code: code.into(), said: Said::default() }.oauth_code(), expected);
+            assert_eq!(LoginError::Refused { code, said: Said::default() }.oauth_code(), expected);
+        }
+    }
+
+    #[test]
+    fn only_registered_codes_are_shown() {
+        for code in CODES {
+            assert_eq!(registered(code), code);
+        }
+        for other in ["", "s3cret", "Invalid_Grant", "invalid_grant s3cret"] {
+            assert_eq!(registered(other), "another error");
         }
     }
 }

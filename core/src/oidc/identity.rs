@@ -5,8 +5,8 @@ use alloc::string::{String, ToString};
 
 use serde_json::{Map, Value};
 
-use super::allow::{GROUP, Verdict, Vouched, judge};
-use super::{Identity, LoginError};
+use super::allow::{Verdict, Vouched, judge};
+use super::{Identity, LoginError, Untold};
 use crate::config::Oidc;
 use crate::id::UserId;
 use crate::limits;
@@ -27,23 +27,24 @@ impl Claims {
 
     /// Adds the answer of the userinfo endpoint. It must be about the same person (OpenID Connect Core section 5.3.2).
     pub(super) fn add_userinfo(&mut self, body: &[u8]) -> Result<(), LoginError> {
-        let unreadable = LoginError::Token { cause: "the userinfo answer cannot be read" };
-        let map: Map<String, Value> = serde_json::from_slice(body).map_err(|_| unreadable)?;
+        let unusable = |cause: &str| LoginError::Userinfo { cause: cause.to_string() };
+        let map: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|_| unusable("its answer cannot be read"))?;
         if map.get("sub").and_then(Value::as_str) != Some(&self.subject) {
-            return Err(LoginError::Token { cause: "the userinfo answer is about someone else" });
+            return Err(unusable("its answer is about someone else (sub)"));
         }
         self.userinfo = Some(map);
         Ok(())
     }
 
-    /// Whether the ID token alone leaves open who the person is, or whether they may in.
+    /// Whether the ID token alone leaves open who the person is, or whether they may in. Whom it lets in needs no more:
+    /// an endpoint that fails must not keep them out.
     pub(super) fn need_userinfo(&self, config: &Oidc) -> bool {
-        let by_email = config.user_claim == "email" || config.allow.iter().any(|entry| entry.contains('@'));
-        let by_group = config.allow.iter().any(|entry| entry.starts_with(GROUP));
-        self.userinfo.is_none()
-            && (!self.token.contains_key(&config.user_claim)
-                || by_email && !(self.token.contains_key("email") && self.token.contains_key("email_verified"))
-                || by_group && !self.token.contains_key("groups"))
+        let has = |claim: &str| self.token.contains_key(claim);
+        self.identify(config).is_err()
+            && (!has(&config.user_claim)
+                || config.needs_email() && !(has("email") && has("email_verified"))
+                || config.needs_groups() && !has("groups"))
     }
 
     /// The person, if `auth.userClaim` is there and `auth.allow` lets them in.
@@ -58,7 +59,13 @@ impl Claims {
                 let name = self.text("name").map(ToString::to_string);
                 Ok(Identity { user, claim, name, vouched })
             }
-            Verdict::Unknown | Verdict::Excluded => Err(LoginError::NotAllowed { user }),
+            Verdict::Unknown | Verdict::Excluded => {
+                let untold = Untold {
+                    email: config.needs_email() && email.is_none(),
+                    groups: config.needs_groups() && self.get("groups").is_none(),
+                };
+                Err(LoginError::NotAllowed { user, untold })
+            }
         }
     }
 
@@ -108,7 +115,6 @@ impl Claims {
 mod tests {
     use serde_json::json;
     use std::vec;
-    use std::vec::Vec;
 
     use super::*;
 
@@ -117,7 +123,7 @@ mod tests {
             issuer: "https://idp.example".into(),
             client_id: "relay".into(),
             client_secret: None,
-            scopes: Vec::new(),
+            scopes: None,
             user_claim: user_claim.into(),
             allow: allow.iter().map(|entry| (*entry).into()).collect(),
         }
@@ -207,7 +213,10 @@ mod tests {
         let config = config("preferred_username", &["boss@corp.example"]);
         assert_eq!(
             claims(chosen).identify(&config).map(|_| ()),
-            Err(LoginError::NotAllowed { user: "https://idp.example#boss@corp.example".into() })
+            Err(LoginError::NotAllowed {
+                user: "https://idp.example#boss@corp.example".into(),
+                untold: Untold { email: true, groups: false },
+            })
         );
         let verified = json!({"preferred_username": "x", "email": "boss@corp.example", "email_verified": true});
         assert!(claims(verified).identify(&config).is_ok());
@@ -224,6 +233,10 @@ mod tests {
             (json!({"sub": "7"}), "sub", vec!["@b.example"], true),
             (json!({"sub": "7"}), "sub", vec!["group:dev"], true),
             (full.clone(), "email", vec!["@b.example", "group:dev"], false),
+            (full.clone(), "sub", vec!["@c.example", "group:dev"], false),
+            (json!({"sub": "7"}), "sub", vec!["@b.example", "group:dev", "7"], false),
+            (json!({"sub": "7"}), "sub", vec!["group:a@b.example"], true),
+            (json!({"sub": "7", "groups": []}), "sub", vec!["group:a@b.example"], false),
         ];
         for (token, claim, allow, expected) in table {
             assert_eq!(
@@ -231,6 +244,25 @@ mod tests {
                 expected,
                 "{token} {claim} {allow:?}"
             );
+        }
+    }
+
+    #[test]
+    fn who_is_not_let_in_hears_what_the_provider_did_not_tell() {
+        let table = [
+            (json!({}), vec!["@b.example"], "told no verified e-mail address"),
+            (json!({"email": "a@b.example"}), vec!["@b.example"], "told no verified e-mail address"),
+            (json!({}), vec!["group:dev"], "told no groups"),
+            (json!({}), vec!["a@b.example", "group:dev"], "told neither a verified e-mail address nor groups"),
+        ];
+        for (token, allow, words) in table {
+            let error = claims(token).identify(&config("sub", &allow)).expect_err("not on the list").to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        let told = json!({"email": "a@b.example", "email_verified": true, "groups": ["staff"]});
+        for allow in [vec!["8"], vec!["@c.example", "group:dev"]] {
+            let error = claims(told.clone()).identify(&config("sub", &allow)).expect_err("not on the list").to_string();
+            assert!(error.ends_with("(see `auth.allow`)"), "{error}");
         }
     }
 

@@ -12,12 +12,14 @@ mod keys;
 mod party;
 mod provider;
 mod replay;
+mod said;
 mod token;
 
 use alloc::string::String;
 
-pub use error::{LoginError, Said};
+pub use error::{LoginError, Untold};
 pub use party::RelyingParty;
+pub use said::Said;
 
 use crate::http::fetch::Fetch;
 use crate::id::{FetchId, UserId};

@@ -19,15 +19,16 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use openidconnect::core::{CoreErrorResponseType, CoreResponseType, CoreTokenResponse};
+use openidconnect::core::{CoreErrorResponseType, CoreResponseType, CoreTokenResponse, CoreTokenType};
 use openidconnect::{
     AuthenticationFlow, AuthorizationCode, CsrfToken, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier,
     RequestTokenError, Scope, StandardErrorResponse,
 };
 use subtle::ConstantTimeEq;
 
+use super::error::registered;
 use super::identity::Claims;
-use super::provider::{Known, Next, Provider, answered, printable, take};
+use super::provider::{Known, Next, Provider, answered, take};
 use super::replay::{self, NotRecorded, Step};
 use super::token::{self, Refusal};
 use super::{LoginError, LoginId, Output, Pending, Said};
@@ -94,7 +95,7 @@ impl RelyingParty {
     /// Judges what the browser brought back: `query` is the callback's raw query, `pending` what was kept for this
     /// browser. Answered by [`Output::SignedIn`] or [`Output::Failed`].
     pub fn callback(&mut self, login: LoginId, pending: Pending, query: &str, now: Now, next_fetch: &mut u64) {
-        match read_callback(query, &pending, &self.config().issuer) {
+        match read_callback(query, &pending, self.config()) {
             Ok((code, iss)) => self.enter(login, Stage::Returning { pending, code, iss }, now, next_fetch),
             Err(error) => self.fail(login, error),
         }
@@ -119,9 +120,12 @@ impl RelyingParty {
         let Some(login) = self.exchanges.remove(&fetch) else { return false };
         // A login that was forgotten has no stage any more.
         if let Some(stage) = self.logins.remove(&login) {
-            match answered(&self.config().issuer, result) {
-                Ok(fetched) => self.handle_answer(login, stage, fetched, now, next_fetch),
-                Err(error) => self.fail(login, error),
+            match (answered(&self.config().issuer, result), &stage) {
+                (Ok(fetched), _) => self.handle_answer(login, stage, fetched, now, next_fetch),
+                (Err(LoginError::Unreachable { cause, .. }), Stage::Asking { .. }) => {
+                    self.fail(login, LoginError::Userinfo { cause });
+                }
+                (Err(error), _) => self.fail(login, error),
             }
         }
         true
@@ -156,10 +160,13 @@ impl RelyingParty {
         };
         match stage {
             Stage::Redirecting { pending } => {
-                let url = authorization_url(known, self.provider.config(), &pending);
+                let url = authorization_url(known, &pending);
                 self.out.push(Output::Redirect { login, url, pending });
             }
-            Stage::Returning { iss: false, .. } if known.promises_iss => self.fail(login, LoginError::Callback),
+            Stage::Returning { iss: false, .. } if known.promises_iss => {
+                let error = self.broken("its answer does not name it (iss), which it promises (RFC 9207)");
+                self.fail(login, error);
+            }
             Stage::Returning { pending, code, .. } => match exchange_request(known, &pending, &code) {
                 Some(request) => self.send(login, Stage::Exchanging { pending, code }, request, next_fetch),
                 None => {
@@ -215,11 +222,19 @@ impl RelyingParty {
                 let Some(known) = self.provider.latest() else {
                     return self.fail(login, LoginError::Callback);
                 };
-                match exchange(known, &pending, &code, &[replay::response(fetched)]) {
+                if fetched.status.is_redirection() {
+                    let error = self.broken("its token endpoint sends elsewhere (a redirect, which is not followed)");
+                    return self.fail(login, error);
+                }
+                let answer = token::Answer::new(fetched);
+                match exchange(known, &pending, &code, &[replay::response(answer.fetched)]) {
+                    Ok(Step::Done(tokens)) if *tokens.token_type() != CoreTokenType::Bearer => {
+                        self.fail(login, LoginError::Token { cause: "it is not a bearer's (token_type)" });
+                    }
                     Ok(Step::Done(tokens)) => self.judge(login, pending, tokens, now, next_fetch),
                     Ok(Step::Wants(_)) => self.fail(login, LoginError::Token { cause: "the exchange did not end" }),
                     Err(error) => {
-                        let error = self.exchange_error(&error, &pending, &code);
+                        let error = self.exchange_error(&error, answer.lacks, &pending, &code);
                         self.fail(login, error);
                     }
                 }
@@ -227,7 +242,7 @@ impl RelyingParty {
             Stage::Asking { mut claims } => {
                 let added = match fetched.status {
                     StatusCode::OK => claims.add_userinfo(&fetched.body),
-                    _ => Err(LoginError::Token { cause: "the userinfo endpoint refused it" }),
+                    status => Err(LoginError::Userinfo { cause: alloc::format!("it answered {}", status.as_u16()) }),
                 };
                 match added {
                     Ok(()) => self.identify(login, &claims),
@@ -259,8 +274,8 @@ impl RelyingParty {
                 Some(url) if claims.need_userinfo(config) => match userinfo_request(url, &tokens) {
                     Some(request) => self.send(login, Stage::Asking { claims }, request, next_fetch),
                     None => {
-                        let error = self.broken("its userinfo endpoint is neither https nor on this machine");
-                        self.fail(login, error);
+                        let cause = "it is neither https nor on this machine".to_string();
+                        self.fail(login, LoginError::Userinfo { cause });
                     }
                 },
                 _ => self.identify(login, &claims),
@@ -293,20 +308,25 @@ impl RelyingParty {
     }
 
     /// Why the token endpoint gave no tokens. Never the library's words: they contain the response.
-    fn exchange_error(&self, error: &ExchangeError, pending: &Pending, code: &Secret) -> LoginError {
+    fn exchange_error(
+        &self,
+        error: &ExchangeError,
+        lacks: Option<&'static str>,
+        pending: &Pending,
+        code: &Secret,
+    ) -> LoginError {
         match error {
             RequestTokenError::ServerResponse(answer) => {
-                let ours = self.config().client_secret.as_ref().map_or("", Secret::expose);
-                let sent = [code.expose(), pending.verifier.as_str(), ours];
+                let sent = [code.expose(), pending.verifier.as_str(), client_secret(self.config())];
                 let said = Said::new(answer.error_description().map(String::as_str), &sent);
                 match answer.error() {
                     CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient => self.broken(
                         &alloc::format!("it refuses this relay's `auth.clientId` or `auth.clientSecret`{said}"),
                     ),
-                    code => LoginError::Refused { code: printable(code.as_ref(), MAX_ERROR_CODE), said },
+                    code => LoginError::Refused { code: registered(code.as_ref()), said },
                 }
             }
-            _ => LoginError::Token { cause: "the answer to the code cannot be read" },
+            _ => LoginError::Token { cause: lacks.unwrap_or("the answer to the code cannot be read") },
         }
     }
 
@@ -327,7 +347,8 @@ impl Stage {
 type ExchangeError = RequestTokenError<NotRecorded, StandardErrorResponse<CoreErrorResponseType>>;
 
 /// The code that a callback brings, and whether it says (rightly) who issued it.
-fn read_callback(query: &str, pending: &Pending, issuer: &str) -> Result<(Secret, bool), LoginError> {
+fn read_callback(query: &str, pending: &Pending, config: &Oidc) -> Result<(Secret, bool), LoginError> {
+    let issuer = config.issuer.as_str();
     let (mut state, mut code, mut error, mut said, mut iss) = (None, None, None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let slot = match &*name {
@@ -349,12 +370,14 @@ fn read_callback(query: &str, pending: &Pending, issuer: &str) -> Result<(Secret
     }
     // RFC 9207 section 2.4, also for error answers: another provider's answer is none.
     if iss.as_deref().is_some_and(|iss| iss != issuer) {
-        return Err(LoginError::Callback);
+        let cause = "its answer is another provider's (iss, RFC 9207), and not taken".to_string();
+        return Err(LoginError::Provider { issuer: issuer.to_string(), cause });
     }
-    let said = || Said::new(said.as_deref(), &[&pending.verifier]);
-    match (error.as_deref(), code) {
+    let sent = [pending.verifier.as_str(), code.as_deref().unwrap_or_default(), client_secret(config)];
+    let said = || Said::new(said.as_deref(), &sent);
+    match (error.as_deref(), code.as_deref()) {
         (Some("access_denied"), _) => Err(LoginError::Denied { said: said() }),
-        (Some(code), _) => Err(LoginError::Refused { code: printable(code, MAX_ERROR_CODE), said: said() }),
+        (Some(code), _) => Err(LoginError::Refused { code: registered(code), said: said() }),
         (None, Some(code)) if !code.is_empty() && code.len() <= limits::MAX_CODE => {
             Ok((Secret::new(code), iss.is_some()))
         }
@@ -362,10 +385,15 @@ fn read_callback(query: &str, pending: &Pending, issuer: &str) -> Result<(Secret
     }
 }
 
-fn authorization_url(known: &Known, config: &Oidc, pending: &Pending) -> String {
+/// What must not be repeated to anybody; empty for a public client.
+fn client_secret(config: &Oidc) -> &str {
+    config.client_secret.as_ref().map_or("", Secret::expose)
+}
+
+fn authorization_url(known: &Known, pending: &Pending) -> String {
     let (state, nonce) = (CsrfToken::new(pending.state.clone()), Nonce::new(pending.nonce.clone()));
     let verifier = PkceCodeVerifier::new(pending.verifier.clone());
-    let scopes = config.scopes.iter().filter(|scope| *scope != "openid").map(|scope| Scope::new(scope.clone()));
+    let scopes = known.scopes.iter().filter(|scope| *scope != "openid").map(|scope| Scope::new(scope.clone()));
     let (url, ..) = known
         .client
         .authorize_url(AuthenticationFlow::<CoreResponseType>::AuthorizationCode, || state, || nonce)
@@ -414,6 +442,3 @@ fn userinfo_request(url: &str, tokens: &CoreTokenResponse) -> Option<Fetch> {
         reach: Reach::Anywhere,
     })
 }
-
-/// The longest error code that is shown; the registered ones have at most 29 characters.
-const MAX_ERROR_CODE: usize = 64;

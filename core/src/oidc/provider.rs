@@ -19,12 +19,14 @@ use openidconnect::{
 use super::LoginError;
 use super::keys::Key;
 use super::replay::{self, NotRecorded, Step};
+use super::said::repeats;
 use crate::config::Oidc;
 use crate::http::endpoint;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::http::freshness::Bounds;
 use crate::id::FetchId;
 use crate::limits;
+use crate::secret::Secret;
 use crate::time::{Instant, Now};
 
 /// The library's client for this provider: everything in it but the key type is the library's.
@@ -78,6 +80,8 @@ pub(super) struct Known {
     pub(super) client: Client,
     /// Whether every callback carries `iss` (RFC 9207 section 3).
     pub(super) promises_iss: bool,
+    /// What a login asks for.
+    pub(super) scopes: Vec<String>,
     /// Where more claims can be had.
     pub(super) userinfo: Option<String>,
     metadata: Metadata,
@@ -233,12 +237,25 @@ impl Provider {
         self.known = Some(Known {
             client,
             promises_iss: promise == Some(true),
+            scopes: self.scopes(&metadata),
             userinfo: metadata.userinfo_endpoint().map(|url| url.to_string()),
             metadata,
             expires,
             keys_at: now.instant,
         });
         Ok(())
+    }
+
+    /// What a login asks for: what is configured, or what the configuration cannot do without.
+    fn scopes(&self, metadata: &Metadata) -> Vec<String> {
+        if let Some(scopes) = &self.config.scopes {
+            return scopes.clone();
+        }
+        // `email` is OpenID Connect's own; `groups` is not, and some providers refuse what they do not know.
+        let offers = |name: &str| metadata.scopes_supported().is_some_and(|all| all.iter().any(|one| **one == *name));
+        let email = self.config.needs_email().then_some("email");
+        let groups = (self.config.needs_groups() && offers("groups")).then_some("groups");
+        ["openid"].into_iter().chain(email).chain(groups).map(ToString::to_string).collect()
     }
 
     /// How the relay authenticates at the token endpoint; without a list, basic is meant (OpenID Connect Discovery
@@ -257,8 +274,16 @@ impl Provider {
     fn discovery_error(&self, error: &DiscoveryError<NotRecorded>) -> LoginError {
         self.broken(match error {
             // It quotes both issuers, which is what finds a slash too many.
-            DiscoveryError::Validation(mismatch) => return self.broken(&printable(mismatch, MAX_MISMATCH)),
+            DiscoveryError::Validation(mismatch) => {
+                let secret = self.config.client_secret.as_ref().map_or("", Secret::expose);
+                let quoted = printable(mismatch, MAX_MISMATCH);
+                let shown = if repeats(&quoted, &[secret]) { "its discovery document is another's" } else { &quoted };
+                return self.broken(shown);
+            }
             DiscoveryError::Response(StatusCode::NOT_FOUND, ..) => "there is no discovery document (404)",
+            DiscoveryError::Response(status, ..) if status.is_redirection() => {
+                "it sends elsewhere for its discovery document or keys (a redirect, which is not followed)"
+            }
             DiscoveryError::Response(StatusCode::OK, ..) => "its discovery document or keys are not JSON",
             DiscoveryError::Response(..) => "it refuses to show its discovery document or keys",
             DiscoveryError::Parse(_) => "its discovery document or keys cannot be read",

@@ -101,6 +101,7 @@ pub(crate) struct FakeProvider {
     /// Replaces the ID token's signature.
     pub(crate) forged: Option<Vec<u8>>,
     pub(crate) id_token: bool,
+    pub(crate) expires_in: Value,
     pub(crate) userinfo: Value,
     /// What a path answers instead.
     pub(crate) instead: BTreeMap<&'static str, Result<(u16, String), FetchError>>,
@@ -132,6 +133,7 @@ impl FakeProvider {
             claims: json!({}),
             forged: None,
             id_token: true,
+            expires_in: json!(300),
             userinfo: json!({"sub": "ann-7", "upn": "ann@corp"}),
             instead: BTreeMap::new(),
             asked: Vec::new(),
@@ -170,7 +172,7 @@ impl FakeProvider {
     }
 
     fn tokens(&self) -> Value {
-        let mut tokens = json!({"access_token": "at-secret", "token_type": "Bearer", "expires_in": 300});
+        let mut tokens = json!({"access_token": "at-secret", "token_type": "Bearer", "expires_in": self.expires_in});
         if self.id_token {
             tokens["id_token"] = json!(self.sign());
         }

@@ -43,7 +43,7 @@ impl World {
             issuer: ISSUER.into(),
             client_id: "relay".into(),
             client_secret: Some(Secret::new("s3cret&")),
-            scopes: vec!["openid".into(), "email".into()],
+            scopes: Some(vec!["openid".into(), "email".into()]),
             user_claim: "sub".into(),
             allow: Vec::new(),
         };
@@ -127,6 +127,17 @@ fn query_of(url: &str) -> BTreeMap<String, String> {
 fn token(cause: &'static str) -> LoginError {
     LoginError::Token { cause }
 }
+
+fn broken(cause: &str) -> LoginError {
+    LoginError::Provider { issuer: ISSUER.into(), cause: cause.into() }
+}
+
+fn userinfo(cause: &str) -> LoginError {
+    LoginError::Userinfo { cause: cause.into() }
+}
+
+/// What is said of another provider's answer.
+const OTHERS: &str = "its answer is another provider's (iss, RFC 9207), and not taken";
 
 #[test]
 fn person_signs_in() {
@@ -248,8 +259,10 @@ fn id_token_that_breaks_a_rule_is_refused() {
         ("nonce", |p| p.claims = json!({"nonce": "old"}), token("it belongs to another login (nonce)")),
         ("no nonce", |p| p.claims = json!({"nonce": null}), token("it belongs to another login (nonce)")),
         ("empty sub", |p| p.claims = json!({"sub": ""}), token("its subject is empty or too long (sub)")),
-        ("no sub", |p| p.claims = json!({"sub": null}), token("the answer to the code cannot be read")),
-        ("no exp", |p| p.claims = json!({"exp": null}), token("the answer to the code cannot be read")),
+        ("no sub", |p| p.claims = json!({"sub": null}), token("it does not say who signed in (sub)")),
+        ("no iss", |p| p.claims = json!({"iss": null}), token("it does not say whose it is (iss)")),
+        ("no iat", |p| p.claims = json!({"iat": null}), token("it does not say when it was issued (iat)")),
+        ("no exp", |p| p.claims = json!({"exp": null}), token("it does not say when it expires (exp)")),
         ("odd exp", |p| p.claims = json!({"exp": 1e300}), token("the answer to the code cannot be read")),
         ("alg none", |p| p.header = json!({"alg": "none"}), token("it is not signed")),
         ("alg HS256", |p| p.header["alg"] = json!("HS256"), token("its signature algorithm is not allowed")),
@@ -406,7 +419,12 @@ fn discovery_that_breaks_a_rule_is_refused() {
             "it takes a client secret neither",
         ),
         ("404", |p| drop(p.instead.insert(DISCOVERY, Ok((404, String::new())))), "there is no discovery document"),
-        ("302", |p| drop(p.instead.insert(DISCOVERY, Ok((302, String::new())))), "it refuses to show"),
+        (
+            "302",
+            |p| drop(p.instead.insert(DISCOVERY, Ok((302, String::new())))),
+            "it sends elsewhere for its discovery",
+        ),
+        ("403", |p| drop(p.instead.insert(DISCOVERY, Ok((403, String::new())))), "it refuses to show"),
         (
             "not JSON",
             |p| drop(p.instead.insert(DISCOVERY, Ok((200, "<p>".into())))),
@@ -462,7 +480,7 @@ fn provider_that_is_down_is_tried_again_at_the_next_login() {
 
 #[test]
 fn token_endpoint_errors_say_who_must_act_and_quote_nothing() {
-    let refused = |code: &str, said: &str| LoginError::Refused { code: code.into(), said: Said::new(Some(said), &[]) };
+    let refused = |code, said: &str| LoginError::Refused { code, said: Said::new(Some(said), &[]) };
     let table = [
         (
             400,
@@ -470,7 +488,7 @@ fn token_endpoint_errors_say_who_must_act_and_quote_nothing() {
             refused("invalid_grant", "no such code"),
         ),
         (400, r#"{"error":"invalid_grant","error_description":"no code c0de"}"#, refused("invalid_grant", "")),
-        (400, r#"{"error":"a b\"<\n\u2028é"}"#, refused("a b\"<", "")),
+        (400, r#"{"error":"a b\"<\n\u2028é"}"#, refused("another error", "")),
         (200, r#"{"access_token":"tok3n"}"#, token("the answer to the code cannot be read")),
         (
             200,
@@ -478,7 +496,8 @@ fn token_endpoint_errors_say_who_must_act_and_quote_nothing() {
             token("the answer to the code cannot be read"),
         ),
         (403, "tok3n", token("the answer to the code cannot be read")),
-        (302, "", token("the answer to the code cannot be read")),
+        (302, "", broken("its token endpoint sends elsewhere (a redirect, which is not followed)")),
+        (200, r#"{"access_token":"tok3n","token_type":"DPoP"}"#, token("it is not a bearer's (token_type)")),
     ];
     for (status, body, expected) in table {
         let mut world = World::new();
@@ -495,7 +514,7 @@ fn token_endpoint_errors_say_who_must_act_and_quote_nothing() {
 
 #[test]
 fn callback_that_does_not_belong_here_is_refused() {
-    let table: [(&str, LoginError); 16] = [
+    let table: [(&str, LoginError); 17] = [
         ("code=c&state=other", LoginError::Callback),
         ("code=c&state=", LoginError::Callback),
         ("code=c", LoginError::Callback),
@@ -505,21 +524,22 @@ fn callback_that_does_not_belong_here_is_refused() {
         ("code=&state=STATE", LoginError::Callback),
         ("code=c&code=d&state=STATE", LoginError::Callback),
         ("code=c&state=STATE&state=STATE", LoginError::Callback),
-        ("code=c&state=STATE&iss=https%3A%2F%2Fevil.example", LoginError::Callback),
-        ("code=c&state=STATE&iss=https%3A%2F%2Fidp.example%2F", LoginError::Callback),
-        ("error=access_denied&state=STATE&iss=https%3A%2F%2Fevil.example", LoginError::Callback),
+        ("code=c&state=STATE&iss=https%3A%2F%2Fevil.example", broken(OTHERS)),
+        ("code=c&state=STATE&iss=https%3A%2F%2Fidp.example%2F", broken(OTHERS)),
+        ("error=access_denied&state=STATE&iss=https%3A%2F%2Fevil.example", broken(OTHERS)),
         ("error=access_denied&state=other", LoginError::Callback),
+        (
+            "error=s3cret%26&error_description=no+s3cret%2526&state=STATE",
+            LoginError::Refused { code: "another error", said: Said::default() },
+        ),
         (
             "error=access_denied&error_description=no&state=STATE",
             LoginError::Denied { said: Said::new(Some("no"), &[]) },
         ),
-        (
-            "error=login_required&state=STATE",
-            LoginError::Refused { code: "login_required".into(), said: Said::default() },
-        ),
+        ("error=login_required&state=STATE", LoginError::Refused { code: "login_required", said: Said::default() }),
         (
             "error=login_required&code=c&state=STATE",
-            LoginError::Refused { code: "login_required".into(), said: Said::default() },
+            LoginError::Refused { code: "login_required", said: Said::default() },
         ),
     ];
     for (query, expected) in table {
@@ -544,7 +564,8 @@ fn overlong_code_is_refused() {
 fn issuer_that_the_provider_promises_must_come() {
     let mut world = World::new();
     world.provider.discovery["authorization_response_iss_parameter_supported"] = json!(true);
-    assert_eq!(world.sign_in(), Err(LoginError::Callback));
+    let missing = broken("its answer does not name it (iss), which it promises (RFC 9207)");
+    assert_eq!(world.sign_in(), Err(missing));
     let (url, pending) = world.redirect().expect("redirected");
     let query = world.provider.authorize(&url) + "&iss=https%3A%2F%2Fidp.example";
     assert!(world.come_back(pending, &query).is_ok());
@@ -565,13 +586,19 @@ fn missing_user_claim_is_asked_for_at_the_userinfo_endpoint() {
     assert_eq!(world.sign_in().expect("signed in").user.as_str(), "https://idp.example#ann@corp");
 
     world.provider.userinfo = json!({"sub": "bob", "upn": "ann@corp"});
-    assert_eq!(world.sign_in(), Err(token("the userinfo answer is about someone else")));
+    assert_eq!(world.sign_in(), Err(userinfo("its answer is about someone else (sub)")));
 
     world.provider.userinfo = json!({"sub": "ann-7"});
     assert_eq!(world.sign_in(), Err(LoginError::MissingClaim { claim: "upn".into() }));
 
     world.provider.instead.insert("/userinfo", Ok((403, String::new())));
-    assert_eq!(world.sign_in(), Err(token("the userinfo endpoint refused it")));
+    assert_eq!(world.sign_in(), Err(userinfo("it answered 403")));
+
+    world.provider.instead.insert("/userinfo", Ok((503, String::new())));
+    assert_eq!(world.sign_in(), Err(userinfo("it answered 503")));
+
+    world.provider.instead.insert("/userinfo", Ok((200, "a.signed.answer".into())));
+    assert_eq!(world.sign_in(), Err(userinfo("its answer cannot be read")));
 
     let mut world = World::with(|config| config.user_claim = "upn".into());
     world.provider.discovery["userinfo_endpoint"] = json!(null);
@@ -580,13 +607,78 @@ fn missing_user_claim_is_asked_for_at_the_userinfo_endpoint() {
 
     let mut world = World::with(|config| config.user_claim = "upn".into());
     world.provider.discovery["userinfo_endpoint"] = json!("http://idp.example/userinfo");
-    assert!(matches!(world.sign_in(), Err(LoginError::Provider { .. })));
+    assert_eq!(world.sign_in(), Err(userinfo("it is neither https nor on this machine")));
+}
+
+#[test]
+fn who_is_listed_by_subject_needs_no_userinfo() {
+    let mut world = World::with(|config| config.allow = vec!["@corp.example".into(), "ann-7".into()]);
+    world.provider.instead.insert("/userinfo", Ok((500, String::new())));
+    assert!(world.sign_in().is_ok());
+    let mut world = World::with(|config| config.allow = vec!["@corp.example".into(), "bob-8".into()]);
+    world.provider.instead.insert("/userinfo", Ok((500, String::new())));
+    assert_eq!(world.sign_in(), Err(userinfo("it answered 500")));
+}
+
+#[test]
+fn scopes_that_the_list_needs_are_asked_for_unless_others_are_configured() {
+    let table: [(&[&str], &str, serde_json::Value, &str); 7] = [
+        (&[], "sub", json!(["openid", "email", "groups"]), "openid"),
+        (&["ann-7"], "sub", json!(["openid", "email", "groups"]), "openid"),
+        (&["@corp.example"], "sub", json!(null), "openid email"),
+        (&["ann@corp.example"], "sub", json!(["openid", "groups"]), "openid email"),
+        (&[], "email", json!(null), "openid email"),
+        (&["group:dev"], "sub", json!(["openid", "groups"]), "openid groups"),
+        (&["group:dev@corp", "@corp.example"], "sub", json!(["openid"]), "openid email"),
+    ];
+    for (allow, user_claim, offered, expected) in table {
+        let change = |scopes: Option<Vec<String>>| {
+            let mut world = World::with(|config| {
+                config.allow = allow.iter().map(ToString::to_string).collect();
+                config.user_claim = user_claim.into();
+                config.scopes = scopes;
+            });
+            world.provider.discovery["scopes_supported"] = offered.clone();
+            let (url, _) = world.redirect().expect("redirected");
+            query_of(&url)["scope"].clone()
+        };
+        assert_eq!(change(None), expected, "{allow:?} {offered}");
+        assert_eq!(change(Some(vec!["openid".into()])), "openid", "{allow:?} {offered}");
+    }
+}
+
+#[test]
+fn secret_that_a_provider_repeats_is_shown_to_nobody() {
+    let basic = base64::prelude::BASE64_STANDARD.encode("relay:s3cret%26");
+    for echo in ["s3cret&", "s3cret%26", "s3cret%2526", &basic, &std::format!("Basic {basic}"), "c0de"] {
+        for code in ["invalid_client", "invalid_grant", "access_denied", echo] {
+            let mut world = World::new();
+            let body = json!({"error": code, "error_description": std::format!("no {echo}")}).to_string();
+            world.provider.instead.insert("/token", Ok((400, body)));
+            let error = world.sign_in().expect_err("refused");
+            let told = std::format!("{error} {error:?} {}", error.oauth_code());
+            assert!(!told.contains("s3cret") && !told.contains(&basic) && !told.contains("c0de"), "{told}");
+        }
+    }
+    let mut world = World::new();
+    world.provider.discovery["issuer"] = json!("https://idp.example/s3cret&");
+    assert_eq!(world.sign_in(), Err(broken("its discovery document is another's")));
+}
+
+#[test]
+fn how_long_the_access_token_lives_does_not_matter() {
+    for expires_in in [json!("3600"), json!(1.5), json!(-1), json!(null), json!({})] {
+        let mut world = World::new();
+        world.provider.expires_in = expires_in.clone();
+        assert!(world.sign_in().is_ok(), "{expires_in}");
+    }
 }
 
 #[test]
 fn account_that_is_not_on_the_list_stays_out() {
     let mut world = World::with(|config| config.allow = vec!["bob-8".into()]);
-    assert_eq!(world.sign_in(), Err(LoginError::NotAllowed { user: std::format!("{ISSUER}#ann-7").into() }));
+    let user = std::format!("{ISSUER}#ann-7").into();
+    assert_eq!(world.sign_in(), Err(LoginError::NotAllowed { user, untold: Untold::default() }));
     let mut world = World::with(|config| config.allow = vec!["bob-8".into(), "ann-7".into()]);
     assert!(world.sign_in().is_ok());
 }

@@ -5,17 +5,13 @@ use alloc::string::{String, ToString};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use openidconnect::core::{
-    CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreTokenResponse,
-};
-use openidconnect::{
-    ClaimsVerificationError, EmptyAdditionalClaims, IdToken, IdTokenVerifier, Nonce, SignatureVerificationError,
-    TokenResponse,
-};
+use openidconnect::core::CoreTokenResponse;
+use openidconnect::{ClaimsVerificationError, IdTokenVerifier, Nonce, SignatureVerificationError, TokenResponse};
 use serde_json::{Map, Value};
 
 use super::identity::Claims;
 use super::keys::{ALLOWED, Key};
+use crate::http::fetch::Fetched;
 use crate::limits;
 use crate::time::UnixTime;
 
@@ -28,8 +24,40 @@ pub(super) enum Refusal {
     Rule(&'static str),
 }
 
-type Token =
-    IdToken<EmptyAdditionalClaims, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
+/// What the token endpoint answered, as the library takes it.
+pub(super) struct Answer {
+    /// The answer.
+    pub(super) fetched: Fetched,
+    /// What its ID token has not, without which the library cannot read it.
+    pub(super) lacks: Option<&'static str>,
+}
+
+impl Answer {
+    /// `fetched` without `expires_in`: the access token is used at once or never, and some providers write as a text how
+    /// long it lives.
+    pub(super) fn new(mut fetched: Fetched) -> Self {
+        let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(&fetched.body) else {
+            return Self { fetched, lacks: None };
+        };
+        let lacks = members.get("id_token").and_then(Value::as_str).and_then(lacking);
+        if members.remove("expires_in").is_some() {
+            fetched.body = serde_json::to_vec(&members).expect("what was JSON always serialises").into();
+        }
+        Self { fetched, lacks }
+    }
+}
+
+/// The first of the claims that every ID token has (OpenID Connect Core section 2) and this one has not.
+fn lacking(token: &str) -> Option<&'static str> {
+    let claims = payload(token)?;
+    let all = [
+        ("iss", "it does not say whose it is (iss)"),
+        ("sub", "it does not say who signed in (sub)"),
+        ("exp", "it does not say when it expires (exp)"),
+        ("iat", "it does not say when it was issued (iat)"),
+    ];
+    all.into_iter().find_map(|(claim, words)| claims.get(claim).is_none_or(Value::is_null).then_some(words))
+}
 
 /// The claims of the ID token in `tokens`, if it satisfies every rule.
 ///
@@ -58,7 +86,7 @@ pub(super) fn verify(
     if claims.subject().is_empty() || claims.subject().len() > limits::MAX_CLAIM {
         return Err(Refusal::Rule("its subject is empty or too long (sub)"));
     }
-    let all = payload(token).ok_or(Refusal::Rule("it cannot be read"))?;
+    let all = payload(&token.to_string()).ok_or(Refusal::Rule("it cannot be read"))?;
     if all.get("nbf").is_some_and(|nbf| starts_after(nbf, latest_start)) {
         return Err(Refusal::Rule("it is not valid yet (nbf)"));
     }
@@ -85,9 +113,8 @@ fn refusal(error: &ClaimsVerificationError) -> Refusal {
 }
 
 /// All claims as the token has them. The library has decoded the same text before, and dropped what it does not know.
-fn payload(token: &Token) -> Option<Map<String, Value>> {
-    let text = token.to_string();
-    let payload = text.split('.').nth(1)?;
+fn payload(token: &str) -> Option<Map<String, Value>> {
+    let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 

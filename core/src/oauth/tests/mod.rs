@@ -99,7 +99,7 @@ fn oidc() -> Login {
         issuer: ISSUER.into(),
         client_id: "relay".into(),
         client_secret: None,
-        scopes: vec!["openid".into()],
+        scopes: None,
         user_claim: "sub".into(),
         allow: Vec::new(),
     })
