@@ -56,7 +56,7 @@ impl Grants {
     pub(super) fn device_authorization(&mut self, head: &RequestHead, body: &[u8], now: Now) -> Reply {
         let mut reply = match self.begin_device(head, body, now) {
             Ok(reply) => reply,
-            Err(refusal) => refusal.reply(),
+            Err(refusal) => self.refusal_to(head.peer, &refusal, now),
         };
         // A device is no page: none may read this.
         reply.headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);

@@ -270,7 +270,18 @@ impl Grants {
         Some(self.documents.client(&url).unwrap_or_else(|| url.client()))
     }
 
+    /// What a program that asks from `peer` is told, as at `/token`.
+    pub(super) fn refusal_to(&mut self, peer: IpAddr, refusal: &Refusal, now: Now) -> Reply {
+        self.refusal(&Asker::at(peer), refusal, now)
+    }
+
     fn refused(&mut self, exchange: ExchangeId, asker: &Asker, refusal: &Refusal, now: Now) {
+        let reply = self.refusal(asker, refusal, now);
+        self.reply(exchange, reply);
+    }
+
+    /// Notes a refusal, and makes guesses slow.
+    fn refusal(&mut self, asker: &Asker, refusal: &Refusal, now: Now) -> Reply {
         let guess = matches!(refusal.code, Code::InvalidClient | Code::InvalidGrant);
         if guess {
             self.note_refusal(refusal.code.as_str(), asker.whom(), now);
@@ -278,7 +289,7 @@ impl Grants {
         let allowed = !guess || self.rates.take(rates::Kind::TokenFailure, asker.peer, now.instant);
         // Good requests are never put off: others behind the same proxy must not be able to cause that.
         let slow_down = Refusal::new(Code::SlowDown, "too many refused requests from this address");
-        self.reply(exchange, if allowed { refusal.reply() } else { slow_down.reply() });
+        if allowed { refusal.reply() } else { slow_down.reply() }
     }
 }
 

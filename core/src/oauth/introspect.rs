@@ -32,7 +32,7 @@ impl Grants {
                 }
                 None => Refusal::new(Code::SlowDown, "too many refused requests from this address").reply(),
             },
-            Err(refusal) => refusal.reply(),
+            Err(refusal) => self.refusal_to(head.peer, &refusal, now),
         };
         reply.headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
         reply

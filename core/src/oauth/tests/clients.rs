@@ -118,3 +118,19 @@ fn what_agents_alone_may_do_is_not_for_others() {
         assert_refused(&reply, 400, "unauthorized_client");
     }
 }
+
+#[test]
+fn clients_that_do_not_authenticate_are_noted_and_slowed_down_as_elsewhere() {
+    for path in ["/introspect", "/device_authorization", "/revoke"] {
+        let mut relay = relay();
+        let guess = [("client_id", "secretive"), ("client_secret", "guess"), ("token", "x")];
+        for _ in 0..100 {
+            assert_refused(&relay.post(path, &guess), 401, "invalid_client");
+        }
+        assert_refused(&relay.post(path, &guess), 429, "slow_down");
+        let lines = core::mem::take(&mut relay.audit);
+        let noted =
+            lines.iter().filter(|line| line["event"] == "refusal" && line["reason"] == "invalid_client").count();
+        assert_eq!(noted, 101, "{path}");
+    }
+}
