@@ -46,6 +46,7 @@ struct List {
 
 /// A grant in the list. Times are seconds since 1970.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Granted {
     id: String,
     user: String,
@@ -61,6 +62,8 @@ struct Granted {
     #[serde(default)]
     label: Option<String>,
     connected: bool,
+    #[serde(default)]
+    shut_out: bool,
     granted: u64,
     #[serde(default)]
     used: Option<u64>,
@@ -88,7 +91,8 @@ fn listed(grants: &[Granted]) -> Result<(), Failure> {
             Role::Agent => (&*grant.client, ""),
             Role::Client => (&*grant.client, &*grant.redirect),
         };
-        let parts = [name, redirect, grant.label.as_deref().unwrap_or_default()];
+        let shut_out = if grant.shut_out { "not let in at present" } else { "" };
+        let parts = [name, redirect, grant.label.as_deref().unwrap_or_default(), shut_out];
         let what = parts.into_iter().filter(|part| !part.is_empty()).map(output::visible).collect::<Vec<_>>();
         let [id, user, scope] = [&grant.id, &grant.user, &grant.scope].map(|text| output::visible(text));
         [id, user, kind.into(), scope, ago(grant.granted), used, what.join(", ")]

@@ -157,16 +157,20 @@ impl Grants {
         Ok(())
     }
 
-    /// All grants that give access, of one person or of everybody.
+    /// All grants that give access, or would again as soon as their people are let in, of one person or of everybody.
     fn list_grants(&self, user: Option<&str>, now: Now) -> Result<Bytes, String> {
         let user = user.map(|name| self.grantor(name)).transpose()?;
         let connected = self.presence.connected();
         let wanted = |family: &Family| {
             let meant = user.as_ref().is_none_or(|user| family.user == user.as_str());
-            meant && family.is_alive(now.unix) && self.is_welcome(family)
+            meant && family.is_alive(now.unix)
         };
         let grants = self.families.known.iter().filter(|(_, family)| wanted(family));
-        let grants = grants.map(|(id, family)| Granted::new(id, family, connected.contains(id))).collect();
+        let grants = grants.map(|(id, family)| Granted {
+            shut_out: !self.is_welcome(family),
+            ..Granted::new(id, family, connected.contains(id))
+        });
+        let grants = grants.collect();
         Ok(document(&GrantsListed { ok: true, grants }))
     }
 
@@ -308,6 +312,9 @@ struct Granted<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     connected: bool,
+    /// The configuration does not let its person in at present.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    shut_out: bool,
     granted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
@@ -330,6 +337,7 @@ impl<'a> Granted<'a> {
                 Kind::SignIn { .. } => None,
             },
             connected,
+            shut_out: false,
             granted: family.created / 1_000,
             used: family.used().map(UnixTime::as_secs),
             expires: family.ends().as_secs(),

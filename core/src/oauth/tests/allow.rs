@@ -106,6 +106,18 @@ fn grant_of_an_older_version_ends_where_the_list_leaves_no_doubt() {
 }
 
 #[test]
+fn grants_of_a_person_who_is_not_let_in_are_listed_as_such() {
+    let mut relay = relay(vouched(), &["ann-7"]);
+    signed_in(&mut relay);
+    let listed =
+        |relay: &mut Relay| relay.admin(AdminCommand::GrantList { user: Some("ann-7".into()) })["grants"].clone();
+    assert!(listed(&mut relay)[0].get("shutOut").is_none());
+    let mut relay = started_with(relay, &["bob-8"]);
+    let grants = listed(&mut relay);
+    assert_eq!((grants.as_array().map(Vec::len), &grants[0]["shutOut"]), (Some(1), &json!(true)), "{grants}");
+}
+
+#[test]
 fn person_who_is_taken_off_the_list_has_no_page() {
     let mut relay = relay(vouched(), &["@corp.example"]);
     let mut browser = Browser::default();
