@@ -220,6 +220,30 @@ fn whole_of_a_large_body_may_be_sent_before_the_answer_is_read() {
 }
 
 #[test]
+fn announced_body_over_the_limit_is_neither_invited_nor_waited_for() {
+    use std::io::{Read, Write};
+    let relay = Relay::start("announced");
+    let token = relay.mint("ada", "client");
+    for (path, length) in [("/mcp", 5_000_000), ("/token", 20_000)] {
+        for expect in ["Expect: 100-continue\r\n", ""] {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", relay.port)).expect("the relay listens");
+            // Long before the body would be too slow.
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(15))).expect("set");
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: Bearer {token}\r\n{expect}\
+                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
+                relay.port
+            );
+            stream.write_all(head.as_bytes()).expect("the head is taken");
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).expect("an answer");
+            assert_eq!(&first, b"HTTP/1.1 413", "{path} {expect}");
+        }
+    }
+    still_works(&relay);
+}
+
+#[test]
 fn addresses_behind_a_trusted_proxy_are_limited_apart() {
     let relay = Relay::with("proxied", &json!({"trustedProxies": ["127.0.0.1"]}));
     let refused = |from: &str| {
@@ -241,6 +265,12 @@ fn hostile_host_and_origin_are_refused() {
         assert!(matches!(reply.status, 400 | 403 | 421), "{host:?}: {} {}", reply.status, reply.text());
         let reply = relay.http("GET", "/.well-known/oauth-authorization-server", &[("Host", host)], b"");
         assert!(matches!(reply.status, 400 | 403 | 421), "{host:?}: {}", reply.text());
+    }
+    let own = format!("Host: localhost:{}\r\n", relay.port);
+    for hosts in [String::new(), own.repeat(2)] {
+        let said = format!("GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        let reply = spoken(&relay, &said).remove(0);
+        assert!(reply.status == 400 && reply.text().contains("one Host field"), "{hosts:?}: {}", reply.text());
     }
     for origin in ["https://evil.example", "null", "http://localhost.evil.example", "["] {
         let headers = [("Origin", origin), ("Authorization", token.as_str()), ("Content-Type", "application/json")];

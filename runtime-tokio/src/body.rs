@@ -121,10 +121,6 @@ pub async fn read_body<B>(mut body: B, limit: usize, time: Duration, share: Opti
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if body.size_hint().lower() > limit as u64 {
-        discard(body, time).await;
-        return Err(BodyError::TooLarge);
-    }
     let whole = async {
         let mut held = Held { bytes: Vec::new(), share };
         while let Some(frame) = body.frame().await {

@@ -165,7 +165,10 @@ where
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
             if let Some(parts) = connection.into_parts() {
-                parts.io.into_inner().conclude().await;
+                let spoken = parts.io.into_inner();
+                // Who has not begun to ask is not told of what they did not do.
+                let began = error.is_timeout() && !parts.read_buf.is_empty();
+                if began { spoken.too_slow().await } else { spoken.conclude().await }
             }
         }
     }
@@ -294,6 +297,10 @@ mod tests {
 
     /// A server that answers with the body that it read, and what stops it.
     async fn echo() -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+        echo_with(Terms::default()).await
+    }
+
+    async fn echo_with(terms: Terms) -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
@@ -303,7 +310,7 @@ mod tests {
                 Err(error) => whole(Reply::text(StatusCode::BAD_REQUEST, format!("{error:?}"))),
             }
         };
-        let task = tokio::spawn(serve(listener, Terms::default(), handler, async {
+        let task = tokio::spawn(serve(listener, terms, handler, async {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -345,6 +352,22 @@ mod tests {
             let answer = exchange(address, nonsense).await;
             assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("as HTTP/1.1\n"), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn head_that_begins_and_does_not_end_is_told_of_its_limit() {
+        let terms = Terms { header_timeout: Duration::from_millis(200), ..Terms::default() };
+        let (address, _stop, _) = echo_with(terms).await;
+        for begun in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+            let answer = exchange(address, begun).await;
+            assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("limits.headerTimeout"), "{answer}");
+        }
+        // The second request of a connection is one too.
+        let answer = exchange(address, "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("HTTP/1.1 408 "), "{answer}");
+        assert_eq!(exchange(address, "").await, "", "who says nothing is told nothing");
+        let idle = exchange(address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(idle.starts_with("HTTP/1.1 200 ") && !idle.contains("408"), "{idle}");
     }
 
     #[tokio::test]

@@ -35,6 +35,12 @@ impl Spoken {
         self.stream
     }
 
+    /// Says that a head which began did not end in time.
+    pub(crate) async fn too_slow(self) {
+        let words = "the request's head did not come in time (limits.headerTimeout)\n";
+        last_words(self.stream, "408 Request Timeout", words).await;
+    }
+
     /// Says what the library refused, if it did, once it is done with the connection.
     pub(crate) async fn conclude(self) {
         if let Some(refusal) = self.refusal {

@@ -88,7 +88,7 @@ impl Site {
     }
 
     /// Whether a request is for us: its one `Host`, and its target's authority if that is given in absolute form, name
-    /// our public URL. A missing or repeated `Host` is not ours (RFC 9112 section 3.2). Otherwise the answer is 403.
+    /// our public URL. A missing or repeated `Host` is not ours (RFC 9112 section 3.2).
     #[must_use]
     pub fn is_ours(&self, head: &RequestHead) -> bool {
         let host = head.header(HOST).and_then(Authority::parse);

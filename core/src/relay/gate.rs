@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
@@ -274,6 +276,10 @@ impl Gate {
         if matches!(service, Service::Health) {
             service.check_method(head)?;
             return Err(Reply::text(StatusCode::OK, "ok\n"));
+        }
+        if head.headers.get_all(HOST).iter().count() != 1 {
+            let text = "a request has one Host field, neither none nor several (RFC 9112 section 3.2)\n";
+            return Err(Reply::text(StatusCode::BAD_REQUEST, text));
         }
         if !self.settings.site.is_ours(head) {
             let text = format!(

@@ -97,6 +97,11 @@ impl Serving {
                 let exchange = ExchangeId(self.number());
                 self.ask_office(exchange, grants::Event::TokenRefused { exchange, refused }).await
             }
+            // Not invited, nor waited for: a client that asks whether to send it (`Expect`) is told in place of 100.
+            Admission::Read { route, limit } if body.size_hint().lower() > limit as u64 => {
+                self.pass_over(&head, body, &place);
+                whole(self.gate.too_large(&route))
+            }
             Admission::Read { route, limit } => {
                 place.wait();
                 let share = route.user().map(|user| self.room.share(user));

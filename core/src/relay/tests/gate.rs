@@ -154,7 +154,14 @@ fn foreign_hosts_are_refused_everywhere_else() {
             let reply = Door::new().refused(&with(request("GET", path, &[]), "host", host));
             assert_eq!(reply.status, 403, "{path} {host}");
         }
-        assert_eq!(Door::new().refused(&without(request("GET", path, &[]), "host")).status, 403);
+        let own = request("GET", path, &[]);
+        let mut twice = own.clone();
+        twice.headers.append("host", own.headers["host"].clone());
+        for odd in [without(own, "host"), twice] {
+            let reply = Door::new().refused(&odd);
+            assert_eq!(reply.status, 400, "{path}");
+            assert!(reply.body.starts_with(b"a request has one Host field"), "{path}");
+        }
     }
 }
 
