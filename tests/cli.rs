@@ -268,6 +268,38 @@ fn check_tells_of_an_audit_that_cannot_be_written() {
 }
 
 #[test]
+fn check_tells_of_what_a_relay_could_not_keep_and_of_a_weak_secret() {
+    let home = Home::new();
+    home.write("file", "");
+    let file = home.path().join("file");
+    let config = |more: serde_json::Value| {
+        let mut config = serde_json::json!({"mode": "relay", "auth": {"issuer": "https://id.example.com"}});
+        let members = config.as_object_mut().expect("an object");
+        members.extend(more.as_object().expect("an object").clone());
+        home.run(&["config", "check", "--config", &config.to_string()])
+    };
+    let beneath = file.join("state");
+    for (more, expected) in [
+        (serde_json::json!({"secret": "short"}), vec!["secret is not a generated one"]),
+        (serde_json::json!({"secret": ["short", "other"]}), vec!["secret[0] is not", "secret[1] is not"]),
+        (serde_json::json!({"stateDir": beneath}), vec!["stateDir cannot be used here"]),
+        (serde_json::json!({"stateDir": beneath, "audit": true}), vec!["stateDir cannot", "audit cannot be written"]),
+        (serde_json::json!({"audit": "/no/such/directory/audit.log"}), vec!["audit cannot be written here"]),
+        (serde_json::json!({"trustedProxies": ["0.0.0.0/0"]}), vec!["trustedProxies[0] trusts half the world"]),
+        (serde_json::json!({"stateDir": home.path().join("not/yet"), "audit": true}), vec![]),
+        (serde_json::json!({"audit": home.path().join("audit.log")}), vec![]),
+    ] {
+        let ran = config(more.clone());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stdout.matches("warning: ").count(), expected.len(), "{more} {ran:?}");
+        for words in expected {
+            assert!(ran.stdout.contains(&format!("warning: {words}")), "{more} {ran:?}");
+        }
+    }
+    assert!(!home.path().join("not").exists() && !home.path().join("audit.log").exists(), "nothing is left behind");
+}
+
+#[test]
 fn check_names_secrets_that_are_not_there_and_keys_that_do_not_fit() {
     let home = Home::new();
     let mut config = serde_json::json!({"mode": "relay",
@@ -297,7 +329,10 @@ fn check_names_secrets_that_are_not_there_and_keys_that_do_not_fit() {
     }
     config["tls"]["key"] = "/no/such/key.pem".into();
     let ran = home.run(&["config", "check", "--config", &config.to_string()]);
-    assert!(ran.code == Some(0) && ran.stdout.contains("warning: tls.key cannot be used"), "{ran:?}");
+    assert!(
+        ran.code == Some(0) && ran.stdout.contains("warning: tls.key cannot be used: /no/such/key.pem: "),
+        "{ran:?}"
+    );
 }
 
 #[test]

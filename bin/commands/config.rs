@@ -57,7 +57,8 @@ fn problems_here(global: &Global, text: &str) -> Result<Vec<Problem>, Failure> {
         Ok(Config::Relay(mut config)) => return Ok(relay::missing(&mut config)),
         Err(_) => None,
     };
-    let Some(Err(why)) = audit.map(|file| Ok(audit::check(&directories::config()?, &file))).transpose()? else {
+    let Some(Err(why)) = audit.map(|file| Ok(audit::check(&directories::config()?.join("logs"), &file))).transpose()?
+    else {
         return Ok(Vec::new());
     };
     let message = format!("cannot be written, and calls would pass without it: {why}");

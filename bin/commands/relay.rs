@@ -6,13 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tunnel_core::config::{Login, Problem, Reference, RelayConfig, Severity};
+use tunnel_core::config::{AuditFile, Login, Problem, Reference, RelayConfig, Severity};
 use tunnel_core::oauth::grants::AdminCommand;
+use tunnel_core::seal::{KeySource, key_from_secret};
 use tunnel_core::secret::Secret;
 
 use crate::failure::Failure;
+use crate::host::audit;
 use crate::host::relay::{self, Options, Relay, RelayError, TlsError};
-use crate::host::store::StoreError;
+use crate::host::store::{self, StoreError};
 use crate::{directories, host, signals};
 
 /// Runs a relay until SIGTERM or SIGINT.
@@ -82,6 +84,8 @@ pub(crate) fn missing(config: &mut RelayConfig) -> Vec<Problem> {
             problems.push(Problem { severity: Severity::Warning, path, message });
         }
     }
+    problems.extend(weak_secrets(config));
+    problems.extend(unwritable(config));
     match relay::check_tls(config) {
         Ok(remarks) => problems.extend(remarks.into_iter().map(|(setting, message)| Problem {
             severity: Severity::Warning,
@@ -92,7 +96,7 @@ pub(crate) fn missing(config: &mut RelayConfig) -> Vec<Problem> {
             // What is not here may be where the relay runs; what does not fit fits nowhere.
             let here = fs::read(&path).is_ok();
             let severity = if here { Severity::Error } else { Severity::Warning };
-            let message = format!("cannot be used: {cause}");
+            let message = format!("cannot be used: {}: {cause}", path.display());
             problems.push(Problem { severity, path: setting.into(), message });
         }
         Err(other) => {
@@ -100,6 +104,48 @@ pub(crate) fn missing(config: &mut RelayConfig) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Of configured secrets those that a start warns of.
+fn weak_secrets(config: &RelayConfig) -> Vec<Problem> {
+    let several = config.secrets.len() > 1;
+    let weak = config.secrets.iter().enumerate().filter_map(|(at, secret)| {
+        let message = match key_from_secret(secret.expose()) {
+            KeySource::Direct(_) => return None,
+            KeySource::Stretch { damaged: true } => "looks like a generated one but is cut or mistyped",
+            KeySource::Stretch { damaged: false } => {
+                "is not a generated one: make a stronger one with `mcp-local-tunnel gen-secret`"
+            }
+        };
+        let path = if several { format!("secret[{at}]") } else { "secret".into() };
+        Some(warning(&path, message))
+    });
+    weak.collect()
+}
+
+/// What could not be kept here.
+fn unwritable(config: &RelayConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let dir = directories::state(config).map_err(|failure| failure.to_string());
+    let usable = dir.and_then(|dir| store::check(&dir).map(|()| dir));
+    if let Err(why) = &usable {
+        let message = format!("cannot be used here, and every restart would sign everybody out: {why}");
+        problems.push(warning("stateDir", message));
+    }
+    if let Some(file) = &config.audit
+        && let Err(why) = match (&usable, file) {
+            (Err(_), AuditFile::Default) => Err("there is no state directory to keep it in".to_owned()),
+            (dir, file) => audit::check(dir.as_deref().unwrap_or(Path::new("")), file),
+        }
+    {
+        let message = format!("cannot be written here, without which the relay does not start: {why}");
+        problems.push(warning("audit", message));
+    }
+    problems
+}
+
+fn warning(path: &str, message: impl Into<String>) -> Problem {
+    Problem { severity: Severity::Warning, path: path.into(), message: message.into() }
 }
 
 /// Says what an operator should know and may not have meant.

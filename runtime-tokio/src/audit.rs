@@ -166,20 +166,19 @@ fn path(logs: &Path, file: &AuditFile) -> PathBuf {
     }
 }
 
-/// Whether the audit of an agent with this configuration directory could be written, found out without leaving a file
-/// behind.
+/// Whether the audit whose default file is in `logs` could be written, found out without leaving a file behind.
 ///
 /// # Errors
 /// Why not.
-pub fn check(config_dir: &Path, file: &AuditFile) -> Result<(), String> {
-    let path = path(&config_dir.join("logs"), file);
+pub fn check(logs: &Path, file: &AuditFile) -> Result<(), String> {
+    let path = path(logs, file);
     let unwritable = |error: io::Error| format!("{}: {error}", path.display());
     match OpenOptions::new().append(true).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened.map(drop).map_err(unwritable),
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The agent makes its own directory.
+    // Its own directory is made.
     if *file == AuditFile::Default && !dir.exists() {
         return Ok(());
     }

@@ -16,6 +16,7 @@ use std::sync::mpsc;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition, WriteTransaction,
 };
+use rustix::fs::Access;
 use tokio::sync::oneshot;
 use tunnel_core::oauth::grants::Change;
 
@@ -178,6 +179,20 @@ fn commit(database: &Database, batch: &[Write]) -> Result<(), redb::Error> {
         }
     }
     Ok(transaction.commit()?)
+}
+
+/// Whether a store could be kept in `dir`, found out without making anything.
+///
+/// # Errors
+/// Why not.
+pub fn check(dir: &Path) -> Result<(), String> {
+    let found = dir.ancestors().find(|place| place.as_os_str().is_empty() || place.exists()).unwrap_or(dir);
+    let place = if found.as_os_str().is_empty() { Path::new(".") } else { found };
+    let failed = |error: std::io::Error| format!("{}: {error}", place.display());
+    if !std::fs::metadata(place).map_err(failed)?.is_dir() {
+        return Err(format!("{} is no directory", place.display()));
+    }
+    rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(error.into()))
 }
 
 /// The store's file, locked, and whether nothing is in it yet.
