@@ -133,6 +133,11 @@ impl JsonWebKey for Key {
 }
 
 impl Key {
+    /// The same key by this name, if it has none.
+    pub(super) fn named(&self, kid: &str) -> Option<Self> {
+        self.kid.is_none().then(|| Self { kid: Some(JsonWebKeyId::new(kid.to_string())), ..self.clone() })
+    }
+
     fn rsa(&self, scheme: &'static signature::RsaParameters, message: &[u8], sig: &[u8]) -> Result<(), Unspecified> {
         self.require(CoreJsonWebKeyType::RSA)?;
         let n = decode(&self.n)?;

@@ -268,7 +268,7 @@ impl RelyingParty {
             return self.fail(login, LoginError::Callback);
         };
         let config = self.provider.config();
-        let verifier = known.client.id_token_verifier();
+        let verifier = known.verifier(token::key_of(&tokens).as_deref());
         match token::verify(verifier, &tokens, &config.client_id, &pending.nonce, now.unix) {
             Ok(claims) => match &known.userinfo {
                 Some(url) if claims.need_userinfo(config) => match userinfo_request(url, &tokens) {

@@ -12,8 +12,8 @@ use openidconnect::core::{
 };
 use openidconnect::{
     AdditionalProviderMetadata, AuthType, ClientId, ClientSecret, DiscoveryError, EmptyAdditionalClaims,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeySet,
-    ProviderMetadata, RedirectUrl, StandardErrorResponse,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenVerifier, IssuerUrl,
+    JsonWebKeySet, ProviderMetadata, RedirectUrl, StandardErrorResponse,
 };
 
 use super::LoginError;
@@ -87,6 +87,20 @@ pub(super) struct Known {
     metadata: Metadata,
     expires: Instant,
     keys_at: Instant,
+}
+
+impl Known {
+    /// What judges an ID token that names the key `kid`. A provider that has one key, and no name for it, means that one
+    /// by whatever name (RFC 7517 section 4.5 has names for those that have several).
+    pub(super) fn verifier(&self, kid: Option<&str>) -> IdTokenVerifier<'_, Key> {
+        let only = match self.metadata.jwks().keys().as_slice() {
+            [only] => kid.and_then(|kid| only.named(kid)),
+            _ => None,
+        };
+        let Some(key) = only else { return self.client.id_token_verifier() };
+        let keys = JsonWebKeySet::new(Vec::from([key]));
+        IdTokenVerifier::new_public_client(self.client.client_id().clone(), self.metadata.issuer().clone(), keys)
+    }
 }
 
 /// The cache, and the one flight that fills it.

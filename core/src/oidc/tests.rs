@@ -314,6 +314,24 @@ fn token_without_key_id_needs_a_single_candidate() {
 }
 
 #[test]
+fn single_key_without_a_name_is_meant_by_any() {
+    let nameless = |signer: &Signer| {
+        let mut key = signer.jwk("k1");
+        drop(key.as_object_mut().expect("an object").remove("kid"));
+        key
+    };
+    let mut world = World::new();
+    world.provider.keys = vec![json!({"kty": "quantum", "kid": "k0"}), nameless(&Signer::ec256())];
+    assert!(world.sign_in().is_ok());
+    world.provider.forged = Some(vec![0; 64]);
+    assert_eq!(world.sign_in(), Err(token("its signature is wrong")));
+    world.provider.forged = None;
+    world.provider.keys = vec![nameless(&Signer::ec256()), nameless(&Signer::ec384())];
+    let mut world = World { provider: world.provider, ..World::new() };
+    assert_eq!(world.sign_in(), Err(token("its key is unknown")), "which of the two is meant?");
+}
+
+#[test]
 fn rotated_key_is_fetched_once_a_minute_at_most() {
     let mut world = World::new();
     world.sign_in().expect("signed in");

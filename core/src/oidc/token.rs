@@ -59,6 +59,14 @@ fn lacking(token: &str) -> Option<&'static str> {
     all.into_iter().find_map(|(claim, words)| claims.get(claim).is_none_or(Value::is_null).then_some(words))
 }
 
+/// The key that the ID token in `tokens` names; nothing that it says is proven.
+pub(super) fn key_of(tokens: &CoreTokenResponse) -> Option<String> {
+    let token = tokens.id_token()?.to_string();
+    let header = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+    let header: Map<String, Value> = serde_json::from_slice(&header).ok()?;
+    header.get("kid").and_then(Value::as_str).map(ToString::to_string)
+}
+
 /// The claims of the ID token in `tokens`, if it satisfies every rule.
 ///
 /// The library checks header, signature, `iss`, `aud` and `nonce`; the algorithms, the leeway and what the library
