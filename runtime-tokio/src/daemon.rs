@@ -7,11 +7,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tunnel_core::agent::machine::ControlCommand;
 use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings, Standing};
 use tunnel_core::host::Machine;
@@ -22,6 +22,7 @@ use tunnel_core::time::Now;
 use crate::descent;
 use crate::files;
 use crate::ipc::{Connection, Server};
+use crate::seldom::Seldom;
 
 /// Where the agent of one configuration has its files. Two configurations are two agents.
 #[derive(Debug, Clone)]
@@ -191,14 +192,15 @@ pub(crate) enum Input {
 pub(crate) async fn serve(server: Server, bring: impl Fn(Input) + Clone + Send + Sync + 'static) {
     let next = AtomicU64::new(0);
     let idle = Idle::default();
-    let quiet = Quiet::default();
+    // A server that asks again and again must not fill the log.
+    let refusals = Arc::new(Mutex::new(Seldom::default()));
     server
         .converse(
             limits::MAX_SESSIONS + COMMANDS,
             || idle.end_oldest(),
             |connection| {
                 let session = SessionId(next.fetch_add(1, Ordering::Relaxed));
-                talk(connection, session, idle.clone(), quiet.clone(), bring.clone())
+                talk(connection, session, idle.clone(), Arc::clone(&refusals), bring.clone())
             },
         )
         .await;
@@ -233,23 +235,13 @@ impl Idle {
     }
 }
 
-/// When a refusal was logged last: a server that asks again and again must not fill the log.
-#[derive(Debug, Clone, Default)]
-struct Quiet(Arc<Mutex<Option<Instant>>>);
-
-impl Quiet {
-    /// Whether it is time for the next line.
-    fn is_over(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
-        if over {
-            *last = Some(now);
-        }
-        over
-    }
-}
-
-async fn talk(mut connection: Connection, session: SessionId, idle: Idle, quiet: Quiet, bring: impl Fn(Input)) {
+async fn talk(
+    mut connection: Connection,
+    session: SessionId,
+    idle: Idle,
+    refusals: Arc<Mutex<Seldom>>,
+    bring: impl Fn(Input),
+) {
     let peer = connection.peer();
     let standing = descent::standing(peer);
     if standing != Standing::Person {
@@ -278,7 +270,7 @@ async fn talk(mut connection: Connection, session: SessionId, idle: Idle, quiet:
             let (answer, answered) = oneshot::channel();
             let request: Result<Request, _> = serde_json::from_slice(&line);
             if let Some(refusal) = request.as_ref().ok().and_then(|request| standing.refusal(request)) {
-                if quiet.is_over(Instant::now()) {
+                if refusals.lock().unwrap_or_else(PoisonError::into_inner).is_time(Instant::now()) {
                     tracing::warn!(pid = peer, reason = refusal, "refused a command of one of the servers");
                 }
                 connection.send(&Bytes::from(serde_json::json!({"ok": false, "error": refusal}).to_string())).await?;
@@ -373,8 +365,6 @@ const TRIES: u32 = 100;
 const FOREGROUND: &str = "\nforeground";
 /// A connection that asks nothing gives its place back.
 const IDLE: Duration = Duration::from_secs(60);
-/// Between two lines about refused commands.
-const QUIET: Duration = Duration::from_secs(60);
 /// Places for commands beside the sessions: people and scripts ask one at a time.
 const COMMANDS: usize = 16;
 
@@ -430,13 +420,6 @@ mod tests {
         assert_eq!(crate::ipc::request(&path, br#"{"command":"stop"}"#).await.expect("answers"), "{}");
         assert_eq!(session.ask(attach).await.expect("it is no idle one"), "{}");
         task.abort();
-    }
-
-    #[test]
-    fn refusals_are_logged_once_a_minute() {
-        let (quiet, now) = (Quiet::default(), Instant::now());
-        assert!(quiet.is_over(now) && !quiet.is_over(now + QUIET / 2));
-        assert!(quiet.is_over(now + QUIET) && !quiet.is_over(now + QUIET));
     }
 
     #[test]

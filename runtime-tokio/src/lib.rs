@@ -33,6 +33,7 @@ mod proxy;
 pub mod queue;
 mod refused;
 pub mod relay;
+mod seldom;
 mod shelf;
 pub mod signal;
 pub mod signin;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +13,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tunnel_core::http::crowd::Crowd;
 use tunnel_core::limits::{MAX_REFUSALS, REFUSAL_TIMEOUT};
+
+use crate::seldom::Seldom;
 
 /// The places of one listener.
 pub(crate) struct Places {
@@ -75,7 +77,7 @@ impl Places {
         if lock(&self.floor.crowd).enter(peer) {
             return Some(Guest { peer, floor: Arc::clone(&self.floor) });
         }
-        if self.crowded.is_time() {
+        if self.crowded.is_time(Instant::now()) {
             tracing::warn!(
                 %peer,
                 setting = "limits.connectionsPerAddress",
@@ -96,7 +98,7 @@ impl Places {
                 self.asked = false;
                 return free;
             }
-            if self.full.is_time() {
+            if self.full.is_time(Instant::now()) {
                 tracing::warn!(setting = "limits.connections", "all places are taken: who waits longest makes room");
             }
             self.asked = self.asked || self.floor.ask();
@@ -229,22 +231,6 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says whether something that happens often is to be said again.
-#[derive(Default)]
-struct Seldom(Option<Instant>);
-
-impl Seldom {
-    fn is_time(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= PAUSE);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
-/// Between two warnings of one kind.
-const PAUSE: Duration = Duration::from_secs(60);
 /// What is read of a request that is not answered: a head's worth.
 const MAX_IGNORED: usize = 64 * 1024;
 const STATUS: &str = "429 Too Many Requests";
