@@ -227,6 +227,15 @@ impl Screen {
         Stub::start(command)
     }
 
+    /// Two of them, which wait for one sign-in, and its URL.
+    fn two_stubs(&self, home: &Home) -> (Stub, Stub, String) {
+        let (mut one, mut other) = (self.stub(home), self.stub(home));
+        let url = self.url();
+        one.until("signing-in");
+        other.until("signing-in");
+        (one, other, url)
+    }
+
     fn urls(&self) -> String {
         std::fs::read_to_string(&self.opened).unwrap_or_default()
     }
@@ -561,10 +570,7 @@ fn stubs_sign_in_once_and_the_daemon_never_opens_a_browser() {
     let mut home = Home::with_relay("sign-in", &relay.url(), "");
     home.config.as_object_mut().expect("it is one").remove("token");
     let screen = Screen::new(&home);
-    let (mut one, mut other) = (screen.stub(&home), screen.stub(&home));
-    let url = screen.url();
-    one.until("signing-in");
-    other.until("signing-in");
+    let (mut one, mut other, url) = screen.two_stubs(&home);
     assert!(home.daemons().is_empty());
     support::browser::sign_in(&relay, &url);
     one.until("running");
@@ -591,10 +597,7 @@ fn sign_in_that_was_denied_is_not_asked_for_by_the_next_editor() {
     let mut home = Home::with_relay("denied", &relay.url(), "");
     home.config.as_object_mut().expect("it is one").remove("token");
     let screen = Screen::new(&home);
-    let (mut one, mut other) = (screen.stub(&home), screen.stub(&home));
-    let url = screen.url();
-    one.until("signing-in");
-    other.until("signing-in");
+    let (mut one, mut other, url) = screen.two_stubs(&home);
     deny(&url);
     for stub in [&mut one, &mut other, &mut screen.stub(&home)] {
         let status = stub.until("needs-login");

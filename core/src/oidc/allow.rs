@@ -110,17 +110,7 @@ mod tests {
     use std::format;
 
     use super::*;
-
-    fn config(user_claim: &str, allow: &[&str]) -> Oidc {
-        Oidc {
-            issuer: "https://idp.example".into(),
-            client_id: "relay".into(),
-            client_secret: None,
-            scopes: None,
-            user_claim: user_claim.into(),
-            allow: allow.iter().map(|entry| (*entry).into()).collect(),
-        }
-    }
+    use crate::oidc::testing::config;
 
     #[test]
     fn what_is_known_decides_and_what_is_not_is_left_open() {

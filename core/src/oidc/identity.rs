@@ -117,17 +117,7 @@ mod tests {
     use std::vec;
 
     use super::*;
-
-    fn config(user_claim: &str, allow: &[&str]) -> Oidc {
-        Oidc {
-            issuer: "https://idp.example".into(),
-            client_id: "relay".into(),
-            client_secret: None,
-            scopes: None,
-            user_claim: user_claim.into(),
-            allow: allow.iter().map(|entry| (*entry).into()).collect(),
-        }
-    }
+    use crate::oidc::testing::config;
 
     fn claims(token: Value) -> Claims {
         let Value::Object(token) = token else { panic!("claims are an object") };

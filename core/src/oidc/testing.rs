@@ -14,10 +14,23 @@ use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::config::Oidc;
 use crate::http::fetch::{Fetch, FetchError, Fetched};
 
 /// Where the fake provider is.
 pub(crate) const ISSUER: &str = "https://idp.example";
+
+/// What a relay has configured for the fake provider.
+pub(crate) fn config(user_claim: &str, allow: &[&str]) -> Oidc {
+    Oidc {
+        issuer: ISSUER.into(),
+        client_id: "relay".into(),
+        client_secret: None,
+        scopes: None,
+        user_claim: user_claim.into(),
+        allow: allow.iter().map(|entry| (*entry).into()).collect(),
+    }
+}
 
 /// A signing key of the fake provider.
 pub(crate) enum Signer {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use url::Url;
 
-use super::testing::{FakeProvider, ISSUER, Signer};
+use super::testing::{FakeProvider, ISSUER, Signer, config};
 use super::*;
 use crate::config::Oidc;
 use crate::entropy::Seeded;
@@ -40,12 +40,9 @@ impl World {
 
     fn with(change: impl FnOnce(&mut Oidc)) -> Self {
         let mut config = Oidc {
-            issuer: ISSUER.into(),
-            client_id: "relay".into(),
             client_secret: Some(Secret::new("s3cret&")),
             scopes: Some(vec!["openid".into(), "email".into()]),
-            user_claim: "sub".into(),
-            allow: Vec::new(),
+            ..config("sub", &[])
         };
         change(&mut config);
         Self {

@@ -214,6 +214,15 @@ fn with_provider() -> Relay {
     Relay::with(PUBLIC, oidc(), BTreeMap::new())
 }
 
+/// A browser that agreed to the web client's link, and where it is sent then.
+fn agreed(relay: &mut Relay) -> (Browser, Reply) {
+    let mut browser = Browser::default();
+    let client = relay.register(WEB);
+    let page = browser.get(relay, &authorization(&client, WEB));
+    let reply = browser.agree(relay, &page);
+    (browser, reply)
+}
+
 #[test]
 fn provider_login_leads_to_tokens() {
     let mut relay = with_provider();
@@ -247,10 +256,7 @@ fn relay_that_restarts_in_the_middle_does_not_matter() {
 #[test]
 fn callback_needs_the_browser_that_agreed() {
     let mut relay = with_provider();
-    let mut browser = Browser::default();
-    let client = relay.register(WEB);
-    let page = browser.get(&mut relay, &authorization(&client, WEB));
-    let reply = browser.agree(&mut relay, &page);
+    let (mut browser, reply) = agreed(&mut relay);
     let query_back = relay.provider.authorize(&location(&reply));
     let target = format!("/callback?{query_back}");
     assert_eq!(Browser::default().get(&mut relay, &target).status, StatusCode::BAD_REQUEST);
@@ -264,10 +270,7 @@ fn callback_needs_the_browser_that_agreed() {
 #[test]
 fn callback_works_once_for_whoever_kept_its_cookie_too() {
     let mut relay = with_provider();
-    let mut browser = Browser::default();
-    let client = relay.register(WEB);
-    let page = browser.get(&mut relay, &authorization(&client, WEB));
-    let reply = browser.agree(&mut relay, &page);
+    let (mut browser, reply) = agreed(&mut relay);
     let target = format!("/callback?{}", relay.provider.authorize(&location(&reply)));
     let mut kept = browser.clone();
     assert_eq!(browser.get(&mut relay, &target).status, StatusCode::SEE_OTHER);
@@ -281,10 +284,7 @@ fn callback_works_once_for_whoever_kept_its_cookie_too() {
 #[test]
 fn callback_that_failed_is_over_as_well() {
     let mut relay = with_provider();
-    let mut browser = Browser::default();
-    let client = relay.register(WEB);
-    let page = browser.get(&mut relay, &authorization(&client, WEB));
-    let reply = browser.agree(&mut relay, &page);
+    let (mut browser, reply) = agreed(&mut relay);
     let state = query(&location(&reply)).remove("state").unwrap();
     let denied = form::append_query("/callback", [("error", "access_denied"), ("state", state.as_str())]);
     let good = format!("/callback?{}", relay.provider.authorize(&location(&reply)));
@@ -315,10 +315,7 @@ fn provider_errors_reach_the_person_and_the_client() {
     ] {
         let mut relay = with_provider();
         relay.provider.instead.insert(path, answer);
-        let mut browser = Browser::default();
-        let client = relay.register(WEB);
-        let page = browser.get(&mut relay, &authorization(&client, WEB));
-        let mut reply = browser.agree(&mut relay, &page);
+        let (mut browser, mut reply) = agreed(&mut relay);
         if reply.status == StatusCode::SEE_OTHER {
             let query = relay.provider.authorize(&location(&reply));
             reply = browser.get(&mut relay, &format!("/callback?{query}"));
@@ -331,10 +328,7 @@ fn provider_errors_reach_the_person_and_the_client() {
 #[test]
 fn no_at_the_provider_is_a_no_for_the_client() {
     let mut relay = with_provider();
-    let mut browser = Browser::default();
-    let client = relay.register(WEB);
-    let page = browser.get(&mut relay, &authorization(&client, WEB));
-    let reply = browser.agree(&mut relay, &page);
+    let (mut browser, reply) = agreed(&mut relay);
     let state = query(&location(&reply)).remove("state").unwrap();
     let target = form::append_query("/callback", [("error", "access_denied"), ("state", state.as_str())]);
     let reply = browser.get(&mut relay, &target);
@@ -346,10 +340,7 @@ fn no_at_the_provider_is_a_no_for_the_client() {
 fn providers_words_are_shown_and_can_do_nothing() {
     for (error, status) in [("access_denied", 403), ("invalid_scope", 403), ("server_error", 502)] {
         let mut relay = with_provider();
-        let mut browser = Browser::default();
-        let client = relay.register(WEB);
-        let page = browser.get(&mut relay, &authorization(&client, WEB));
-        let reply = browser.agree(&mut relay, &page);
+        let (mut browser, reply) = agreed(&mut relay);
         let state = query(&location(&reply)).remove("state").unwrap();
         let said = format!("Bad \u{202e}scope\r\n<script>é{}", "x".repeat(1_000));
         let fields = [("error", error), ("error_description", said.as_str()), ("state", state.as_str())];

@@ -47,7 +47,7 @@ use crate::http::{Reply, RequestHead};
 use crate::id::{ExchangeId, FamilyId, FetchId, JobId};
 use crate::keyring::Keyring;
 use crate::limits;
-use crate::oidc::testing::{FakeProvider, ISSUER};
+use crate::oidc::testing::{FakeProvider, ISSUER, config};
 use crate::time::{Instant, Now, UnixTime};
 
 const PUBLIC: &str = "https://relay.example";
@@ -95,14 +95,7 @@ fn local() -> Login {
 }
 
 fn oidc() -> Login {
-    Login::Oidc(Oidc {
-        issuer: ISSUER.into(),
-        client_id: "relay".into(),
-        client_secret: None,
-        scopes: None,
-        user_claim: "sub".into(),
-        allow: Vec::new(),
-    })
+    Login::Oidc(config("sub", &[]))
 }
 
 fn settings(public_url: &str, login: Login, clients: Clients) -> Settings {
