@@ -231,6 +231,8 @@ pub const SWEEP_BATCH: usize = 256;
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A sealed `Mcp-Session-Id`: it comes with every request, and proxies bound a header line at 4 to 8 KiB.
 pub const MAX_SESSION_ID: usize = KIB;
+/// What a client declared in its handshake, in bytes of JSON: part of its session id. The longest known is under 200.
+pub const MAX_CAPABILITIES: usize = 320;
 /// The name and version that a client gives itself, in bytes: part of its session id, shown in `status` and logs.
 pub const MAX_CLIENT_NAME: usize = 96;
 /// The name of a server or tool as an agent lists it, in characters: twice what any client takes.

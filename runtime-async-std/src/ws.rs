@@ -328,15 +328,8 @@ mod tests {
     fn call_and_its_large_answer_cross_a_real_socket() {
         async_std::task::block_on(async {
             let (relay, agent) = tunnel().await;
-            let head = OpenHead {
-                server: "server".into(),
-                method: "tools/call".into(),
-                version: None,
-                client: None,
-                actor: String::new(),
-                session: String::new(),
-                length: 2,
-            };
+            let head =
+                OpenHead { server: "server".into(), method: "tools/call".into(), length: 2, ..OpenHead::default() };
             let stream = StreamId(1);
             relay.order(Command::Open { stream, head, params: Bytes::from_static(b"{}"), v1_tool: None });
             assert!(matches!(agent.next().await, Event::Call { stream: StreamId(1), .. }));

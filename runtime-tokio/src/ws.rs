@@ -401,15 +401,7 @@ mod tests {
     }
 
     fn open(stream: u32) -> Command {
-        let head = OpenHead {
-            server: "server".into(),
-            method: "tools/call".into(),
-            version: None,
-            client: None,
-            actor: String::new(),
-            session: String::new(),
-            length: 2,
-        };
+        let head = OpenHead { server: "server".into(), method: "tools/call".into(), length: 2, ..OpenHead::default() };
         Command::Open { stream: StreamId(stream), head, params: Bytes::from_static(b"{}"), v1_tool: None }
     }
 

@@ -78,7 +78,16 @@ impl Core {
         let v1_tool = Some(format!("{server}__{tool}"));
         let length = params.len() as u64;
         let (version, client, actor, session) = (None, None, String::new(), String::new());
-        let head = OpenHead { server, method: "tools/call".into(), version, client, actor, session, length };
+        let head = OpenHead {
+            server,
+            method: "tools/call".into(),
+            version,
+            client,
+            actor,
+            session,
+            length,
+            ..OpenHead::default()
+        };
         let stream = StreamId(self.last);
         let connection = &mut self.devices.get_mut(&device).expect("it was just listed").connection;
         connection.handle_command(Command::Open { stream, head, params, v1_tool }, Now::default());

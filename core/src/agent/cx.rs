@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -87,6 +88,8 @@ pub(super) enum Report {
     Notice {
         /// The server's name.
         server: String,
+        /// For whom: keys of sessions; empty: for everyone who listens to it.
+        sessions: Vec<String>,
         /// The raw message.
         json: Bytes,
     },

@@ -274,11 +274,8 @@ impl Rig {
         let head = OpenHead {
             server: server.to_string(),
             method: method.to_string(),
-            version: None,
-            client: None,
-            actor: String::new(),
-            session: String::new(),
             length: params.len() as u64,
+            ..OpenHead::default()
         };
         let params = Bytes::copy_from_slice(params.as_bytes());
         self.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });

@@ -42,9 +42,21 @@ pub struct Server {
     /// The `instructions` that it gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// The protocol versions that it speaks, as far as is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
     /// Its tools, each the server's own JSON object.
     #[serde(default)]
     pub tools: Vec<Box<RawValue>>,
+    /// Its prompts, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<Box<RawValue>>,
+    /// Its resources, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Box<RawValue>>,
+    /// Its resource templates, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Box<RawValue>>,
     /// Tools that are not what its device pinned: at most [`MAX_CHANGED`](crate::limits::MAX_CHANGED).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,

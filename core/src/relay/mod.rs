@@ -86,21 +86,10 @@ pub struct Session {
     pub version: crate::mcp::Version,
     /// The client's name and version from `initialize`, capped.
     pub client: String,
-    /// What the client declared that it can be asked for.
-    pub capabilities: Capabilities,
+    /// The raw `capabilities` that it declared, at most [`limits::MAX_CAPABILITIES`](crate::limits::MAX_CAPABILITIES).
+    pub capabilities: String,
     /// When it ends by itself.
     pub expires: UnixTime,
-}
-
-/// What a client declared in `initialize` that a server may ask it for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Capabilities {
-    /// `sampling/createMessage`.
-    pub sampling: bool,
-    /// `elicitation/create`.
-    pub elicitation: bool,
-    /// `roots/list`.
-    pub roots: bool,
 }
 
 /// Which content types a client takes as an answer to a POST.

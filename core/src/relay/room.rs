@@ -143,7 +143,7 @@ impl Room {
             }
             // What belongs to no call concerns nobody here: changes of lists come as catalogs.
             Event::Notice { .. } => tracing::trace!(%conn, "notice dropped"),
-            Event::Call { .. } | Event::Restart { .. } => {
+            Event::Call { .. } | Event::Restart { .. } | Event::ClientNotice { .. } | Event::SessionEnded { .. } => {
                 tracing::warn!(%conn, "an agent ordered what only a relay may")
             }
         }

@@ -14,13 +14,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::printable;
-use super::{Capabilities, Session, SessionKey};
+use super::{Session, SessionKey};
 use crate::entropy::{self, Entropy};
 use crate::limits;
 use crate::mcp::Version;
 use crate::oauth::{Principal, Snapshot};
 use crate::rpc::{self, object};
 use crate::seal::{Purpose, Sealer};
+use crate::sse::one_line;
 use crate::time::{Now, UnixTime};
 
 /// Begins a session as the params of `initialize` ask, for `principal`.
@@ -31,16 +32,11 @@ pub(super) fn begin(params: &Bytes, now: Now, entropy: &mut dyn Entropy) -> Sess
         rpc::string(&raw).map(|text| text.into_owned()).unwrap_or_default()
     };
     let client = format!("{} {}", text(&["clientInfo", "name"]), text(&["clientInfo", "version"]));
-    let declared = |name| object::get_path(params, &["capabilities", name]).is_some_and(|raw| raw.starts_with(b"{"));
     Session {
         key: SessionKey(Arc::from(URL_SAFE_NO_PAD.encode(nonce))),
         version: negotiate(&text(&["protocolVersion"])),
         client: printable(client.trim(), limits::MAX_CLIENT_NAME),
-        capabilities: Capabilities {
-            sampling: declared("sampling"),
-            elicitation: declared("elicitation"),
-            roots: declared("roots"),
-        },
+        capabilities: declared(params),
         expires: now.unix + limits::SESSION_LIFETIME,
     }
 }
@@ -51,9 +47,7 @@ pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, en
         key: session.key.0.to_string(),
         version: session.version.as_str().to_string(),
         client: session.client.clone(),
-        sampling: session.capabilities.sampling,
-        elicitation: session.capabilities.elicitation,
-        roots: session.capabilities.roots,
+        capabilities: session.capabilities.clone(),
         expires: session.expires.as_millis(),
     })
     .expect("strings and numbers always serialise");
@@ -71,7 +65,7 @@ pub(super) fn open(id: &str, principal: &Principal, snapshot: &Snapshot, now: No
         key: SessionKey(Arc::from(sealed.key)),
         version: Version::parse(&sealed.version)?,
         client: sealed.client,
-        capabilities: Capabilities { sampling: sealed.sampling, elicitation: sealed.elicitation, roots: sealed.roots },
+        capabilities: sealed.capabilities,
         expires: UnixTime::from_millis(sealed.expires),
     };
     (now.unix < session.expires && !snapshot.ended_sessions.contains_key(&session.key)).then_some(session)
@@ -81,6 +75,26 @@ pub(super) fn open(id: &str, principal: &Principal, snapshot: &Snapshot, now: No
 /// (2025-11-25, Lifecycle, Version Negotiation).
 fn negotiate(asked: &str) -> Version {
     Version::parse(asked).filter(|version| version.is_legacy()).unwrap_or(Version::LATEST_LEGACY)
+}
+
+/// What a client declared in `initialize` that it can be asked for: its raw JSON, if that is not too long to be sealed. Of
+/// a longer one those members are kept that the protocol has names for, as far as they fit: the rest no server asks for.
+fn declared(params: &Bytes) -> String {
+    let raw = object::get_path(params, &["capabilities"]).filter(|raw| raw.starts_with(b"{")).map(one_line);
+    let text = |raw: Bytes| String::from_utf8(raw.to_vec()).unwrap_or_default();
+    let Some(raw) = raw else { return String::new() };
+    if raw.len() <= limits::MAX_CAPABILITIES {
+        return text(raw);
+    }
+    let mut kept = String::new();
+    for name in ["roots", "sampling", "elicitation", "tasks", "extensions"] {
+        let Some(value) = object::get(&raw, name) else { continue };
+        let (comma, value) = (if kept.is_empty() { "" } else { "," }, text(value));
+        if kept.len() + name.len() + value.len() + 6 <= limits::MAX_CAPABILITIES {
+            kept += &format!("{comma}\"{name}\":{value}");
+        }
+    }
+    format!("{{{kept}}}")
 }
 
 /// What binds a session to its user and client, told apart by the first's length.
@@ -97,12 +111,8 @@ struct Sealed {
     version: String,
     #[serde(rename = "c", default)]
     client: String,
-    #[serde(rename = "s", default)]
-    sampling: bool,
-    #[serde(rename = "l", default)]
-    elicitation: bool,
-    #[serde(rename = "r", default)]
-    roots: bool,
+    #[serde(rename = "a", default)]
+    capabilities: String,
     #[serde(rename = "e")]
     expires: u64,
 }
@@ -148,7 +158,7 @@ mod tests {
         let session = begin(&Bytes::from_static(PARAMS), at(10), &mut entropy);
         assert_eq!(session.version, Version::V2025_06_18);
         assert_eq!(session.client, "Cursor 1.2");
-        assert_eq!(session.capabilities, Capabilities { sampling: true, elicitation: false, roots: false });
+        assert_eq!(session.capabilities, r#"{"sampling":{},"roots":null}"#);
         let own = principal("ann", "client");
         let id = seal(&sealer(), &session, &own, &mut entropy);
         let read = |principal: &Principal, snapshot: &Snapshot, secs| open(&id, principal, snapshot, at(secs));
@@ -184,7 +194,10 @@ mod tests {
             let own = principal("ann", "client");
             prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10)), None);
             let info = rpc::quoted(&name);
-            let params = format!("{{\"clientInfo\":{{\"name\":{info},\"version\":{}}}}}", rpc::quoted(&version));
+            let version = rpc::quoted(&version);
+            let params = format!(
+                "{{\"clientInfo\":{{\"name\":{info},\"version\":{version}}},\"capabilities\":{{\"roots\":{{}},\"x\":{info}}}}}"
+            );
             let mut entropy = Seeded::new(3);
             let session = begin(&Bytes::from(params), at(10), &mut entropy);
             let id = seal(&sealer(), &session, &own, &mut entropy);

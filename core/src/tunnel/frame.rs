@@ -17,7 +17,8 @@
 //! | 11 `Restart` | 0 | JSON of [`RestartBody`] |
 //! | 12 `GoAway` | 0 | empty |
 //! | 13 `Message` | call | a piece |
-//! | 14 `Notice` | 0 | a piece; whole: `length u16 · server's name · message` |
+//! | 14 `Notice` | 0 | a piece; whole: `length u16 · JSON of NoticeHead · message` |
+//! | 15 `Session` | 0 | JSON of [`SessionWord`] |
 //!
 //! A *piece* is `last u8` (0: more follow, 1: the last), then bytes. Kinds from 128 up that are not known are skipped.
 
@@ -46,6 +47,7 @@ pub(super) enum Frame {
     GoAway,
     Message { stream: u32, piece: Piece },
     Notice(Piece),
+    Session(SessionWord),
 }
 
 /// A part of a body that may be larger than a frame should be.
@@ -91,6 +93,15 @@ pub(super) struct RestartBody {
     pub(super) server: Option<String>,
 }
 
+/// What a relay says of a client's session: a notification of the client, or that it is over.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct SessionWord {
+    pub(super) session: String,
+    /// The raw notification; `None`: the session is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) notification: Option<String>,
+}
+
 impl Frame {
     /// Takes the first frame off `message`; `None` when nothing is left. Skipped kinds are passed over.
     pub(super) fn take(message: &mut Bytes) -> Result<Option<Self>, Fault> {
@@ -133,6 +144,7 @@ impl Frame {
             | Self::Ping(_)
             | Self::Pong(_)
             | Self::Restart(_)
+            | Self::Session(_)
             | Self::GoAway => {}
         }
         self
@@ -155,6 +167,7 @@ impl Frame {
             Self::GoAway => "go away",
             Self::Message { .. } => "message",
             Self::Notice(_) => "notice",
+            Self::Session(_) => "session",
         }
     }
 
@@ -179,13 +192,14 @@ impl Frame {
             Self::GoAway => raw(out, GO_AWAY, 0, &[]),
             Self::Message { stream, piece } => piece.encode(out, MESSAGE, *stream),
             Self::Notice(piece) => piece.encode(out, NOTICE, 0),
+            Self::Session(word) => json(out, SESSION, 0, word),
         }
     }
 
     fn decode(kind: u8, stream: u32, body: Bytes) -> Result<Option<Self>, Fault> {
         let of_call = match kind {
             OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE => true,
-            HELLO | CATALOG | PING | PONG | RESTART | GO_AWAY | NOTICE => false,
+            HELLO | CATALOG | PING | PONG | RESTART | GO_AWAY | NOTICE | SESSION => false,
             SKIPPABLE.. => return Ok(None),
             _ => return Err(Fault::protocol("unknown kind of frame")),
         };
@@ -212,7 +226,8 @@ impl Frame {
             RESTART => Self::Restart(head(&body)?),
             GO_AWAY => Self::GoAway,
             MESSAGE => Self::Message { stream, piece: Piece::decode(body)? },
-            _ => Self::Notice(Piece::decode(body)?),
+            NOTICE => Self::Notice(Piece::decode(body)?),
+            _ => Self::Session(head(&body)?),
         }))
     }
 }
@@ -308,6 +323,7 @@ const RESTART: u8 = 11;
 const GO_AWAY: u8 = 12;
 const MESSAGE: u8 = 13;
 const NOTICE: u8 = 14;
+const SESSION: u8 = 15;
 const SKIPPABLE: u8 = 0x80;
 
 const MALFORMED: Fault = Fault::protocol("malformed frame");
@@ -387,8 +403,9 @@ mod tests {
             piece().prop_map(Frame::Catalog),
             (stream.clone(), "\\PC{0,9}", proptest::option::of("\\PC{0,9}"), "\\PC{0,9}", any::<u64>()).prop_map(
                 |(stream, server, client, actor, length)| {
-                    let (method, version, session) = ("tools/call".to_string(), None, String::new());
-                    Frame::Open { stream, head: OpenHead { server, method, version, client, actor, session, length } }
+                    let method = "tools/call".to_string();
+                    let head = OpenHead { server, method, client, actor, length, ..OpenHead::default() };
+                    Frame::Open { stream, head }
                 }
             ),
             (stream.clone(), any::<Option<i64>>(), any::<Option<u64>>())
@@ -408,6 +425,8 @@ mod tests {
             Just(Frame::GoAway),
             (stream, piece()).prop_map(|(stream, piece)| Frame::Message { stream, piece }),
             piece().prop_map(Frame::Notice),
+            ("\\PC{0,9}", proptest::option::of("\\PC{0,9}"))
+                .prop_map(|(session, notification)| Frame::Session(SessionWord { session, notification })),
         ]
     }
 

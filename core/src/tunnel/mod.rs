@@ -61,7 +61,7 @@ pub enum Message {
 }
 
 /// The head of a call, as the relay opens it (frame `Open`, JSON).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OpenHead {
     /// The local server's name, as its catalog has it.
     pub server: String,
@@ -79,6 +79,10 @@ pub struct OpenHead {
     /// A stable, opaque key of the client's session; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub session: String,
+    /// The raw `capabilities` that the client declared in its handshake; empty when there was none (from 2026-07-28 on
+    /// each request's `_meta` has them).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub capabilities: String,
     /// How many bytes of params follow.
     pub length: u64,
 }
@@ -191,10 +195,12 @@ pub enum Event {
         /// client took the message (or it was dropped), as for the body. 0 on an agent and on V1.
         credit: u32,
     },
-    /// Relay: a notification that belongs to no call, from a local server: `{"server":…,"message":…}` is split already.
+    /// Relay: a local server's notification that belongs to no call.
     Notice {
         /// The local server.
         server: String,
+        /// For whom: the keys of clients' sessions; empty: for every client that listens to that server.
+        sessions: Vec<String>,
         /// The raw JSON-RPC notification.
         json: Bytes,
     },
@@ -212,6 +218,18 @@ pub enum Event {
     Restart {
         /// The server, `None` for all.
         server: Option<String>,
+    },
+    /// Agent: a client's notification that belongs to no call.
+    ClientNotice {
+        /// The key of the client's session.
+        session: String,
+        /// The raw JSON-RPC notification.
+        json: Bytes,
+    },
+    /// Agent: a client's session is over, and with it what it has set or subscribed to.
+    SessionEnded {
+        /// Its key.
+        session: String,
     },
     /// The peer will close soon: open nothing new.
     GoAway,
@@ -270,6 +288,8 @@ pub enum Command {
     Notice {
         /// The local server.
         server: String,
+        /// For whom: the keys of clients' sessions; empty: for every client that listens to that server.
+        sessions: Vec<String>,
         /// The raw JSON-RPC notification.
         json: Bytes,
     },
@@ -286,6 +306,18 @@ pub enum Command {
     Restart {
         /// The server, `None` for all.
         server: Option<String>,
+    },
+    /// Relay: pass a client's notification on that belongs to no call. One longer than a frame's head is dropped.
+    ClientNotice {
+        /// The key of the client's session.
+        session: String,
+        /// The raw JSON-RPC notification.
+        json: Bytes,
+    },
+    /// Relay: a client's session is over.
+    SessionEnded {
+        /// Its key.
+        session: String,
     },
     /// Send a ping now: the machine may have been asleep.
     Probe,

@@ -51,6 +51,8 @@ impl Agent {
             }
             // A client's answer to a server's request: none is passed on, so that there is nothing to answer.
             tunnel::Event::Message { .. } => {}
+            // No server keeps anything of a session yet.
+            tunnel::Event::ClientNotice { .. } | tunnel::Event::SessionEnded { .. } => {}
             tunnel::Event::Catalog(_)
             | tunnel::Event::Answer { .. }
             | tunnel::Event::Data { .. }
@@ -85,9 +87,9 @@ impl Agent {
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
             }
-            Report::Notice { server, json } => {
+            Report::Notice { server, sessions, json } => {
                 if let Some(conn) = self.uplink.up() {
-                    let command = Command::Notice { server, json };
+                    let command = Command::Notice { server, sessions, json };
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
             }

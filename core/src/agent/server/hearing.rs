@@ -1,6 +1,7 @@
 //! What a server says: answers, requests, notifications, and what is none of them.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -182,7 +183,9 @@ impl Server {
                 }
                 // What concerns one session is not for all to hear.
                 None if self.session.is_some() => {}
-                None => cx.report(Report::Notice { server: self.name.clone(), json }),
+                None => {
+                    cx.report(Report::Notice { server: self.name.clone(), sessions: Vec::new(), json });
+                }
             },
         }
     }

@@ -3,6 +3,7 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
 
@@ -25,6 +26,10 @@ impl Server {
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
             changed: self.changed.clone(),
+            versions: Vec::new(),
+            prompts: Vec::new(),
+            resources: Vec::new(),
+            templates: Vec::new(),
             tools: self.about.tools.shown().take(tools).map(ToOwned::to_owned).collect(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,

@@ -10,7 +10,7 @@ const B: ChildId = ChildId(2);
 
 fn notices(rig: &mut Rig) -> Vec<(String, String)> {
     rig.take_all(|action| match action {
-        Action::Tunnel { command: Command::Notice { server, json }, .. } => {
+        Action::Tunnel { command: Command::Notice { server, json, .. }, .. } => {
             Some((server.clone(), String::from_utf8(json.to_vec()).unwrap()))
         }
         _ => None,

@@ -323,11 +323,9 @@ fn always_is_for_one_client_and_tool_until_the_agent_ends() {
     let head = OpenHead {
         server: "a".into(),
         method: "tools/call".into(),
-        version: None,
         client: Some("somebody else".into()),
-        actor: String::new(),
-        session: String::new(),
         length: 0,
+        ..OpenHead::default()
     };
     let params = Bytes::from_static(br#"{"name":"read"}"#);
     rig.tunnel(tunnel::Event::Call { stream: StreamId(4), head, params });
@@ -341,11 +339,10 @@ fn call_by(rig: &mut Rig, stream: u32, actor: &str, client: &str) {
     let head = OpenHead {
         server: "a".into(),
         method: "tools/call".into(),
-        version: None,
         client: Some(client.into()),
         actor: actor.into(),
-        session: String::new(),
         length: 0,
+        ..OpenHead::default()
     };
     let params = Bytes::from_static(br#"{"name":"read"}"#);
     rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });

@@ -57,11 +57,9 @@ fn call_in(rig: &mut Rig, stream: u32, session: &str) {
     let head = OpenHead {
         server: "a".to_string(),
         method: "tools/call".to_string(),
-        version: None,
-        client: None,
-        actor: String::new(),
         session: session.to_string(),
         length: 2,
+        ..OpenHead::default()
     };
     rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params: Bytes::from_static(b"{}") });
 }

@@ -238,6 +238,7 @@ impl Room {
                     client: Some(caller.session.client.clone()),
                     actor: caller.actor.clone(),
                     session: caller.session.key.0.to_string(),
+                    capabilities: caller.session.capabilities.clone(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };
                 let v1_tool = errand.tool.as_deref().map(|tool| device::v1_tool(&errand.server, tool));

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::shard::{Action, Event, Shard};
-use super::{Accepts, Capabilities, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings};
+use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings};
 use crate::config::{Local, Login, Naming, RelayConfig, RelayLimits};
 use crate::entropy::Seeded;
 use crate::host::Machine;
@@ -200,7 +200,7 @@ impl World {
             key: SessionKey(Arc::from(self.session)),
             version: self.version,
             client: "Cursor 1".into(),
-            capabilities: Capabilities::default(),
+            capabilities: String::new(),
             expires: UnixTime::from_secs(100_000),
         }
     }

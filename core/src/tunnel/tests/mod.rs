@@ -113,15 +113,7 @@ pub(super) fn open(stream: u32, params: &[u8]) -> Command {
 }
 
 pub(super) fn head(length: usize) -> OpenHead {
-    OpenHead {
-        server: "files".into(),
-        method: "tools/call".into(),
-        version: None,
-        client: None,
-        actor: String::new(),
-        session: String::new(),
-        length: length as u64,
-    }
+    OpenHead { server: "files".into(), method: "tools/call".into(), length: length as u64, ..OpenHead::default() }
 }
 
 pub(super) fn answer(stream: u32, body: impl Into<Bytes>) -> Command {

@@ -140,12 +140,25 @@ fn large_params_do_not_hold_up_a_small_call() {
 }
 
 #[test]
+fn clients_notifications_and_ends_of_sessions_reach_the_agent() {
+    let mut pair = Pair::up();
+    let (session, json) = ("s".to_string(), Bytes::from_static(br#"{"method":"x"}"#));
+    pair.relay(Command::ClientNotice { session: session.clone(), json: json.clone() });
+    // One too long for a frame's head is dropped, and nothing else with it.
+    pair.relay(Command::ClientNotice { session: session.clone(), json: Bytes::from(vec![b'x'; CHUNK]) });
+    pair.relay(Command::SessionEnded { session: session.clone() });
+    pair.run();
+    let expected = [Event::ClientNotice { session: session.clone(), json }, Event::SessionEnded { session }];
+    assert_eq!(pair.agent_events(), expected);
+}
+
+#[test]
 fn notice_names_its_server() {
     let mut pair = Pair::up();
     let json = Bytes::from_static(b"{\"method\":\"notifications/message\"}");
-    pair.agent(Command::Notice { server: "files".into(), json: json.clone() });
+    pair.agent(Command::Notice { server: "files".into(), sessions: vec!["s".into()], json: json.clone() });
     pair.run();
-    assert_eq!(pair.relay_events(), [Event::Notice { server: "files".into(), json }]);
+    assert_eq!(pair.relay_events(), [Event::Notice { server: "files".into(), sessions: vec!["s".into()], json }]);
 }
 
 #[test]

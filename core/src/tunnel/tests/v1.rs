@@ -156,7 +156,7 @@ fn agent_speaks_as_the_predecessor_did() {
         ]
     );
     pair.agent(message(1, "progress", true));
-    pair.agent(Command::Notice { server: "files".into(), json: Bytes::from_static(b"{}") });
+    pair.agent(Command::Notice { server: "files".into(), sessions: vec![], json: Bytes::from_static(b"{}") });
     let outcome = Outcome::Error { code: -32_602 };
     pair.agent(Command::Answer {
         stream: StreamId(2),

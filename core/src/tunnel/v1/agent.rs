@@ -70,7 +70,11 @@ impl V1Agent {
                 self.finish(stream.0, |outbox, id| error(outbox, stream.0, id, &reason));
             }
             Command::Message { .. } | Command::Notice { .. } | Command::GoAway => {}
-            Command::Open { .. } | Command::Consumed { .. } | Command::Restart { .. } => {
+            Command::Open { .. }
+            | Command::Consumed { .. }
+            | Command::Restart { .. }
+            | Command::ClientNotice { .. }
+            | Command::SessionEnded { .. } => {
                 tracing::error!("order that is not an agent's");
             }
             Command::Probe | Command::Close(_) => {}
@@ -123,11 +127,8 @@ impl V1Agent {
         let head = OpenHead {
             server,
             method: method::TOOLS_CALL.into(),
-            version: None,
-            client: None,
-            actor: String::new(),
-            session: String::new(),
             length: u64::try_from(params.len()).unwrap_or(u64::MAX),
+            ..OpenHead::default()
         };
         cx.events.push_back(Event::Call { stream: StreamId(stream), head, params });
     }

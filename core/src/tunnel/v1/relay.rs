@@ -67,6 +67,8 @@ impl V1Relay {
                 }
             }
             Command::Consumed { .. } | Command::Message { .. } | Command::GoAway => {}
+            // An old agent knows of no sessions.
+            Command::ClientNotice { .. } | Command::SessionEnded { .. } => {}
             Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } => {
                 tracing::error!("order that is not a relay's");
             }
@@ -177,7 +179,11 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         info: None,
         capabilities,
         instructions: None,
+        versions: Vec::new(),
         tools,
+        prompts: Vec::new(),
+        resources: Vec::new(),
+        templates: Vec::new(),
         changed: Vec::new(),
         since_secs: 0,
         restarts: 0,

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
+use super::announcements::NoticeHead;
 use super::{CONNECTION, V2};
 use crate::id::StreamId;
 use crate::limits::MAX_CALL_MESSAGE;
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
-use crate::tunnel::frame::{AnswerHead, Frame, Piece};
+use crate::tunnel::frame::{AnswerHead, Frame, Piece, SessionWord};
 use crate::tunnel::streams::{Assembly, Incoming, Outgoing, Stream};
 use crate::tunnel::{Command, Event, OpenHead, Outcome, ResetCode};
 
@@ -34,6 +35,13 @@ impl V2 {
                 cx.events.push_back(Event::Restart { server: body.server });
                 Ok(())
             }
+            Frame::Session(SessionWord { session, notification }) => {
+                cx.events.push_back(match notification {
+                    Some(json) => Event::ClientNotice { session, json: json.into() },
+                    None => Event::SessionEnded { session },
+                });
+                Ok(())
+            }
             Frame::Catalog(_) | Frame::Answer { .. } | Frame::Notice(_) => {
                 Err(Fault::protocol("frame that only an agent sends"))
             }
@@ -48,13 +56,17 @@ impl V2 {
                 self.announce();
                 Ok(())
             }
-            Command::Notice { server, json } => {
-                self.announcements.push_notice(&server, &json);
+            Command::Notice { server, sessions, json } => {
+                self.announcements.push_notice(&NoticeHead { server, sessions }, &json);
                 self.announce();
                 Ok(())
             }
             Command::Answer { stream, outcome, body } => self.answer(stream.0, outcome, body, cx),
-            Command::Open { .. } | Command::Consumed { .. } | Command::Restart { .. } => {
+            Command::Open { .. }
+            | Command::Consumed { .. }
+            | Command::Restart { .. }
+            | Command::ClientNotice { .. }
+            | Command::SessionEnded { .. } => {
                 tracing::error!("order that is not an agent's");
                 Ok(())
             }

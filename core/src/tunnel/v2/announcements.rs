@@ -1,6 +1,7 @@
 //! What an agent tells beside calls: its catalog, and notifications of its servers that belong to no call.
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
@@ -44,8 +45,11 @@ impl Announcements {
     }
 
     /// Queues a notification; the oldest makes room.
-    pub(super) fn push_notice(&mut self, server: &str, json: &[u8]) {
-        let Ok(length) = u16::try_from(server.len()) else { return };
+    pub(super) fn push_notice(&mut self, head: &NoticeHead, json: &[u8]) {
+        let head = serde_json::to_vec(head).expect("a notice's head is strings");
+        let Ok(length) = u16::try_from(head.len()) else {
+            return tracing::debug!(bytes = head.len(), "notification dropped: it is for too many sessions");
+        };
         if json.len() > MAX_NOTICE {
             tracing::debug!(bytes = json.len(), "notification dropped: over the limit");
             return;
@@ -54,9 +58,9 @@ impl Announcements {
             let oldest = self.queue.iter().position(|waiting| waiting.kind == Kind::Notice && !waiting.started);
             oldest.and_then(|at| self.queue.remove(at));
         }
-        let mut body = Vec::with_capacity(2 + server.len() + json.len());
+        let mut body = Vec::with_capacity(2 + head.len() + json.len());
         body.extend_from_slice(&length.to_be_bytes());
-        body.extend_from_slice(server.as_bytes());
+        body.extend_from_slice(&head);
         body.extend_from_slice(json);
         self.push(Kind::Notice, body.into());
     }
@@ -89,19 +93,27 @@ impl Announcements {
     }
 }
 
-/// The server's name and the message of a whole notice.
-pub(super) fn split_notice(mut body: Bytes) -> Result<(alloc::string::String, Bytes), Fault> {
+/// What a notice begins with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct NoticeHead {
+    pub(super) server: String,
+    /// Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sessions: Vec<String>,
+}
+
+/// The head and the message of a whole notice.
+pub(super) fn split_notice(mut body: Bytes) -> Result<(NoticeHead, Bytes), Fault> {
     const MALFORMED: Fault = Fault::protocol("malformed notice");
     let length = usize::from(body.try_get_u16().map_err(|_| MALFORMED)?);
     if length > body.len() {
         return Err(MALFORMED);
     }
-    let server = body.split_to(length);
-    let server = core::str::from_utf8(&server).map_err(|_| MALFORMED)?;
-    Ok((server.into(), body))
+    let head = body.split_to(length);
+    Ok((serde_json::from_slice(&head).map_err(|_| MALFORMED)?, body))
 }
 
-/// What [`split_notice`] takes at most: the message, and the longest name with its length.
+/// What [`split_notice`] takes at most: the message, and the longest head with its length.
 pub(super) const MAX_NOTICE_BODY: usize = MAX_NOTICE + 2 + u16::MAX as usize;
 
 #[cfg(test)]
@@ -116,11 +128,11 @@ mod tests {
     #[test]
     fn oldest_notices_make_room_but_never_a_begun_one_or_a_catalog() {
         let mut announcements = Announcements::default();
-        announcements.push_notice("s", b"first");
-        announcements.next(3);
+        announcements.push_notice(&NoticeHead::default(), b"first");
+        announcements.next(2 + br#"{"server":""}"#.len());
         announcements.push_catalog(Bytes::from_static(b"{}")).unwrap();
         for _ in 0..MAX_NOTICES {
-            announcements.push_notice("s", b"later");
+            announcements.push_notice(&NoticeHead::default(), b"later");
         }
         let frames = drain(&mut announcements);
         assert_eq!(frames.len(), MAX_NOTICES + 1);
@@ -139,11 +151,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn notices_survive(server in "\\PC{0,20}", json in prop::collection::vec(any::<u8>(), 0..50)) {
+        fn notices_survive(
+            server in "\\PC{0,20}",
+            sessions in prop::collection::vec("\\PC{0,20}", 0..4),
+            json in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
             let mut announcements = Announcements::default();
-            announcements.push_notice(&server, &json);
+            let head = NoticeHead { server, sessions };
+            announcements.push_notice(&head, &json);
             let Some(Frame::Notice(piece)) = announcements.next(usize::MAX) else { panic!("a notice") };
-            prop_assert_eq!(split_notice(piece.bytes), Ok((server, Bytes::from(json))));
+            prop_assert_eq!(split_notice(piece.bytes), Ok((head, Bytes::from(json))));
         }
 
         #[test]

@@ -1,14 +1,16 @@
 //! Dialect V2 on a relay: opens calls, takes catalogs and answers.
 
+use alloc::string::{String, ToString};
+
 use bytes::Bytes;
 
 use super::V2;
-use super::announcements::{MAX_NOTICE_BODY, split_notice};
+use super::announcements::{MAX_NOTICE_BODY, NoticeHead, split_notice};
 use crate::id::StreamId;
 use crate::limits::{MAX_CALL_MESSAGE, MAX_CATALOG};
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
-use crate::tunnel::frame::{AnswerHead, Frame, MAX_HEAD, Piece, RestartBody};
+use crate::tunnel::frame::{AnswerHead, Frame, MAX_HEAD, Piece, RestartBody, SessionWord};
 use crate::tunnel::streams::{Answer, Incoming, MessageError, Outgoing, Stream};
 use crate::tunnel::{Command, Event, OpenHead, ResetCode};
 
@@ -28,7 +30,7 @@ impl V2 {
                 }
                 Ok(())
             }
-            Frame::Open { .. } | Frame::Credit { .. } | Frame::Restart(_) => {
+            Frame::Open { .. } | Frame::Credit { .. } | Frame::Restart(_) | Frame::Session(_) => {
                 Err(Fault::protocol("frame that only a relay sends"))
             }
             Frame::Hello(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::GoAway => Ok(()),
@@ -46,6 +48,10 @@ impl V2 {
                 Ok(())
             }
             Command::Restart { server } => self.order(Frame::Restart(RestartBody { server })),
+            Command::SessionEnded { session } => {
+                self.order(Frame::Session(SessionWord { session, notification: None }))
+            }
+            Command::ClientNotice { session, json } => self.pass_notice(session, &json),
             Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } => {
                 tracing::error!("order that is not a relay's");
                 Ok(())
@@ -88,6 +94,16 @@ impl V2 {
         self.bound_buffers(cx)
     }
 
+    /// A notification is small, but for what a client may add to it: a head has room for twice its bytes, escaped.
+    fn pass_notice(&mut self, session: String, json: &[u8]) -> Result<(), Fault> {
+        let notification = core::str::from_utf8(json).ok().filter(|json| json.len() + session.len() <= MAX_HEAD / 8);
+        let Some(notification) = notification else {
+            tracing::debug!(bytes = json.len(), "client's notification dropped: over the limit");
+            return Ok(());
+        };
+        self.order(Frame::Session(SessionWord { session, notification: Some(notification.to_string()) }))
+    }
+
     fn take_catalog(&mut self, piece: Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let whole = self.catalog.push(piece, MAX_CATALOG).map_err(|_| Fault::too_big("catalog too large"))?;
         cx.events.extend(whole.map(Event::Catalog));
@@ -97,8 +113,8 @@ impl V2 {
     fn take_notice(&mut self, piece: Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let whole = self.notice.push(piece, MAX_NOTICE_BODY).map_err(|_| Fault::too_big("notice too large"))?;
         if let Some(body) = whole {
-            let (server, json) = split_notice(body)?;
-            cx.events.push_back(Event::Notice { server, json });
+            let (NoticeHead { server, sessions }, json) = split_notice(body)?;
+            cx.events.push_back(Event::Notice { server, sessions, json });
         }
         Ok(())
     }
@@ -170,8 +186,8 @@ impl V2 {
 
 /// Whether a head does not fit its frame. Escapes make a byte six at most, so only strange heads are measured.
 fn is_head_too_large(head: &OpenHead) -> bool {
-    let OpenHead { server, method, version, client, actor, session, length: _ } = head;
+    let OpenHead { server, method, version, client, actor, session, capabilities, length: _ } = head;
     let optional = [version, client].into_iter().flatten().map(|text| text.len()).sum::<usize>();
-    let text = server.len() + method.len() + actor.len() + session.len() + optional;
+    let text = server.len() + method.len() + actor.len() + session.len() + capabilities.len() + optional;
     text > MAX_HEAD / 8 && serde_json::to_vec(head).map_or(true, |json| json.len() > MAX_HEAD)
 }
