@@ -27,7 +27,7 @@ pub(super) struct Record {
     /// The user's pseudonym.
     user: Arc<str>,
     grant: FamilyId,
-    session: SessionKey,
+    session: Option<SessionKey>,
     actor: String,
     /// What the client calls itself.
     client: String,
@@ -41,7 +41,7 @@ pub(super) struct Record {
 pub(super) struct Who<'a> {
     pub(super) user: &'a Arc<str>,
     pub(super) grant: &'a FamilyId,
-    pub(super) session: &'a SessionKey,
+    pub(super) session: Option<&'a SessionKey>,
     pub(super) actor: &'a str,
     pub(super) client: &'a str,
 }
@@ -52,7 +52,7 @@ impl Record {
         Box::new(Self {
             user: Arc::clone(who.user),
             grant: who.grant.clone(),
-            session: who.session.clone(),
+            session: who.session.cloned(),
             actor: who.actor.into(),
             client: who.client.into(),
             method: printable(method, limits::MAX_LISTED_NAME),
@@ -114,7 +114,7 @@ impl Record {
             event: Some("call"),
             user: Some(&self.user),
             grant: Some(self.grant.as_str()),
-            session: Some(audit::hashed(&self.session.0)),
+            session: self.session.as_ref().map(|session| audit::hashed(&session.0)),
             actor: Some(&self.actor),
             client: &self.client,
             device: place.map(|place| place.device.as_str()),

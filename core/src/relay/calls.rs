@@ -30,7 +30,8 @@ pub(super) type CallKey = (ConnId, StreamId);
 pub(super) struct Call {
     /// The client's id, which the answer carries.
     pub(super) id: RawId,
-    pub(super) session: SessionKey,
+    /// In which session it was asked.
+    pub(super) session: Option<SessionKey>,
     /// The grant of the client that called.
     pub(super) family: FamilyId,
     pub(super) place: Place,

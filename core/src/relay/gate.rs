@@ -15,7 +15,9 @@ use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
 use super::service::{self, Service};
-use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, handshake, route, session, shard};
+use super::{
+    Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, Speaker, handshake, route, session, shard,
+};
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
 use crate::http::form::Form;
@@ -197,13 +199,13 @@ impl Gate {
             }),
             _ => posted(&body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
                 None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
-                Some(Posted { session, content, minted }) => {
+                Some(Posted { speaker, content, minted }) => {
                     let mut headers = headers.clone();
                     headers.extend(minted);
                     let user = principal.user.clone();
                     let principal = principal.clone();
                     let audit = self.audit(&user, snapshot);
-                    let post = Post { exchange, principal, endpoint, session, accepts, headers, audit, content };
+                    let post = Post { exchange, principal, endpoint, speaker, accepts, headers, audit, content };
                     Step::Shard(user, shard::Event::Post(post))
                 }
             }),
@@ -261,7 +263,7 @@ impl Gate {
 
 /// What a POST carries for the shard.
 struct Posted {
-    session: Session,
+    speaker: Speaker,
     content: Content,
     /// The header of a session that `initialize` has minted.
     minted: Option<(HeaderName, HeaderValue)>,
@@ -492,16 +494,18 @@ fn posted(
             let (client, version) = (&session.client, session.version.as_str());
             tracing::info!(%client, version, "session begins");
             let content = Content::Request(Request { id, method, params });
-            Ok(Some(Posted { session, content, minted: Some(minted) }))
+            Ok(Some(Posted { speaker: Speaker::Legacy(session), content, minted: Some(minted) }))
         }
         Message::Request { id, method, params } => {
             let session = session().map_err(|reply| with_id(reply, &id))?;
             let content = Content::Request(Request { id, method, params });
-            Ok(Some(Posted { session, content, minted: None }))
+            Ok(Some(Posted { speaker: Speaker::Legacy(session), content, minted: None }))
         }
-        Message::Notification { method, params } if method == method::CANCELLED => {
-            Ok(Some(Posted { session: session()?, content: Content::Cancelled { params }, minted: None }))
-        }
+        Message::Notification { method, params } if method == method::CANCELLED => Ok(Some(Posted {
+            speaker: Speaker::Legacy(session()?),
+            content: Content::Cancelled { params },
+            minted: None,
+        })),
         Message::Notification { .. } | Message::Response { .. } => session().map(|_| None),
     }
 }
@@ -528,7 +532,11 @@ fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
     if requests.is_empty() && cancelled.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Posted { session, content: Content::Batch { requests, cancelled }, minted: None }))
+    Ok(Some(Posted {
+        speaker: Speaker::Legacy(session),
+        content: Content::Batch { requests, cancelled },
+        minted: None,
+    }))
 }
 
 /// What a client takes, checked with the rest of a `/mcp` request's fields.

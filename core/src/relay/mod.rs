@@ -46,6 +46,7 @@ use http::HeaderMap;
 pub use settings::Settings;
 
 use crate::id::{ExchangeId, UserId};
+use crate::mcp::Version;
 use crate::oauth::Principal;
 use crate::rpc::RawId;
 use crate::time::UnixTime;
@@ -83,13 +84,55 @@ pub struct Session {
     /// Its key.
     pub key: SessionKey,
     /// The negotiated protocol version.
-    pub version: crate::mcp::Version,
+    pub version: Version,
     /// The client's name and version from `initialize`, capped.
     pub client: String,
     /// The raw `capabilities` that it declared, at most [`limits::MAX_CAPABILITIES`](crate::limits::MAX_CAPABILITIES).
     pub capabilities: String,
     /// When it ends by itself.
     pub expires: UnixTime,
+}
+
+/// Who asks, as far as the protocol goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speaker {
+    /// A client of a revision with a handshake, in its session.
+    Legacy(Session),
+    /// A client of a revision without: what its request says of itself.
+    Modern {
+        /// The protocol version.
+        version: Version,
+        /// The client's name and version, capped; empty when it gave none.
+        client: String,
+    },
+}
+
+impl Speaker {
+    /// The protocol version that is spoken.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Legacy(session) => session.version,
+            Self::Modern { version, .. } => *version,
+        }
+    }
+
+    /// What the client calls itself.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        match self {
+            Self::Legacy(Session { client, .. }) | Self::Modern { client, .. } => client,
+        }
+    }
+
+    /// The session's key; `None`: there are no sessions.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionKey> {
+        match self {
+            Self::Legacy(session) => Some(&session.key),
+            Self::Modern { .. } => None,
+        }
+    }
 }
 
 /// Which content types a client takes as an answer to a POST.
@@ -112,8 +155,8 @@ pub struct Post {
     pub principal: Arc<Principal>,
     /// On which endpoint.
     pub endpoint: Endpoint,
-    /// In which session: for `initialize` the one that the gate just minted.
-    pub session: Session,
+    /// Who asks, in which session: for `initialize` the one that the gate just minted.
+    pub speaker: Speaker,
     /// What the client takes as an answer.
     pub accepts: Accepts,
     /// Header fields that the reply must carry: CORS, and the minted `Mcp-Session-Id`.

@@ -173,7 +173,7 @@ impl Room {
 
     /// A client ended its session.
     pub(super) fn session_ended(&mut self, session: &SessionKey, cx: &mut Cx<'_>) {
-        self.end_calls(|call| call.session == *session, cx);
+        self.end_calls(|call| call.session.as_ref() == Some(session), cx);
         self.listeners.end(|listener| listener.session == *session, cx);
     }
 

@@ -105,7 +105,9 @@ impl Room {
     fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
-        self.requests.remove(&(call.session.clone(), call.id.clone()));
+        if let Some(session) = &call.session {
+            self.requests.remove(&(session.clone(), call.id.clone()));
+        }
         if let Some(exchange) = call.exchange {
             self.replies.remove(&exchange);
         }

@@ -19,7 +19,7 @@ use crate::relay::failure::{Failure, Place};
 use crate::relay::listing::Meaning;
 use crate::relay::outlet::Outlet;
 use crate::relay::shard::{Action, Cx};
-use crate::relay::{Content, Endpoint, Post, Request, Session, SessionKey, device, initialize, meta};
+use crate::relay::{Content, Endpoint, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
 use crate::time::Now;
 use crate::tunnel::{Command, Dialect, OpenHead, ResetCode};
@@ -29,7 +29,7 @@ impl Room {
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
         let lacking = self.lacking(&post, cx);
         let (family, actor) = (post.principal.family.clone(), post.principal.actor());
-        let caller = Caller { session: post.session, endpoint: post.endpoint, family, actor, audit: post.audit };
+        let caller = Caller { speaker: post.speaker, endpoint: post.endpoint, family, actor, audit: post.audit };
         if !lacking.is_empty() {
             cx.out.extend(caller.refusals(&post.content, cx.now));
             return Self::step_up(post.exchange, &post.principal, &caller.endpoint, (&lacking, post.headers), cx);
@@ -38,12 +38,12 @@ impl Room {
         match post.content {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Cancelled { params } => {
-                self.cancelled(&caller.session.key, &params, cx);
+                self.cancelled(&caller, &params, cx);
                 outlet.accepted(cx);
             }
             Content::Batch { requests, cancelled } => {
                 for params in cancelled {
-                    self.cancelled(&caller.session.key, &params, cx);
+                    self.cancelled(&caller, &params, cx);
                 }
                 if requests.is_empty() {
                     return outlet.accepted(cx);
@@ -91,7 +91,7 @@ impl Room {
     }
 
     fn initialize(&mut self, caller: &Caller, cx: &Cx<'_>) -> Result<Bytes, Failure> {
-        let version = caller.session.version;
+        let version = caller.speaker.version();
         match &caller.endpoint {
             Endpoint::All => {
                 let servers = self.sources().into_iter().flat_map(|source| source.catalog.servers());
@@ -194,9 +194,9 @@ impl Room {
 
     /// Opens a call on its device's tunnel, or says why not.
     fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
-        let request = (caller.session.key.clone(), id.clone());
+        let request = caller.speaker.session().map(|session| (session.clone(), id.clone()));
         let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
-        match self.may_open(&request, &errand, cx.settings.limits.calls_per_user) {
+        match self.may_open(request.as_ref(), &errand, cx.settings.limits.calls_per_user) {
             Err(failure) => {
                 let place = audit.as_ref().and_then(|_| self.place(&errand));
                 let line = audit.map(|it| it.failed(place.as_ref(), &failure, cx.now.instant, cx.now));
@@ -217,10 +217,10 @@ impl Room {
                     outlet.hold(cx);
                     self.replies.insert(outlet.exchange(), key);
                 }
-                self.requests.insert(request, key);
+                self.requests.extend(request.map(|request| (request, key)));
                 let call = Call {
                     id,
-                    session: caller.session.key.clone(),
+                    session: caller.speaker.session().cloned(),
                     family: caller.family.clone(),
                     place,
                     opened: cx.now.instant,
@@ -231,14 +231,18 @@ impl Room {
                 };
                 self.calls.insert(key, call);
                 self.renew(key, cx);
+                let session = match &caller.speaker {
+                    Speaker::Legacy(session) => Some(session),
+                    Speaker::Modern { .. } => None,
+                };
                 let head = OpenHead {
                     server: errand.server.to_string(),
                     method: errand.method,
-                    version: Some(caller.session.version.as_str().to_string()),
-                    client: Some(caller.session.client.clone()),
+                    version: Some(caller.speaker.version().as_str().to_string()),
+                    client: Some(caller.speaker.client().to_string()),
                     actor: caller.actor.clone(),
-                    session: caller.session.key.0.to_string(),
-                    capabilities: caller.session.capabilities.clone(),
+                    session: session.map(|session| session.key.0.to_string()).unwrap_or_default(),
+                    capabilities: session.map(|session| session.capabilities.clone()).unwrap_or_default(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };
                 let v1_tool = errand.tool.as_deref().map(|tool| device::v1_tool(&errand.server, tool));
@@ -256,11 +260,11 @@ impl Room {
 
     fn may_open(
         &mut self,
-        request: &(SessionKey, RawId),
+        request: Option<&(SessionKey, RawId)>,
         errand: &Errand,
         most: usize,
     ) -> Result<(Place, StreamId), Failure> {
-        if self.requests.contains_key(request) {
+        if request.is_some_and(|request| self.requests.contains_key(request)) {
             return Err(Failure::IdInUse);
         }
         if self.calls.len() >= most {
@@ -288,7 +292,8 @@ impl Room {
     }
 
     /// `notifications/cancelled`: of a request in the same session, or of none.
-    fn cancelled(&mut self, session: &SessionKey, params: &Bytes, cx: &mut Cx<'_>) {
+    fn cancelled(&mut self, caller: &Caller, params: &Bytes, cx: &mut Cx<'_>) {
+        let Some(session) = caller.speaker.session() else { return };
         let id = rpc::object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
         if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
             reset(key, ResetCode::Cancelled, "the client cancelled", cx);
@@ -299,7 +304,7 @@ impl Room {
 
 /// Who asks, and where.
 struct Caller {
-    session: Session,
+    speaker: Speaker,
     endpoint: Endpoint,
     family: FamilyId,
     actor: String,
@@ -310,8 +315,8 @@ struct Caller {
 impl Caller {
     /// The beginning of a call's line in the audit, if one is kept.
     fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
-        let Session { key, client, .. } = &self.session;
-        let who = |user| Who { user, grant: &self.family, session: key, actor: &self.actor, client };
+        let (session, client) = (self.speaker.session(), self.speaker.client());
+        let who = |user| Who { user, grant: &self.family, session, actor: &self.actor, client };
         self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
     }
 

@@ -83,7 +83,7 @@ impl Door {
         let body =
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}"}}}}"#);
         let post = self.posted(self.post(), body.as_bytes());
-        assert_eq!(post.session.version.as_str(), version);
+        assert_eq!(post.speaker.version().as_str(), version);
         let mut head = self.post();
         head.headers.insert("mcp-session-id", post.headers["mcp-session-id"].clone());
         head
@@ -351,7 +351,7 @@ fn version_header_must_be_one_that_has_sessions() {
     ] {
         let head = with(door.in_session("2025-11-25"), "mcp-protocol-version", version);
         match fine {
-            true => assert_eq!(door.posted(head, PING).session.version, Version::V2025_11_25),
+            true => assert_eq!(door.posted(head, PING).speaker.version(), Version::V2025_11_25),
             false => assert_eq!(door.refused(&head).status, 400, "{version}"),
         }
     }
@@ -382,7 +382,7 @@ fn initialize_begins_a_session_that_outlives_the_relay() {
     assert!(id.len() <= limits::MAX_SESSION_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));
     let restarted = Door::new();
     let post = restarted.posted(head, PING);
-    assert_eq!(post.session.version, Version::V2025_06_18);
+    assert_eq!(post.speaker.version(), Version::V2025_06_18);
     assert!(
         matches!(&post.content, Content::Request(request) if request.method == "ping" && *request.id.0 == b"\"a\""[..])
     );
@@ -405,7 +405,7 @@ fn requests_need_a_session_of_their_own_client() {
         assert_eq!(door.replied(head, PING).status, 404, "{}", other.user);
     }
     let mut later = Door::new();
-    let session = later.posted(mine.clone(), PING).session;
+    let Speaker::Legacy(session) = later.posted(mine.clone(), PING).speaker else { panic!("a session") };
     later.snapshot.ended_sessions.insert(session.key, session.expires);
     assert_eq!(later.replied(mine, PING).status, 404, "it was ended");
 }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::shard::{Action, Event, Shard};
-use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings};
+use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings, Speaker};
 use crate::config::{Local, Login, Naming, RelayConfig, RelayLimits};
 use crate::entropy::Seeded;
 use crate::host::Machine;
@@ -168,7 +168,7 @@ impl World {
             exchange: ExchangeId(self.exchanges),
             principal: self.principal(),
             endpoint: self.endpoint.clone(),
-            session: self.session(),
+            speaker: Speaker::Legacy(self.session()),
             accepts: self.accepts,
             headers: HeaderMap::new(),
             audit: self.audit.clone(),

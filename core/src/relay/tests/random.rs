@@ -218,7 +218,7 @@ fn expect(world: &mut World, ledger: &mut Ledger, content: Content) {
         exchange: ExchangeId(world.exchanges),
         principal: Arc::new(principal("ann", Role::Client)),
         endpoint: world.endpoint.clone(),
-        session: world.session(),
+        speaker: Speaker::Legacy(world.session()),
         accepts: world.accepts,
         headers: HeaderMap::new(),
         audit: None,

@@ -38,7 +38,7 @@ fn challenged(world: &mut World, content: Content) -> Option<String> {
         exchange,
         principal: world.principal(),
         endpoint: world.endpoint.clone(),
-        session: world.session(),
+        speaker: Speaker::Legacy(world.session()),
         accepts: world.accepts,
         audit: world.audit.clone(),
         headers: HeaderMap::from_iter([(http::header::VARY, "Origin".parse().unwrap())]),

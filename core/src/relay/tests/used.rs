@@ -15,7 +15,7 @@ fn ask(world: &mut World, family: &str) -> Vec<String> {
         exchange: ExchangeId(world.exchanges),
         principal: Arc::new(principal),
         endpoint: Endpoint::All,
-        session: world.session(),
+        speaker: Speaker::Legacy(world.session()),
         accepts: Accepts::Either,
         headers: HeaderMap::new(),
         audit: None,
