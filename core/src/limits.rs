@@ -108,6 +108,8 @@ pub const CALL_IDLE: Duration = Duration::from_secs(30 * 60);
 pub const STREAM_AFTER: Duration = Duration::from_secs(3);
 /// Between comments on a quiet event stream.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Questions of servers to one user's clients that are open: each call asks one at a time, few ask several.
+pub const MAX_QUESTIONS: usize = 1_024;
 /// Calls of one user under way. Configurable.
 pub const MAX_CALLS: usize = 1_024;
 /// Notification streams of one user. Configurable.

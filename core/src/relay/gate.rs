@@ -16,7 +16,8 @@ use http::{Method, StatusCode};
 use super::challenge::Challenge;
 use super::service::{self, Service};
 use super::{
-    Accepts, Content, Endpoint, Listen, Post, Request, Session, Settings, Speaker, handshake, route, session, shard,
+    Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, route, session,
+    shard,
 };
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
@@ -474,7 +475,7 @@ fn session_of(head: &RequestHead, principal: &Principal, snapshot: &Snapshot, no
     })
 }
 
-/// Reads a POST's body; `None` when it carries nothing that anybody waits for: notifications and responses.
+/// Reads a POST's body; `None` when it carries nothing that concerns anybody.
 fn posted(
     body: &Bytes,
     (principal, sealer): (&Principal, &Sealer),
@@ -501,12 +502,22 @@ fn posted(
             let content = Content::Request(Request { id, method, params });
             Ok(Some(Posted { speaker: Speaker::Legacy(session), content, minted: None }))
         }
-        Message::Notification { method, params } if method == method::CANCELLED => Ok(Some(Posted {
-            speaker: Speaker::Legacy(session()?),
-            content: Content::Cancelled { params },
-            minted: None,
-        })),
-        Message::Notification { .. } | Message::Response { .. } => session().map(|_| None),
+        message => {
+            let speaker = Speaker::Legacy(session()?);
+            Ok(note(message, body).map(|note| Posted { speaker, content: Content::Note(note), minted: None }))
+        }
+    }
+}
+
+/// What has no answer, if it concerns anybody: that a client is ready changes nothing, and a response without an id
+/// belongs to no question.
+fn note(message: Message, json: &Bytes) -> Option<Note> {
+    match message {
+        Message::Notification { method, params } if method == method::CANCELLED => Some(Note::Cancelled { params }),
+        Message::Notification { method, .. } if method == method::INITIALIZED => None,
+        Message::Notification { method, params } => Some(Note::Notification { method, params, json: json.clone() }),
+        Message::Response { id, .. } => id.map(|id| Note::Answer { id, json: json.clone() }),
+        Message::Request { .. } => None,
     }
 }
 
@@ -516,7 +527,7 @@ fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
         let text = "batches were removed in 2025-06-18: send one message at a time";
         return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
     }
-    let (mut requests, mut cancelled) = (Vec::new(), Vec::new());
+    let (mut requests, mut notes) = (Vec::new(), Vec::new());
     for message in rpc::parse_batch(body).map_err(|error| unreadable(&error))? {
         match rpc::parse(&message) {
             Ok(Message::Request { id, method, .. }) if method == method::INITIALIZE => {
@@ -524,19 +535,14 @@ fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
                 requests.push(Err(envelope::error(Some(&id), code::INVALID_REQUEST, text, None)));
             }
             Ok(Message::Request { id, method, params }) => requests.push(Ok(Request { id, method, params })),
-            Ok(Message::Notification { method, params }) if method == method::CANCELLED => cancelled.push(params),
-            Ok(Message::Notification { .. } | Message::Response { .. }) => {}
+            Ok(other) => notes.extend(note(other, &message)),
             Err(error) => requests.push(Err(error.response())),
         }
     }
-    if requests.is_empty() && cancelled.is_empty() {
+    if requests.is_empty() && notes.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Posted {
-        speaker: Speaker::Legacy(session),
-        content: Content::Batch { requests, cancelled },
-        minted: None,
-    }))
+    Ok(Some(Posted { speaker: Speaker::Legacy(session), content: Content::Batch { requests, notes }, minted: None }))
 }
 
 /// What a client takes, checked with the rest of a `/mcp` request's fields.

@@ -1,6 +1,7 @@
 //! Clients that listen for changes (GET on `/mcp`).
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -93,6 +94,21 @@ impl Listeners {
     /// Who listens where.
     pub(super) fn endpoints(&self) -> Vec<(ExchangeId, Endpoint)> {
         self.0.iter().map(|(exchange, listener)| (*exchange, listener.endpoint.clone())).collect()
+    }
+
+    /// Passes a message on to a listener, if it is one of `sessions`, or they are empty.
+    pub(super) fn pass(&mut self, exchange: ExchangeId, sessions: &[String], json: &Bytes, cx: &mut Cx<'_>) {
+        if let Some(listener) = self.0.get_mut(&exchange)
+            && (sessions.is_empty() || sessions.iter().any(|key| **key == *listener.session.0))
+        {
+            listener.outlet.message(json.clone(), None, 0, cx);
+        }
+    }
+
+    /// Says something on the stream of a session; false when it has none.
+    pub(super) fn say(&mut self, session: &SessionKey, json: Bytes, cx: &mut Cx<'_>) -> bool {
+        let listener = self.0.values_mut().find(|listener| listener.session == *session);
+        listener.is_some_and(|listener| listener.outlet.message(json, None, 0, cx))
     }
 
     /// `list` is what a listener's endpoint lists now: says so if that is news.

@@ -172,17 +172,40 @@ pub struct Post {
 pub enum Content {
     /// A request.
     Request(Request),
-    /// `notifications/cancelled`; no other notification concerns a shard.
+    /// What has no answer.
+    Note(Note),
+    /// A batch of 2025-03-26 with at least one element that concerns somebody.
+    Batch {
+        /// The requests in their order. An `Err` is an element that could not be read: its JSON-RPC error response.
+        requests: Vec<Result<Request, Bytes>>,
+        /// What has no answer.
+        notes: Vec<Note>,
+    },
+}
+
+/// What a client says that has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// `notifications/cancelled`.
     Cancelled {
         /// The raw params.
         params: Bytes,
     },
-    /// A batch of 2025-03-26 with at least one request or cancellation.
-    Batch {
-        /// The requests in their order. An `Err` is an element that could not be read: its JSON-RPC error response.
-        requests: Vec<Result<Request, Bytes>>,
-        /// The raw params of its `notifications/cancelled`.
-        cancelled: Vec<Bytes>,
+    /// The response to what a server asked.
+    Answer {
+        /// Its id: the one that the relay gave the question.
+        id: RawId,
+        /// The raw response.
+        json: Bytes,
+    },
+    /// Another notification.
+    Notification {
+        /// The method.
+        method: String,
+        /// The raw params; empty when absent.
+        params: Bytes,
+        /// The raw notification.
+        json: Bytes,
     },
 }
 

@@ -6,6 +6,7 @@
 mod answer;
 mod ask;
 mod presence;
+mod questions;
 mod scopes;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use self::questions::Question;
 use super::audit::Passage;
 use super::calls::{Call, CallKey, Sink};
 use super::catalog::{Server, printable};
@@ -44,6 +46,8 @@ pub(super) struct Room {
     /// Calls by the exchange that awaits their answer.
     replies: BTreeMap<ExchangeId, CallKey>,
     batches: BTreeMap<ExchangeId, Batch>,
+    /// What servers asked clients, by the number that the relay gave it.
+    questions: BTreeMap<u64, Question>,
     listeners: Listeners,
     /// The list of `/mcp`; `None` after a change, until somebody asks.
     listing: Option<Listing>,
@@ -67,6 +71,7 @@ impl Room {
             requests: BTreeMap::new(),
             replies: BTreeMap::new(),
             batches: BTreeMap::new(),
+            questions: BTreeMap::new(),
             listeners: Listeners::default(),
             listing: None,
             changed_at: now,
@@ -141,8 +146,7 @@ impl Room {
                 tracing::info!(%conn, device = %device.name, code, reason, "device disconnected");
                 self.lose(conn, close.code, cx);
             }
-            // What belongs to no call concerns nobody here: changes of lists come as catalogs.
-            Event::Notice { .. } => tracing::trace!(%conn, "notice dropped"),
+            Event::Notice { server, sessions, json } => self.notice(conn, &server, &sessions, &json, cx),
             Event::Call { .. } | Event::Restart { .. } | Event::ClientNotice { .. } | Event::SessionEnded { .. } => {
                 tracing::warn!(%conn, "an agent ordered what only a relay may")
             }
@@ -174,6 +178,10 @@ impl Room {
     /// A client ended its session.
     pub(super) fn session_ended(&mut self, session: &SessionKey, cx: &mut Cx<'_>) {
         self.end_calls(|call| call.session.as_ref() == Some(session), cx);
+        for device in self.devices.values() {
+            let command = Command::SessionEnded { session: session.0.to_string() };
+            cx.out.push(Action::Tunnel { conn: device.conn, command });
+        }
         self.listeners.end(|listener| listener.session == *session, cx);
     }
 

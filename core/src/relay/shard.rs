@@ -2,10 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
@@ -13,7 +17,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use super::Settings;
 use super::device::Device;
 use super::room::Room;
-use crate::entropy::Entropy;
+use crate::entropy::{self, Entropy};
 use crate::host::{Machine, Mailbox, MonotonicClamp};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
@@ -146,6 +150,36 @@ pub struct Shard {
     clamp: MonotonicClamp,
     used: Used,
     stopping: bool,
+    numbers: Numbers,
+}
+
+/// Numbers that no run of this relay gives twice: an answer to what another run asked must not pass for one of now.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    run: String,
+    last: u64,
+}
+
+impl Numbers {
+    fn new(entropy: &mut dyn Entropy) -> Self {
+        Self { run: URL_SAFE_NO_PAD.encode(entropy::bytes::<6>(entropy)), last: 0 }
+    }
+
+    /// A new one.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// How a client sees a number.
+    pub(super) fn name(&self, number: u64) -> String {
+        format!("{}-{number}", self.run)
+    }
+
+    /// The number of that name; `None` when it is another run's, or none.
+    pub(super) fn read(&self, name: &str) -> Option<u64> {
+        name.strip_prefix(self.run.as_str())?.strip_prefix('-')?.parse().ok()
+    }
 }
 
 /// The grants whose use was told within the hour: it is kept that coarsely, and nobody waits for it.
@@ -198,12 +232,13 @@ pub(super) struct Cx<'a> {
     pub(super) out: &'a mut Mailbox<Action>,
     pub(super) timers: &'a mut Timers<Timer>,
     pub(super) exchanges: &'a mut BTreeMap<ExchangeId, UserId>,
+    pub(super) numbers: &'a mut Numbers,
 }
 
 impl Shard {
-    /// A shard without rooms. Nothing in a room is random; `_entropy` is there for what rooms may come to draw.
+    /// A shard without rooms.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, _entropy: Box<dyn Entropy>) -> Self {
+    pub fn new(settings: Arc<Settings>, mut entropy: Box<dyn Entropy>) -> Self {
         Self {
             settings,
             rooms: BTreeMap::new(),
@@ -214,6 +249,7 @@ impl Shard {
             clamp: MonotonicClamp::default(),
             used: Used::default(),
             stopping: false,
+            numbers: Numbers::new(&mut *entropy),
         }
     }
 
@@ -226,6 +262,7 @@ impl Shard {
             out: &mut self.out,
             timers: &mut self.timers,
             exchanges: &mut self.exchanges,
+            numbers: &mut self.numbers,
         };
         let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now.instant));
         step(room, &mut cx);

@@ -22,6 +22,7 @@
 //!
 //! A *piece* is `last u8` (0: more follow, 1: the last), then bytes. Kinds from 128 up that are not known are skipped.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -35,7 +36,7 @@ use crate::tunnel::{Hello, OpenHead, Outcome, ResetCode};
 pub(super) enum Frame {
     Hello(Hello),
     Catalog(Piece),
-    Open { stream: u32, head: OpenHead },
+    Open { stream: u32, head: Box<OpenHead> },
     Answer { stream: u32, head: AnswerHead },
     Data { stream: u32, bytes: Bytes },
     End { stream: u32, bytes: Bytes },
@@ -97,6 +98,9 @@ pub(super) struct RestartBody {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct SessionWord {
     pub(super) session: String,
+    /// Which server the notification is for; `None`: all that the session uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<String>,
     /// The raw notification; `None`: the session is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) notification: Option<String>,
@@ -209,7 +213,7 @@ impl Frame {
         Ok(Some(match kind {
             HELLO => Self::Hello(head(&body)?),
             CATALOG => Self::Catalog(Piece::decode(body)?),
-            OPEN => Self::Open { stream, head: head(&body)? },
+            OPEN => Self::Open { stream, head: Box::new(head(&body)?) },
             ANSWER => Self::Answer { stream, head: head(&body)? },
             DATA if body.is_empty() => return Err(Fault::protocol("empty piece")),
             DATA => Self::Data { stream, bytes: body },
@@ -405,7 +409,7 @@ mod tests {
                 |(stream, server, client, actor, length)| {
                     let method = "tools/call".to_string();
                     let head = OpenHead { server, method, client, actor, length, ..OpenHead::default() };
-                    Frame::Open { stream, head }
+                    Frame::Open { stream, head: Box::new(head) }
                 }
             ),
             (stream.clone(), any::<Option<i64>>(), any::<Option<u64>>())
@@ -425,8 +429,10 @@ mod tests {
             Just(Frame::GoAway),
             (stream, piece()).prop_map(|(stream, piece)| Frame::Message { stream, piece }),
             piece().prop_map(Frame::Notice),
-            ("\\PC{0,9}", proptest::option::of("\\PC{0,9}"))
-                .prop_map(|(session, notification)| Frame::Session(SessionWord { session, notification })),
+            ("\\PC{0,9}", any::<[Option<bool>; 2]>()).prop_map(|(session, some)| {
+                let [server, notification] = some.map(|some| some.map(|text| text.to_string()));
+                Frame::Session(SessionWord { session, server, notification })
+            }),
         ]
     }
 

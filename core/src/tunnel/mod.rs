@@ -223,6 +223,8 @@ pub enum Event {
     ClientNotice {
         /// The key of the client's session.
         session: String,
+        /// The local server that it is for; `None`: all that the session uses.
+        server: Option<String>,
         /// The raw JSON-RPC notification.
         json: Bytes,
     },
@@ -311,6 +313,8 @@ pub enum Command {
     ClientNotice {
         /// The key of the client's session.
         session: String,
+        /// The local server that it is for; `None`: all that the session uses.
+        server: Option<String>,
         /// The raw JSON-RPC notification.
         json: Bytes,
     },

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::{Room, reset};
 use crate::id::ExchangeId;
 use crate::limits;
-use crate::relay::calls::{self, Call, CallKey, Progress, Sink};
+use crate::relay::calls::{Call, CallKey, Progress, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx, Timer};
 use crate::rpc::{self, RawId, envelope};
@@ -54,21 +54,6 @@ impl Room {
         }
     }
 
-    /// A message that belongs to a call. Only notifications pass: no client was told that it may be asked anything.
-    pub(super) fn message(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) {
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        let passes = matches!(rpc::parse(&json), Ok(rpc::Message::Notification { .. }));
-        let sent = match &mut call.sink {
-            Sink::Reply(outlet) if passes => outlet.message(json, Some(key), credit, cx),
-            Sink::Reply(_) | Sink::Slot { .. } | Sink::Nobody => false,
-        };
-        if !sent {
-            tracing::trace!(conn = %key.0, call = %key.1, "message of a call dropped");
-            calls::consume(key, credit, cx);
-        }
-        self.renew(key, cx);
-    }
-
     /// Ends the calls of a client that may not have their answers any more; a batch ends with the last of its calls.
     pub(super) fn end_calls(&mut self, meant: impl Fn(&Call) -> bool, cx: &mut Cx<'_>) {
         let ended: Vec<CallKey> = self.calls.iter().filter(|(_, call)| meant(call)).map(|(key, _)| *key).collect();
@@ -105,6 +90,7 @@ impl Room {
     fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
+        self.questions.retain(|_, question| question.key != key);
         if let Some(session) = &call.session {
             self.requests.remove(&(session.clone(), call.id.clone()));
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
-use super::{Batch, Room, reset};
+use super::{Batch, Room};
 use crate::id::{ConnId, FamilyId, StreamId};
 use crate::limits;
 use crate::mcp::method;
@@ -22,7 +22,7 @@ use crate::relay::shard::{Action, Cx};
 use crate::relay::{Content, Endpoint, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
 use crate::time::Now;
-use crate::tunnel::{Command, Dialect, OpenHead, ResetCode};
+use crate::tunnel::{Command, Dialect, OpenHead};
 
 impl Room {
     /// A client's message.
@@ -37,13 +37,13 @@ impl Room {
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
         match post.content {
             Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
-            Content::Cancelled { params } => {
-                self.cancelled(&caller, &params, cx);
+            Content::Note(note) => {
+                self.note(&caller, note, cx);
                 outlet.accepted(cx);
             }
-            Content::Batch { requests, cancelled } => {
-                for params in cancelled {
-                    self.cancelled(&caller, &params, cx);
+            Content::Batch { requests, notes } => {
+                for note in notes {
+                    self.note(&caller, note, cx);
                 }
                 if requests.is_empty() {
                     return outlet.accepted(cx);
@@ -290,22 +290,12 @@ impl Room {
         let stream = device.next_stream().ok_or_else(|| Failure::Leaving(place.clone()))?;
         Ok((place, stream))
     }
-
-    /// `notifications/cancelled`: of a request in the same session, or of none.
-    fn cancelled(&mut self, caller: &Caller, params: &Bytes, cx: &mut Cx<'_>) {
-        let Some(session) = caller.speaker.session() else { return };
-        let id = rpc::object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
-        if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
-            reset(key, ResetCode::Cancelled, "the client cancelled", cx);
-            self.fail(key, &Failure::Cancelled, cx);
-        }
-    }
 }
 
 /// Who asks, and where.
-struct Caller {
-    speaker: Speaker,
-    endpoint: Endpoint,
+pub(super) struct Caller {
+    pub(super) speaker: Speaker,
+    pub(super) endpoint: Endpoint,
     family: FamilyId,
     actor: String,
     /// Their user's pseudonym, if an audit is kept.
@@ -325,7 +315,7 @@ impl Caller {
         let requests: Vec<_> = match content {
             Content::Request(request) => [request].into(),
             Content::Batch { requests, .. } => requests.iter().flatten().collect(),
-            Content::Cancelled { .. } => Vec::new(),
+            Content::Note(_) => Vec::new(),
         };
         let calls = requests.into_iter().filter(|request| request.method == method::TOOLS_CALL);
         let record = |request: &Request| {

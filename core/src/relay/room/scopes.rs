@@ -25,7 +25,7 @@ impl Room {
         match &post.content {
             Content::Request(request) => lacks(request).into_iter().collect(),
             Content::Batch { requests, .. } => requests.iter().flatten().filter_map(lacks).collect(),
-            Content::Cancelled { .. } => Scopes::default(),
+            Content::Note(_) => Scopes::default(),
         }
     }
 

@@ -212,7 +212,7 @@ fn error_of_an_agent_must_be_an_object_and_nothing_else() {
 fn answer_in_a_batch_cannot_add_another() {
     let mut world = World::ready();
     let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#), request(2, "ping", "")];
-    world.content(Content::Batch { requests, cancelled: Vec::new() });
+    world.content(Content::Batch { requests, notes: Vec::new() });
     world.answer(1, 1, None);
     let actions = world.data(1, 1, r#"{}},{"jsonrpc":"2.0","id":2,"result":{}"#, true);
     assert_eq!(actions[0], "tunnel 1 reset 1 Internal");
@@ -372,10 +372,10 @@ fn agent_that_announced_its_end_gets_nothing_new() {
 }
 
 #[test]
-fn messages_other_than_notifications_do_not_reach_the_client() {
+fn messages_that_are_no_request_or_notification_do_not_reach_the_client() {
     let mut world = World::ready();
     world.call(7);
-    for json in [r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}"#, "garbage\n", "[]", FORGED] {
+    for json in [r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, "garbage\n", "[]", FORGED] {
         let json = Bytes::copy_from_slice(json.as_bytes());
         world.tunnel(1, tunnel::Event::Message { stream: StreamId(1), json, credit: 9 });
         assert_eq!(world.drain(), ["tunnel 1 consumed 1 9"]);
@@ -419,7 +419,7 @@ fn batch_is_answered_as_an_array_in_order() {
         Err(Bytes::from_static(b"{\"bad\":1}")),
         request(2, "ping", ""),
     ];
-    let opened = world.content(Content::Batch { requests, cancelled: Vec::new() });
+    let opened = world.content(Content::Batch { requests, notes: Vec::new() });
     assert!(opened[0].starts_with("tunnel 1 open 1") && opened.len() == 1);
     assert_eq!(world.advance(limits::STREAM_AFTER), ["begin 1 events"]);
     assert_eq!(world.advance(limits::HEARTBEAT), ["body 1 +0 \": keep-alive\\n\\n\""]);
@@ -434,7 +434,7 @@ fn batch_is_answered_as_an_array_in_order() {
 fn batch_answers_are_bounded_together() {
     let mut world = World::ready();
     let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#), request(2, "ping", "")];
-    world.content(Content::Batch { requests, cancelled: Vec::new() });
+    world.content(Content::Batch { requests, notes: Vec::new() });
     world.answer(1, 1, None);
     let big = "1".repeat(limits::MAX_BATCH_ANSWER);
     assert_eq!(world.data(1, 1, &big, false), [format!("tunnel 1 consumed 1 {}", big.len())]);
@@ -447,7 +447,7 @@ fn batch_answers_are_bounded_together() {
 fn batch_whose_client_went_away_goes_on() {
     let mut world = World::ready();
     let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#)];
-    world.content(Content::Batch { requests, cancelled: Vec::new() });
+    world.content(Content::Batch { requests, notes: Vec::new() });
     assert_eq!(world.gone(1), [""; 0]);
     world.answer(1, 1, None);
     assert_eq!(world.data(1, 1, "[", false), ["tunnel 1 consumed 1 1"]);
@@ -458,8 +458,8 @@ fn batch_whose_client_went_away_goes_on() {
 fn batch_may_cancel() {
     let mut world = World::ready();
     world.call(7);
-    let cancelled = std::vec![Bytes::from_static(br#"{"requestId":7}"#)];
-    let actions = world.content(Content::Batch { requests: Vec::new(), cancelled });
+    let notes = std::vec![Note::Cancelled { params: Bytes::from_static(br#"{"requestId":7}"#) }];
+    let actions = world.content(Content::Batch { requests: Vec::new(), notes });
     assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
     assert_eq!(actions[2..], ["reply 2 202 "]);
 }

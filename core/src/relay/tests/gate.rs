@@ -410,17 +410,27 @@ fn requests_need_a_session_of_their_own_client() {
     assert_eq!(later.replied(mine, PING).status, 404, "it was ended");
 }
 
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
 #[test]
 fn notifications_and_responses_are_accepted() {
     let door = Door::new();
-    for body in [r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#]
-    {
+    for body in [INITIALIZED, r#"{"jsonrpc":"2.0","error":{"code":1,"message":"x"}}"#] {
         assert_eq!(door.replied(door.in_session("2025-11-25"), body.as_bytes()).status, 202);
         assert_eq!(door.replied(door.post(), body.as_bytes()).status, 400, "not without a session");
     }
-    let cancel = br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
-    let post = door.posted(door.in_session("2025-11-25"), cancel);
-    assert!(matches!(&post.content, Content::Cancelled { params } if params == r#"{"requestId":1}"#));
+    let note = |body: &'static str| match door.posted(door.in_session("2025-11-25"), body.as_bytes()).content {
+        Content::Note(note) => note,
+        other => panic!("no note: {other:?}"),
+    };
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert_eq!(note(cancel), Note::Cancelled { params: Bytes::from_static(br#"{"requestId":1}"#) });
+    let answer = r#"{"jsonrpc":"2.0","id":"q","result":{}}"#;
+    let id = rpc::RawId::from_raw(b"\"q\"").unwrap();
+    assert_eq!(note(answer), Note::Answer { id, json: Bytes::from_static(answer.as_bytes()) });
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    let (method, json) = ("notifications/roots/list_changed".into(), Bytes::from_static(changed.as_bytes()));
+    assert_eq!(note(changed), Note::Notification { method, params: Bytes::new(), json });
 }
 
 #[test]
@@ -428,13 +438,13 @@ fn batches_belong_to_one_version() {
     let door = Door::new();
     let batch = br#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"notifications/initialized"},
         {"jsonrpc":"2.0","id":2,"method":"initialize"},{"jsonrpc":"2.0","method":"notifications/cancelled","params":{}},7]"#;
-    let Content::Batch { requests, cancelled } = door.posted(door.in_session("2025-03-26"), batch).content else {
+    let Content::Batch { requests, notes } = door.posted(door.in_session("2025-03-26"), batch).content else {
         panic!("no batch")
     };
     let shown: Vec<_> =
         requests.iter().map(|request| request.as_ref().map(|request| request.method.as_str())).collect();
     assert!(matches!(shown.as_slice(), [Ok("ping"), Err(_), Err(_)]), "{shown:?}");
-    assert_eq!(cancelled, ["{}"]);
+    assert_eq!(notes, [Note::Cancelled { params: Bytes::from_static(b"{}") }]);
     for version in ["2024-11-05", "2025-06-18", "2025-11-25"] {
         assert_eq!(door.replied(door.in_session(version), batch).status, 400, "{version}");
     }

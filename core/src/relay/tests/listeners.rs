@@ -85,7 +85,7 @@ fn stream_ends_with_its_session_its_family_and_the_relay() {
     world.event(Event::Revoked { family: FamilyId::new("another") });
     assert_eq!(world.drain(), [""; 0]);
     world.event(Event::SessionEnded { user: UserId::new("ann"), session: SessionKey(Arc::from("s")) });
-    assert_eq!(world.drain(), ["finish 1"]);
+    assert_eq!(world.drain(), ["tunnel 1 session ended s", "finish 1"]);
 
     let mut world = listening();
     world.event(Event::Revoked { family: FamilyId::new("client-family") });

@@ -6,6 +6,7 @@ mod catalogs;
 mod devices;
 mod gate;
 mod listeners;
+mod questions;
 mod random;
 mod scopes;
 mod used;
@@ -21,12 +22,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::shard::{Action, Event, Shard};
-use super::{Accepts, Content, Endpoint, Listen, Post, Request, Session, SessionKey, Settings, Speaker};
+use super::{Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, SessionKey, Settings, Speaker};
 use crate::config::{Local, Login, Naming, RelayConfig, RelayLimits};
 use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ClientId, ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
-use crate::mcp::Version;
+use crate::mcp::{Version, method};
 use crate::oauth::scopes::Scopes;
 use crate::oauth::{Principal, Role};
 use crate::rpc::{self, Message};
@@ -156,8 +157,13 @@ impl World {
         let body = Bytes::copy_from_slice(json.as_bytes());
         let content = match rpc::parse(&body).unwrap() {
             Message::Request { id, method, params } => Content::Request(Request { id, method, params }),
-            Message::Notification { params, .. } => Content::Cancelled { params },
-            Message::Response { .. } => panic!("responses never reach a shard"),
+            Message::Notification { method, params } if method == method::CANCELLED => {
+                Content::Note(Note::Cancelled { params })
+            }
+            Message::Notification { method, params } => {
+                Content::Note(Note::Notification { method, params, json: body })
+            }
+            Message::Response { id, .. } => Content::Note(Note::Answer { id: id.unwrap(), json: body }),
         };
         self.content(content)
     }
@@ -225,6 +231,13 @@ impl World {
     fn progress(&mut self, conn: u64, stream: u32) -> Vec<String> {
         let json = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/progress"}"#);
         self.tunnel(conn, tunnel::Event::Message { stream: StreamId(stream), json, credit: 51 });
+        self.drain()
+    }
+
+    /// A server's message in a call of connection 1.
+    fn said(&mut self, stream: u32, json: &str) -> Vec<String> {
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        self.tunnel(1, tunnel::Event::Message { stream: StreamId(stream), json, credit: 9 });
         self.drain()
     }
 
@@ -299,6 +312,15 @@ fn show_command(command: &Command) -> String {
         Command::Reset { stream, code, .. } => format!("reset {stream} {code:?}"),
         Command::Restart { server } => format!("restart {server:?}"),
         Command::Close(close) => format!("close {:?}", close.code),
+        Command::Message { stream, json, droppable } => {
+            let json = core::str::from_utf8(json).unwrap();
+            format!("message {stream} {json}{}", if *droppable { " droppable" } else { "" })
+        }
+        Command::ClientNotice { session, server, json } => {
+            let json = core::str::from_utf8(json).unwrap();
+            format!("notice of {session} to {} {json}", server.as_deref().unwrap_or("all"))
+        }
+        Command::SessionEnded { session } => format!("session ended {session}"),
         other => format!("{other:?}"),
     }
 }

@@ -141,7 +141,7 @@ fn run(ops: &[Op]) {
                     Ok(Request { id: rpc::RawId::from_number(id.into()), method: "tools/call".into(), params })
                 };
                 let requests = std::vec![request(id), request(id + 1)];
-                expect(&mut world, &mut ledger, Content::Batch { requests, cancelled: Vec::new() });
+                expect(&mut world, &mut ledger, Content::Batch { requests, notes: Vec::new() });
             }
             Op::Listen { session } => {
                 world.session = if session { "s" } else { "t" };
@@ -158,7 +158,7 @@ fn run(ops: &[Op]) {
             }
             Op::Cancel { id } => {
                 let params = Bytes::from(format!("{{\"requestId\":{id}}}"));
-                expect(&mut world, &mut ledger, Content::Cancelled { params });
+                expect(&mut world, &mut ledger, Content::Note(Note::Cancelled { params }));
             }
             Op::Gone { exchange } => {
                 if let Some(reply) = ledger.exchanges.get_mut(&exchange).filter(|reply| **reply != Reply::Over) {

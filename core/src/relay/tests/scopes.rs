@@ -130,7 +130,7 @@ fn batch_is_carried_out_whole_or_not_at_all() {
     let mut world = world(READ);
     world.version = Version::V2025_03_26;
     let requests = std::vec![call("files__look"), call("restart"), call("files__read")];
-    let told = challenged(&mut world, Content::Batch { requests, cancelled: Vec::new() });
+    let told = challenged(&mut world, Content::Batch { requests, notes: Vec::new() });
     assert_eq!(told.as_deref(), Some("mcp:tools mcp:read tunnel:manage"));
     assert!(world.drain().is_empty(), "nothing was opened");
 }

@@ -1,5 +1,6 @@
 //! The life of a tunnel: hello, signs of life, faults, the end.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -209,7 +210,7 @@ fn rules_of_the_tunnel_are_enforced() {
         ("shorter than declared", vec![answer_head(Some(3)), Frame::End { stream: 1, bytes: bytes.clone() }]),
         ("beyond its credit", credit),
         ("message after the answer", vec![answer_head(None), Frame::Message { stream: 1, piece: piece(b"{}") }]),
-        ("call to a relay", vec![Frame::Open { stream: 3, head: head(0) }]),
+        ("call to a relay", vec![Frame::Open { stream: 3, head: Box::new(head(0)) }]),
         ("credit to a relay", vec![Frame::Credit { stream: 1, bytes: 1 }]),
         ("restart to a relay", vec![Frame::Restart(RestartBody { server: None })]),
         ("notice without a name", vec![Frame::Notice(piece(b"\0\xffx"))]),
@@ -221,16 +222,16 @@ fn rules_of_the_tunnel_are_enforced() {
         assert_eq!(closed(&pair.relay_events()), Some(CloseCode::Protocol), "{name}");
     }
     let to_agent: Vec<(&str, Vec<Frame>)> = vec![
-        ("stream opened twice", vec![Frame::Open { stream: 1, head: head(0) }]),
+        ("stream opened twice", vec![Frame::Open { stream: 1, head: Box::new(head(0)) }]),
         ("params after their end", vec![Frame::End { stream: 1, bytes: bytes.clone() }]),
         (
             "params too long",
-            vec![Frame::Open { stream: 2, head: head(1) }, Frame::End { stream: 2, bytes: bytes.clone() }],
+            vec![Frame::Open { stream: 2, head: Box::new(head(1)) }, Frame::End { stream: 2, bytes: bytes.clone() }],
         ),
-        ("params too short", vec![Frame::Open { stream: 2, head: head(3) }, Frame::End { stream: 2, bytes }]),
+        ("params too short", vec![Frame::Open { stream: 2, head: Box::new(head(3)) }, Frame::End { stream: 2, bytes }]),
         (
             "message before its call",
-            vec![Frame::Open { stream: 2, head: head(3) }, Frame::Message { stream: 2, piece: piece(b"{}") }],
+            vec![Frame::Open { stream: 2, head: Box::new(head(3)) }, Frame::Message { stream: 2, piece: piece(b"{}") }],
         ),
         ("credit without end", vec![Frame::Credit { stream: 1, bytes: u32::MAX }]),
         ("stream that was never opened", vec![Frame::Credit { stream: 2, bytes: 1 }]),
@@ -277,7 +278,7 @@ fn peer_is_told_of_a_message_that_the_socket_gave_up() {
 #[test]
 fn agent_resets_what_it_has_no_room_for_and_goes_on() {
     let mut pair = Pair::up();
-    let large = Frame::Open { stream: 1, head: OpenHead { length: u64::MAX, ..head(0) } };
+    let large = Frame::Open { stream: 1, head: Box::new(OpenHead { length: u64::MAX, ..head(0) }) };
     let late = Frame::Data { stream: 1, bytes: vec![b'x'; 9].into() };
     pair.agent.handle_message(binary(&[large, late]), at(pair.now));
     assert_eq!(pair.agent_events(), []);
@@ -288,7 +289,7 @@ fn agent_resets_what_it_has_no_room_for_and_goes_on() {
 #[test]
 fn peer_that_orders_and_never_reads_is_closed() {
     let mut pair = Pair::up();
-    let refused = |stream| Frame::Open { stream, head: OpenHead { length: u64::MAX, ..head(0) } };
+    let refused = |stream| Frame::Open { stream, head: Box::new(OpenHead { length: u64::MAX, ..head(0) }) };
     let frames: Vec<_> = (1..=u32::try_from(MAX_CONTROL).unwrap() + 1).map(refused).collect();
     for frames in frames.chunks(1_000) {
         pair.agent.handle_message(binary(frames), at(pair.now));

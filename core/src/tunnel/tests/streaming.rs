@@ -142,13 +142,15 @@ fn large_params_do_not_hold_up_a_small_call() {
 #[test]
 fn clients_notifications_and_ends_of_sessions_reach_the_agent() {
     let mut pair = Pair::up();
-    let (session, json) = ("s".to_string(), Bytes::from_static(br#"{"method":"x"}"#));
-    pair.relay(Command::ClientNotice { session: session.clone(), json: json.clone() });
+    let (session, server) = ("s".to_string(), Some("files".to_string()));
+    let json = Bytes::from_static(br#"{"method":"x"}"#);
+    pair.relay(Command::ClientNotice { session: session.clone(), server: server.clone(), json: json.clone() });
     // One too long for a frame's head is dropped, and nothing else with it.
-    pair.relay(Command::ClientNotice { session: session.clone(), json: Bytes::from(vec![b'x'; CHUNK]) });
+    let large = Bytes::from(vec![b'x'; CHUNK]);
+    pair.relay(Command::ClientNotice { session: session.clone(), server: None, json: large });
     pair.relay(Command::SessionEnded { session: session.clone() });
     pair.run();
-    let expected = [Event::ClientNotice { session: session.clone(), json }, Event::SessionEnded { session }];
+    let expected = [Event::ClientNotice { session: session.clone(), server, json }, Event::SessionEnded { session }];
     assert_eq!(pair.agent_events(), expected);
 }
 

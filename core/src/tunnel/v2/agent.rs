@@ -15,7 +15,7 @@ use crate::tunnel::{Command, Event, OpenHead, Outcome, ResetCode};
 impl V2 {
     pub(super) fn handle_agent_frame(&mut self, frame: Frame, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match frame {
-            Frame::Open { stream, head } => self.take_open(stream, head),
+            Frame::Open { stream, head } => self.take_open(stream, *head),
             Frame::Data { stream, bytes } => self.take_params(stream, bytes, false, cx),
             Frame::End { stream, bytes } => self.take_params(stream, bytes, true, cx),
             Frame::Message { stream, piece } => self.take_reply(stream, piece, cx),
@@ -35,9 +35,9 @@ impl V2 {
                 cx.events.push_back(Event::Restart { server: body.server });
                 Ok(())
             }
-            Frame::Session(SessionWord { session, notification }) => {
+            Frame::Session(SessionWord { session, server, notification }) => {
                 cx.events.push_back(match notification {
-                    Some(json) => Event::ClientNotice { session, json: json.into() },
+                    Some(json) => Event::ClientNotice { session, server, json: json.into() },
                     None => Event::SessionEnded { session },
                 });
                 Ok(())

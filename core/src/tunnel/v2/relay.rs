@@ -1,5 +1,6 @@
 //! Dialect V2 on a relay: opens calls, takes catalogs and answers.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 
 use bytes::Bytes;
@@ -49,9 +50,9 @@ impl V2 {
             }
             Command::Restart { server } => self.order(Frame::Restart(RestartBody { server })),
             Command::SessionEnded { session } => {
-                self.order(Frame::Session(SessionWord { session, notification: None }))
+                self.order(Frame::Session(SessionWord { session, server: None, notification: None }))
             }
-            Command::ClientNotice { session, json } => self.pass_notice(session, &json),
+            Command::ClientNotice { session, server, json } => self.pass_notice(session, server, &json),
             Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } => {
                 tracing::error!("order that is not a relay's");
                 Ok(())
@@ -88,20 +89,20 @@ impl V2 {
             return Ok(());
         }
         self.buffered += params.len();
-        let outgoing = Outgoing::call(Frame::Open { stream, head }, params);
+        let outgoing = Outgoing::call(Frame::Open { stream, head: Box::new(head) }, params);
         self.streams.insert(stream, Stream { outgoing, incoming: Incoming::Answer(Answer::default()) });
         self.rotation.join(stream);
         self.bound_buffers(cx)
     }
 
-    /// A notification is small, but for what a client may add to it: a head has room for twice its bytes, escaped.
-    fn pass_notice(&mut self, session: String, json: &[u8]) -> Result<(), Fault> {
-        let notification = core::str::from_utf8(json).ok().filter(|json| json.len() + session.len() <= MAX_HEAD / 8);
+    /// A notification is small, but for what a client may add to it. Escapes make a byte six at most.
+    fn pass_notice(&mut self, session: String, server: Option<String>, json: &[u8]) -> Result<(), Fault> {
+        let notification = core::str::from_utf8(json).ok().filter(|json| json.len() <= MAX_HEAD / 8);
         let Some(notification) = notification else {
             tracing::debug!(bytes = json.len(), "client's notification dropped: over the limit");
             return Ok(());
         };
-        self.order(Frame::Session(SessionWord { session, notification: Some(notification.to_string()) }))
+        self.order(Frame::Session(SessionWord { session, server, notification: Some(notification.to_string()) }))
     }
 
     fn take_catalog(&mut self, piece: Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {

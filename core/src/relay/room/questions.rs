@@ -1,0 +1,213 @@
+//! What servers and clients say to each other while a call is under way, and beside calls: questions of a server and
+//! their answers, notifications both ways.
+//!
+//! A server numbers its questions without knowing of any other, so that ids collide in a client's session: the client
+//! sees ids of the relay's making, and the server hears of its own. The same with the progress token of a question.
+
+use alloc::string::{String, ToString};
+
+use bytes::Bytes;
+
+use super::Room;
+use super::ask::Caller;
+use crate::id::ConnId;
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::relay::calls::{self, CallKey, Sink};
+use crate::relay::failure::Failure;
+use crate::relay::shard::{Action, Cx};
+use crate::relay::{Endpoint, Note, SessionKey};
+use crate::rpc::object::{self, Object};
+use crate::rpc::{self, Message, RawId, envelope, quoted};
+use crate::tunnel::{Command, Dialect, ResetCode};
+
+/// A question of a server that its client has not answered.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The call that it belongs to.
+    pub(super) key: CallKey,
+    session: SessionKey,
+    /// The server's own id.
+    id: RawId,
+    /// The server's own progress token, if it wants to hear.
+    token: Option<Bytes>,
+}
+
+/// What agents say.
+impl Room {
+    /// A message of a server that belongs to a call.
+    pub(super) fn message(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) {
+        if !self.calls.contains_key(&key) {
+            return;
+        }
+        let sent = match rpc::parse(&json) {
+            Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
+                self.withdrawn(key, &json, &params, cx).is_some_and(|json| self.say(key, json, credit, cx))
+            }
+            Ok(Message::Notification { .. }) => self.say(key, json, credit, cx),
+            Ok(Message::Request { id, params, .. }) => self.ask(key, &id, &params, &json, credit, cx),
+            Ok(Message::Response { .. }) | Err(_) => false,
+        };
+        if !sent {
+            tracing::trace!(conn = %key.0, call = %key.1, "message of a call dropped");
+            calls::consume(key, credit, cx);
+        }
+        self.renew(key, cx);
+    }
+
+    /// A notification of a server that belongs to no call.
+    pub(super) fn notice(&mut self, conn: ConnId, server: &str, sessions: &[String], json: &Bytes, cx: &mut Cx<'_>) {
+        let Ok(Message::Notification { method, .. }) = rpc::parse(json) else {
+            return tracing::debug!(%conn, "notice that is no notification dropped");
+        };
+        for (exchange, endpoint) in self.listeners.endpoints() {
+            let concerns = match &endpoint {
+                // What an endpoint for all servers has of prompts and resources it says itself.
+                Endpoint::All => method == method::LOG_MESSAGE,
+                single => self.locate(single, cx).is_ok_and(|(on, name, _)| on == conn && **name == *server),
+            };
+            if concerns {
+                self.listeners.pass(exchange, sessions, json, cx);
+            }
+        }
+    }
+
+    /// Says something on the stream of a call's answer; false when there is none.
+    fn say(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
+        match self.calls.get_mut(&key).map(|call| &mut call.sink) {
+            Some(Sink::Reply(outlet)) => outlet.message(json, Some(key), credit, cx),
+            Some(Sink::Slot { .. } | Sink::Nobody) | None => false,
+        }
+    }
+
+    /// Asks the client of a call; a server whose question gets to nobody is told so. Returns whether the credit goes back
+    /// with what was sent.
+    fn ask(&mut self, key: CallKey, id: &RawId, params: &Bytes, json: &Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
+        let session = self.calls.get(&key).and_then(|call| call.session.clone());
+        let (Some(session), Ok(object)) = (session, Object::parse(json)) else {
+            self.decline(key, id, "this client cannot be asked anything", cx);
+            return false;
+        };
+        if self.questions.len() >= limits::MAX_QUESTIONS {
+            self.decline(key, id, "too many questions wait for their answers", cx);
+            return false;
+        }
+        let number = cx.numbers.draw();
+        let name = quoted(&cx.numbers.name(number));
+        let token = object::get_path(params, PROGRESS_TOKEN);
+        let params = token.as_ref().and_then(|_| object::set_path(params, PROGRESS_TOKEN, name.as_bytes()).ok());
+        let question = match &params {
+            Some(params) => object.replace(&[("id", name.as_bytes()), ("params", params)]),
+            None => object.replace(&[("id", name.as_bytes())]),
+        };
+        let on_call = self.say(key, question.clone(), credit, cx);
+        // A client that takes no stream as its answer may listen on another one.
+        if !on_call && !self.listeners.say(&session, question, cx) {
+            self.decline(key, id, "this client takes no event stream, on which it could be asked", cx);
+            return false;
+        }
+        // Copied: a few bytes must not keep the whole question in memory.
+        let token = token.map(|token| Bytes::copy_from_slice(&token));
+        self.questions.insert(number, Question { key, session, id: id.clone(), token });
+        on_call
+    }
+
+    fn decline(&self, key: CallKey, id: &RawId, why: &str, cx: &mut Cx<'_>) {
+        tracing::debug!(conn = %key.0, call = %key.1, reason = why, "question of a server declined");
+        let json = envelope::error(Some(id), code::METHOD_NOT_FOUND, why, None);
+        answer(key, json, cx);
+    }
+
+    /// A server takes a question back: its notification with the id that the client knows.
+    fn withdrawn(&mut self, key: CallKey, json: &Bytes, params: &Bytes, cx: &Cx<'_>) -> Option<Bytes> {
+        let id = RawId::from_raw(&object::get(params, "requestId")?)?;
+        let asked = |question: &Question| question.key == key && question.id == id;
+        let number = self.questions.iter().find(|(_, question)| asked(question)).map(|(number, _)| *number)?;
+        self.questions.remove(&number);
+        object::set_path(json, &["params", "requestId"], quoted(&cx.numbers.name(number)).as_bytes()).ok()
+    }
+}
+
+/// What clients say.
+impl Room {
+    pub(super) fn note(&mut self, caller: &Caller, note: Note, cx: &mut Cx<'_>) {
+        // Without a session there is nothing that a note could be about.
+        let Some(session) = caller.speaker.session().cloned() else { return };
+        match note {
+            Note::Cancelled { params } => self.cancelled(&session, &params, cx),
+            Note::Answer { id, json } => self.answered(&session, &id, &json, cx),
+            Note::Notification { method, params, json } if method == method::PROGRESS => {
+                self.progressed(&session, &params, &json, cx);
+            }
+            Note::Notification { method, json, .. } => self.notified(&session, &caller.endpoint, &method, &json, cx),
+        }
+    }
+
+    /// `notifications/cancelled`: of a request in the same session, or of none.
+    fn cancelled(&mut self, session: &SessionKey, params: &Bytes, cx: &mut Cx<'_>) {
+        let id = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
+        if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
+            super::reset(key, ResetCode::Cancelled, "the client cancelled", cx);
+            self.fail(key, &Failure::Cancelled, cx);
+        }
+    }
+
+    /// A client answered a question of this session. One that nobody asked, or not any more, is dropped.
+    fn answered(&mut self, session: &SessionKey, id: &RawId, json: &Bytes, cx: &mut Cx<'_>) {
+        let Some((number, key)) = self.question(session, id.as_bytes(), cx) else {
+            return tracing::debug!("answer to no open question dropped");
+        };
+        if let (Some(question), Ok(object)) = (self.questions.remove(&number), Object::parse(json)) {
+            answer(key, object.replace(&[("id", question.id.as_bytes())]), cx);
+            self.renew(key, cx);
+        }
+    }
+
+    /// A client says how far its answer is.
+    fn progressed(&mut self, session: &SessionKey, params: &Bytes, json: &Bytes, cx: &mut Cx<'_>) {
+        let name = object::get(params, "progressToken").unwrap_or_default();
+        let Some((number, key)) = self.question(session, &name, cx) else { return };
+        let token = self.questions.get(&number).and_then(|question| question.token.as_ref());
+        if let Some(json) = token.and_then(|token| object::set_path(json, &["params", "progressToken"], token).ok()) {
+            let command = Command::Message { stream: key.1, json, droppable: true };
+            cx.out.push(Action::Tunnel { conn: key.0, command });
+            self.renew(key, cx);
+        }
+    }
+
+    /// Any other notification: to the server of its endpoint. On the endpoint of all servers only those of the protocol
+    /// have a meaning that is everybody's.
+    fn notified(&self, session: &SessionKey, endpoint: &Endpoint, method: &str, json: &Bytes, cx: &mut Cx<'_>) {
+        let place = self.locate(endpoint, cx).ok().map(|(conn, server, _)| (conn, server.to_string()));
+        let mut tell = |conn, server: Option<String>| {
+            let command = Command::ClientNotice { session: session.0.to_string(), server, json: json.clone() };
+            cx.out.push(Action::Tunnel { conn, command });
+        };
+        match endpoint {
+            Endpoint::All if method == method::ROOTS_CHANGED => {
+                let speaking = self.devices.values().filter(|device| device.dialect == Dialect::V2);
+                speaking.for_each(|device| tell(device.conn, None));
+            }
+            Endpoint::All => {}
+            Endpoint::Server(_) | Endpoint::DeviceServer(..) => {
+                if let Some((conn, server)) = place {
+                    tell(conn, Some(server));
+                }
+            }
+        }
+    }
+
+    /// The open question of that session which a client knows by the raw name.
+    fn question(&self, session: &SessionKey, raw: &[u8], cx: &Cx<'_>) -> Option<(u64, CallKey)> {
+        let number = cx.numbers.read(&rpc::string(raw)?)?;
+        let question = self.questions.get(&number).filter(|question| question.session == *session)?;
+        Some((number, question.key))
+    }
+}
+
+/// Brings a server the answer to what it asked.
+fn answer((conn, stream): CallKey, json: Bytes, cx: &mut Cx<'_>) {
+    cx.out.push(Action::Tunnel { conn, command: Command::Message { stream, json, droppable: false } });
+}
+
+const PROGRESS_TOKEN: &[&str] = &["_meta", "progressToken"];

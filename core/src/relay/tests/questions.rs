@@ -1,0 +1,147 @@
+use super::*;
+use crate::limits;
+
+/// Of the first question in a world made with its seed.
+const FIRST: &str = "wVwCiewt-1";
+
+const QUESTION: &str = r#"{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"_meta":{"progressToken":"t"}}}"#;
+
+/// A call on stream 1 whose server has asked its client something.
+fn asked() -> World {
+    let mut world = World::ready();
+    world.call(1);
+    let said = world.said(1, QUESTION);
+    let question = r#"{"jsonrpc":"2.0","id":"NAME","method":"roots/list","params":{"_meta":{"progressToken":"NAME"}}}"#;
+    assert_eq!(said, ["begin 1 events from 1/1", &event(1, 9, &question.replace("NAME", FIRST))]);
+    world
+}
+
+fn event(exchange: u64, credit: u32, json: &str) -> String {
+    format!("body {exchange} +{credit} {:?}", format!("event: message\ndata: {json}\n\n"))
+}
+
+fn with_name(json: &str) -> String {
+    json.replace("NAME", FIRST)
+}
+
+#[test]
+fn answer_goes_to_the_server_that_asked_once() {
+    let mut world = asked();
+    let answer = with_name(r#"{"jsonrpc":"2.0","result":{"n":1e400},"id":"NAME"}"#);
+    let restored = r#"tunnel 1 message 1 {"jsonrpc":"2.0","result":{"n":1e400},"id":7}"#;
+    assert_eq!(world.post(&answer), [restored, "reply 2 202 "]);
+    assert_eq!(world.post(&answer), ["reply 3 202 "]);
+}
+
+#[test]
+fn answer_of_another_session_or_run_or_of_no_question_is_dropped() {
+    let mut world = asked();
+    world.session = "other";
+    assert_eq!(world.post(&with_name(r#"{"jsonrpc":"2.0","id":"NAME","result":{}}"#)), ["reply 2 202 "]);
+    world.session = "s";
+    for id in ["1", "7", "\"x-1\"", "\"wVwCiewt-2\"", "\"1\""] {
+        let actions = world.post(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+        assert_eq!(actions.len(), 1, "{id}: {actions:?}");
+    }
+    let mut later = World::with(&config());
+    later.shard =
+        Shard::new(Arc::new(Settings::from_config(&config(), "https://relay.example")), Box::new(Seeded::new(2)));
+    later.up(1, "laptop", Some("id-1"));
+    later.catalog(1, &files());
+    later.drain();
+    later.call(1);
+    later.said(1, QUESTION);
+    assert_eq!(later.post(&with_name(r#"{"jsonrpc":"2.0","id":"NAME","result":{}}"#)).len(), 1);
+}
+
+#[test]
+fn clients_progress_carries_the_servers_token() {
+    let mut world = asked();
+    let progress =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"NAME","progress":0.50}}"#;
+    let restored = format!("tunnel 1 message 1 {} droppable", progress.replace("NAME", "t"));
+    assert_eq!(world.post(&with_name(progress)), [&restored, "reply 2 202 "]);
+    assert_eq!(world.post(&progress.replace("NAME", "t")), ["reply 3 202 "], "it is not the client's token");
+}
+
+#[test]
+fn question_that_is_taken_back_is_named_as_the_client_knows_it() {
+    let mut world = asked();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"late"}}"#;
+    assert_eq!(world.said(1, cancel), [event(1, 9, &cancel.replace(":7", &format!(":\"{FIRST}\"")))]);
+    assert_eq!(world.said(1, cancel), ["tunnel 1 consumed 1 9"], "it is open no longer");
+    assert_eq!(world.post(&with_name(r#"{"jsonrpc":"2.0","id":"NAME","result":{}}"#)), ["reply 2 202 "]);
+}
+
+#[test]
+fn questions_end_with_their_call() {
+    let mut world = asked();
+    world.answer(1, 1, None);
+    world.data(1, 1, "{}", true);
+    assert_eq!(world.post(&with_name(r#"{"jsonrpc":"2.0","id":"NAME","result":{}}"#)), ["reply 2 202 "]);
+}
+
+#[test]
+fn client_without_a_stream_is_asked_on_the_one_it_listens_on_or_not_at_all() {
+    let mut world = World::ready();
+    world.accepts = Accepts::Json;
+    world.call(1);
+    let actions = world.said(1, QUESTION);
+    assert!(
+        actions[0].starts_with(r#"tunnel 1 message 1 {"jsonrpc":"2.0","id":7,"error":{"code":-32601,"#),
+        "{actions:?}"
+    );
+    assert_eq!(actions[1..], ["tunnel 1 consumed 1 9"]);
+    world.listen();
+    let actions = world.said(1, QUESTION);
+    assert!(actions[0].starts_with("body 2 +0 ") && actions[0].contains("roots/list"), "{actions:?}");
+    assert_eq!(actions[1..], ["tunnel 1 consumed 1 9"]);
+}
+
+#[test]
+fn open_questions_are_bounded() {
+    let mut world = World::ready();
+    world.call(1);
+    for _ in 0..limits::MAX_QUESTIONS {
+        assert!(world.said(1, QUESTION).last().unwrap().starts_with("body 1 +9 "));
+    }
+    assert!(world.said(1, QUESTION)[0].contains("too many questions"));
+}
+
+#[test]
+fn notification_of_a_client_goes_where_its_endpoint_leads() {
+    const ROOTS: &str = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    const VENDOR: &str = r#"{"jsonrpc":"2.0","method":"notifications/vendor/x","params":{"n":1.0}}"#;
+    let mut world = World::ready();
+    world.up(2, "old", None);
+    world.drain();
+    assert_eq!(world.post(ROOTS), [&format!("tunnel 1 notice of s to all {ROOTS}"), "reply 1 202 "]);
+    assert_eq!(world.post(VENDOR), ["reply 2 202 "]);
+    world.endpoint = Endpoint::Server("files".into());
+    assert_eq!(world.post(VENDOR), [&format!("tunnel 1 notice of s to files {VENDOR}"), "reply 3 202 "]);
+    world.endpoint = Endpoint::Server("nothing".into());
+    assert_eq!(world.post(VENDOR), ["reply 4 202 "]);
+}
+
+#[test]
+fn notices_reach_those_they_are_for() {
+    const UPDATED: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}"#;
+    let mut world = World::ready();
+    world.endpoint = Endpoint::Server("files".into());
+    world.listen();
+    world.session = "other";
+    world.listen();
+    world.endpoint = Endpoint::All;
+    world.session = "third";
+    world.listen();
+    let mut notice = |server: &str, sessions: &[&str], json: &str| {
+        let sessions = sessions.iter().map(ToString::to_string).collect();
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        world.tunnel(1, tunnel::Event::Notice { server: server.into(), sessions, json });
+        world.drain()
+    };
+    assert_eq!(notice("files", &[], UPDATED), [event(1, 0, UPDATED), event(2, 0, UPDATED)]);
+    assert_eq!(notice("files", &["other", "gone"], UPDATED), [event(2, 0, UPDATED)]);
+    assert_eq!(notice("git", &[], UPDATED), [""; 0]);
+    assert_eq!(notice("files", &[], r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#), [""; 0]);
+}
