@@ -108,6 +108,16 @@ pub const CALL_IDLE: Duration = Duration::from_secs(30 * 60);
 pub const STREAM_AFTER: Duration = Duration::from_secs(3);
 /// Between comments on a quiet event stream.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What is kept of one event stream for a client that comes back, in bytes: progress, questions and a usual answer.
+pub const MAX_REPLAY: usize = 256 * KIB;
+/// The events of one stream that are kept: progress comes in many.
+pub const MAX_REPLAY_EVENTS: usize = 512;
+/// What is kept of all streams of a user, in bytes.
+pub const MAX_REPLAY_OF_USER: usize = 2 * MIB;
+/// Streams of a user that something is kept of.
+pub const MAX_REPLAYS: usize = 256;
+/// For how long something is kept for a client that went away: clients come back within seconds.
+pub const REPLAY_KEPT: Duration = Duration::from_secs(60);
 /// Questions of servers to one user's clients that are open: each call asks one at a time, few ask several.
 pub const MAX_QUESTIONS: usize = 1_024;
 /// Calls of one user under way. Configurable.

@@ -152,6 +152,7 @@ fn decision(failure: &Failure) -> Decision {
         | Failure::Cancelled
         | Failure::SignedOut
         | Failure::BatchTooLarge
+        | Failure::Missed
         | Failure::Stopping => Decision::Allowed,
     }
 }

@@ -47,6 +47,8 @@ pub(super) enum Failure {
     IdInUse,
     /// All answers of a batch together are too long.
     BatchTooLarge,
+    /// The client comes back for what is not kept any more.
+    Missed,
     /// The relay stops.
     Stopping,
 }
@@ -71,7 +73,7 @@ impl Failure {
             Self::BadParams(_) | Self::NoSuchTool { .. } | Self::NoSuchServer { .. } => code::INVALID_PARAMS,
             Self::AmbiguousTool { .. } | Self::AmbiguousServer { .. } => code::AMBIGUOUS,
             Self::NotReady { .. } => code::SERVER_UNAVAILABLE,
-            Self::Leaving(_) | Self::Disconnected { .. } | Self::Stopping => code::AGENT_GONE,
+            Self::Leaving(_) | Self::Disconnected { .. } | Self::Missed | Self::Stopping => code::AGENT_GONE,
             Self::TimedOut(_) => code::TIMED_OUT,
             Self::Broken(_) => code::INTERNAL_ERROR,
             Self::Cancelled | Self::SignedOut => code::CANCELLED,
@@ -110,6 +112,7 @@ impl Failure {
             | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge
+            | Self::Missed
             | Self::Stopping => StatusCode::OK,
         }
     }
@@ -133,6 +136,7 @@ impl Failure {
             Self::Overloaded(_) => "overloaded",
             Self::IdInUse => "id-in-use",
             Self::BatchTooLarge => "batch-too-large",
+            Self::Missed => "answer-missed",
             Self::Stopping => "relay-stopping",
             Self::Reset { code, .. } => match code {
                 ResetCode::Cancelled => "cancelled",
@@ -199,6 +203,7 @@ impl Failure {
             Self::Overloaded(whose) => format!("too many calls {whose} at once: wait for some to end"),
             Self::IdInUse => "another request of this session with the same id is under way".to_string(),
             Self::BatchTooLarge => "the answers of this batch are too long: send this request alone".to_string(),
+            Self::Missed => "the answer was sent while the connection was lost, and is too long to be kept".to_string(),
             Self::Stopping => "the relay is restarting: try again shortly".to_string(),
         }
     }
@@ -219,6 +224,7 @@ impl Failure {
             | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge
+            | Self::Missed
             | Self::Stopping => None,
         };
         if let Some(place) = place {

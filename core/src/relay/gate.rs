@@ -191,7 +191,10 @@ impl Gate {
         let step = match head.method {
             Method::GET => session().map(|session| {
                 let (user, headers) = (principal.user.clone(), headers.clone());
-                let listen = Listen { exchange, principal: principal.clone(), endpoint, session, headers };
+                let last_event = head.header(header::LAST_EVENT_ID).filter(|id| id.len() <= limits::MAX_EVENT_ID);
+                let last_event = last_event.map(Into::into);
+                let principal = principal.clone();
+                let listen = Listen { exchange, principal, endpoint, session, last_event, headers };
                 Step::Shard(user, shard::Event::Listen(listen))
             }),
             Method::DELETE => session().map(|session| {

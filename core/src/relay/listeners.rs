@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::outlet::Outlet;
 use super::shard::{Cx, Lease};
@@ -40,9 +40,12 @@ impl Listeners {
     /// Opens a stream. A session has one: a second takes the place of the first, whose client may not know that it is
     /// gone. `stale`: the client may have read its list before the last change, so it is told at once.
     pub(super) fn add(&mut self, listen: Listen, seen: Bytes, stale: bool, cx: &mut Cx<'_>) {
-        let Listen { exchange, principal, endpoint, session, headers } = listen;
-        let mut outlet = Outlet::new(exchange, Accepts::Stream, headers);
+        let Listen { exchange, principal, endpoint, session, headers, .. } = listen;
+        let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, None);
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
+        if self.0.len() >= cx.settings.limits.streams_per_user {
+            self.0.retain(|_, listener| !listener.outlet.is_away());
+        }
         if self.0.len() >= cx.settings.limits.streams_per_user {
             let message = "too many clients of this user listen for changes (limits.streamsPerUser)";
             let response = envelope::error(None, code::OVERLOADED, message, None);
@@ -60,11 +63,36 @@ impl Listeners {
         self.0.insert(exchange, Listener { outlet, session, family, endpoint, expires, seen });
     }
 
-    /// Its client went away.
+    /// Its client went away, and may come back.
     pub(super) fn gone(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
-        if let Some(listener) = self.0.remove(&exchange) {
-            listener.outlet.forget(cx);
+        if let Some(Listener { outlet, session, family, endpoint, expires, seen }) = self.0.remove(&exchange)
+            && let Some(outlet) = outlet.left(cx)
+        {
+            self.0.insert(exchange, Listener { outlet, session, family, endpoint, expires, seen });
         }
+    }
+
+    /// A client takes its stream up again, after the event at a place of it; false when nobody has that stream.
+    pub(super) fn take_up(
+        &mut self,
+        (stream, place): (u64, u64),
+        exchange: ExchangeId,
+        headers: HeaderMap,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        let found = self.0.iter().find(|(_, listener)| listener.outlet.stream() == Some(stream)).map(|(old, _)| *old);
+        let Some(mut listener) = found.and_then(|old| self.0.remove(&old)) else { return false };
+        listener.outlet.take_up(exchange, headers, place, cx);
+        cx.lease(Lease::Exchange(exchange), listener.expires);
+        self.0.insert(exchange, listener);
+        true
+    }
+
+    /// Drops the streams whose clients did not come back.
+    pub(super) fn forget(&mut self, cx: &Cx<'_>) {
+        self.0.retain(|_, listener| {
+            !listener.outlet.is_away() || listener.outlet.stream().is_some_and(|stream| cx.replay.has(stream))
+        });
     }
 
     /// Ends the streams of those who are `meant`.

@@ -11,6 +11,7 @@
 //! | `audit` | what a relay's audit says of tunnels and calls |
 //! | `permission`, `challenge` | which scope a request needs, and what it is told without |
 //! | `calls`, `outlet`, `failure` | a call under way, the reply it feeds, and why it may have no result |
+//! | `replay` | event streams that a client may take up again |
 //! | `listeners`, `initialize`, `meta` | change notices, the handshake's answer, the tools `status` and `restart` |
 
 mod audit;
@@ -27,6 +28,7 @@ mod listing;
 mod meta;
 mod outlet;
 mod permission;
+mod replay;
 mod room;
 mod route;
 mod service;
@@ -231,6 +233,8 @@ pub struct Listen {
     pub endpoint: Endpoint,
     /// In which session.
     pub session: Session,
+    /// `Last-Event-ID`: where a stream that broke is to go on.
+    pub last_event: Option<String>,
     /// Header fields that the reply must carry: CORS.
     pub headers: HeaderMap,
 }

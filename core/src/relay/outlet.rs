@@ -5,17 +5,23 @@
 //!   │ └──whole───────────────► (gone)
 //!   └──message, silence──► Events ──answer──► Line ──end──► (gone)
 //! ```
+//!
+//! An event stream of a session goes on when its client loses the connection: what is said meanwhile is only kept (see
+//! [`replay`](super::replay)), until the client takes the stream up again on another exchange.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use super::Accepts;
+use super::calls::consume;
+use super::replay::event_id;
 use super::shard::{Action, Cx, Lease, Timer};
+use super::{Accepts, Session, SessionKey};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, ExchangeId, StreamId};
 use crate::limits;
-use crate::mcp::header;
+use crate::mcp::{Version, header};
+use crate::rpc::RawId;
 use crate::sse::{self, one_line};
 
 /// The reply of one exchange. Consumed when the reply is complete.
@@ -26,6 +32,24 @@ pub(super) struct Outlet {
     /// Fields for the reply's head.
     headers: HeaderMap,
     state: State,
+    /// Where the credit of its pieces goes back to.
+    source: Option<(ConnId, StreamId)>,
+    /// Whose event stream it may become, if that can be taken up again.
+    resumable: Option<Resumable>,
+    /// The client is gone.
+    away: bool,
+}
+
+/// An event stream that can be taken up again.
+#[derive(Debug)]
+struct Resumable {
+    session: SessionKey,
+    /// The request that it answers.
+    request: Option<RawId>,
+    /// It begins with an id and no data (2025-11-25, Transports, Streamable HTTP). Older clients take that for a message.
+    primes: bool,
+    /// Its number, once it has begun.
+    stream: Option<u64>,
 }
 
 /// How far a reply is.
@@ -44,7 +68,25 @@ enum State {
 impl Outlet {
     /// The reply of an exchange that nothing was sent on.
     pub(super) fn new(exchange: ExchangeId, accepts: Accepts, headers: HeaderMap) -> Self {
-        Self { exchange, accepts, headers, state: State::No }
+        Self { exchange, accepts, headers, state: State::No, source: None, resumable: None, away: false }
+    }
+
+    /// The same for a client of a session, which may take an event stream up again. `request` is what it answers.
+    pub(super) fn resumable(mut self, session: &Session, request: Option<&RawId>) -> Self {
+        let primes = session.version >= Version::V2025_11_25;
+        let (session, request) = (session.key.clone(), request.cloned());
+        self.resumable = Some(Resumable { session, request, primes, stream: None });
+        self
+    }
+
+    /// The number of its event stream, if it can be taken up again.
+    pub(super) fn stream(&self) -> Option<u64> {
+        self.resumable.as_ref()?.stream
+    }
+
+    /// Whether its client is gone.
+    pub(super) fn is_away(&self) -> bool {
+        self.away
     }
 
     pub(super) fn exchange(&self) -> ExchangeId {
@@ -90,13 +132,13 @@ impl Outlet {
                 cx.out.push(Action::Reply { exchange: self.exchange, reply });
             }
             (State::No, Accepts::Stream) => {
-                let mut reply = Reply { status, headers: event_headers(), body: event(message) };
+                let mut reply = Reply { status, headers: event_headers(), body: sse::event(None, &one_line(message)) };
                 reply.headers.extend(self.headers.clone());
                 self.release(cx);
                 cx.out.push(Action::Reply { exchange: self.exchange, reply });
             }
             (State::Events, _) => {
-                cx.out.push(Action::Body { exchange: self.exchange, bytes: event(message), credit: 0 });
+                self.emit(message, 0, cx);
                 self.finish(cx);
             }
             (State::Json | State::Line, _) => self.abort(cx),
@@ -122,7 +164,7 @@ impl Outlet {
     ) -> bool {
         let sent = self.begin_events(source, cx);
         if sent {
-            cx.out.push(Action::Body { exchange: self.exchange, bytes: event(message), credit });
+            self.emit(message, credit, cx);
             self.rest(cx);
         }
         sent
@@ -137,6 +179,7 @@ impl Outlet {
                 headers.extend(self.headers.clone());
                 self.begin(headers, None, source, cx);
                 self.state = State::Events;
+                self.prime(cx);
                 self.rest(cx);
                 true
             }
@@ -168,8 +211,13 @@ impl Outlet {
         } else {
             self.begin_events(source, cx);
             self.state = State::Line;
-            let bytes = [&sse::data_prefix(None)[..], &before].concat().into();
-            cx.out.push(Action::Body { exchange: self.exchange, bytes, credit: 0 });
+            let id = self.stream().and_then(|stream| Some((stream, cx.replay.begin_message(stream)?)));
+            let id = id.map(|(stream, place)| event_id(cx.numbers, stream, place));
+            let bytes: Bytes = [&sse::data_prefix(id.as_deref())[..], &before].concat().into();
+            if let Some(stream) = self.stream() {
+                cx.replay.piece(stream, &before);
+            }
+            self.send(bytes, 0, cx);
         }
         cx.timers.clear(&Timer::Heartbeat(self.exchange));
         cx.timers.clear(&Timer::Silence(self.exchange));
@@ -181,55 +229,166 @@ impl Outlet {
             State::Line => one_line(bytes),
             State::Json | State::No | State::Events => bytes,
         };
-        cx.out.push(Action::Body { exchange: self.exchange, bytes, credit });
+        if let (State::Line, Some(stream)) = (self.state, self.stream()) {
+            cx.replay.piece(stream, &bytes);
+        }
+        self.send(bytes, credit, cx);
     }
 
     /// Completes a begun answer.
     pub(super) fn end_answer(self, after: Bytes, cx: &mut Cx<'_>) {
+        if let (State::Line, Some(stream)) = (self.state, self.stream()) {
+            cx.replay.piece(stream, &after);
+            cx.replay.end_message(stream);
+        }
         let bytes = match self.state {
             State::Line => [&after[..], &sse::data_suffix()].concat().into(),
             State::Json | State::No | State::Events => after,
         };
-        cx.out.push(Action::Body { exchange: self.exchange, bytes, credit: 0 });
+        self.send(bytes, 0, cx);
+        self.finish(cx);
+    }
+
+    /// Answers with what is left of an event stream that is over.
+    pub(super) fn again(mut self, (stream, place): (u64, u64), cx: &mut Cx<'_>) {
+        self.begin_events(None, cx);
+        for (place, data) in cx.replay.take_up(stream, place).0 {
+            let id = event_id(cx.numbers, stream, place);
+            self.send(sse::event(Some(&id), &data), 0, cx);
+        }
+        // It may be lost once more.
+        cx.replay.left(stream, true, cx.now.instant);
         self.finish(cx);
     }
 
     /// Ends an event stream.
     pub(super) fn finish(self, cx: &mut Cx<'_>) {
         self.release(cx);
-        cx.out.push(Action::Finish { exchange: self.exchange });
+        self.leave(true, cx);
+        if !self.away {
+            cx.out.push(Action::Finish { exchange: self.exchange });
+        }
+    }
+
+    /// Ends with the response that tells of a failure. Amid an answer the transport is cut, so that the client sees that
+    /// it is not whole; one that comes back finds the response.
+    pub(super) fn fail(mut self, response: Bytes, cx: &mut Cx<'_>) {
+        if !self.is_mid_answer() {
+            return self.whole(StatusCode::OK, response, cx);
+        }
+        if let Some(stream) = self.stream() {
+            cx.replay.drop_message(stream);
+            cx.replay.add(stream, &one_line(response));
+        }
+        self.state = State::Events;
+        if self.away { self.finish(cx) } else { self.abort(cx) }
     }
 
     /// Cuts the transport, so that the client sees that the answer is not whole.
     pub(super) fn abort(self, cx: &mut Cx<'_>) {
         self.release(cx);
+        self.leave(true, cx);
         cx.out.push(Action::Abort { exchange: self.exchange });
     }
 
-    /// The client went away: nothing more is sent.
-    pub(super) fn forget(self, cx: &mut Cx<'_>) {
+    /// The client went away: nothing more is sent. An event stream that can be taken up again goes on.
+    pub(super) fn left(mut self, cx: &mut Cx<'_>) -> Option<Self> {
         self.release(cx);
+        self.leave(false, cx);
+        self.away = true;
+        self.stream().is_some().then_some(self)
+    }
+
+    /// A client takes the event stream up again on another exchange, after the event at `place`.
+    pub(super) fn take_up(&mut self, exchange: ExchangeId, headers: HeaderMap, place: u64, cx: &mut Cx<'_>) {
+        let Some(stream) = self.stream() else { return };
+        if !self.away {
+            self.release(cx);
+            cx.out.push(Action::Abort { exchange: self.exchange });
+        }
+        (self.exchange, self.headers, self.away) = (exchange, headers, false);
+        cx.exchanges.insert(exchange, cx.user.clone());
+        let mut headers = event_headers();
+        headers.extend(self.headers.clone());
+        self.begin(headers, None, self.source, cx);
+        let (events, pending) = cx.replay.take_up(stream, place);
+        for (place, data) in events {
+            let id = event_id(cx.numbers, stream, place);
+            self.send(sse::event(Some(&id), &data), 0, cx);
+        }
+        match pending {
+            Some((place, beginning)) => {
+                let id = event_id(cx.numbers, stream, place);
+                let bytes = [&sse::data_prefix(Some(&id))[..], &beginning].concat().into();
+                self.send(bytes, 0, cx);
+            }
+            None => self.rest(cx),
+        }
     }
 
     /// A comment, so that no proxy takes a quiet stream for a dead one. Inside a data line there is no room for one.
     pub(super) fn heartbeat(&mut self, cx: &mut Cx<'_>) {
         match self.state {
-            State::Events => {
+            State::Events if !self.away => {
                 let bytes = Bytes::from_static(sse::HEARTBEAT);
                 cx.out.push(Action::Body { exchange: self.exchange, bytes, credit: 0 });
                 self.rest(cx);
             }
-            State::No | State::Json | State::Line => {}
+            State::Events | State::No | State::Json | State::Line => {}
         }
     }
 
-    fn begin(&self, headers: HeaderMap, length: Option<u64>, source: Option<(ConnId, StreamId)>, cx: &mut Cx<'_>) {
+    /// The first event of a stream that can be taken up again.
+    fn prime(&mut self, cx: &mut Cx<'_>) {
+        let Some(resumable) = &mut self.resumable else { return };
+        let stream = cx.numbers.draw();
+        resumable.stream = Some(stream);
+        cx.replay.begin(stream, resumable.session.clone(), resumable.request.clone());
+        if resumable.primes {
+            let id = event_id(cx.numbers, stream, 0);
+            self.send(sse::event(Some(&id), b""), 0, cx);
+        }
+    }
+
+    /// Sends a message as an event.
+    fn emit(&self, message: Bytes, credit: u32, cx: &mut Cx<'_>) {
+        let message = one_line(message);
+        let id = self.stream().and_then(|stream| Some((stream, cx.replay.add(stream, &message)?)));
+        let id = id.map(|(stream, place)| event_id(cx.numbers, stream, place));
+        self.send(sse::event(id.as_deref(), &message), credit, cx);
+    }
+
+    /// Sends bytes; with nobody there, only their credit goes back.
+    fn send(&self, bytes: Bytes, credit: u32, cx: &mut Cx<'_>) {
+        match self.source {
+            _ if !self.away => cx.out.push(Action::Body { exchange: self.exchange, bytes, credit }),
+            Some(source) => consume(source, credit, cx),
+            None => {}
+        }
+    }
+
+    /// Nobody reads the event stream for now.
+    fn leave(&self, is_over: bool, cx: &mut Cx<'_>) {
+        if let Some(stream) = self.stream() {
+            cx.replay.left(stream, is_over, cx.now.instant);
+            let timer = Timer::Forget(cx.user.clone());
+            if cx.timers.get(&timer).is_none() {
+                cx.timers.set(timer, cx.now.instant + limits::REPLAY_KEPT);
+            }
+        }
+    }
+
+    fn begin(&mut self, headers: HeaderMap, length: Option<u64>, source: Option<(ConnId, StreamId)>, cx: &mut Cx<'_>) {
+        self.source = source;
         let head = ReplyHead { status: StatusCode::OK, headers, length };
         cx.out.push(Action::Begin { exchange: self.exchange, head, source });
     }
 
     /// A stream was heard of: the next heartbeat is due a while from now.
     fn rest(&self, cx: &mut Cx<'_>) {
+        if self.away {
+            return;
+        }
         cx.timers.clear(&Timer::Silence(self.exchange));
         cx.timers.set(Timer::Heartbeat(self.exchange), cx.now.instant + limits::HEARTBEAT);
     }
@@ -250,9 +409,4 @@ pub(super) fn event_headers() -> HeaderMap {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     headers
-}
-
-/// One event that carries a JSON-RPC message.
-fn event(message: Bytes) -> Bytes {
-    sse::event(None, &one_line(message))
 }

@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use self::questions::Question;
 use super::audit::Passage;
@@ -25,8 +26,9 @@ use super::failure::Failure;
 use super::listeners::Listeners;
 use super::listing::{Listing, Source};
 use super::outlet::Outlet;
+use super::replay::{Found, Replay, read_id};
 use super::shard::{Action, Cx, Lease, Timer};
-use super::{Endpoint, Listen, SessionKey, permission, route};
+use super::{Accepts, Endpoint, Listen, SessionKey, permission, route};
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
 use crate::rpc::RawId;
@@ -49,6 +51,8 @@ pub(super) struct Room {
     /// What servers asked clients, by the number that the relay gave it.
     questions: BTreeMap<u64, Question>,
     listeners: Listeners,
+    /// What was said on event streams.
+    pub(super) replay: Replay,
     /// The list of `/mcp`; `None` after a change, until somebody asks.
     listing: Option<Listing>,
     changed_at: Instant,
@@ -73,6 +77,7 @@ impl Room {
             batches: BTreeMap::new(),
             questions: BTreeMap::new(),
             listeners: Listeners::default(),
+            replay: Replay::default(),
             listing: None,
             changed_at: now,
         }
@@ -81,7 +86,8 @@ impl Room {
     /// Whether nothing would be lost with it.
     pub(super) fn is_empty(&self) -> bool {
         let alone = self.devices.is_empty() && self.waiting.is_empty();
-        alone && self.calls.is_empty() && self.batches.is_empty() && self.listeners.is_empty()
+        let unasked = self.calls.is_empty() && self.batches.is_empty();
+        alone && unasked && self.listeners.is_empty() && self.replay.is_empty()
     }
 
     /// A client's GET.
@@ -89,6 +95,9 @@ impl Room {
         if let Some(missing) = permission::missing(&listen.principal.scopes, permission::READS) {
             let lacking = (&[missing].into_iter().collect(), listen.headers);
             return Self::step_up(listen.exchange, &listen.principal, &listen.endpoint, lacking, cx);
+        }
+        if self.take_up(&listen, cx) {
+            return;
         }
         let seen = self.list_of(&listen.endpoint, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
@@ -98,11 +107,14 @@ impl Room {
     /// The client of an exchange went away.
     pub(super) fn gone(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
         if let Some(call) = self.replies.remove(&exchange).and_then(|key| self.calls.get_mut(&key)) {
-            if let Sink::Reply(outlet) = core::mem::replace(&mut call.sink, Sink::Nobody) {
-                outlet.forget(cx);
+            if let Sink::Reply(outlet) = core::mem::replace(&mut call.sink, Sink::Nobody)
+                && let Some(outlet) = outlet.left(cx)
+            {
+                call.sink = Sink::Reply(outlet);
+                call.exchange = None;
             }
         } else if let Some(batch) = self.batches.remove(&exchange) {
-            batch.outlet.forget(cx);
+            batch.outlet.left(cx);
             for call in self.calls.values_mut() {
                 if matches!(&call.sink, Sink::Slot { exchange: of, .. } if *of == exchange) {
                     call.sink = Sink::Nobody;
@@ -183,6 +195,46 @@ impl Room {
             cx.out.push(Action::Tunnel { conn: device.conn, command });
         }
         self.listeners.end(|listener| listener.session == *session, cx);
+        cx.replay.end_session(session);
+    }
+
+    /// What was kept for clients that went away may be forgotten.
+    pub(super) fn forget(&mut self, cx: &mut Cx<'_>) {
+        if let Some(next) = cx.replay.sweep(cx.now.instant) {
+            cx.timers.set(Timer::Forget(cx.user.clone()), next);
+        }
+        self.listeners.forget(cx);
+    }
+
+    /// A client comes back for an event stream of its session (2025-11-25, Transports, Resumability and Redelivery).
+    /// Returns false for one that is not known: it gets a new one.
+    fn take_up(&mut self, listen: &Listen, cx: &mut Cx<'_>) -> bool {
+        let Some((stream, place)) = listen.last_event.as_ref().and_then(|id| read_id(cx.numbers, id)) else {
+            return false;
+        };
+        let (exchange, headers, session) = (listen.exchange, listen.headers.clone(), &listen.session);
+        let outlet = || Outlet::new(exchange, Accepts::Stream, headers.clone());
+        match cx.replay.find(stream, &session.key, place) {
+            Found::Nothing | Found::Lost(None) => return false,
+            Found::Lost(Some(request)) => outlet().whole(StatusCode::OK, Failure::Missed.response(&request), cx),
+            Found::Kept { is_over: true } => outlet().again((stream, place), cx),
+            Found::Kept { is_over: false } => {
+                for (key, call) in &mut self.calls {
+                    if let Sink::Reply(outlet) = &mut call.sink
+                        && outlet.stream() == Some(stream)
+                    {
+                        if let Some(old) = call.exchange.replace(exchange) {
+                            self.replies.remove(&old);
+                        }
+                        self.replies.insert(exchange, *key);
+                        outlet.take_up(exchange, headers, place, cx);
+                        return true;
+                    }
+                }
+                return self.listeners.take_up((stream, place), exchange, headers, cx);
+            }
+        }
+        true
     }
 
     /// The relay stops.

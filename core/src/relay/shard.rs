@@ -16,6 +16,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 
 use super::Settings;
 use super::device::Device;
+use super::replay::Replay;
 use super::room::Room;
 use crate::entropy::{self, Entropy};
 use crate::host::{Machine, Mailbox, MonotonicClamp};
@@ -212,6 +213,8 @@ pub(super) enum Timer {
     Expiry(Lease),
     /// Changes in a room are collected: then its listeners are told.
     Announce(UserId),
+    /// What was kept for clients that went away may be forgotten.
+    Forget(UserId),
 }
 
 /// What lasts as long as its grant.
@@ -233,6 +236,8 @@ pub(super) struct Cx<'a> {
     pub(super) timers: &'a mut Timers<Timer>,
     pub(super) exchanges: &'a mut BTreeMap<ExchangeId, UserId>,
     pub(super) numbers: &'a mut Numbers,
+    /// What was said on the room's event streams; the room's own but while it decides.
+    pub(super) replay: Replay,
 }
 
 impl Shard {
@@ -255,6 +260,7 @@ impl Shard {
 
     /// Runs `step` in `user`'s room, which is made if need be and goes when nothing is in it.
     fn in_room(&mut self, user: &UserId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
+        let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now.instant));
         let mut cx = Cx {
             now,
             user,
@@ -263,12 +269,14 @@ impl Shard {
             timers: &mut self.timers,
             exchanges: &mut self.exchanges,
             numbers: &mut self.numbers,
+            replay: core::mem::take(&mut room.replay),
         };
-        let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now.instant));
         step(room, &mut cx);
+        room.replay = cx.replay;
         if room.is_empty() {
             self.rooms.remove(user);
             self.timers.clear(&Timer::Announce(user.clone()));
+            self.timers.clear(&Timer::Forget(user.clone()));
         }
     }
 
@@ -315,6 +323,7 @@ impl Shard {
                 Lease::Exchange(exchange) => self.at_exchange(exchange, now, |room, cx| room.expired(&lease, cx)),
             },
             Timer::Announce(user) => self.in_room(&user, now, Room::announce),
+            Timer::Forget(user) => self.in_room(&user, now, Room::forget),
         }
     }
 }
@@ -391,6 +400,7 @@ impl Machine for Shard {
             Timer::Idle(..) => "a call is given up",
             Timer::Expiry(_) => "a grant runs out",
             Timer::Announce(_) => "listeners are told of changes",
+            Timer::Forget(_) => "streams of clients that went away are forgotten",
         };
         Some(Deadline { at, reason })
     }

@@ -81,7 +81,7 @@ impl Room {
         }
         let response = call.failed(failure);
         match call.sink {
-            Sink::Reply(outlet) if outlet.is_mid_answer() => outlet.abort(cx),
+            Sink::Reply(outlet) => outlet.fail(response, cx),
             sink => self.deliver(sink, StatusCode::OK, response, cx),
         }
     }

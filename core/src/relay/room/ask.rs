@@ -36,7 +36,13 @@ impl Room {
         }
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
         match post.content {
-            Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
+            Content::Request(request) => {
+                let outlet = match &caller.speaker {
+                    Speaker::Legacy(session) => outlet.resumable(session, Some(&request.id)),
+                    Speaker::Modern { .. } => outlet,
+                };
+                self.request(Sink::Reply(outlet), &caller, request, cx);
+            }
             Content::Note(note) => {
                 self.note(&caller, note, cx);
                 outlet.accepted(cx);

@@ -8,6 +8,7 @@ mod gate;
 mod listeners;
 mod questions;
 mod random;
+mod replay;
 mod scopes;
 mod used;
 
@@ -76,6 +77,10 @@ struct World {
     endpoint: Endpoint,
     accepts: Accepts,
     version: Version,
+    /// Where the next GET says that its stream broke.
+    last_event: Option<String>,
+    /// Whether the ids of events are shown.
+    shows_ids: bool,
     /// Under which name the user is audited.
     audit: Option<Arc<str>>,
     scopes: Scopes,
@@ -96,7 +101,9 @@ impl World {
             session: "s",
             endpoint: Endpoint::All,
             accepts: Accepts::Either,
-            version: Version::V2025_11_25,
+            version: Version::V2025_06_18,
+            last_event: None,
+            shows_ids: false,
             audit: None,
             scopes: Scopes::all(Role::Client),
         }
@@ -117,8 +124,10 @@ impl World {
 
     /// All actions, but for what is told of grants' use: that is a test of its own.
     fn drain(&mut self) -> Vec<String> {
+        let shows_ids = self.shows_ids;
         let actions = core::iter::from_fn(|| self.shard.poll_action());
-        actions.filter(|action| !matches!(action, Action::Used { .. })).map(|action| show(&action)).collect()
+        let told = actions.filter(|action| !matches!(action, Action::Used { .. })).map(|action| show(&action));
+        told.map(|action| if shows_ids { action } else { without_id(&action) }).collect()
     }
 
     fn advance(&mut self, by: Duration) -> Vec<String> {
@@ -191,6 +200,7 @@ impl World {
             principal: self.principal(),
             endpoint: self.endpoint.clone(),
             session: self.session(),
+            last_event: self.last_event.take(),
             headers: HeaderMap::new(),
         };
         self.event(Event::Listen(listen));
@@ -275,6 +285,14 @@ fn server(name: &str, tools: &[&str]) -> String {
         .map(|tool| format!(r#"{{"name":"{tool}","description":"Tool {tool}","inputSchema":{{"type":"object"}}}}"#))
         .collect();
     format!(r#"{{"name":"{name}","state":"ready","tools":[{}]}}"#, tools.join(","))
+}
+
+/// The same without the id of an event.
+fn without_id(action: &str) -> String {
+    match action.split_once("\\nid: ").and_then(|(before, rest)| Some((before, rest.split_once("\\n")?.1))) {
+        Some((before, after)) => format!("{before}\\n{after}"),
+        None => action.to_string(),
+    }
 }
 
 /// An action in a line.

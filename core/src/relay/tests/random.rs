@@ -15,7 +15,7 @@ enum Op {
     Catalog { conn: u64, tools: u8 },
     Call { tool: u8, id: u32, session: bool, accepts: u8, endpoint: u8 },
     Batch { id: u32 },
-    Listen { session: bool },
+    Listen { session: bool, back: bool },
     Cancel { id: u32 },
     Gone { exchange: u64 },
     Answer { conn: u64, stream: u32, length: Option<u64> },
@@ -38,7 +38,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..4_u8, 0..5_u32, any::<bool>(), 0..3_u8, 0..3_u8)
             .prop_map(|(tool, id, session, accepts, endpoint)| Op::Call { tool, id, session, accepts, endpoint }),
         1 => (0..5_u32).prop_map(|id| Op::Batch { id }),
-        1 => any::<bool>().prop_map(|session| Op::Listen { session }),
+        2 => any::<[bool; 2]>().prop_map(|[session, back]| Op::Listen { session, back }),
         1 => (0..5_u32).prop_map(|id| Op::Cancel { id }),
         2 => (1..20_u64).prop_map(|exchange| Op::Gone { exchange }),
         4 => (conn(), stream(), prop::option::of(0..8_u64)).prop_map(|(conn, stream, length)| Op::Answer { conn, stream, length }),
@@ -58,6 +58,8 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Default)]
 struct Ledger {
     exchanges: BTreeMap<u64, Reply>,
+    /// The id of the event that was sent last.
+    last_event: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -86,6 +88,9 @@ impl Ledger {
                 assert_eq!(core::mem::replace(self.of(*exchange), begun), Reply::Awaited);
             }
             Action::Body { exchange, bytes, .. } => {
+                let text = String::from_utf8_lossy(bytes);
+                let id = text.lines().find_map(|line| line.strip_prefix("id: "));
+                self.last_event = id.map(Into::into).or(self.last_event.take());
                 let Reply::Begun { left } = self.of(*exchange) else { panic!("a body of no reply: {action:?}") };
                 if let Some(left) = left {
                     *left = left.checked_sub(bytes.len() as u64).expect("no more than was announced");
@@ -143,7 +148,7 @@ fn run(ops: &[Op]) {
                 let requests = std::vec![request(id), request(id + 1)];
                 expect(&mut world, &mut ledger, Content::Batch { requests, notes: Vec::new() });
             }
-            Op::Listen { session } => {
+            Op::Listen { session, back } => {
                 world.session = if session { "s" } else { "t" };
                 ledger.exchanges.insert(world.exchanges + 1, Reply::Awaited);
                 world.exchanges += 1;
@@ -152,6 +157,7 @@ fn run(ops: &[Op]) {
                     principal: Arc::new(principal("ann", Role::Client)),
                     endpoint: Endpoint::All,
                     session: world.session(),
+                    last_event: ledger.last_event.clone().filter(|_| back),
                     headers: HeaderMap::new(),
                 };
                 world.event(Event::Listen(listen));
@@ -208,6 +214,8 @@ fn run(ops: &[Op]) {
     for (exchange, reply) in &ledger.exchanges {
         assert!(matches!(reply, Reply::Over | Reply::Gone), "exchange {exchange} has no end: {reply:?}");
     }
+    world.advance(limits::REPLAY_KEPT);
+    world.advance(limits::REPLAY_KEPT);
     assert_eq!(world.shard.poll_timeout(), None, "nothing is left to wait for");
 }
 
