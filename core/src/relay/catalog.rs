@@ -39,8 +39,8 @@ pub(super) struct Server {
     /// The raw `serverInfo` object.
     pub(super) info: Option<Bytes>,
     pub(super) instructions: Option<String>,
-    /// Which of [`PASSED`] it can do.
-    pub(super) passed: Vec<&'static str>,
+    /// The raw `capabilities` object.
+    pub(super) capabilities: Option<Object>,
     /// In the server's own order.
     pub(super) tools: Vec<Tool>,
     /// What was left out, and why.
@@ -162,7 +162,7 @@ impl Server {
             state: server.state,
             reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
             info: server.info.and_then(check_info),
-            passed: server.capabilities.map(passed).unwrap_or_default(),
+            capabilities: server.capabilities.and_then(check_object),
             instructions: server.instructions.filter(|text| text.len() <= limits::MAX_INSTRUCTIONS),
             list: list_result(tools.iter().map(|tool| tool.json.text().clone())),
             tools,
@@ -280,22 +280,18 @@ fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)
 
 /// A raw `serverInfo` that a client can read: an object with a name and a version.
 fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
+    let object = check_object(raw)?;
+    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
+    (text("name") && text("version")).then(|| object.text().clone())
+}
+
+/// A raw object of a reasonable size, on one line.
+fn check_object(raw: Box<RawValue>) -> Option<Object> {
     if raw.get().len() > limits::MAX_TOOL {
         return None;
     }
     let text: Box<str> = raw.into();
-    let info = one_line(Bytes::from(String::from(text)));
-    let object = Object::parse(&info).ok()?;
-    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
-    (text("name") && text("version")).then_some(info)
-}
-
-/// Which of [`PASSED`] the raw capabilities declare.
-fn passed(raw: Box<RawValue>) -> Vec<&'static str> {
-    let text: Box<str> = raw.into();
-    let declared = Object::parse(&Bytes::from(String::from(text)));
-    let has = |name: &&str| declared.as_ref().is_ok_and(|all| all.get(name).is_some_and(|raw| raw.starts_with(b"{")));
-    PASSED.into_iter().filter(has).collect()
+    Object::parse(&one_line(Bytes::from(String::from(text)))).ok()
 }
 
 /// What an agent sends, each server still raw, so that one that cannot be read does not hide the others.
@@ -310,9 +306,6 @@ struct Update<'a> {
     #[serde(default)]
     remark: Option<String>,
 }
-
-/// Capabilities whose requests can be passed on without knowing them.
-const PASSED: [&str; 3] = ["completions", "prompts", "resources"];
 
 /// Left-out tools that are remembered of one server; the log has them all.
 pub(super) const MAX_DROPPED: usize = 32;

@@ -21,25 +21,28 @@ pub(super) fn aggregated<'a>(version: Version, servers: impl IntoIterator<Item =
             instructions.push_str(&section);
         }
     }
-    result(version, OWN_INFO, "", Some(&instructions))
+    result(version, OWN_INFO, TOOLS, Some(&instructions))
 }
 
-/// For an endpoint of one server: what the server said of itself. Of what it can do besides its tools, that which needs
-/// nothing but requests passed on; it is not promised that the client hears of changes.
+/// For an endpoint of one server: what the server said of itself, word for word.
 pub(super) fn transparent(version: Version, server: &Server) -> Bytes {
-    let info = server.info.as_ref().and_then(|info| core::str::from_utf8(info).ok());
-    let more: String = server.passed.iter().map(|name| format!(",\"{name}\":{{}}")).collect();
-    result(version, info.unwrap_or(OWN_INFO), &more, server.instructions.as_deref())
+    let text = |raw: &Bytes| core::str::from_utf8(raw).ok().map(String::from);
+    let info = server.info.as_ref().and_then(text);
+    let capabilities = server.capabilities.as_ref().and_then(|capabilities| text(capabilities.text()));
+    let capabilities = capabilities.as_deref().unwrap_or(TOOLS);
+    result(version, info.as_deref().unwrap_or(OWN_INFO), capabilities, server.instructions.as_deref())
 }
 
-fn result(version: Version, info: &str, more: &str, instructions: Option<&str>) -> Bytes {
+fn result(version: Version, info: &str, capabilities: &str, instructions: Option<&str>) -> Bytes {
     let instructions = instructions.map(|text| format!(",\"instructions\":{}", quoted(text))).unwrap_or_default();
     let version = version.as_str();
-    let capabilities = format!(r#"{{"tools":{{"listChanged":true}}{more}}}"#);
     Bytes::from(format!(
         r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"serverInfo":{info}{instructions}}}"#
     ))
 }
+
+/// What there always is.
+const TOOLS: &str = r#"{"tools":{"listChanged":true}}"#;
 
 const OWN_INFO: &str = concat!(
     r#"{"name":"mcp-local-tunnel","title":"MCP servers on your devices","version":""#,

@@ -324,7 +324,8 @@ fn initialize_is_answered_for_the_relay_or_for_the_server() {
     let answer = world.ask(INITIALIZE)["result"].clone();
     assert_eq!(answer["serverInfo"], serde_json::json!({"name": "fs", "version": "1", "x": []}));
     assert_eq!(answer["instructions"], "Be kind.");
-    assert_eq!(answer["capabilities"], serde_json::json!({"tools": {"listChanged": true}, "resources": {}}));
+    let declared = serde_json::json!({"tools": {}, "resources": {"subscribe": true}, "prompts": null, "logging": {}});
+    assert_eq!(answer["capabilities"], declared, "as the server said it");
 }
 
 #[test]
