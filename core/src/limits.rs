@@ -343,9 +343,13 @@ pub const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
 pub const MAX_SESSION_RUNS: usize = 16;
 /// How long such a run may be without a call: the client is gone, or comes back to a fresh one. Configurable.
 pub const SESSION_IDLE: Duration = Duration::from_secs(10 * 60);
-/// Changes of a server's tools within this time cost one list.
+/// Changes of a server's list within this time cost one list.
 pub const RELIST_DELAY: Duration = Duration::from_millis(200);
-/// How long a running server may take for a new list of its tools.
+/// A server's prompts, its resources, or its templates: some thousands of them, a few hundred bytes each.
+pub const MAX_LIST: usize = 2 * MIB;
+/// How long a server that starts may take for a list that it can do without: calls wait meanwhile.
+pub const LIST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a running server may take for a new list.
 pub const RELIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between the steps of a stop: closed stdin, SIGTERM, SIGKILL.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 mod calls;
 mod guard;
 mod http;
+mod lists;
 mod lives;
 mod rest;
 mod signin;

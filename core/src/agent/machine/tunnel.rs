@@ -7,8 +7,7 @@ use super::{Action, Agent, Phase};
 use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
-use crate::agent::server::Server;
-use crate::agent::server::people;
+use crate::agent::server::{Server, Share, people};
 use crate::agent::status;
 use crate::audit::End;
 use crate::id::ConnId;
@@ -113,7 +112,7 @@ impl Agent {
             catalog::Update { whole: true, servers: self.whole_catalog(now), removed: Vec::new(), remark }
         } else {
             let servers = changed.iter().filter_map(|slot| self.servers.get(slot));
-            let servers = servers.map(|server| server.catalog(usize::MAX, now)).collect();
+            let servers = servers.map(|server| server.catalog(Share::ALL, now)).collect();
             let removed = pending.removed.into_iter().filter(|name| !self.names.contains_key(name)).collect();
             catalog::Update { whole: false, servers, removed, remark }
         };
@@ -129,26 +128,26 @@ impl Agent {
         self.names.values().filter_map(|slot| self.servers.get(slot))
     }
 
-    /// Whether all tools of all servers fit into a catalog.
+    /// Whether all lists of all servers fit into a catalog.
     fn fits(&self) -> bool {
         let tools: usize = self.current().map(|server| server.tool_count()).sum();
         let bytes: usize = self.current().map(Server::weight).sum();
         tools <= limits::MAX_TOOLS && bytes <= limits::MAX_CATALOG
     }
 
-    /// All servers, with as many of their tools as a catalog takes: the first servers by name come first.
+    /// All servers, with as much of their lists as a catalog takes: the first servers by name come first.
     fn whole_catalog(&self, now: Instant) -> Vec<catalog::Server> {
         let mut tools_left = limits::MAX_TOOLS;
         let mut bytes_left = limits::MAX_CATALOG;
         let mut servers = Vec::new();
         for server in self.current() {
-            let (count, bytes) = server.prefix(tools_left, bytes_left);
-            if count < server.tool_count() {
-                tracing::warn!(server = server.name(), tools = count, "catalog full: the other tools are left out");
+            let (share, bytes) = server.prefix(tools_left, bytes_left);
+            if !server.is_whole(share) {
+                tracing::warn!(server = server.name(), tools = share.tools, "catalog full: the rest is left out");
             }
-            tools_left -= count;
+            tools_left -= share.tools;
             bytes_left = bytes_left.saturating_sub(bytes);
-            servers.push(server.catalog(count, now));
+            servers.push(server.catalog(share, now));
         }
         servers
     }

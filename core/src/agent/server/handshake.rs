@@ -1,4 +1,4 @@
-//! What a server is asked before it takes calls, and again when its tools change.
+//! How a conversation with a server begins: what it is, and what it can do.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{About, Fault, Link, Server, State, Timer, people};
-use crate::agent::cx::{Cx, Report, RequestId};
-use crate::agent::tools::{Tool, Tools};
+use super::lists::Listing;
+use super::{About, Fault, Link, Server, people};
+use crate::agent::cx::{Cx, RequestId};
 use crate::agent::veil::Veil;
 use crate::limits;
 use crate::mcp::{Version, code, method};
@@ -23,21 +23,10 @@ use crate::rpc::{self, envelope};
 pub(super) enum Asked {
     /// `initialize`.
     Initialize(RequestId),
-    /// `tools/list`, page by page.
-    Tools(Listing),
+    /// One of its lists, page by page.
+    List(Listing),
     /// Nothing, since it cannot answer any more.
     Nothing,
-}
-
-/// A list under way.
-#[derive(Debug)]
-pub(super) struct Listing {
-    request: RequestId,
-    tools: Vec<Tool>,
-    bytes: usize,
-    pages: usize,
-    /// The tools changed again meanwhile.
-    stale: bool,
 }
 
 /// Why a question has no answer.
@@ -52,7 +41,7 @@ impl Asked {
     pub(super) fn request(&self) -> Option<RequestId> {
         match self {
             Self::Initialize(request) => Some(*request),
-            Self::Tools(listing) => Some(listing.request),
+            Self::List(listing) => Some(listing.request),
             Self::Nothing => None,
         }
     }
@@ -72,37 +61,11 @@ impl Server {
         self.ask(request, method::INITIALIZE, params.as_bytes(), cx);
     }
 
-    /// The tools changed. Several changes in a row cost one list.
-    pub(super) fn tools_changed(&mut self, cx: &mut Cx) {
-        match (&mut self.asked, self.state) {
-            (Some(Asked::Tools(listing)), _) => listing.stale = true,
-            (None, State::Ready) => cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY),
-            (None | Some(Asked::Initialize(_) | Asked::Nothing), _) => {}
-        }
-    }
-
-    /// Asks for the tools again; or gives up a list that does not come.
-    pub(super) fn list_again(&mut self, cx: &mut Cx) {
-        match self.asked.take() {
-            None => self.list(cx),
-            Some(Asked::Tools(listing)) => {
-                tracing::warn!(server = self.name.as_str(), "server does not answer tools/list: its old tools stay");
-                if let Some(Link::Http(http)) = &mut self.link {
-                    http.abandon(listing.request, cx);
-                }
-                if listing.stale {
-                    cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
-                }
-            }
-            other @ Some(Asked::Initialize(_) | Asked::Nothing) => self.asked = other,
-        }
-    }
-
     /// The answer to what was asked.
     pub(super) fn hear_about(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         match self.asked.take() {
             Some(Asked::Initialize(_)) => self.initialized(outcome, cx),
-            Some(Asked::Tools(listing)) => self.listed(listing, outcome, cx),
+            Some(Asked::List(listing)) => self.listed(listing, outcome, cx),
             Some(Asked::Nothing) | None => {}
         }
     }
@@ -118,114 +81,13 @@ impl Server {
         if let Some(Link::Http(http)) = &mut self.link {
             http.set_version(version);
         }
-        // Until the new list is complete the old tools stay.
-        self.about = About { tools: core::mem::take(&mut self.about.tools), ..about };
+        // Until the new lists are complete the old ones stay.
+        let old = core::mem::take(&mut self.about);
+        let About { tools, prompts, resources, templates, .. } = old;
+        self.about = About { tools, prompts, resources, templates, ..about };
         self.note(envelope::notification(method::INITIALIZED, b""), cx);
-        self.list(cx);
+        self.list_all(cx);
     }
-
-    fn list(&mut self, cx: &mut Cx) {
-        let request = cx.request_id();
-        self.asked = Some(Asked::Tools(Listing { request, tools: Vec::new(), bytes: 0, pages: 0, stale: false }));
-        if self.state == State::Ready {
-            cx.arm(self.slot, Timer::Relist, limits::RELIST_TIMEOUT);
-        }
-        self.ask(request, method::TOOLS_LIST, b"{}", cx);
-    }
-
-    fn listed(&mut self, mut listing: Listing, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
-        let page = match &outcome {
-            Ok(result) => listing.add(result, &self.name),
-            // A server without tools need not know the method, whatever it declared.
-            Err(refusal) if refusal.code == code::METHOD_NOT_FOUND => Ok(None),
-            Err(refusal) => Err(format!("tools/list failed: {}", refusal.reason)),
-        };
-        match page {
-            Ok(Some(cursor)) => {
-                listing.request = cx.request_id();
-                let params = [b"{\"cursor\":", &cursor[..], b"}"].concat();
-                let request = listing.request;
-                self.asked = Some(Asked::Tools(listing));
-                self.ask(request, method::TOOLS_LIST, &params, cx);
-            }
-            Ok(None) => self.listed_all(listing, cx),
-            Err(reason) if self.state == State::Ready => {
-                tracing::warn!(server = self.name.as_str(), reason, "tools not listed: the old ones stay");
-                self.listing_over(listing.stale, cx);
-            }
-            Err(reason) => {
-                let reason = self.with_noise(reason);
-                self.fail(Fault::Transient, reason, cx);
-            }
-        }
-    }
-
-    fn listed_all(&mut self, listing: Listing, cx: &mut Cx) {
-        self.about.tools = Tools::new(listing.tools, &self.name);
-        self.judge_tools(cx);
-        if cx.guard.holds(&self.name) {
-            cx.guard.look_again(&self.name, &mut cx.out);
-        }
-        self.listing_over(listing.stale, cx);
-        self.keep(cx);
-        if self.session.is_some() {
-            cx.report(Report::Learned(self.slot));
-        }
-        if self.state == State::Probing {
-            self.move_to_ready(cx);
-        } else {
-            cx.report(Report::Changed(self.slot));
-        }
-    }
-
-    fn listing_over(&mut self, stale: bool, cx: &mut Cx) {
-        cx.disarm(self.slot, Timer::Relist);
-        if stale {
-            cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
-        }
-    }
-}
-
-impl Listing {
-    /// Adds a page. `Ok(Some(cursor))`: there is another. Tools that cannot be listed are left out and said.
-    fn add(&mut self, result: &[u8], server: &str) -> Result<Option<Vec<u8>>, String> {
-        let page: Page<'_> = serde_json::from_slice(result)
-            .map_err(|error| format!("its answer to tools/list is malformed: {error}"))?;
-        for raw in page.tools {
-            if raw.get().len() > limits::MAX_TOOL {
-                tracing::warn!(server, bytes = raw.get().len(), "tool too large: left out");
-                continue;
-            }
-            let Some(tool) = Tool::read(raw) else {
-                tracing::warn!(server, "tool without a name left out");
-                continue;
-            };
-            self.bytes += raw.get().len();
-            if self.tools.len() == limits::MAX_TOOLS || self.bytes > limits::MAX_CATALOG / 2 {
-                tracing::warn!(server, tools = self.tools.len(), "too many tools: the rest is left out");
-                return Ok(None);
-            }
-            self.tools.push(tool);
-        }
-        self.pages += 1;
-        match page.next {
-            Some(_) if self.pages >= limits::MAX_PAGES => {
-                tracing::warn!(server, "too many pages of tools: the rest is left out");
-                Ok(None)
-            }
-            // An empty string is a cursor like any other; only its absence ends a list.
-            Some(cursor) => Ok(Some(cursor.get().as_bytes().to_vec())),
-            None => Ok(None),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    tools: Vec<&'a RawValue>,
-    #[serde(borrow, default, rename = "nextCursor")]
-    next: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -251,7 +113,8 @@ fn greeting(result: &[u8]) -> Result<(Version, About), String> {
         info: greeting.info.and_then(kept),
         capabilities: greeting.capabilities.and_then(kept),
         instructions: greeting.instructions.map(|text| prefix(text, limits::MAX_INSTRUCTIONS)),
-        tools: Tools::default(),
+        versions: Vec::from([version.as_str().to_string()]),
+        ..About::default()
     };
     Ok((version, about))
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::handshake::{Asked, Refusal};
 use super::http::Heard;
 use super::link::Link;
+use super::lists::List;
 use super::{Fault, Server, State, people, stdio};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
@@ -173,7 +174,9 @@ impl Server {
     fn hear_notification(&mut self, method: &str, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
         match method {
             method::PROGRESS => self.hear_progress(params, &json, cx),
-            method::TOOLS_CHANGED => self.tools_changed(cx),
+            method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
+                self.lists_changed(List::changed_by(method), cx);
+            }
             // Of a request of the server: they are answered at once, so that there is nothing to cancel.
             method::CANCELLED => {}
             _ => match on.filter(|request| self.calls.contains_key(request)) {

@@ -1,7 +1,8 @@
 //! One local server: its life, and the MCP client that talks to it.
 //!
-//! This file keeps it alive, [`ends`] is how it ends, and [`rest`] when it need not run; [`handshake`] is what it is asked before it takes calls, [`calls`] are what it is asked
-//! then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
+//! This file keeps it alive, [`ends`] is how it ends, and [`rest`] when it need not run;
+//! [`handshake`] and [`lists`] are what it is asked before it takes calls,
+//! [`calls`] are what it is asked then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
 //!
 //! ```text
 //!            start            runs             lists tools
@@ -26,6 +27,7 @@ mod handshake;
 mod hearing;
 mod http;
 mod link;
+mod lists;
 mod rest;
 mod shown;
 mod stdio;
@@ -47,6 +49,8 @@ use serde_json::value::RawValue;
 use self::handshake::Asked;
 use self::http::Http;
 use self::link::Link;
+use self::lists::Lists;
+pub(super) use self::shown::Share;
 use self::stdio::Stdio;
 pub(super) use self::text::people;
 use self::text::{exit_text, last_words, spawn_remedy};
@@ -72,7 +76,7 @@ pub(super) enum Timer {
     Restart,
     /// The next step of a stop: SIGTERM, then SIGKILL.
     Stop,
-    /// Tools changed: list them again; or: the list that was asked for does not come.
+    /// Lists changed: ask for them again; or: the list that was asked for does not come.
     Relist,
     /// The next attempt to open an HTTP server's stream of notifications.
     Listen,
@@ -91,7 +95,7 @@ impl Timer {
             Self::Start => "give a start up",
             Self::Restart => "start a server again",
             Self::Stop => "stop a server harder",
-            Self::Relist => "list tools again",
+            Self::Relist => "list again",
             Self::Listen => "open a server's stream",
             Self::Resume(_) => "resume a stream",
             Self::Idle => "stop a server that nobody calls",
@@ -119,6 +123,7 @@ pub(super) struct Server {
     link: Option<Link>,
     /// What it is being asked: the handshake, or a list.
     asked: Option<Asked>,
+    lists: Lists,
     about: About,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
@@ -184,7 +189,12 @@ pub(super) struct About {
     info: Option<Box<RawValue>>,
     capabilities: Option<Box<RawValue>>,
     instructions: Option<String>,
+    /// The protocol versions that it is known to speak.
+    versions: Vec<String>,
     tools: Tools,
+    prompts: Vec<Box<RawValue>>,
+    resources: Vec<Box<RawValue>>,
+    templates: Vec<Box<RawValue>>,
 }
 
 /// A call that the server works on.
@@ -230,6 +240,7 @@ impl Server {
             backoff: Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE),
             link: None,
             asked: None,
+            lists: Lists::default(),
             about: About::default(),
             changed: Vec::new(),
             calls: BTreeMap::new(),
@@ -440,6 +451,7 @@ impl Server {
 
     pub(super) fn handle_timeout(&mut self, timer: Timer, cx: &mut Cx) {
         match (timer, self.state) {
+            (Timer::Start, State::Probing) if self.gives_up_lists(cx) => {}
             (Timer::Start, State::Starting | State::Probing | State::Ready) => {
                 let why = match self.asked {
                     Some(Asked::Nothing) => "it closed its stdout".to_string(),
@@ -453,7 +465,7 @@ impl Server {
                 self.move_to_starting(cx);
             }
             (Timer::Stop, State::Stopping(step, then)) => self.stop_harder(step, then, cx),
-            (Timer::Relist, State::Ready) => self.list_again(cx),
+            (Timer::Relist, State::Probing | State::Ready) => self.list_again(cx),
             (Timer::Listen, State::Ready) => {
                 if let Some(Link::Http(http)) = &mut self.link {
                     http.listen(cx);
@@ -589,6 +601,7 @@ impl Server {
     /// Drops what belongs to one run.
     fn forget_run(&mut self, cx: &mut Cx) {
         self.asked = None;
+        self.lists = Lists::default();
         for timer in [Timer::Start, Timer::Relist, Timer::Listen, Timer::Idle] {
             cx.disarm(self.slot, timer);
         }

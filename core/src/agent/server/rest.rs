@@ -1,12 +1,15 @@
 //! A server at rest: what it is known to offer while it does not run, and when it goes to rest.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{About, Server, State, Then, Timer};
 use crate::agent::contract::Action;
@@ -63,8 +66,13 @@ impl Server {
     /// Takes over what a run of one of its sessions was told.
     pub(in crate::agent) fn learn(&mut self, about: &About, cx: &mut Cx) {
         let raw = |about: &About| serde_json::to_vec(about).expect("what a server told is JSON");
-        if self.state == State::Asleep && raw(&self.about) != raw(about) {
-            self.about = about.clone();
+        // Each session's run speaks its own client's version.
+        let mut about = about.clone();
+        about.versions.extend(self.about.versions.iter().cloned());
+        about.versions.sort();
+        about.versions.dedup();
+        if self.state == State::Asleep && raw(&self.about) != raw(&about) {
+            self.about = about;
             self.judge_tools(cx);
             self.keep(cx);
             cx.report(Report::Changed(self.slot));
@@ -118,7 +126,8 @@ impl Server {
         let kept: Kept<About> = serde_json::from_slice(json).ok()?;
         let fits = kept.entry == self.fingerprint()
             && kept.about.tools.len() <= limits::MAX_TOOLS
-            && kept.about.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL);
+            && kept.about.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL)
+            && [&kept.about.prompts, &kept.about.resources, &kept.about.templates].into_iter().all(is_bounded);
         fits.then_some(kept.about)
     }
 
@@ -140,6 +149,10 @@ struct Kept<A> {
     /// Of what entry.
     entry: String,
     about: A,
+}
+
+fn is_bounded(list: &Vec<Box<RawValue>>) -> bool {
+    list.len() <= limits::MAX_TOOLS && list.iter().map(|raw| raw.get().len()).sum::<usize>() <= limits::MAX_LIST
 }
 
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {

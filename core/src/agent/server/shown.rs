@@ -3,21 +3,36 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
 
 use super::link::Link;
-use super::{Server, State, Then, Timer};
+use super::{About, Server, State, Then, Timer};
 use crate::agent::cx::Cx;
 use crate::agent::status;
 use crate::limits;
 use crate::mcp::catalog::{self, Changed};
 use crate::time::Instant;
 
+/// How many of a server's things are in a catalog: the first of each list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) struct Share {
+    pub(in crate::agent) tools: usize,
+    prompts: usize,
+    resources: usize,
+    templates: usize,
+}
+
+impl Share {
+    /// All of them.
+    pub(in crate::agent) const ALL: Self =
+        Self { tools: usize::MAX, prompts: usize::MAX, resources: usize::MAX, templates: usize::MAX };
+}
+
 impl Server {
-    /// Its part of the catalog, with the first `tools` of its tools.
-    pub(in crate::agent) fn catalog(&self, tools: usize, now: Instant) -> catalog::Server {
+    /// Its part of the catalog, with that share of its lists.
+    pub(in crate::agent) fn catalog(&self, share: Share, now: Instant) -> catalog::Server {
+        let first = |list: &[Box<RawValue>], count: usize| list.iter().take(count).cloned().collect();
         catalog::Server {
             name: self.name.clone(),
             state: self.public_state(),
@@ -26,11 +41,11 @@ impl Server {
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
             changed: self.changed.clone(),
-            versions: Vec::new(),
-            prompts: Vec::new(),
-            resources: Vec::new(),
-            templates: Vec::new(),
-            tools: self.about.tools.shown().take(tools).map(ToOwned::to_owned).collect(),
+            versions: self.about.versions.clone(),
+            prompts: first(&self.about.prompts, share.prompts),
+            resources: first(&self.about.resources, share.resources),
+            templates: first(&self.about.templates, share.templates),
+            tools: self.about.tools.shown().take(share.tools).map(ToOwned::to_owned).collect(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,
         }
@@ -38,23 +53,36 @@ impl Server {
 
     /// About how many bytes it takes in the catalog.
     pub(in crate::agent) fn weight(&self) -> usize {
-        self.weight_without_tools() + self.about.tools.shown().map(weight).sum::<usize>()
+        let others = [&self.about.prompts, &self.about.resources, &self.about.templates];
+        let others: usize = others.into_iter().flatten().map(|raw| weight(raw)).sum();
+        self.weight_without_lists() + self.about.tools.shown().map(weight).sum::<usize>() + others
     }
 
-    /// How many of its tools fit into the room of a catalog, and how many bytes it takes with those.
-    pub(in crate::agent) fn prefix(&self, tools: usize, bytes: usize) -> (usize, usize) {
-        let (mut count, mut sum) = (0, self.weight_without_tools());
-        for tool in self.about.tools.shown().take(tools) {
-            if sum + weight(tool) > bytes {
-                break;
-            }
-            sum += weight(tool);
-            count += 1;
-        }
-        (count, sum)
+    /// How much of its lists fits into the room of a catalog, and how many bytes it takes with that. Tools come first:
+    /// what is left out of the other lists can still be asked for.
+    pub(in crate::agent) fn prefix(&self, tools: usize, bytes: usize) -> (Share, usize) {
+        let mut sum = self.weight_without_lists();
+        let About { prompts, resources, templates, .. } = &self.about;
+        let others = |list: &[Box<RawValue>], sum: &mut usize| fitting(list.iter().map(|raw| &**raw), bytes, sum);
+        let share = Share {
+            tools: fitting(self.about.tools.shown().take(tools), bytes, &mut sum),
+            prompts: others(prompts, &mut sum),
+            resources: others(resources, &mut sum),
+            templates: others(templates, &mut sum),
+        };
+        (share, sum)
     }
 
-    fn weight_without_tools(&self) -> usize {
+    /// Whether that share is all of it.
+    pub(in crate::agent) fn is_whole(&self, share: Share) -> bool {
+        let About { prompts, resources, templates, .. } = &self.about;
+        share.tools >= self.about.tools.count()
+            && share.prompts >= prompts.len()
+            && share.resources >= resources.len()
+            && share.templates >= templates.len()
+    }
+
+    fn weight_without_lists(&self) -> usize {
         let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |raw| raw.get().len());
         // Names, labels and escapes: `MAX_REASON` is more than they are.
         let text = self.about.instructions.as_ref().map_or(0, String::len) * 2 + self.name.len() * 2;
@@ -113,7 +141,20 @@ impl Server {
     }
 }
 
-/// A tool's bytes in the catalog, with the comma.
-fn weight(tool: &RawValue) -> usize {
-    tool.get().len() + 1
+/// How many of a list fit into `bytes`, of which `sum` are taken.
+fn fitting<'a>(list: impl Iterator<Item = &'a RawValue>, bytes: usize, sum: &mut usize) -> usize {
+    let mut count = 0;
+    for raw in list {
+        if *sum + weight(raw) > bytes {
+            break;
+        }
+        *sum += weight(raw);
+        count += 1;
+    }
+    count
+}
+
+/// The bytes of a list's item in the catalog, with the comma.
+fn weight(raw: &RawValue) -> usize {
+    raw.get().len() + 1
 }
