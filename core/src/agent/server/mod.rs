@@ -1,6 +1,6 @@
 //! One local server: its life, and the MCP client that talks to it.
 //!
-//! This file keeps it alive, [`ends`] is how it ends, and [`rest`] when it need not run;
+//! This file keeps it alive, [`process`] is what is heard of its process, [`ends`] how it ends, and [`rest`] when it need not run;
 //! [`handshake`] and [`lists`] are what it is asked before it takes calls,
 //! [`calls`] are what it is asked then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
 //!
@@ -28,6 +28,7 @@ mod hearing;
 mod http;
 mod link;
 mod lists;
+mod process;
 mod rest;
 mod shown;
 mod stdio;
@@ -53,7 +54,6 @@ use self::lists::Lists;
 pub(super) use self::shown::Share;
 use self::stdio::Stdio;
 pub(super) use self::text::people;
-use self::text::{exit_text, last_words, spawn_remedy};
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
@@ -374,81 +374,6 @@ impl Server {
         }
     }
 
-    /// Its process's environment was looked up.
-    pub(super) fn veiled(&mut self, child: ChildId, veil: Veil) {
-        if let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) {
-            stdio.veil = veil.clone();
-            self.veil = veil;
-        }
-    }
-
-    /// The process runs.
-    pub(super) fn spawned(&mut self, child: ChildId, pid: u32, cx: &mut Cx) {
-        if self.dying.contains(&child) {
-            cx.out.push(Action::Kill { child, force: true });
-            return;
-        }
-        let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
-        stdio.pid = Some(pid);
-        match self.state {
-            State::Starting => self.move_to_probing(cx),
-            // It was told to end before it ran: told again, now that there is somebody to hear it.
-            State::Stopping(Step::Asked, _) => cx.out.push(Action::CloseStdin { child }),
-            State::Stopping(Step::Terminated, _) => cx.out.push(Action::Kill { child, force: false }),
-            State::Stopping(Step::Killed, _) => cx.out.push(Action::Kill { child, force: true }),
-            _ => {}
-        }
-    }
-
-    /// The process could not be started.
-    pub(super) fn spawn_failed(&mut self, child: ChildId, error: &str, cx: &mut Cx) {
-        if self.buried(child) {
-            return;
-        }
-        match self.state {
-            State::Starting => {
-                self.link = None;
-                let reason = people(&spawn_remedy(&self.config, error), limits::MAX_REASON);
-                self.fail(Fault::NeedsHelp, reason, cx);
-            }
-            State::Stopping(_, then) => self.ended_as_told(then, cx),
-            _ => {}
-        }
-    }
-
-    /// The process ended.
-    pub(super) fn exited(&mut self, child: ChildId, code: Option<i32>, signal: Option<i32>, stderr: &str, cx: &mut Cx) {
-        let stderr = &*self.veil.hide(stderr);
-        if self.dying.contains(&child) {
-            self.add_last_words(stderr, cx);
-        }
-        if self.buried(child) {
-            return;
-        }
-        match self.state {
-            State::Starting | State::Probing | State::Ready => {
-                let reason = self.with_noise(exit_text(code, signal, stderr));
-                self.link = None;
-                let fault = if code == Some(0) { Fault::Ended } else { Fault::Transient };
-                self.fail(fault, reason, cx);
-            }
-            State::Stopping(_, then) => self.ended_as_told(then, cx),
-            _ => {}
-        }
-    }
-
-    /// Its stdout ended: nothing can come any more, even if its process goes on.
-    pub(super) fn output_ended(&mut self, child: ChildId, cx: &mut Cx) {
-        match self.state {
-            // An exit, which says more, usually follows at once. Only a process that goes on is killed for it.
-            State::Starting | State::Probing | State::Ready if self.child() == Some(child) => {
-                cx.arm(self.slot, Timer::Start, limits::EXIT_AFTER_OUTPUT);
-                self.asked = Some(Asked::Nothing);
-            }
-            _ => {}
-        }
-    }
-
     pub(super) fn handle_timeout(&mut self, timer: Timer, cx: &mut Cx) {
         match (timer, self.state) {
             (Timer::Start, State::Probing) if self.gives_up_lists(cx) => {}
@@ -613,35 +538,5 @@ impl Server {
             Some(number) => format!("{}.session-{number}", self.name),
             None => self.name.clone(),
         }
-    }
-
-    /// It had to be killed, since it hung for one: what it said last is part of why.
-    fn add_last_words(&mut self, stderr: &str, cx: &mut Cx) {
-        if let (State::Restarting | State::Failed, Some(reason), Some(words)) =
-            (self.state, &self.reason, last_words(stderr))
-        {
-            self.reason = Some(people(&format!("{reason}: {words}"), limits::MAX_REASON));
-            cx.report(Report::Changed(self.slot));
-        }
-    }
-
-    fn child(&self) -> Option<ChildId> {
-        match &self.link {
-            Some(Link::Stdio(stdio)) => Some(stdio.child),
-            Some(Link::Http(_)) | None => None,
-        }
-    }
-
-    /// Whether the end of `child` is that of an earlier run (or of nobody), which is now complete.
-    fn buried(&mut self, child: ChildId) -> bool {
-        self.dying.remove(&child) || self.child() != Some(child)
-    }
-
-    fn with_noise(&self, reason: String) -> String {
-        let noise = match &self.link {
-            Some(Link::Stdio(stdio)) => stdio.noise_text(),
-            Some(Link::Http(_)) | None => None,
-        };
-        people(&noise.map_or(reason.clone(), |noise| format!("{reason}; {noise}")), limits::MAX_REASON)
     }
 }
