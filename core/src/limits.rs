@@ -287,8 +287,22 @@ pub const MAX_WAITING_BYTES: usize = 16 * MIB;
 /// Clients and tools that a person let pass for as long as the agent runs.
 pub const MAX_LET_PASS: usize = 1_024;
 
-/// Calls under way at one local server, held ones included: more is a client out of control.
-pub const MAX_SERVER_CALLS: usize = 256;
+/// Calls under way at one local server, held ones included: one client alone may have half of it, and more than that is
+/// a client out of control.
+pub const MAX_SERVER_CALLS: usize = 512;
+/// Questions of a server that wait for the client of one call: a person answers one at a time.
+pub const MAX_CALL_QUESTIONS: usize = 32;
+/// Sessions of clients whose wishes an agent remembers: a person has a dozen conversations open.
+pub const MAX_CLIENT_SESSIONS: usize = 256;
+/// The key of a client's session, in bytes: a relay's have 22.
+pub const MAX_SESSION_KEY: usize = 128;
+/// Resources that one session watches, at all servers of an agent together: what a person can look at, with room.
+pub const MAX_SUBSCRIPTIONS: usize = 128;
+/// The URI of a resource that is watched, in bytes: remembered for as long as it is.
+pub const MAX_URI: usize = 2 * KIB;
+/// Requests of the agent's own to one server whose answer is of no interest, and has not come: more, and it does not
+/// answer any.
+pub const MAX_ASIDES: usize = 64;
 /// What waits for a server that does not read its stdin: a few of the largest requests.
 pub const MAX_STDIN_BACKLOG: usize = 16 * MIB;
 /// Lines of a server's stdout within [`NOISE_WINDOW`] that are no MCP messages and have none in between: a banner or a

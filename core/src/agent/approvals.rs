@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::caller::Caller;
 use super::cx::{RequestId, Slot};
 use super::status;
 use crate::limits;
@@ -35,8 +36,7 @@ impl Subject {
 pub(super) struct Waiting {
     pub(super) subject: Subject,
     pub(super) slot: Slot,
-    /// The client's session; empty when there is none.
-    pub(super) session: String,
+    pub(super) caller: Caller,
     pub(super) method: String,
     pub(super) params: Bytes,
     pub(super) since: Instant,
@@ -122,7 +122,7 @@ mod tests {
         Waiting {
             subject,
             slot: Slot(1),
-            session: String::new(),
+            caller: Caller::default(),
             method: "tools/call".into(),
             params,
             since: at,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::contract::{Action, Spawn};
 use super::guard::Guard;
 use super::server;
+use super::wishes::Wishes;
 use crate::entropy::Seeded;
 use crate::host::Mailbox;
 use crate::http::fetch::Fetch;
@@ -75,7 +76,7 @@ pub(super) enum Report {
         /// The raw `result` or `error`.
         body: Bytes,
     },
-    /// A notification that belongs to a call.
+    /// A notification that belongs to a call, or a question in its course.
     Message {
         /// Which.
         request: RequestId,
@@ -103,6 +104,8 @@ pub(super) struct Cx {
     pub(super) timers: Timers<Timer>,
     pub(super) reports: VecDeque<Report>,
     pub(super) guard: Guard,
+    /// What clients' sessions want to hear.
+    pub(super) wishes: Wishes,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,
     children: BTreeMap<ChildId, Slot>,
@@ -121,6 +124,7 @@ impl Cx {
             timers: Timers::default(),
             reports: VecDeque::new(),
             guard: Guard::default(),
+            wishes: Wishes::default(),
             version,
             children: BTreeMap::new(),
             fetches: BTreeMap::new(),

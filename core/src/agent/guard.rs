@@ -20,6 +20,8 @@ use crate::config::{AgentPolicy, ServerConfig};
 use crate::host::Mailbox;
 use crate::limits;
 use crate::mcp::catalog::Changed;
+use crate::rpc::object::Object;
+use crate::rpc::string;
 
 /// The guard of an agent. The default lets everything pass.
 #[derive(Debug)]
@@ -199,6 +201,43 @@ impl Guard {
         let pins = watched.map_or_else(BTreeMap::new, |watched| watched.judge(server, tools, mode));
         let rules = &self.rules;
         tools.judge(|tool| rules.hides(server, tool).or_else(|| pins.get(tool.name()).cloned()))
+    }
+
+    /// The raw result of `tools/list` as a client may see it: without the tools that are hidden, and otherwise as it is.
+    /// `known` are the server's tools as they were judged; one that is not among them is judged by itself.
+    pub(super) fn shown_of(&self, server: &str, known: &Tools, result: Bytes) -> Bytes {
+        let Ok(object) = Object::parse(&result) else { return result };
+        let Some(list) = object.get("tools") else { return result };
+        let Ok(items) = serde_json::from_slice::<Vec<&RawValue>>(&list) else { return result };
+        let is_shown = |raw: &&RawValue| match Tool::read(raw) {
+            Some(tool) => match known.get(tool.name()).filter(|it| it.print() == tool.print()) {
+                Some(known) => !known.is_hidden(),
+                None => !self.hides(server, tool),
+            },
+            // What has no name cannot be called, nor judged.
+            None => self.rules.is_open(server),
+        };
+        let shown: Vec<&str> = items.iter().copied().filter(is_shown).map(RawValue::get).collect();
+        // Of several lists readers disagree about which one counts: then all of them become this one.
+        let lists = object.members().filter(|(key, _)| string(key).is_some_and(|key| key == "tools")).count();
+        if shown.len() == items.len() && lists == 1 {
+            return result;
+        }
+        let list = alloc::format!("[{}]", shown.join(","));
+        object.replace(&[("tools", list.as_bytes())])
+    }
+
+    /// Whether a tool that its server did not list before is hidden.
+    fn hides(&self, server: &str, tool: Tool) -> bool {
+        if self.rules.hides(server, &tool).is_some() {
+            return true;
+        }
+        match self.watched.get(server).map(|watched| &watched.pins) {
+            _ if self.mode() != PinMode::Block => false,
+            Some(Pins::Known(book)) => !book.is_empty() && !book.changes(&Tools::new([tool].into(), server)).is_empty(),
+            Some(Pins::Reading | Pins::Broken(_)) => true,
+            None => false,
+        }
     }
 
     /// Whether a call must be checked against the list of its server: a name alone does not tell enough.

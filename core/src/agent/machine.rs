@@ -2,6 +2,7 @@
 //! the parts have to say to each other.
 
 mod admission;
+mod clients;
 mod decisions;
 mod entries;
 mod sessions;

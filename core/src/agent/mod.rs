@@ -2,7 +2,8 @@
 //!
 //! [`machine`] is the driven machine; [`contract`] its events and actions; `uplink` decides when and how the relay is
 //! dialled; `server` is the life of one local server and the MCP client that talks to it; `routing` knows which
-//! call of which tunnel is which request of which server.
+//! call of which tunnel is which request of which server; `caller` is who a call is for, `wishes` what the sessions of
+//! clients want to hear of servers.
 //!
 //! Between a call and its server stands `guard`: `policy` says what may be called, `pins` whether a tool is still the
 //! one that was seen first, `approvals` are the calls that wait for a person, `audit` is what is noted of each. `veil`
@@ -10,6 +11,7 @@
 
 mod approvals;
 mod audit;
+mod caller;
 pub mod contract;
 mod cx;
 mod guard;
@@ -25,6 +27,7 @@ mod tests;
 mod tools;
 mod uplink;
 mod veil;
+mod wishes;
 
 pub use contract::Identity;
 pub use machine::Agent;

@@ -123,7 +123,7 @@ impl Rules {
     }
 
     /// Whether no rule is about this server.
-    fn is_open(&self, server: &str) -> bool {
+    pub(super) fn is_open(&self, server: &str) -> bool {
         self.of(server).all(|(_, policy)| {
             policy.allow.is_none()
                 && !policy.deny.iter().any(|it| it.concerns(server))

@@ -47,6 +47,12 @@ impl Routes {
         self.by_request.get(&request).copied()
     }
 
+    /// The call of a stream.
+    pub(super) fn of_stream(&self, conn: ConnId, stream: StreamId) -> Option<(RequestId, Route)> {
+        let request = *self.by_stream.get(&(conn, stream))?;
+        Some((request, self.get(request)?))
+    }
+
     /// Gives a call to another run of its server.
     pub(super) fn redirect(&mut self, request: RequestId, slot: Slot) {
         if let Some(route) = self.by_request.get_mut(&request) {

@@ -5,8 +5,12 @@ mod guard;
 mod http;
 mod lists;
 mod lives;
+mod notices;
+mod questions;
 mod rest;
+mod shown;
 mod signin;
+mod subscriptions;
 mod uplink;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -280,6 +284,58 @@ impl Rig {
         };
         let params = Bytes::copy_from_slice(params.as_bytes());
         self.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+    }
+
+    /// A call to `a` in a session whose client declared these capabilities.
+    fn call_as(&mut self, stream: u32, session: &str, capabilities: &Value, method: &str, params: &str) {
+        let head = OpenHead {
+            server: "a".to_string(),
+            method: method.to_string(),
+            version: Some("2025-06-18".to_string()),
+            client: Some(std::format!("Client of {session} 1.2")),
+            session: session.to_string(),
+            capabilities: capabilities.to_string(),
+            length: params.len() as u64,
+            ..OpenHead::default()
+        };
+        let params = Bytes::copy_from_slice(params.as_bytes());
+        self.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+    }
+
+    /// A call of a tool in a session.
+    fn call_in(&mut self, stream: u32, session: &str) {
+        self.call_as(stream, session, &json!({"roots": {}, "sampling": {}}), "tools/call", "{}");
+    }
+
+    fn reset(&mut self, stream: u32) {
+        let (code, reason) = (tunnel::ResetCode::Cancelled, String::new());
+        self.tunnel(tunnel::Event::Reset { stream: StreamId(stream), code, reason });
+    }
+
+    /// Something that a client says in the course of its call.
+    fn client_says(&mut self, stream: u32, json: &Value) {
+        let json = Bytes::from(json.to_string());
+        self.tunnel(tunnel::Event::Message { stream: StreamId(stream), json, credit: 0 });
+    }
+
+    /// The messages of calls that were sent: stream, message, whether it may be dropped.
+    fn messages(&mut self) -> Vec<(u32, Value, bool)> {
+        self.take_all(|action| match action {
+            Action::Tunnel { command: Command::Message { stream, json, droppable }, .. } => {
+                Some((stream.0, serde_json::from_slice(json).expect("JSON"), *droppable))
+            }
+            _ => None,
+        })
+    }
+
+    /// The notices that were sent: for which sessions, and what.
+    fn notices(&mut self) -> Vec<(String, Value)> {
+        self.take_all(|action| match action {
+            Action::Tunnel { command: Command::Notice { sessions, json, .. }, .. } => {
+                Some((sessions.join(" "), serde_json::from_slice(json).expect("JSON")))
+            }
+            _ => None,
+        })
     }
 
     /// The answers that were sent: stream, code of the error if any, body.

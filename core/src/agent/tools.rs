@@ -155,6 +155,10 @@ impl Tool {
         &self.raw
     }
 
+    pub(super) fn is_hidden(&self) -> bool {
+        self.hidden.is_some()
+    }
+
     /// Whether it says of itself that it changes nothing.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only

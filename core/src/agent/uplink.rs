@@ -140,6 +140,11 @@ impl Uplink {
         }
     }
 
+    /// Whether a call's stream carries messages both ways: an old relay knows calls and answers alone.
+    pub(super) fn carries_messages(&self) -> bool {
+        matches!(&self.state, State::Open(Open { dialect: Dialect::V2, .. }))
+    }
+
     /// Whether `conn` is the connection of now; what an older one says is of no interest.
     pub(super) fn is_current(&self, conn: ConnId) -> bool {
         self.conn() == Some(conn)

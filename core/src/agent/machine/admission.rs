@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{Action, Agent};
 use crate::agent::approvals::{Subject, Waiting};
 use crate::agent::audit::Entry;
+use crate::agent::caller::Caller;
 use crate::agent::cx::{RequestId, Slot, Timer};
 use crate::agent::pins::Print;
 use crate::agent::policy::{self, Scope};
@@ -81,11 +82,9 @@ impl Agent {
                 self.cx.guard.limiter.take(&counted, now);
                 let scopes = counted.into_iter().map(|(scope, _)| scope).collect();
                 self.ledger.open(request, self.entry(&head.method, &head.session, &subject, params.len(), scopes));
-                let session = head.session;
-                self.pass(
-                    request,
-                    Waiting { subject, slot, session, method: head.method, params, since: now, until: now },
-                );
+                let caller = Caller::of(&head, self.uplink.carries_messages());
+                let method = head.method;
+                self.pass(request, Waiting { subject, slot, caller, method, params, since: now, until: now });
             }
             Err(refusal) => {
                 let entry = self.entry(&head.method, &head.session, &subject, params.len(), Vec::new());
@@ -124,13 +123,13 @@ impl Agent {
 
     /// Gives a call to its server, or to its session's run of it.
     pub(super) fn hand_on(&mut self, request: RequestId, call: Waiting) {
-        let run = match self.run_for(call.slot, &call.session) {
+        let run = match self.run_for(call.slot, &call.caller) {
             Ok(run) => run,
             Err(refusal) => return self.refuse_as(request, refusal),
         };
         self.routes.redirect(request, run);
         match self.servers.get_mut(&run) {
-            Some(server) => server.call(request, call.method, call.params, &mut self.cx),
+            Some(server) => server.call(request, call.caller, call.method, call.params, &mut self.cx),
             None => self.refuse(request, code::SERVER_UNAVAILABLE, "its server is gone"),
         }
     }
@@ -146,9 +145,12 @@ impl Agent {
         if self.routes.len() >= limits::MAX_STREAMS {
             return Err(Refusal::limited("too many calls at once"));
         }
-        // The agent's own talk with its servers is not the client's to repeat: a list would show what is hidden.
-        if matches!(&*head.method, method::INITIALIZE | method::TOOLS_LIST) || method::is_notification(&head.method) {
+        // The handshake with a server is the agent's own.
+        if head.method == method::INITIALIZE || method::is_notification(&head.method) {
             return Err(Refusal::invalid(code::METHOD_NOT_FOUND, "this method cannot be called"));
+        }
+        if head.session.len() > limits::MAX_SESSION_KEY {
+            return Err(Refusal::invalid(code::INVALID_REQUEST, "the key of the session is too long"));
         }
         let Some(slot) = self.names.get(&head.server) else {
             let name = people(&head.server, limits::MAX_QUOTE);
@@ -162,6 +164,10 @@ impl Agent {
     pub(super) fn allowed(&self, slot: Slot, method: &str, subject: &Subject) -> Result<(), Refusal> {
         let Subject { server, tool, .. } = subject;
         let name = || people(tool, limits::MAX_QUOTE);
+        // What may not be called is taken out of the list.
+        if method == method::TOOLS_LIST {
+            return Ok(());
+        }
         if method != method::TOOLS_CALL {
             return match self.cx.guard.rules.allows_method(server, method) {
                 true => Ok(()),

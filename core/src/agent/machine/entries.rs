@@ -39,6 +39,7 @@ impl Agent {
         }
         self.catalog.changed.remove(&slot);
         self.cx.guard.forget(name);
+        self.cx.wishes.forget_server(name);
         self.catalog.removed.insert(name.to_string());
     }
 

@@ -6,27 +6,28 @@ use alloc::vec::Vec;
 
 use super::Agent;
 use super::admission::Refusal;
+use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
 use crate::agent::server::Server;
 use crate::config::Isolation;
 use crate::limits;
 
 impl Agent {
-    /// Which run of the server in `slot` a call of `session` goes to. A call without a session goes to the shared one.
-    pub(super) fn run_for(&mut self, slot: Slot, session: &str) -> Result<Slot, Refusal> {
+    /// Which run of the server in `slot` a call goes to. A call without a session goes to the shared one.
+    pub(super) fn run_for(&mut self, slot: Slot, caller: &Caller) -> Result<Slot, Refusal> {
         let Some(server) = self.servers.get(&slot) else { return Ok(slot) };
-        if server.config().life.isolation == Isolation::Shared || session.is_empty() {
+        if server.config().life.isolation == Isolation::Shared || caller.session.is_empty() {
             return Ok(slot);
         }
-        let key = (slot, session.to_string());
+        let key = (slot, caller.session.clone());
         let run = self.sessions.get(&key).copied().filter(|run| self.servers.get(run).is_some_and(Server::takes_calls));
         match run {
             Some(run) => Ok(run),
-            None => self.add_run(key),
+            None => self.add_run(key, caller),
         }
     }
 
-    fn add_run(&mut self, key: (Slot, String)) -> Result<Slot, Refusal> {
+    fn add_run(&mut self, key: (Slot, String), caller: &Caller) -> Result<Slot, Refusal> {
         let runs: Vec<&Server> = self.runs_of(key.0).filter_map(|run| self.servers.get(&run)).collect();
         if runs.len() >= limits::MAX_SESSION_RUNS {
             // The one that nobody used for longest makes room; its session gets a new one when it comes back.
@@ -44,7 +45,7 @@ impl Agent {
         let (name, config) = (server.name().to_string(), server.config().clone());
         self.last_slot += 1;
         let slot = Slot(self.last_slot);
-        let mut run = Server::for_session(slot, number, name, config, self.cx.now.instant);
+        let mut run = Server::for_session(slot, number, caller.clone(), name, config, self.cx.now.instant);
         run.start(&mut self.cx);
         self.servers.insert(slot, run);
         self.sessions.insert(key, slot);

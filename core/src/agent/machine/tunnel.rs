@@ -48,10 +48,9 @@ impl Agent {
                 let wish = self.uplink.closed(&close, &mut self.cx);
                 self.grant(wish);
             }
-            // A client's answer to a server's request: none is passed on, so that there is nothing to answer.
-            tunnel::Event::Message { .. } => {}
-            // No server keeps anything of a session yet.
-            tunnel::Event::ClientNotice { .. } | tunnel::Event::SessionEnded { .. } => {}
+            tunnel::Event::Message { stream, json, .. } => self.client_message(conn, stream, json),
+            tunnel::Event::ClientNotice { session, server, json } => self.client_notice(&session, server, &json),
+            tunnel::Event::SessionEnded { session } => self.session_ended(&session),
             tunnel::Event::Catalog(_)
             | tunnel::Event::Answer { .. }
             | tunnel::Event::Data { .. }

@@ -8,7 +8,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::stdio::Full;
+use super::subscriptions::Arranged;
 use super::{Call, Held, Link, Server, State, Then, Timer, people};
+use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::{policy, routing};
 use crate::limits;
@@ -18,11 +20,19 @@ use crate::tunnel::Outcome;
 
 impl Server {
     /// A call. It gets one [`Report::Answer`], unless it is cancelled first.
-    pub(in crate::agent) fn call(&mut self, request: RequestId, method: String, params: Bytes, cx: &mut Cx) {
-        let held = Held { request, method, params };
-        if self.calls.len() + self.held.len() >= limits::MAX_SERVER_CALLS {
-            return self.refuse(request, code::OVERLOADED, "it has too many calls under way", cx);
+    pub(in crate::agent) fn call(
+        &mut self,
+        request: RequestId,
+        caller: Caller,
+        method: String,
+        params: Bytes,
+        cx: &mut Cx,
+    ) {
+        if !self.has_room(&caller) {
+            return self.refuse(request, code::OVERLOADED, "it has too many calls of this client under way", cx);
         }
+        cx.wishes.touch(&caller.session, &self.name);
+        let held = Held { request, caller, method, params };
         self.last_used = cx.now.instant;
         match self.state {
             State::Ready => self.send_call(held, cx),
@@ -48,9 +58,18 @@ impl Server {
         }
     }
 
+    /// Whether a caller may have one more call under way: nobody may take more than is left for others. Alone, that is
+    /// half of all there is; whoever comes later finds as much as is left, and nobody finds nothing.
+    fn has_room(&self, caller: &Caller) -> bool {
+        let all = self.calls.values().map(|call| &call.caller).chain(self.held.iter().map(|held| &held.caller));
+        let (all, own) = all.fold((0, 0), |(all, own), one| (all + 1, own + usize::from(one.key() == caller.key())));
+        own + all < limits::MAX_SERVER_CALLS
+    }
+
     /// The caller gave up. No answer follows; the server is told, and may work on.
     pub(in crate::agent) fn cancel(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
         self.held.retain(|held| held.request != request);
+        self.end_questions(request, cx);
         if self.close_call(request, cx).is_none() {
             return;
         }
@@ -63,22 +82,35 @@ impl Server {
     }
 
     pub(super) fn send_call(&mut self, held: Held, cx: &mut Cx) {
-        let Held { request, method, params } = held;
-        if let Err((code, reason)) = self.may_send(&method, &params, cx) {
+        let request = held.request;
+        if let Err((code, reason)) = self.may_send(&held.method, &held.params, cx) {
             return self.refuse(request, code, &reason, cx);
         }
-        let Ok((params, progress)) = routing::own_progress_token(&params, request) else {
-            return self.refuse(request, code::INVALID_PARAMS, "params must be a JSON object", cx);
-        };
-        let sent = self.link.as_mut().map(|link| link.ask(request, &method, &params, cx));
-        match sent {
-            Some(Ok(())) => {
-                self.calls.insert(request, Call { progress, refused: None });
-                self.renew(request, cx);
+        let (params, undo) = match self.arrange(&held, cx) {
+            Arranged::Send { params, undo } => (params, undo),
+            Arranged::Done => {
+                let body = Bytes::from_static(b"{}");
+                return cx.report(Report::Answer { request, outcome: Outcome::Result, body });
             }
-            Some(Err(Full)) => self.refuse(request, code::OVERLOADED, "it does not read what it is sent", cx),
-            None => self.refuse(request, code::SERVER_UNAVAILABLE, "it is not running", cx),
+            Arranged::Refused(code, reason) => return self.refuse(request, code, reason, cx),
+        };
+        let Held { caller, method, .. } = held;
+        let failed = match routing::own_progress_token(&params, request) {
+            Err(_) => (code::INVALID_PARAMS, "params must be a JSON object"),
+            Ok((params, progress)) => match self.link.as_mut().map(|link| link.ask(request, &method, &params, cx)) {
+                Some(Ok(())) => {
+                    let lists_tools = method == method::TOOLS_LIST;
+                    self.calls.insert(request, Call { caller, lists_tools, undo, progress, refused: None });
+                    return self.renew(request, cx);
+                }
+                Some(Err(Full)) => (code::OVERLOADED, "it does not read what it is sent"),
+                None => (code::SERVER_UNAVAILABLE, "it is not running"),
+            },
+        };
+        if let Some(undo) = undo {
+            self.take_back(undo, cx);
         }
+        self.refuse(request, failed.0, failed.1, cx);
     }
 
     /// Asks once more what was refused with the last session.
@@ -93,7 +125,11 @@ impl Server {
 
     /// Forgets a call that is over.
     pub(super) fn close_call(&mut self, request: RequestId, cx: &mut Cx) -> Option<Call> {
-        let call = self.calls.remove(&request)?;
+        let mut call = self.calls.remove(&request)?;
+        if let Some(undo) = call.undo.take() {
+            self.take_back(undo, cx);
+        }
+        self.end_questions(request, cx);
         self.last_used = cx.now.instant;
         cx.disarm(self.slot, Timer::Call(request));
         Some(call)
@@ -144,7 +180,8 @@ impl Server {
         }
     }
 
-    pub(super) fn refuse(&self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+    pub(super) fn refuse(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+        self.end_questions(request, cx);
         let (name, reason) = (people(&self.name, limits::MAX_QUOTE), self.veil.hide(reason));
         let message = format!("server \"{name}\": {reason}");
         let body = envelope::error_object(code, &message, None);

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::lists::Listing;
 use super::{About, Fault, Link, Server, people};
+use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, RequestId};
 use crate::agent::veil::Veil;
 use crate::limits;
@@ -48,15 +49,24 @@ impl Asked {
 }
 
 impl Server {
-    /// Begins the handshake (2025-11-25, Lifecycle, Initialization). No capability is declared: what a server could ask
-    /// a client is declined.
+    /// Begins the handshake (2025-11-25, Lifecycle, Initialization). A session's own run meets the session's client; one
+    /// that all share hears of everything that some client may declare, and is told when one of them did not.
     pub(super) fn initialize(&mut self, cx: &mut Cx) {
         let request = cx.request_id();
         self.asked = Some(Asked::Initialize(request));
+        let caller = self.session.as_ref().map(|owner| &owner.caller);
+        let version = caller.and_then(|caller| caller.version).filter(|version| version.is_legacy());
+        let version = version.unwrap_or(Version::LATEST_LEGACY).as_str();
+        let own = || ("mcp-local-tunnel".to_string(), cx.version.clone());
+        let (name, number) = caller.map_or_else(own, Caller::name_and_version);
+        let (name, number) = (rpc::quoted(&name), rpc::quoted(&number));
+        let capabilities = match caller.map(|caller| core::str::from_utf8(&caller.capabilities).unwrap_or_default()) {
+            None => SHARED_CAPABILITIES,
+            Some("") => "{}",
+            Some(declared) => declared,
+        };
         let params = format!(
-            "{{\"protocolVersion\":\"{}\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"mcp-local-tunnel\",\"version\":{}}}}}",
-            Version::LATEST_LEGACY.as_str(),
-            rpc::quoted(&cx.version)
+            "{{\"protocolVersion\":\"{version}\",\"capabilities\":{capabilities},\"clientInfo\":{{\"name\":{name},\"version\":{number}}}}}"
         );
         self.ask(request, method::INITIALIZE, params.as_bytes(), cx);
     }
@@ -89,6 +99,10 @@ impl Server {
         self.list_all(cx);
     }
 }
+
+/// What a client of [`Version::LATEST_LEGACY`] can declare that a server may ask it.
+const SHARED_CAPABILITIES: &str =
+    r#"{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}"#;
 
 #[derive(Deserialize)]
 struct Greeting<'a> {

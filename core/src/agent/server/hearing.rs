@@ -1,22 +1,20 @@
 //! What a server says: answers, requests, notifications, and what is none of them.
 
 use alloc::format;
-use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::handshake::{Asked, Refusal};
 use super::http::Heard;
 use super::link::Link;
-use super::lists::List;
 use super::{Fault, Server, State, people, stdio};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::http::fetch::FetchEvent;
 use crate::id::{ChildId, FetchId};
 use crate::limits;
-use crate::mcp::{code, method};
-use crate::rpc::{Message, RawId, envelope};
+use crate::mcp::code;
+use crate::rpc::{Message, RawId};
 use crate::tunnel::Outcome;
 
 impl Server {
@@ -140,7 +138,7 @@ impl Server {
     fn hear(&mut self, message: Message, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
         match message {
             Message::Response { id, outcome } => self.hear_answer(id.as_ref(), outcome, cx),
-            Message::Request { id, method, .. } => self.hear_request(&id, &method, cx),
+            Message::Request { id, method, params } => self.hear_request(id, &method, &params, json, on, cx),
             Message::Notification { method, params } => self.hear_notification(&method, &params, json, on, cx),
         }
     }
@@ -152,59 +150,30 @@ impl Server {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             return self.hear_about(outcome.map_err(|error| Refusal::read(&error, &self.veil)), cx);
         }
-        if self.close_call(request, cx).is_none() {
-            return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
+        if self.heard_aside(request) {
+            return;
         }
+        if let Some(call) = self.calls.get_mut(&request).filter(|_| outcome.is_ok()) {
+            call.undo = None;
+        }
+        let Some(call) = self.close_call(request, cx) else {
+            return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
+        };
         let (outcome, body) = match outcome {
+            Ok(result) if call.lists_tools => {
+                (Outcome::Result, cx.guard.shown_of(&self.name, &self.about.tools, result))
+            }
             Ok(result) => (Outcome::Result, result),
             Err(error) => (Outcome::Error { code: routing::error_code(&error) }, error),
         };
         cx.report(Report::Answer { request, outcome, body });
     }
 
-    /// A request of the server. What a client would have to be asked is declined: no such capability was declared.
-    fn hear_request(&mut self, id: &RawId, method: &str, cx: &mut Cx) {
-        let answer = match method {
-            method::PING => envelope::result(id, b"{}"),
-            _ => envelope::error(Some(id), code::METHOD_NOT_FOUND, "not supported by this client", None),
-        };
-        self.note(answer, cx);
-    }
-
-    fn hear_notification(&mut self, method: &str, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
-        match method {
-            method::PROGRESS => self.hear_progress(params, &json, cx),
-            method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
-                self.lists_changed(List::changed_by(method), cx);
-            }
-            // Of a request of the server: they are answered at once, so that there is nothing to cancel.
-            method::CANCELLED => {}
-            _ => match on.filter(|request| self.calls.contains_key(request)) {
-                Some(request) => {
-                    self.renew(request, cx);
-                    cx.report(Report::Message { request, json, droppable: method == method::LOG_MESSAGE });
-                }
-                // What concerns one session is not for all to hear.
-                None if self.session.is_some() => {}
-                None => {
-                    cx.report(Report::Notice { server: self.name.clone(), sessions: Vec::new(), json });
-                }
-            },
-        }
-    }
-
-    fn hear_progress(&mut self, params: &Bytes, json: &Bytes, cx: &mut Cx) {
-        let Some((request, params)) = routing::progress_of(params) else { return };
-        self.renew(request, cx);
-        let Some(progress) = self.calls.get(&request).and_then(|call| call.progress.as_ref()) else { return };
-        if let Some(json) = progress.restore(json, &params) {
-            cx.report(Report::Message { request, json, droppable: true });
-        }
-    }
-
     pub(super) fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             self.hear_about(Err(Refusal { code, reason: reason.into() }), cx);
+        } else if self.heard_aside(request) {
+            tracing::debug!(server = self.name.as_str(), reason, "own request unanswered");
         } else if self.close_call(request, cx).is_some() {
             self.refuse(request, code, reason, cx);
         }
@@ -214,6 +183,13 @@ impl Server {
     pub(super) fn note(&mut self, json: Bytes, cx: &mut Cx) {
         if let Some(link) = &mut self.link {
             link.note(json, cx);
+        }
+    }
+
+    /// Passes on what a client tells it.
+    pub(in crate::agent) fn pass_notice(&mut self, json: Bytes, cx: &mut Cx) {
+        if self.state == State::Ready {
+            self.note(json, cx);
         }
     }
 

@@ -217,14 +217,14 @@ impl Server {
     fn set_list(&mut self, list: List, items: Vec<Box<RawValue>>) {
         match list {
             List::Tools => {
-                let read = |raw: &Box<RawValue>| {
+                let read = |raw: &RawValue| {
                     let tool = Tool::read(raw);
                     if tool.is_none() {
                         tracing::warn!(server = self.name.as_str(), "tool without a name left out");
                     }
                     tool
                 };
-                self.about.tools = Tools::new(items.iter().filter_map(read).collect(), &self.name);
+                self.about.tools = Tools::new(items.iter().filter_map(|raw| read(raw)).collect(), &self.name);
             }
             List::Prompts => self.about.prompts = items,
             List::Resources => self.about.resources = items,

@@ -2,7 +2,8 @@
 //!
 //! This file keeps it alive, [`process`] is what is heard of its process, [`ends`] how it ends, and [`rest`] when it need not run;
 //! [`handshake`] and [`lists`] are what it is asked before it takes calls,
-//! [`calls`] are what it is asked then, [`hearing`] is what it says; [`stdio`] and [`http`] are the links to it.
+//! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked;
+//! [`subscriptions`] are what clients set; [`stdio`] and [`http`] are the links to it.
 //!
 //! ```text
 //!            start            runs             lists tools
@@ -28,10 +29,13 @@ mod hearing;
 mod http;
 mod link;
 mod lists;
+mod notices;
 mod process;
+mod questions;
 mod rest;
 mod shown;
 mod stdio;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -51,9 +55,12 @@ use self::handshake::Asked;
 use self::http::Http;
 use self::link::Link;
 use self::lists::Lists;
+use self::questions::Questions;
 pub(super) use self::shown::Share;
 use self::stdio::Stdio;
+use self::subscriptions::{Told, Undo};
 pub(super) use self::text::people;
+use super::caller::Caller;
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
@@ -108,8 +115,8 @@ impl Timer {
 pub(super) struct Server {
     slot: Slot,
     name: String,
-    /// Its number among the runs that sessions have for themselves; `None`: it is the one that all share.
-    session: Option<u32>,
+    /// Whose it is, if a session has it for itself; `None`: it is the one that all share.
+    session: Option<Owner>,
     config: ServerConfig,
     state: State,
     since: Instant,
@@ -124,6 +131,8 @@ pub(super) struct Server {
     /// What it is being asked: the handshake, or a list.
     asked: Option<Asked>,
     lists: Lists,
+    questions: Questions,
+    told: Told,
     about: About,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
@@ -197,9 +206,23 @@ pub(super) struct About {
     templates: Vec<Box<RawValue>>,
 }
 
+/// The session that a run belongs to.
+#[derive(Debug)]
+struct Owner {
+    /// Its number among the runs that sessions have of this server.
+    number: u32,
+    /// Its client, as it made its first call.
+    caller: Caller,
+}
+
 /// A call that the server works on.
 #[derive(Debug)]
 struct Call {
+    caller: Caller,
+    /// Whether it asks for tools, of which some may be hidden.
+    lists_tools: bool,
+    /// What is taken back unless the server agrees.
+    undo: Option<Undo>,
     /// The caller's own progress token, if it wants to hear.
     progress: Option<Progress>,
     /// The whole request, once the server refused it since it did not know the session; empty: it was sent again.
@@ -209,6 +232,7 @@ struct Call {
 #[derive(Debug)]
 struct Held {
     request: RequestId,
+    caller: Caller,
     method: String,
     params: Bytes,
 }
@@ -241,6 +265,8 @@ impl Server {
             link: None,
             asked: None,
             lists: Lists::default(),
+            questions: Questions::default(),
+            told: Told::default(),
             about: About::default(),
             changed: Vec::new(),
             calls: BTreeMap::new(),
@@ -251,8 +277,15 @@ impl Server {
     }
 
     /// A run of a server for one session of a client.
-    pub(super) fn for_session(slot: Slot, number: u32, name: String, config: ServerConfig, now: Instant) -> Self {
-        Self { session: Some(number), ..Self::new(slot, name, config, now) }
+    pub(super) fn for_session(
+        slot: Slot,
+        number: u32,
+        caller: Caller,
+        name: String,
+        config: ServerConfig,
+        now: Instant,
+    ) -> Self {
+        Self { session: Some(Owner { number, caller }), ..Self::new(slot, name, config, now) }
     }
 
     pub(super) fn slot(&self) -> Slot {
@@ -299,7 +332,12 @@ impl Server {
 
     /// Its number, if it is a session's.
     pub(super) fn session_number(&self) -> Option<u32> {
-        self.session
+        self.session.as_ref().map(|owner| owner.number)
+    }
+
+    /// The key of the session whose it is.
+    fn session_key(&self) -> Option<&str> {
+        self.session.as_ref().map(|owner| owner.caller.session.as_str())
     }
 
     /// When a call came or went the last time.
@@ -473,6 +511,7 @@ impl Server {
         cx.disarm(self.slot, Timer::Start);
         self.backoff.connected(cx.now.instant);
         tracing::info!(server = self.name.as_str(), tools = self.about.tools.count(), "server ready");
+        self.establish(cx);
         self.ask_refused(cx);
         for held in core::mem::take(&mut self.held) {
             self.send_call(held, cx);
@@ -527,6 +566,7 @@ impl Server {
     fn forget_run(&mut self, cx: &mut Cx) {
         self.asked = None;
         self.lists = Lists::default();
+        self.questions = Questions::default();
         for timer in [Timer::Start, Timer::Relist, Timer::Listen, Timer::Idle] {
             cx.disarm(self.slot, timer);
         }
@@ -534,7 +574,7 @@ impl Server {
 
     /// What its stderr is kept under.
     fn log_name(&self) -> String {
-        match self.session {
+        match self.session_number() {
             Some(number) => format!("{}.session-{number}", self.name),
             None => self.name.clone(),
         }

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -127,7 +126,9 @@ impl Server {
         let fits = kept.entry == self.fingerprint()
             && kept.about.tools.len() <= limits::MAX_TOOLS
             && kept.about.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL)
-            && [&kept.about.prompts, &kept.about.resources, &kept.about.templates].into_iter().all(is_bounded);
+            && [&kept.about.prompts, &kept.about.resources, &kept.about.templates]
+                .into_iter()
+                .all(|list| is_bounded(list));
         fits.then_some(kept.about)
     }
 
@@ -151,7 +152,7 @@ struct Kept<A> {
     about: A,
 }
 
-fn is_bounded(list: &Vec<Box<RawValue>>) -> bool {
+fn is_bounded(list: &[Box<RawValue>]) -> bool {
     list.len() <= limits::MAX_TOOLS && list.iter().map(|raw| raw.get().len()).sum::<usize>() <= limits::MAX_LIST
 }
 

@@ -296,7 +296,7 @@ fn strangers_and_handshakes_are_refused() {
 #[test]
 fn calls_at_one_server_are_bounded() {
     let mut rig = Rig::ready(&["a", "b"]);
-    let most = u32::try_from(limits::MAX_SERVER_CALLS).unwrap();
+    let most = u32::try_from(limits::MAX_SERVER_CALLS / 2).unwrap();
     for stream in 1..=most {
         rig.call(stream, "a", "{}");
     }
@@ -305,6 +305,45 @@ fn calls_at_one_server_are_bounded() {
     assert_eq!(rig.answers()[0].1, Some(code::OVERLOADED));
     rig.call(most + 2, "b", "{}");
     assert!(rig.answers().is_empty(), "another server has room");
+}
+
+#[test]
+fn flood_of_one_client_starves_no_other() {
+    let mut rig = Rig::ready(&["a"]);
+    let half = u32::try_from(limits::MAX_SERVER_CALLS / 2).unwrap();
+    for stream in 1..=half + 5 {
+        rig.call_in(stream, "flood");
+    }
+    assert_eq!(rig.answers().len(), 5, "a client alone has half");
+    for (session, stream) in [("second", 1_000), ("third", 2_000), ("fourth", 3_000)] {
+        for stream in stream..stream + 20 {
+            rig.call_in(stream, session);
+        }
+        assert!(rig.answers().is_empty(), "{session}");
+    }
+    // What it gives back it cannot take again while others are there.
+    for stream in 1..=10 {
+        rig.reset(stream);
+    }
+    for stream in half + 6..half + 16 {
+        rig.call_in(stream, "flood");
+    }
+    assert_eq!(rig.answers().len(), 10);
+}
+
+#[test]
+fn callers_without_a_session_are_told_apart_by_who_acts() {
+    let mut rig = Rig::ready(&["a"]);
+    let half = u32::try_from(limits::MAX_SERVER_CALLS / 2).unwrap();
+    let mut call = |stream, actor: &str| {
+        let actor = actor.to_string();
+        let head =
+            OpenHead { server: "a".into(), method: "tools/call".into(), actor, length: 2, ..OpenHead::default() };
+        rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params: Bytes::from_static(b"{}") });
+        rig.answers().len()
+    };
+    assert_eq!((1..=half).map(|stream| call(stream, "ann's script")).sum::<usize>(), 0);
+    assert_eq!((call(1_000, "ann's script"), call(1_001, "ann's editor")), (1, 0));
 }
 
 #[test]

@@ -166,7 +166,6 @@ fn hostile_relay_gets_no_way_around_policy() {
         ("tools/call", r#"["delete"]"#),
         ("Tools/Call", r#"{"name":"delete"}"#),
         ("tools/call ", r#"{"name":"delete"}"#),
-        ("tools/list", "{}"),
         ("initialize", "{}"),
         ("notifications/initialized", "{}"),
         ("vendor/run", r#"{"name":"delete"}"#),
@@ -182,13 +181,6 @@ fn hostile_relay_gets_no_way_around_policy() {
     }
     rig.call_method(1, "a", "resources/read", "{}");
     assert!(reached(&mut rig));
-}
-
-#[test]
-fn tools_list_is_the_agents_own_also_without_a_policy() {
-    let mut rig = ready("{}");
-    rig.call_method(1, "a", "tools/list", "{}");
-    assert!(!reached(&mut rig) && refusal(&mut rig).0 == Some(code::METHOD_NOT_FOUND));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::mcp::catalog::State;
 use crate::mcp::code;
 use crate::tunnel::ResetCode;
 
-const JSON: &[(&str, &str)] = &[("content-type", "application/json; charset=utf-8")];
-const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
+pub(super) const JSON: &[(&str, &str)] = &[("content-type", "application/json; charset=utf-8")];
+pub(super) const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
 
 /// An agent with one HTTP server, `web`.
 fn started() -> Rig {
@@ -27,7 +27,7 @@ fn started() -> Rig {
 }
 
 /// The same with its handshake done, in a session, the tunnel up. It has no stream for notifications.
-fn ready() -> Rig {
+pub(super) fn ready() -> Rig {
     let mut rig = started();
     handshake(&mut rig, &[("content-type", "application/json"), ("mcp-session-id", "s1")]);
     rig.connect(Dialect::V2);
@@ -49,20 +49,20 @@ fn handshake(rig: &mut Rig, headers: &[(&str, &str)]) {
     rig.reply_to(list, JSON, &result(&request, &json!({"tools": [{"name": "t"}]})));
 }
 
-fn body(request: &Fetch) -> Value {
+pub(super) fn body(request: &Fetch) -> Value {
     serde_json::from_slice(&request.body).unwrap()
 }
 
-fn result(request: &Fetch, result: &Value) -> String {
+pub(super) fn result(request: &Fetch, result: &Value) -> String {
     json!({"jsonrpc": "2.0", "id": body(request)["id"], "result": result}).to_string()
 }
 
 impl Rig {
-    fn fetch(&mut self, fetch: FetchId, event: FetchEvent) {
+    pub(super) fn fetch(&mut self, fetch: FetchId, event: FetchEvent) {
         self.event(Event::Fetch { fetch, event });
     }
 
-    fn head(&mut self, fetch: FetchId, status: u16, headers: &[(&str, &str)]) {
+    pub(super) fn head(&mut self, fetch: FetchId, status: u16, headers: &[(&str, &str)]) {
         let field = |(name, value): &(&str, &str)| {
             (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
         };
@@ -70,12 +70,12 @@ impl Rig {
         self.fetch(fetch, FetchEvent::Head { status: StatusCode::from_u16(status).unwrap(), headers });
     }
 
-    fn chunk(&mut self, fetch: FetchId, text: &str) {
+    pub(super) fn chunk(&mut self, fetch: FetchId, text: &str) {
         self.fetch(fetch, FetchEvent::Chunk(Bytes::copy_from_slice(text.as_bytes())));
     }
 
     /// A whole successful answer, cut in the middle.
-    fn reply_to(&mut self, fetch: FetchId, headers: &[(&str, &str)], text: &str) {
+    pub(super) fn reply_to(&mut self, fetch: FetchId, headers: &[(&str, &str)], text: &str) {
         self.head(fetch, 200, headers);
         let (front, back) = text.split_at(text.len() / 2);
         self.chunk(fetch, front);
@@ -84,7 +84,7 @@ impl Rig {
     }
 
     /// The oldest fetch of that method.
-    fn fetched(&mut self, method: &Method) -> (FetchId, Fetch) {
+    pub(super) fn fetched(&mut self, method: &Method) -> (FetchId, Fetch) {
         self.take(|action| match action {
             Action::Fetch { fetch, request } if request.method == *method => Some((*fetch, request.clone())),
             _ => None,
@@ -99,7 +99,7 @@ impl Rig {
         })
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         !self.actions.iter().any(|action| matches!(action, Action::Fetch { .. }))
     }
 }
@@ -226,7 +226,7 @@ fn stream_without_ids_that_breaks_is_a_lost_call_and_never_sent_again() {
 }
 
 /// The handshake of a session that is begun anew.
-fn new_session(rig: &mut Rig, id: &str) {
+pub(super) fn new_session(rig: &mut Rig, id: &str) {
     handshake(rig, &[("content-type", "application/json"), ("mcp-session-id", id)]);
 }
 

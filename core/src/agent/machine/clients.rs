@@ -1,0 +1,70 @@
+//! What clients say besides their calls: answers to a server's questions, notifications, the end of a session.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::Agent;
+use crate::agent::cx::Slot;
+use crate::config::Isolation;
+use crate::id::{ConnId, StreamId};
+use crate::mcp::method;
+use crate::rpc::{self, Message};
+
+impl Agent {
+    /// Something that a client says in the course of its call.
+    pub(super) fn client_message(&mut self, conn: ConnId, stream: StreamId, json: Bytes) {
+        let Some((request, route)) = self.routes.of_stream(conn, stream) else { return };
+        if let Some(server) = self.servers.get_mut(&route.slot) {
+            server.hear_client(request, json, &mut self.cx);
+        }
+    }
+
+    /// A client's notification that belongs to no call, for one server, or for all that its session uses.
+    pub(super) fn client_notice(&mut self, session: &str, server: Option<String>, json: &Bytes) {
+        let method = match rpc::parse(json) {
+            Ok(Message::Notification { method, .. }) => method,
+            Ok(_) | Err(_) => return tracing::debug!("word of a client that is no notification dropped"),
+        };
+        // The handshake with a server is the agent's own, and so are the ids and tokens of what it asks there.
+        if matches!(&*method, method::INITIALIZED | method::CANCELLED | method::PROGRESS) {
+            return;
+        }
+        let servers = server.map_or_else(|| self.cx.wishes.servers_of(session), |server| Vec::from([server]));
+        for server in servers {
+            if method != method::ROOTS_CHANGED && !self.cx.guard.rules.allows_method(&server, &method) {
+                continue;
+            }
+            let run = self.names.get(&server).copied().and_then(|main| self.run_of(main, session));
+            if let Some(server) = run.and_then(|run| self.servers.get_mut(&run)) {
+                server.pass_notice(json.clone(), &mut self.cx);
+            }
+        }
+    }
+
+    /// A client's session is over: what it set goes, and its own runs end.
+    pub(super) fn session_ended(&mut self, session: &str) {
+        for server in self.cx.wishes.servers_of(session) {
+            let main = self.names.get(&server).copied();
+            if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
+                server.forget_session(session, &mut self.cx);
+            }
+        }
+        self.cx.wishes.forget(session);
+        let own: Vec<Slot> = self.sessions.iter().filter(|((_, of), _)| of == session).map(|(_, slot)| *slot).collect();
+        for slot in own {
+            if let Some(server) = self.servers.get_mut(&slot) {
+                server.stop(&mut self.cx);
+            }
+        }
+    }
+
+    /// The run of a server that a session uses, if there is one.
+    fn run_of(&self, main: Slot, session: &str) -> Option<Slot> {
+        match self.servers.get(&main)?.config().life.isolation {
+            Isolation::Shared => Some(main),
+            Isolation::Session => self.sessions.get(&(main, String::from(session))).copied(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a server asks a client: to whom the question goes, and how its answer finds back.
+//!
+//! Every question belongs to a call. Over HTTP the stream tells which; a process says nothing, so that the question is
+//! passed on only where there is no doubt: a client must never be asked on behalf of another.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::Server;
+use crate::agent::caller::Caller;
+use crate::agent::cx::{Cx, Report, RequestId};
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::{self, Message, RawId, envelope, object};
+
+/// The questions of one run that wait for a client, by the server's own ids.
+#[derive(Debug, Default)]
+pub(super) struct Questions(BTreeMap<RawId, Question>);
+
+#[derive(Debug)]
+struct Question {
+    call: RequestId,
+    /// The server's own progress token, as raw JSON.
+    token: Option<Bytes>,
+}
+
+/// Why a question is not passed on: code and text of the error that answers it.
+type Declined = (i64, &'static str);
+
+impl Questions {
+    fn count_of(&self, call: RequestId) -> usize {
+        self.0.values().filter(|question| question.call == call).count()
+    }
+
+    /// Takes the question out that waits under that id, if it is one of that call.
+    fn take(&mut self, call: RequestId, id: &RawId) -> bool {
+        let is_open = self.0.get(id).is_some_and(|question| question.call == call);
+        is_open && self.0.remove(id).is_some()
+    }
+
+    /// Takes out all questions of a call.
+    fn take_all(&mut self, call: RequestId) -> Vec<RawId> {
+        self.0.extract_if(.., |_, question| question.call == call).map(|(id, _)| id).collect()
+    }
+}
+
+impl Server {
+    /// A request of the server. `on`: the request on whose stream it came (HTTP only).
+    pub(super) fn hear_request(
+        &mut self,
+        id: RawId,
+        method: &str,
+        params: &Bytes,
+        json: Bytes,
+        on: Option<RequestId>,
+        cx: &mut Cx,
+    ) {
+        if method == method::PING {
+            return self.note(envelope::result(&id, b"{}"), cx);
+        }
+        if self.questions.0.contains_key(&id) {
+            return tracing::debug!(server = self.name.as_str(), "second question of one id dropped");
+        }
+        match self.whom_to_ask(method, params, json.len(), on) {
+            Ok(call) => {
+                tracing::debug!(server = self.name.as_str(), call = call.0, "server asks the client");
+                // Copied: a few bytes must not keep a whole question in memory.
+                let token = object::get_path(params, &["_meta", "progressToken"]);
+                let token = token.map(|token| Bytes::copy_from_slice(&token));
+                self.questions.0.insert(id, Question { call, token });
+                self.renew(call, cx);
+                cx.report(Report::Message { request: call, json, droppable: false });
+            }
+            Err((code, why)) => {
+                tracing::debug!(server = self.name.as_str(), reason = why, "server's question declined");
+                self.note(envelope::error(Some(&id), code, why, None), cx);
+            }
+        }
+    }
+
+    /// The call that a question belongs to, if its client can be asked that.
+    fn whom_to_ask(
+        &self,
+        method: &str,
+        params: &Bytes,
+        bytes: usize,
+        on: Option<RequestId>,
+    ) -> Result<RequestId, Declined> {
+        let (call, caller) = self.asking_call(on)?;
+        if !caller.is_reachable {
+            return Err((code::METHOD_NOT_FOUND, UNREACHABLE));
+        }
+        if !caller.declares(method, params) {
+            return Err((code::METHOD_NOT_FOUND, UNDECLARED));
+        }
+        if bytes > limits::MAX_CALL_MESSAGE {
+            return Err((code::TOO_LARGE, "the question is larger than a client can be asked"));
+        }
+        if self.questions.count_of(call) >= limits::MAX_CALL_QUESTIONS {
+            return Err((code::OVERLOADED, "too many questions of one call wait for the client"));
+        }
+        Ok(call)
+    }
+
+    /// The call in whose course the server asks.
+    fn asking_call(&self, on: Option<RequestId>) -> Result<(RequestId, &Caller), Declined> {
+        if let Some(request) = on {
+            return self
+                .calls
+                .get(&request)
+                .map(|call| (request, &call.caller))
+                .ok_or((code::METHOD_NOT_FOUND, NOBODY));
+        }
+        let newest = self.calls.iter().next_back().map(|(request, call)| (*request, &call.caller));
+        if self.session.is_some() {
+            // All its calls are one client's; one that waits for its start may be what makes it ask.
+            let held = self.held.back().map(|held| (held.request, &held.caller));
+            return newest.or(held).ok_or((code::METHOD_NOT_FOUND, NOBODY));
+        }
+        let (request, caller) = newest.ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
+        let is_same = |other: &Caller| !other.session.is_empty() && other.session == caller.session;
+        let is_certain = self.calls.len() == 1 || self.calls.values().all(|call| is_same(&call.caller));
+        if is_certain { Ok((request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
+    }
+
+    /// What a client says in the course of its call: the answer to a question, or how far it is with it. Whatever was
+    /// not asked for stops here.
+    pub(in crate::agent) fn hear_client(&mut self, call: RequestId, json: Bytes, cx: &mut Cx) {
+        let is_wanted = match rpc::parse(&json) {
+            Ok(Message::Response { id: Some(id), .. }) => self.questions.take(call, &id),
+            Ok(Message::Notification { method, params }) if method == method::PROGRESS => {
+                let token = object::get(&params, "progressToken");
+                token.is_some()
+                    && self.questions.0.values().any(|question| question.call == call && question.token == token)
+            }
+            Ok(_) | Err(_) => false,
+        };
+        if !is_wanted {
+            return tracing::debug!(server = self.name.as_str(), call = call.0, "word of a client dropped");
+        }
+        self.renew(call, cx);
+        self.note(json, cx);
+    }
+
+    /// The server gives a question up: its client need not answer any more.
+    pub(super) fn withdraw(&mut self, params: &Bytes, json: Bytes, cx: &mut Cx) {
+        let Some(id) = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw)) else { return };
+        if let Some(Question { call, .. }) = self.questions.0.remove(&id) {
+            self.renew(call, cx);
+            cx.report(Report::Message { request: call, json, droppable: false });
+        }
+    }
+
+    /// A call is over, and nobody will answer what was asked in it.
+    pub(super) fn end_questions(&mut self, call: RequestId, cx: &mut Cx) {
+        for id in self.questions.take_all(call) {
+            self.note(envelope::error(Some(&id), code::CANCELLED, "the call that this belongs to is over", None), cx);
+        }
+    }
+}
+
+const NOBODY: &str = "no client's call is open that this could belong to, so that there is nobody to ask";
+const UNREACHABLE: &str = "the client is behind an old relay, and cannot be asked";
+const UNDECLARED: &str = "the client did not declare that it can be asked this";
+const AMBIGUOUS: &str = "calls of several clients are open, and this could belong to any of them: with \
+`isolation: \"session\"` in the server's entry each client has a process of its own";

@@ -1,0 +1,81 @@
+//! What servers tell without being asked, and clients.
+
+use super::*;
+use crate::config::Isolation;
+
+const A: ChildId = ChildId(1);
+
+fn log(level: &str) -> Value {
+    json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": level, "data": "d"}})
+}
+
+fn note(method: &str) -> Value {
+    json!({"jsonrpc": "2.0", "method": method, "params": {}})
+}
+
+#[test]
+fn log_of_a_process_that_works_on_one_call_goes_on_its_stream() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.call_in(1, "one");
+    rig.say(A, &log("info"));
+    assert_eq!(rig.messages(), [(1, log("info"), true)]);
+    rig.call_in(2, "two");
+    rig.say(A, &log("info"));
+    assert!(rig.messages().is_empty());
+    assert_eq!(rig.notices(), [(String::new(), log("info"))]);
+}
+
+#[test]
+fn what_belongs_to_nobody_is_for_all() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.call_in(1, "one");
+    for method in ["notifications/elicitation/complete", "notifications/tasks/status", "notifications/vendor"] {
+        rig.say(A, &note(method));
+        assert_eq!(rig.notices(), [(String::new(), note(method))]);
+    }
+    assert!(rig.messages().is_empty());
+}
+
+#[test]
+fn notices_of_a_sessions_run_are_for_its_session_alone() {
+    let mut config = config(&["a"]);
+    let life = Life { isolation: Isolation::Session, ..Life::default() };
+    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    let mut rig = Rig::new(config, Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    rig.event(Event::Recalled { server: "a".to_string(), catalog: None });
+    let child = rig.bring_up("a", &["tool"]);
+    rig.exited(child, 0, "");
+    rig.connect(Dialect::V2);
+    rig.call_in(1, "one");
+    let child = rig.bring_up("a", &["tool"]);
+    let call = rig.written(child).pop().unwrap();
+    rig.answer(child, &call["id"], json!({}));
+    rig.say(child, &log("debug"));
+    rig.say(child, &note("notifications/tasks/status"));
+    let expected = [log("debug"), note("notifications/tasks/status")].map(|json| ("one".to_string(), json));
+    assert_eq!(rig.notices(), expected);
+}
+
+#[test]
+fn changed_roots_are_told_to_the_servers_that_a_session_uses() {
+    let mut rig = Rig::ready(&["a", "b"]);
+    rig.call_in(1, "one");
+    rig.written(A);
+    let changed = note("notifications/roots/list_changed");
+    let mut tell_one = |session: &str, server: Option<&str>, json: &Value| {
+        let (server, json) = (server.map(ToString::to_string), Bytes::from(json.to_string()));
+        rig.tunnel(tunnel::Event::ClientNotice { session: session.to_string(), server, json });
+        (rig.written(A).len(), rig.written(ChildId(2)).len())
+    };
+    assert_eq!(tell_one("one", Some("b"), &changed), (0, 1));
+    assert_eq!(tell_one("one", Some("nobody"), &changed), (0, 0));
+    let mut tell = |session: &str, json: &Value| tell_one(session, None, json);
+    assert_eq!(tell("one", &changed), (1, 0));
+    assert_eq!(tell("two", &changed), (0, 0));
+    for json in ["notifications/initialized", "notifications/cancelled", "notifications/progress"].map(note) {
+        assert_eq!(tell("one", &json), (0, 0), "{json}");
+    }
+    assert_eq!(tell("one", &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call"})), (0, 0));
+    assert_eq!(tell("one", &json!(1)), (0, 0));
+}
