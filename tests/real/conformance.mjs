@@ -3,42 +3,21 @@
 // Usage: node conformance.mjs PROGRAM NODE22
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
-import {mkdirSync, readFileSync, readdirSync, symlinkSync} from 'node:fs';
-import http from 'node:http';
+import {mkdirSync, symlinkSync} from 'node:fs';
 import {dirname, join, resolve} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {Browser} from './browser.mjs';
 import {Process, output} from './processes.mjs';
 import {Relay, home} from './relay.mjs';
 import {freePort, run, scratch, step} from './steps.mjs';
+import {SUITE, checks, conformance as begin, startProxy} from './suite.mjs';
 
 const [PROGRAM, NODE22] = process.argv.slice(2).map((path) => resolve(path));
 const here = dirname(fileURLToPath(import.meta.url));
 const PERSON = {user: 'ada', password: 'correct horse battery'};
-const SUITE = join(here, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js');
 
 /** Begins a part of the suite; its results go to a directory of that name. */
-const conformance = (name, args, env = {}) =>
-  new Process(name, NODE22, [SUITE, ...args, '--output-dir', join(scratch, name)], {cwd: scratch, env: home('conformance', env), stdio: ['ignore', 'pipe', 'pipe']});
-
-/** Every check that the suite made, by the scenario's directory. */
-const checks = (name) => readdirSync(join(scratch, name), {recursive: true})
-  .filter((path) => path.endsWith('checks.json'))
-  .flatMap((path) => JSON.parse(readFileSync(join(scratch, name, path), 'utf8')).map((check) => ({scenario: dirname(path), ...check})));
-
-/** A proxy that adds `token` to what it passes on, for a suite that has none to send. Host and Origin stay theirs. */
-const startProxy = async (port, token) => {
-  const proxy = http.createServer((request, response) => {
-    const headers = {...request.headers, authorization: `Bearer ${token}`};
-    const onward = http.request({host: '127.0.0.1', port, method: request.method, path: request.url, headers}, (answer) => {
-      response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
-    });
-    request.pipe(onward);
-  });
-  await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-  return proxy.address().port;
-};
+const conformance = (name, args, env) => begin(NODE22, name, args, env);
 
 const authorizationServer = (relay) => step('the relay passes the suite for authorization servers', async () => {
   const port = await freePort();

@@ -1,0 +1,45 @@
+// The tests' own MCP server, directly or behind a relay and an agent.
+import {existsSync} from 'node:fs';
+import {dirname, join, resolve} from 'node:path';
+import {fileURLToPath} from 'node:url';
+import {Process, output} from './processes.mjs';
+import {Relay, home} from './relay.mjs';
+import {until} from './steps.mjs';
+
+/** The built tunnel-reference: what `TUNNEL_REFERENCE` says, or the one of this checkout's target directory. */
+export const reference = () => {
+  const target = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', process.env.CARGO_TARGET_DIR ?? 'target');
+  const path = resolve(process.env.TUNNEL_REFERENCE ?? join(target, 'debug', 'tunnel-reference'));
+  if (!existsSync(path)) throw new Error(`${path} is not there: cargo build -p tunnel-reference`);
+  return path;
+};
+
+/** Starts it as an HTTP server: its process and its URL. */
+export const startReference = async (...args) => {
+  const server = new Process('reference', reference(), ['--http', '0', ...args]);
+  const [url] = await server.line(/^http:\S+$/);
+  return {server, url};
+};
+
+const USER = 'ada';
+// Nobody signs in with a password here.
+const AUTH = {local: {users: [{name: USER, passwordHash: '$argon2id$v=19$m=19456,t=2,p=1$0Fkrc3YA4AClYdYm25v2OA$AzTwgFi7zSd3yvB9DRmfOis35KP/Y6BNlh0DWUhok6g'}]}};
+
+/** A relay of `program` and an agent on it with these servers: the relay, the agent, and a token for a client. */
+export const startTunnel = async (program, servers) => {
+  // Without a public URL it is this machine's alone: loopback names pass on any port, a proxy's too.
+  const relay = await Relay.start(program, AUTH, {issuerUrl: undefined});
+  relay.base = `http://localhost:${relay.port}`;
+  const mint = async (role) => {
+    const env = home(relay.name, {MCP_LOCAL_TUNNEL_CONFIG: JSON.stringify(relay.config)});
+    return (await output(program, ['token', 'create', USER, '--role', role], {env})).trim();
+  };
+  const config = JSON.stringify({mode: 'agent', relay: relay.base, name: 'desk', token: 'env:TUNNEL_TOKEN', servers});
+  const env = home(`agent-of-${relay.name}`, {MCP_LOCAL_TUNNEL_CONFIG: config, TUNNEL_TOKEN: await mint('agent')});
+  const agent = new Process('agent', program, ['agent'], {env, stdio: ['ignore', 'pipe', 'pipe']});
+  await until('the servers run', 60, async () => {
+    const status = JSON.parse(await output(program, ['status', '--json'], {env}));
+    return status.servers?.length === Object.keys(servers).length && status.servers.every(({state}) => state === 'ready' || state === 'running');
+  });
+  return {relay, agent, env, token: await mint('client')};
+};
