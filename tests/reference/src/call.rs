@@ -200,7 +200,7 @@ impl Call {
 
     /// Asks and takes it back: what a client must be able to stand.
     pub(crate) fn ask_and_give_up(&self, method: &str, params: &Value) {
-        if let Some(session) = &self.session {
+        if let Some(session) = self.session.as_ref().filter(|_| !self.modern) {
             let (id, _) = session.question();
             self.stream.send(rpc::request(id, method, &params.to_string()));
             self.notify(

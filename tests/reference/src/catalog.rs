@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use crate::call::{Call, Outcome};
 use crate::rpc::Failure;
 use crate::server::Kind;
-use crate::tools::{PNG, WATCHED};
+use crate::tools::WATCHED;
 
 static CATALOG: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("catalog.json")).expect("catalog.json is JSON"));
 
-/// The form of an elicitation.
-pub(crate) fn schema(name: &str) -> &'static Value {
-    &CATALOG["forms"][name]
+/// What is always the same: a tool's result, a prompt, the form of an elicitation.
+pub(crate) fn fixed(kind: &str, name: &str) -> Option<&'static Value> {
+    CATALOG[kind].get(name)
 }
 
 /// The headers that mirror a tool's arguments: the argument and the header's name.
@@ -58,7 +58,7 @@ pub(crate) fn read(call: &Call) -> Outcome {
     let text = |kind: &str, text: String| json!({"uri": uri, "mimeType": kind, "text": text});
     let contents = match uri {
         "test://static-text" => text("text/plain", "This is the content of the static text resource.".to_owned()),
-        "test://static-binary" => json!({"uri": uri, "mimeType": "image/png", "blob": PNG}),
+        "test://static-binary" => json!({"uri": uri, "mimeType": "image/png", "blob": CATALOG["png"]}),
         WATCHED => text("text/plain", format!("updated {} times", call.server.updates.load(Ordering::Relaxed))),
         "test://dynamic" if call.server.added[Kind::Resources as usize].load(Ordering::Relaxed) => {
             text("text/plain", "here for now".to_owned())

@@ -7,33 +7,20 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::call::{Call, Outcome, Question, Stop};
+use crate::catalog;
 use crate::rpc::{Failure, quoted};
 use crate::server::{Kind, Server};
 
 pub(crate) const WATCHED: &str = "test://watched-resource";
-/// One red pixel, and a sound of no length.
-pub(crate) const PNG: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
-const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA=";
 
 pub(crate) async fn call(call: &Call) -> Outcome {
     let name = call.param("name");
     let name = name.as_str().ok_or_else(|| Failure::invalid("no name"))?;
     let said = |what: &str| call.argument(what).as_str().unwrap_or_default().to_owned();
+    if let Some(result) = catalog::fixed("results", name) {
+        return Ok(result.to_string());
+    }
     match name {
-        "test_simple_text" => text("This is a simple text response for testing."),
-        "test_image_content" => content(json!([image()])),
-        "test_audio_content" => content(json!([{"type": "audio", "data": WAV, "mimeType": "audio/wav"}])),
-        "test_embedded_resource" => content(json!([embedded(
-            "test://embedded-resource",
-            "text/plain",
-            "This is an embedded resource content."
-        )])),
-        "test_multiple_content_types" => content(json!([
-            {"type": "text", "text": "Multiple content types test:"}, image(),
-            embedded("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#),
-        ])),
-        "test_error_handling" => failed("This tool intentionally returns an error for testing"),
         "test_headers" => text(&format!("region={} level={}", call.argument("region"), call.argument("level"))),
         "json_schema_2020_12_tool" => text(&format!("arguments: {}", call.raw)),
         "greet" => text(&format!("Hello, {}!", said("name"))),
@@ -94,7 +81,7 @@ async fn questions(call: &Call, name: &str, said: &(impl Fn(&str) -> String + Sy
             text(&format!("User response: {answer}"))
         }
         "test_elicitation_sep1034_defaults" | "test_elicitation_sep1330_enums" => {
-            let schema = crate::catalog::schema(name);
+            let schema = catalog::fixed("forms", name);
             let answer = call
                 .ask("form", "elicitation/create", json!({"message": "Fill it in", "requestedSchema": schema}))
                 .await?;
@@ -262,8 +249,10 @@ pub(crate) async fn prompt(call: &Call) -> Outcome {
     let name = call.param("name");
     let user = |content: Value| json!({"role": "user", "content": content});
     let words = |text: &str| user(json!({"type": "text", "text": text}));
+    if let Some(prompt) = name.as_str().and_then(|name| catalog::fixed("messages", name)) {
+        return Ok(prompt.to_string());
+    }
     let messages = match name.as_str().unwrap_or_default() {
-        "test_simple_prompt" => json!([words("This is a simple prompt for testing.")]),
         "test_prompt_with_arguments" => {
             json!([words(&format!("Prompt with arguments: arg1='{}', arg2='{}'", said("arg1"), said("arg2")))])
         }
@@ -271,7 +260,6 @@ pub(crate) async fn prompt(call: &Call) -> Outcome {
             user(embedded(&said("resourceUri"), "text/plain", "Embedded resource content for testing.")),
             words("Please process the embedded resource above."),
         ]),
-        "test_prompt_with_image" => json!([user(image()), words("Please analyze the image above.")]),
         "test_input_required_result_prompt" => {
             let wanted = form("What context should the prompt use?", &json!({"context": {"type": "string"}}));
             let answer = call.ask("user_context", "elicitation/create", wanted).await?;
@@ -296,10 +284,6 @@ fn form(message: &str, properties: &Value) -> Value {
 
 fn sample(prompt: &str, tokens: u64) -> Value {
     json!({"messages": [{"role": "user", "content": {"type": "text", "text": prompt}}], "maxTokens": tokens})
-}
-
-fn image() -> Value {
-    json!({"type": "image", "data": PNG, "mimeType": "image/png"})
 }
 
 fn embedded(uri: &str, kind: &str, text: &str) -> Value {
