@@ -1,16 +1,18 @@
 // The official conformance suite for servers: what it finds when the reference is asked directly, it must find through
 // relay and agent too, check for check, whether the server behind the agent is on stdio or on HTTP.
-// Usage: node conformance-server.mjs PROGRAM NODE22 [--report]
-// With --report differences are told and nothing fails. TUNNEL_REFERENCE names another build of the reference.
+// Usage: node conformance-server.mjs PROGRAM NODE22 [--report] [--bridged]
+// With --report differences are told and nothing fails. With --bridged servers that know the other era alone are asked
+// too, and what they lack is told. TUNNEL_REFERENCE names another build of the reference.
 import assert from 'node:assert/strict';
 import {resolve} from 'node:path';
 import {reference, startReference, startTunnel} from './reference.mjs';
 import {run, step} from './steps.mjs';
 import {checks, conformance, startProxy} from './suite.mjs';
 
-const REPORT = process.argv.includes('--report');
-const [PROGRAM, NODE22] = process.argv.slice(2).filter((argument) => argument !== '--report').map((path) => resolve(path));
-const REVISIONS = ['2025-11-25', '2026-07-28'];
+const [REPORT, BRIDGED] = ['--report', '--bridged'].map((option) => process.argv.includes(option));
+const [PROGRAM, NODE22] = process.argv.slice(2).filter((argument) => !argument.startsWith('--')).map((path) => resolve(path));
+/** Each with the era that it is not of. */
+const REVISIONS = {'2025-11-25': 'modern', '2026-07-28': 'legacy'};
 
 /** Scenarios that cannot be the same, by the way to the server, each with the reason. One that is the same after all fails. */
 const EXCEPTIONS = {
@@ -63,12 +65,12 @@ const differences = (direct, through) => [...new Set([...direct.keys(), ...throu
 /** Tells all differences; without --report only those with a reason are allowed, and no reason without one. */
 const compare = (way, revision, direct, through) => {
   const found = differences(direct, through);
-  const excepted = EXCEPTIONS[way];
+  const excepted = EXCEPTIONS[way] ?? {};
   const strange = found.filter(({scenario}) => !(scenario in excepted));
   const scenarios = new Set(found.map(({scenario}) => scenario));
   console.log(`# ${revision} over ${way}: ${count(through)}; directly: ${count(direct)}; ${found.length} of ${direct.size} checks differ in ${scenarios.size} scenarios, ${found.length - strange.length} with a reason`);
   for (const {scenario, text} of found) console.log(`#   ${text}${scenario in excepted ? `\n      (${excepted[scenario]})` : ''}`);
-  if (REPORT) return;
+  if (REPORT || !(way in EXCEPTIONS)) return;
   assert.deepEqual(strange.map(({text}) => text), [], 'differences');
   const made = new Set([...direct.values()].map(({scenario}) => scenario));
   const idle = Object.keys(excepted).filter((scenario) => made.has(scenario) && !scenarios.has(scenario));
@@ -78,7 +80,7 @@ const compare = (way, revision, direct, through) => {
 await run(async () => {
   const {url} = await startReference();
   const direct = {};
-  for (const revision of REVISIONS) {
+  for (const revision of Object.keys(REVISIONS)) {
     direct[revision] = await step(`directly: the reference passes all of ${revision}`, async () => {
       const found = await ask(`direct-${revision}`, url, revision);
       const poor = [...found].filter(([, {statuses}]) => !statuses.every((status) => GOOD.includes(status)));
@@ -87,11 +89,16 @@ await run(async () => {
       return found;
     });
   }
-  const tunnel = await step('a relay, an agent and the reference twice, on stdio and on HTTP', () => startTunnel(PROGRAM, {stdio: {command: [reference()]}, http: {url}}, {lenient: REPORT}));
+  const servers = {stdio: {command: [reference()]}, http: {url}};
+  for (const era of BRIDGED ? Object.values(REVISIONS) : []) {
+    servers[`stdio-${era}`] = {command: [reference(), '--era', era]};
+    servers[`http-${era}`] = {url: (await startReference('--era', era)).url};
+  }
+  const tunnel = await step('a relay, an agent and the reference behind it', () => startTunnel(PROGRAM, servers, {lenient: REPORT}));
   const proxy = await startProxy(tunnel.relay.port, tunnel.token);
-  for (const way of ['stdio', 'http']) {
-    for (const revision of REVISIONS) {
-      await step(`through the tunnel, ${way}: ${REPORT ? 'compared' : 'the same'} for ${revision}`, async () => {
+  for (const way of Object.keys(servers)) {
+    for (const revision of Object.keys(REVISIONS).filter((revision) => way in EXCEPTIONS || way.endsWith(REVISIONS[revision]))) {
+      await step(`through the tunnel, ${way}: ${revision}`, async () => {
         compare(way, revision, direct[revision], await ask(`${way}-${revision}`, `http://localhost:${proxy}/mcp/${way}`, revision));
       });
     }

@@ -1,10 +1,11 @@
 // A scripted session of the TypeScript client (v1, the legacy era) with one server: everything that MCP has, step by
 // step. It is the same directly and through the tunnel; session.py is its twin for the Python client.
-// Usage: node session.mjs reference|everything URL [--token TOKEN] [--prefix PREFIX] [--server-era modern] [--halfway] [--report]
+// Usage: node session.mjs reference|everything URL [--token TOKEN] [--prefix PREFIX] [--server-era modern] [--shared] [--halfway] [--report]
 //    or: node session.mjs reference|everything [options] -- COMMAND…      (a server on stdio)
 // --prefix: how tools and prompts are called on an endpoint of several servers; --server-era modern: the server behind
-// the tunnel knows the new era alone; --halfway: say so in the middle, and go on at a line on stdin; --report: go on
-// after a step that failed.
+// the tunnel knows the new era alone; --shared: it is one process for all, in which the question of a server belongs to
+// a call for certain only while no other is open; --halfway: say so in the middle, and go on at a line on stdin;
+// --report: go on after a step that failed.
 import assert from 'node:assert/strict';
 import {once} from 'node:events';
 import {parseArgs} from 'node:util';
@@ -18,7 +19,7 @@ const split = process.argv.indexOf('--');
 const command = split < 0 ? undefined : process.argv.slice(split + 1);
 const {positionals: [kind, url], values: options} = parseArgs({
   args: process.argv.slice(2, split < 0 ? undefined : split), allowPositionals: true,
-  options: {token: {type: 'string'}, prefix: {type: 'string', default: ''}, 'server-era': {type: 'string', default: 'both'}, halfway: {type: 'boolean'}, report: {type: 'boolean'}},
+  options: {token: {type: 'string'}, prefix: {type: 'string', default: ''}, 'server-era': {type: 'string', default: 'both'}, shared: {type: 'boolean'}, halfway: {type: 'boolean'}, report: {type: 'boolean'}},
 });
 const modernServer = options['server-era'] === 'modern';
 /** How long a step waits for what must come. */
@@ -176,9 +177,12 @@ const reference = {
     const {messages} = await client.getPrompt({name: named('test_input_required_result_prompt')}, patience);
     assert.equal(messages[0].content.text, 'Context: "a context"');
   },
-  'questions: of two calls at once, to each its own': async () => {
-    const all = await Promise.all(['one', 'two', 'three'].map((prompt) => said('test_sampling', {prompt})));
-    assert.deepEqual(all, ['one', 'two', 'three'].map((prompt) => `LLM response: about ${prompt}`));
+  'questions: of calls at once, to each its own': async () => {
+    const names = ['one', 'two', 'three'];
+    const all = await Promise.allSettled(names.map((prompt) => said('test_sampling', {prompt})));
+    const right = all.map(({value}, index) => value === `LLM response: about ${names[index]}`);
+    const refused = all.map(({status}) => options.shared && status === 'rejected');
+    assert.ok(names.every((_, index) => right[index] || refused[index]), JSON.stringify(all));
   },
   'questions: one that the server takes back': async () => {
     if (modernServer) return LATER;
@@ -285,8 +289,11 @@ const everything = {
     elicit = ({mode}) => ({action: mode === 'url' ? 'accept' : 'cancel'});
     assert.match(JSON.stringify((await call('trigger-url-elicitation', {url: 'https://example.com/visit'})).content), /accept/);
   },
-  'roots: listed, and asked for again when they change': async () => {
+  'roots: listed': async () => {
     assert.match(JSON.stringify((await call('get-roots-list')).content), /file:\/\/\/home\/ada\/notes/);
+  },
+  'roots: asked for again when they change': async () => {
+    if (options.shared) return 'only where questions outside of calls have an addressee';
     const asked = () => questions.filter(({method}) => method === 'roots/list').length;
     const before = asked();
     await client.sendRootsListChanged();

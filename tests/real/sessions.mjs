@@ -58,18 +58,24 @@ const lanes = (all) => Promise.all(all.map(async (jobs) => {
   for (const job of jobs) await job();
 }));
 
-const directly = () => lanes(Object.keys(SERVERS).map((server) => Object.keys(CLIENTS)
-  .filter((client) => shared(client, server))
-  .map((client) => () => session(`directly: ${client}, ${server} on stdio`, client, server, ['--', ...SERVERS[server].command()]))));
+const directly = async () => {
+  const {url} = await startReference();
+  const jobs = Object.keys(SERVERS).map((server) => Object.keys(CLIENTS)
+    .filter((client) => shared(client, server))
+    .map((client) => () => session(`directly: ${client}, ${server} on stdio`, client, server, ['--', ...SERVERS[server].command()])));
+  await lanes([...jobs, Object.keys(CLIENTS).map((client) => () => session(`directly: ${client}, both on HTTP`, client, 'both', [url]))]);
+};
 
 const throughTunnel = async () => {
   const urls = {};
   for (const server of ON_HTTP) urls[server] = (await startReference(...SERVERS[server].command().slice(1))).url;
   const stdio = Object.keys(SERVERS).map((server) => [`${server}-stdio`, {command: SERVERS[server].command()}]);
   const http = ON_HTTP.map((server) => [`${server}-http`, {url: urls[server]}]);
-  const tunnel = await startTunnel(PROGRAM, Object.fromEntries([...stdio, ...http]), {lenient: REPORT});
-  const jobs = [...stdio, ...http].map(([name]) => Object.keys(CLIENTS).map((client) => () => {
-    const args = [`${tunnel.relay.base}/mcp/${name}`, '--token', tunnel.token];
+  const alone = ['both-alone', {command: SERVERS.both.command(), isolation: 'session'}];
+  const all = [...stdio, ...http, alone];
+  const tunnel = await startTunnel(PROGRAM, Object.fromEntries(all), {lenient: REPORT});
+  const jobs = all.map(([name]) => Object.keys(CLIENTS).map((client) => () => {
+    const args = [`${tunnel.relay.base}/mcp/${name}`, '--token', tunnel.token, ...name.endsWith('-stdio') ? ['--shared'] : []];
     return session(`through the tunnel: ${client}, ${name}`, client, name.replace(/-\w+$/, ''), args);
   }));
   await lanes(jobs);
@@ -77,7 +83,7 @@ const throughTunnel = async () => {
 
 const among = async () => {
   const tunnel = await startTunnel(PROGRAM, {reference: {command: SERVERS.both.command()}}, {lenient: REPORT});
-  const args = [`${tunnel.relay.base}/mcp`, '--token', tunnel.token, '--prefix', 'reference__'];
+  const args = [`${tunnel.relay.base}/mcp`, '--token', tunnel.token, '--prefix', 'reference__', '--shared'];
   for (const client of Object.keys(CLIENTS)) await session(`among all servers: ${client}, both on stdio`, client, 'both', args);
   await session('the relay is killed in the middle of a session', 'typescript v1', 'both', [...args, '--halfway'], async (script) => {
     const halfway = await script.line(/^halfway$/).catch(() => false);

@@ -117,7 +117,9 @@ async fn questions(call: &Call, name: &str, said: &(impl Fn(&str) -> String + Sy
             let answer = call
                 .ask("confirm", "elicitation/create", form("Please confirm", &json!({"ok": {"type": "boolean"}})))
                 .await?;
-            let state = if call.params.contains_key("requestState") { "state-ok" } else { "no state" };
+            // In the legacy era the open call is the state.
+            let kept = !call.modern || call.params.contains_key("requestState");
+            let state = if kept { "state-ok" } else { "no state" };
             text(&format!("{state}: {}", answer["action"]))
         }
         "test_input_required_result_multiple_inputs" => text(&json!(call.ask_all(&three()).await?).to_string()),
