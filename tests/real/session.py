@@ -142,6 +142,18 @@ class Session:
 
         await until(f"{what} is seen", grown)
 
+    async def begun_and_cancelled(self, name, arguments=None):
+        """Cancels a call as soon as there is progress."""
+        begun = asyncio.Event()
+
+        async def note(done, total, message):
+            begun.set()
+
+        running = asyncio.create_task(self.call(name, arguments, progress_callback=note))
+        await asyncio.wait_for(begun.wait(), SECONDS)
+        running.cancel()
+        await asyncio.wait([running])
+
     async def notice(self, kind, since):
         async def found():
             return next((one for one in self.heard[since:] if isinstance(one, kind)), None)
@@ -269,13 +281,7 @@ class Reference(Session):
         check(progress[:4] == [0, 25, 50, 75], progress)
 
     async def cancellation_stops_the_server(self):
-        async def give_up():
-            sleeping = asyncio.create_task(self.call("sleep"))
-            await asyncio.sleep(0.3)
-            sleeping.cancel()
-            await asyncio.wait([sleeping])
-
-        await self.grows("cancelled sleep", give_up())
+        await self.grows("cancelled sleep", self.begun_and_cancelled("sleep"))
 
     async def ping_both_ways(self):
         self.legacy_throughout()
@@ -283,16 +289,25 @@ class Reference(Session):
         check((await self.said("ask_ping")).startswith("pong"))
 
     async def subscriptions_are_told(self):
-        uri = "test://watched-resource"
+        uri, kind = "test://watched-resource", types.ResourceUpdatedNotification
         if not self.modern:
-            await self.client.subscribe_resource(uri)
-        await self.told(types.ResourceUpdatedNotification, "ResourceUpdated", self.call("update_watched"), resource_subscriptions=[uri])
-        if not self.modern:
-            await self.client.unsubscribe_resource(uri)
             since = len(self.heard)
+            await self.client.subscribe_resource(uri)
+            await self.told(kind, "ResourceUpdated", self.call("update_watched"))
+            await self.client.unsubscribe_resource(uri)
             await self.call("update_watched")
-            await asyncio.sleep(0.3)
-            check(not any(isinstance(one, types.ResourceUpdatedNotification) for one in self.heard[since:]))
+            # What is told now comes after what must not have been.
+            await self.client.subscribe_resource(uri)
+
+            async def second():
+                return sum(isinstance(one, kind) for one in self.heard[since:]) >= 2
+
+            await self.call("update_watched")
+            await until("the next update is told", second)
+            check(sum(isinstance(one, kind) for one in self.heard[since:]) == 2)
+            await self.client.unsubscribe_resource(uri)
+            return
+        await self.told(kind, "ResourceUpdated", self.call("update_watched"), resource_subscriptions=[uri])
 
     async def list_changes_are_told_and_show(self):
         for kind, word, fetch, change, entry in [
@@ -367,10 +382,7 @@ class Everything(Session):
         check(progress[:2] == [1, 2], progress)
 
     async def cancellation_ends_the_call(self):
-        running = asyncio.create_task(self.call("trigger-long-running-operation", {"duration": 5, "steps": 1}))
-        await asyncio.sleep(0.3)
-        running.cancel()
-        await asyncio.wait([running])
+        await self.begun_and_cancelled("trigger-long-running-operation", {"duration": 5, "steps": 50})
         check(await self.said("echo", {"message": "on"}) == "Echo: on")
 
     async def subscriptions_are_told(self):

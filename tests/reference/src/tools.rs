@@ -194,7 +194,7 @@ async fn progress(call: &Call, steps: u64, delay: Duration) -> Outcome {
     text(&format!("took {steps} steps"))
 }
 
-/// A long call; whoever cancels it is `seen`.
+/// A long call that tells when it has begun; whoever cancels it is `seen`.
 async fn asleep(call: &Call) -> Outcome {
     struct Woken<'a>(&'a Server);
     impl Drop for Woken<'_> {
@@ -203,6 +203,7 @@ async fn asleep(call: &Call) -> Outcome {
         }
     }
     let woken = Woken(&call.server);
+    call.progress(0, 1);
     sleep(Duration::from_millis(number(call, "ms", 60_000))).await;
     std::mem::forget(woken);
     text("slept well")
