@@ -183,6 +183,12 @@ pub fn event(id: Option<&str>, data: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// How long a reader that lost the stream is to wait.
+#[must_use]
+pub fn retry(millis: u32) -> Bytes {
+    Bytes::from(alloc::format!("retry: {millis}\n\n"))
+}
+
 /// What goes before a message that is streamed; each piece of it then passes through [`one_line`].
 #[must_use]
 pub fn data_prefix(id: Option<&str>) -> Bytes {

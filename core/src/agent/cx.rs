@@ -85,6 +85,13 @@ pub(super) enum Report {
         /// Whether a newer one makes it worthless.
         droppable: bool,
     },
+    /// A call's server closed its event stream and is asked for the rest later.
+    Pause {
+        /// Which.
+        request: RequestId,
+        /// After this time.
+        wait: core::time::Duration,
+    },
     /// A notification that belongs to no call.
     Notice {
         /// The server's name.

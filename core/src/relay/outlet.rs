@@ -299,6 +299,21 @@ impl Outlet {
         self.stream().is_some().then_some(self)
     }
 
+    /// Closes the client's connection, which is to come back in `millis` for the rest (2025-11-25, Transports, Sending
+    /// Messages to the Server); false for a client that does not know of it, or amid an answer.
+    pub(super) fn pause(&mut self, source: Option<(ConnId, StreamId)>, millis: u32, cx: &mut Cx<'_>) -> bool {
+        let knows = self.resumable.as_ref().is_some_and(|resumable| resumable.primes);
+        if !knows || self.away || self.is_mid_answer() || !self.begin_events(source, cx) {
+            return false;
+        }
+        self.send(sse::retry(millis), 0, cx);
+        self.release(cx);
+        self.leave(false, cx);
+        self.away = true;
+        cx.out.push(Action::Finish { exchange: self.exchange });
+        true
+    }
+
     /// A client takes the event stream up again on another exchange, after the event at `place`.
     pub(super) fn take_up(&mut self, exchange: ExchangeId, headers: HeaderMap, place: u64, cx: &mut Cx<'_>) {
         let Some(stream) = self.stream() else { return };

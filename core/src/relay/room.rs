@@ -143,6 +143,7 @@ impl Room {
             Event::Answer { stream, outcome, length } => self.answer((conn, stream), outcome, length, cx),
             Event::Data { stream, bytes, end } => self.data((conn, stream), bytes, end, cx),
             Event::Message { stream, json, credit } => self.message((conn, stream), json, credit, cx),
+            Event::Pause { stream, millis } => self.pause((conn, stream), millis, cx),
             Event::Reset { stream, code, reason } => {
                 if let Some(call) = self.calls.get(&(conn, stream)) {
                     let reason = printable(&reason, limits::MAX_REASON);

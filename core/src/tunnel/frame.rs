@@ -19,6 +19,7 @@
 //! | 13 `Message` | call | a piece |
 //! | 14 `Notice` | 0 | a piece; whole: `length u16 · JSON of NoticeHead · message` |
 //! | 15 `Session` | 0 | JSON of [`SessionWord`] |
+//! | 16 `Pause` | call | `milliseconds u32` |
 //!
 //! A *piece* is `last u8` (0: more follow, 1: the last), then bytes. Kinds from 128 up that are not known are skipped.
 
@@ -49,6 +50,7 @@ pub(super) enum Frame {
     Message { stream: u32, piece: Piece },
     Notice(Piece),
     Session(SessionWord),
+    Pause { stream: u32, millis: u32 },
 }
 
 /// A part of a body that may be larger than a frame should be.
@@ -149,6 +151,7 @@ impl Frame {
             | Self::Pong(_)
             | Self::Restart(_)
             | Self::Session(_)
+            | Self::Pause { .. }
             | Self::GoAway => {}
         }
         self
@@ -172,6 +175,7 @@ impl Frame {
             Self::Message { .. } => "message",
             Self::Notice(_) => "notice",
             Self::Session(_) => "session",
+            Self::Pause { .. } => "pause",
         }
     }
 
@@ -197,12 +201,13 @@ impl Frame {
             Self::Message { stream, piece } => piece.encode(out, MESSAGE, *stream),
             Self::Notice(piece) => piece.encode(out, NOTICE, 0),
             Self::Session(word) => json(out, SESSION, 0, word),
+            Self::Pause { stream, millis } => raw(out, PAUSE, *stream, &[&millis.to_be_bytes()]),
         }
     }
 
     fn decode(kind: u8, stream: u32, body: Bytes) -> Result<Option<Self>, Fault> {
         let of_call = match kind {
-            OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE => true,
+            OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE | PAUSE => true,
             HELLO | CATALOG | PING | PONG | RESTART | GO_AWAY | NOTICE | SESSION => false,
             SKIPPABLE.. => return Ok(None),
             _ => return Err(Fault::protocol("unknown kind of frame")),
@@ -231,6 +236,7 @@ impl Frame {
             GO_AWAY => Self::GoAway,
             MESSAGE => Self::Message { stream, piece: Piece::decode(body)? },
             NOTICE => Self::Notice(Piece::decode(body)?),
+            PAUSE => Self::Pause { stream, millis: u32::from_be_bytes(exact(&body)?) },
             _ => Self::Session(head(&body)?),
         }))
     }
@@ -328,6 +334,7 @@ const GO_AWAY: u8 = 12;
 const MESSAGE: u8 = 13;
 const NOTICE: u8 = 14;
 const SESSION: u8 = 15;
+const PAUSE: u8 = 16;
 const SKIPPABLE: u8 = 0x80;
 
 const MALFORMED: Fault = Fault::protocol("malformed frame");
@@ -427,6 +434,7 @@ mod tests {
             any::<u64>().prop_map(Frame::Pong),
             proptest::option::of("\\PC{0,9}").prop_map(|server| Frame::Restart(RestartBody { server })),
             Just(Frame::GoAway),
+            (stream.clone(), any::<u32>()).prop_map(|(stream, millis)| Frame::Pause { stream, millis }),
             (stream, piece()).prop_map(|(stream, piece)| Frame::Message { stream, piece }),
             piece().prop_map(Frame::Notice),
             ("\\PC{0,9}", any::<[Option<bool>; 2]>()).prop_map(|(session, some)| {

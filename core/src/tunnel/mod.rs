@@ -195,6 +195,14 @@ pub enum Event {
         /// client took the message (or it was dropped), as for the body. 0 on an agent and on V1.
         credit: u32,
     },
+    /// Relay: the server of a call closed its event stream before the answer, and wants to be asked for the rest later
+    /// (2025-11-25, Transports, Sending Messages to the Server): its client may be left alone as long.
+    Pause {
+        /// The call.
+        stream: StreamId,
+        /// For how long, in milliseconds.
+        millis: u32,
+    },
     /// Relay: a local server's notification that belongs to no call.
     Notice {
         /// The local server.
@@ -285,6 +293,13 @@ pub enum Command {
         /// Whether it may be dropped for newer ones of its call while it waits for credit: true of progress and log
         /// notifications, never of requests and responses.
         droppable: bool,
+    },
+    /// Agent: the server of a call closed its event stream before the answer, and is asked for the rest later.
+    Pause {
+        /// The call.
+        stream: StreamId,
+        /// For how long, in milliseconds.
+        millis: u32,
     },
     /// Agent: a local server's notification that belongs to no call.
     Notice {

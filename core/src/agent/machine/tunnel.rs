@@ -54,6 +54,7 @@ impl Agent {
             tunnel::Event::Catalog(_)
             | tunnel::Event::Answer { .. }
             | tunnel::Event::Data { .. }
+            | tunnel::Event::Pause { .. }
             | tunnel::Event::Notice { .. } => tracing::debug!("word that only an agent says dropped"),
         }
     }
@@ -83,6 +84,12 @@ impl Agent {
                 if let Some(Route { conn, stream, .. }) = self.routes.get(request) {
                     let command = Command::Message { stream, json, droppable };
                     self.cx.out.push(Action::Tunnel { conn, command });
+                }
+            }
+            Report::Pause { request, wait } => {
+                if let Some(Route { conn, stream, .. }) = self.routes.get(request) {
+                    let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                    self.cx.out.push(Action::Tunnel { conn, command: Command::Pause { stream, millis } });
                 }
             }
             Report::Notice { server, sessions, json } => {

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::stdio::messages;
 use super::{Timer, people};
-use crate::agent::cx::{Cx, RequestId, Slot};
+use crate::agent::cx::{Cx, Report, RequestId, Slot};
 use crate::agent::veil::Veil;
 use crate::backoff::Backoff;
 use crate::http::fetch::{Fetch, FetchError, FetchEvent};
@@ -432,6 +432,10 @@ impl Http {
         resume.attempts += 1;
         let wait = resume.retry.unwrap_or(LISTEN_FIRST).clamp(RESUME_MIN, limits::RECONNECT_MAX);
         cx.arm(self.slot, Timer::Resume(request), wait);
+        // A server that says when to come back has closed the stream on purpose.
+        if resume.retry.is_some() {
+            cx.report(Report::Pause { request, wait });
+        }
         self.resuming.insert(request, resume);
         Vec::new()
     }

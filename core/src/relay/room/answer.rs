@@ -54,6 +54,18 @@ impl Room {
         }
     }
 
+    /// A call's server wants to be left alone for a while: so is the relay, by a client that knows of it.
+    pub(super) fn pause(&mut self, key: CallKey, millis: u32, cx: &mut Cx<'_>) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        if let Sink::Reply(outlet) = &mut call.sink
+            && outlet.pause(Some(key), millis, cx)
+            && let Some(exchange) = call.exchange.take()
+        {
+            self.replies.remove(&exchange);
+        }
+        self.renew(key, cx);
+    }
+
     /// Ends the calls of a client that may not have their answers any more; a batch ends with the last of its calls.
     pub(super) fn end_calls(&mut self, meant: impl Fn(&Call) -> bool, cx: &mut Cx<'_>) {
         let ended: Vec<CallKey> = self.calls.iter().filter(|(_, call)| meant(call)).map(|(key, _)| *key).collect();

@@ -163,6 +163,26 @@ fn nobody_else_takes_a_stream_up() {
 }
 
 #[test]
+fn client_is_left_alone_as_the_server_wants_and_comes_back() {
+    let mut world = primed();
+    world.call(7);
+    world.tunnel(1, tunnel::Event::Pause { stream: StreamId(1), millis: 500 });
+    let actions = world.drain();
+    let id = events(&actions)[0].1.clone();
+    assert_eq!(actions[2..], [r#"body 1 +0 "retry: 500\n\n""#, "finish 1"]);
+    assert_eq!(back(&mut world, &id), ["begin 2 events from 1/1"]);
+    world.answer(1, 1, None);
+    assert_eq!(events(&world.data(1, 1, "{}", true))[0].2, result("{}"));
+
+    for world in [World { version: Version::V2025_06_18, ..primed() }, World { accepts: Accepts::Json, ..primed() }] {
+        let mut world = world;
+        world.call(7);
+        world.tunnel(1, tunnel::Event::Pause { stream: StreamId(1), millis: 500 });
+        assert_eq!(world.drain(), [""; 0], "who does not know of it waits on");
+    }
+}
+
+#[test]
 fn question_reaches_a_client_that_comes_back() {
     let (mut world, id) = streaming();
     world.gone(1);

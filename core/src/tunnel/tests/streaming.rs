@@ -155,6 +155,17 @@ fn clients_notifications_and_ends_of_sessions_reach_the_agent() {
 }
 
 #[test]
+fn pause_of_an_open_call_is_told_and_no_other() {
+    let mut pair = Pair::up();
+    pair.relay(open(1, b"{}"));
+    pair.run();
+    pair.agent(Command::Pause { stream: StreamId(1), millis: 500 });
+    pair.agent(Command::Pause { stream: StreamId(2), millis: 500 });
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Pause { stream: StreamId(1), millis: 500 }]);
+}
+
+#[test]
 fn notice_names_its_server() {
     let mut pair = Pair::up();
     let json = Bytes::from_static(b"{\"method\":\"notifications/message\"}");

@@ -69,7 +69,7 @@ impl V1Agent {
                 let reason = if reason.is_empty() { format!("the call was ended: {code:?}") } else { reason };
                 self.finish(stream.0, |outbox, id| error(outbox, stream.0, id, &reason));
             }
-            Command::Message { .. } | Command::Notice { .. } | Command::GoAway => {}
+            Command::Message { .. } | Command::Notice { .. } | Command::Pause { .. } | Command::GoAway => {}
             Command::Open { .. }
             | Command::Consumed { .. }
             | Command::Restart { .. }

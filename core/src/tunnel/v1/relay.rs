@@ -69,7 +69,7 @@ impl V1Relay {
             Command::Consumed { .. } | Command::Message { .. } | Command::GoAway => {}
             // An old agent knows of no sessions.
             Command::ClientNotice { .. } | Command::SessionEnded { .. } => {}
-            Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } => {
+            Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } | Command::Pause { .. } => {
                 tracing::error!("order that is not a relay's");
             }
             Command::Probe | Command::Close(_) => {}

@@ -42,7 +42,7 @@ impl V2 {
                 });
                 Ok(())
             }
-            Frame::Catalog(_) | Frame::Answer { .. } | Frame::Notice(_) => {
+            Frame::Catalog(_) | Frame::Answer { .. } | Frame::Notice(_) | Frame::Pause { .. } => {
                 Err(Fault::protocol("frame that only an agent sends"))
             }
             Frame::Hello(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::GoAway => Ok(()),
@@ -61,6 +61,11 @@ impl V2 {
                 self.announce();
                 Ok(())
             }
+            // It may overtake the call's own messages: those are kept for the client that comes back.
+            Command::Pause { stream, millis } => match self.streams.get(&stream.0) {
+                Some(open) if !open.outgoing.is_answered() => self.order(Frame::Pause { stream: stream.0, millis }),
+                Some(_) | None => Ok(()),
+            },
             Command::Answer { stream, outcome, body } => self.answer(stream.0, outcome, body, cx),
             Command::Open { .. }
             | Command::Consumed { .. }

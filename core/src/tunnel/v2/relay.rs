@@ -24,6 +24,12 @@ impl V2 {
             Frame::Data { stream, bytes } => self.take_body(stream, bytes, false, cx),
             Frame::End { stream, bytes } => self.take_body(stream, bytes, true, cx),
             Frame::Message { stream, piece } => self.take_message(stream, piece, cx),
+            Frame::Pause { stream, millis } => {
+                if self.awaited(stream)?.is_some() {
+                    cx.events.push_back(Event::Pause { stream: StreamId(stream), millis });
+                }
+                Ok(())
+            }
             Frame::Reset { stream, code, reason } => {
                 self.open_stream(stream)?;
                 if self.remove(stream).is_some() {
@@ -53,7 +59,7 @@ impl V2 {
                 self.order(Frame::Session(SessionWord { session, server: None, notification: None }))
             }
             Command::ClientNotice { session, server, json } => self.pass_notice(session, server, &json),
-            Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } => {
+            Command::Catalog(_) | Command::Answer { .. } | Command::Notice { .. } | Command::Pause { .. } => {
                 tracing::error!("order that is not a relay's");
                 Ok(())
             }
