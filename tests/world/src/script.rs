@@ -1,9 +1,11 @@
 //! Local servers as scripts: what a stdio MCP server says to what it hears, and when.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tunnel_core::rpc::{self, Message};
 
 /// How a server behaves when its process starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +38,19 @@ pub struct Script {
     pub page: usize,
     /// Every request and notification it heard, in order.
     pub heard: Vec<Value>,
+    /// What it says to the next requests `raw/echo`, in order: those are neither read nor written as values.
+    pub raw: VecDeque<Raw>,
+    /// The raw params of those requests.
+    pub raw_heard: Vec<Bytes>,
+}
+
+/// What a script says word for word, in raw JSON.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// The params of a log notification before the answer.
+    pub note: String,
+    /// The result, or the `data` of an error.
+    pub answer: Result<String, String>,
 }
 
 /// What a server does in answer to a line.
@@ -67,6 +82,9 @@ impl Script {
 
     /// What it does when it hears `line`.
     pub fn hear(&mut self, line: &[u8]) -> Vec<Say> {
+        if let Some(said) = self.hear_raw(line) {
+            return said;
+        }
         let message: Value = serde_json::from_slice(line).expect("an agent writes JSON lines");
         self.heard.push(message.clone());
         let Some(id) = message.get("id").cloned() else { return Vec::new() };
@@ -88,6 +106,27 @@ impl Script {
                 vec![now(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no such method"}}))]
             }
         }
+    }
+
+    /// What it says to `raw/echo`; `None` to anything else.
+    fn hear_raw(&mut self, line: &[u8]) -> Option<Vec<Say>> {
+        let Ok(Message::Request { id, method, params }) = rpc::parse(&Bytes::copy_from_slice(line)) else {
+            return None;
+        };
+        if method != "raw/echo" {
+            return None;
+        }
+        let Raw { note, answer } = self.raw.pop_front().expect("a test says what a script answers");
+        self.raw_heard.push(params);
+        let id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        let note = format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{note}}}"#);
+        let answer = match answer {
+            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+            Err(data) => {
+                format!(r#"{{"error":{{"code":-7,"message":"as told","data":{data}}},"jsonrpc":"2.0","id":{id}}}"#)
+            }
+        };
+        Some([note, answer].map(|line| Say::Line(Duration::ZERO, Bytes::from(line))).into())
     }
 
     /// How often `tool` was called.
