@@ -120,6 +120,16 @@ pub const MAX_REPLAYS: usize = 256;
 pub const REPLAY_KEPT: Duration = Duration::from_secs(60);
 /// Questions of servers to one user's clients that are open: each call asks one at a time, few ask several.
 pub const MAX_QUESTIONS: usize = 1_024;
+/// Parameters of one tool that are repeated in header fields: each is a field of the request, whose fields are bounded
+/// together.
+pub const MAX_MIRRORED: usize = 64;
+/// How deep in a tool's schema such parameters are looked for: each level reads the arguments once more.
+pub const MAX_MIRROR_DEPTH: usize = 8;
+/// For how long a client of 2026-07-28 may take what the relay lists for fresh: about as long as nobody minds that a
+/// device which has just come up is not there. Who listens for changes hears of them at once.
+pub const LIST_TTL: Duration = Duration::from_secs(30);
+/// An answer that is held whole because something in it is the relay's to say: a server's description of itself.
+pub const MAX_MENDED: usize = MIB;
 /// Calls of one user under way. Configurable.
 pub const MAX_CALLS: usize = 1_024;
 /// Notification streams of one user. Configurable.

@@ -3,7 +3,9 @@
 pub mod catalog;
 pub mod code;
 pub mod header;
+pub mod key;
 pub mod method;
+pub mod mirror;
 
 /// A revision of the protocol that is spoken here. Older than older: ordered by date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
