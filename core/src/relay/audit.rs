@@ -138,6 +138,7 @@ fn decision(failure: &Failure) -> Decision {
         Failure::Overloaded(_) => Decision::Limited,
         Failure::NoSuchMethod(_)
         | Failure::BadParams(_)
+        | Failure::Mismatch(_)
         | Failure::NoSuchTool { .. }
         | Failure::AmbiguousTool { .. }
         | Failure::NoSuchServer { .. }

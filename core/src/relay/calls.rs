@@ -10,16 +10,17 @@ use alloc::boxed::Box;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 
-use super::SessionKey;
 use super::audit::Record;
 use super::failure::{Failure, Place};
+use super::mend::{Mend, Piece};
 use super::outlet::Outlet;
 use super::shard::{Action, Cx};
+use super::{SessionKey, subscriptions};
 use crate::id::{ConnId, ExchangeId, FamilyId, StreamId};
 use crate::limits;
 use crate::rpc::scan::Scan;
 use crate::rpc::{RawId, envelope};
-use crate::time::Instant;
+use crate::time::{Instant, UnixTime};
 use crate::tunnel::{Command, Outcome};
 
 /// A call belongs to a connection and a stream: an answer from any other connection cannot name it.
@@ -40,6 +41,10 @@ pub(super) struct Call {
     pub(super) exchange: Option<ExchangeId>,
     pub(super) sink: Sink,
     pub(super) phase: Phase,
+    /// What in its answer is the relay's to say, if anything is.
+    pub(super) mend: Option<Box<Mend>>,
+    /// Of a call that lasts, a subscription: when its grant runs out. It may be silent for as long as it likes.
+    pub(super) until: Option<UnixTime>,
     /// What its line in the audit will say, if one is kept.
     pub(super) audit: Option<Box<Record>>,
 }
@@ -57,7 +62,7 @@ pub(super) enum Sink {
         held: BytesMut,
     },
     /// Nowhere: the client went away. Up to 2025-11-25 that is not a cancel (Transports, Disconnection), so the call
-    /// goes on.
+    /// goes on. From 2026-07-28 on it is (Cancellation), and the call ends.
     Nobody,
 }
 
@@ -105,7 +110,7 @@ impl Call {
 
     /// A piece of the answer's body came.
     pub(super) fn data(&mut self, key: CallKey, bytes: Bytes, end: bool, cx: &mut Cx<'_>) -> Progress {
-        let (outcome, length, mut scan, is_first) = match core::mem::replace(&mut self.phase, Phase::Waiting) {
+        let (outcome, mut length, mut scan, mut is_first) = match core::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Waiting => return Progress::Fault(MISFIT),
             Phase::Answered { outcome, length } => (outcome, length, scan_of(outcome), true),
             Phase::Body { outcome, remaining, scan } => (outcome, remaining, scan, false),
@@ -124,17 +129,34 @@ impl Call {
             Outcome::Result => envelope::around_result(&self.id),
             Outcome::Error { .. } => envelope::around_error(&self.id),
         };
-        let credit = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut credit = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut bytes = bytes;
+        if let Some(mend) = self.mend.as_mut().filter(|_| outcome == Outcome::Result) {
+            match mend.piece(bytes, end, &self.id) {
+                Piece::Held => {
+                    consume(key, credit, cx);
+                    return Progress::More;
+                }
+                Piece::TooLong => return Progress::Fault(TOO_LONG),
+                // Its last piece's credit ends with its stream.
+                Piece::Whole(whole) => (bytes, credit, is_first) = (whole, 0, true),
+            }
+            length = u64::try_from(bytes.len()).ok();
+        }
         match core::mem::replace(&mut self.sink, Sink::Nobody) {
             Sink::Reply(mut outlet) => {
+                let status = match outcome {
+                    Outcome::Result => StatusCode::OK,
+                    Outcome::Error { code } => outlet.status_of(code),
+                };
                 if is_first && end && bytes.len() <= limits::WHOLE_ANSWER {
                     let whole = [&around.0[..], &bytes, &around.1].concat();
-                    outlet.whole(StatusCode::OK, whole.into(), cx);
+                    outlet.whole(status, whole.into(), cx);
                     return Progress::Done(None);
                 }
                 if is_first {
                     let after = u64::try_from(around.1.len()).unwrap_or_default();
-                    outlet.begin_answer(around.0, length, after, Some(key), cx);
+                    outlet.begin_answer(status, around.0, (length, after), Some(key), cx);
                 }
                 if !bytes.is_empty() {
                     outlet.piece(bytes, credit, cx);
@@ -165,9 +187,20 @@ impl Call {
         Progress::More
     }
 
-    /// The response that tells of `failure`.
+    /// A notification before the answer, as the client gets it.
+    pub(super) fn notification(&self, json: Bytes) -> Bytes {
+        match &self.mend {
+            Some(mend) => mend.notification(json, &self.id),
+            None => json,
+        }
+    }
+
+    /// The response that tells of `failure`. The relay ends a subscription as its server would.
     pub(super) fn failed(&self, failure: &Failure) -> Bytes {
-        failure.response(&self.id)
+        match failure {
+            Failure::SignedOut | Failure::Stopping if self.until.is_some() => subscriptions::ended(&self.id),
+            failure => failure.response(&self.id),
+        }
     }
 }
 
@@ -193,5 +226,6 @@ pub(super) fn consume((conn, stream): CallKey, bytes: u32, cx: &mut Cx<'_>) {
     }
 }
 
+const TOO_LONG: &str = "the answer is too long for what it is";
 const MISFIT: &str = "the answer does not fit its announcement";
 const NOT_JSON: &str = "the answer is not one JSON value";

@@ -17,6 +17,8 @@ pub(super) enum Failure {
     NoSuchMethod(String),
     /// The params cannot be used.
     BadParams(&'static str),
+    /// A header field does not repeat what it must of the body: which, and how.
+    Mismatch(String),
     /// No tool of that name; `near` are names like it, joined.
     NoSuchTool { name: String, near: String },
     /// Several tools of that name; `choices` are their listed names, joined.
@@ -71,6 +73,7 @@ impl Failure {
         match self {
             Self::NoSuchMethod(_) => code::METHOD_NOT_FOUND,
             Self::BadParams(_) | Self::NoSuchTool { .. } | Self::NoSuchServer { .. } => code::INVALID_PARAMS,
+            Self::Mismatch(_) => code::HEADER_MISMATCH,
             Self::AmbiguousTool { .. } | Self::AmbiguousServer { .. } => code::AMBIGUOUS,
             Self::NotReady { .. } => code::SERVER_UNAVAILABLE,
             Self::Leaving(_) | Self::Disconnected { .. } | Self::Missed | Self::Stopping => code::AGENT_GONE,
@@ -97,6 +100,7 @@ impl Failure {
         match self {
             Self::NoSuchServer { .. } => StatusCode::NOT_FOUND,
             Self::AmbiguousServer { .. } => StatusCode::CONFLICT,
+            Self::Mismatch(_) => StatusCode::BAD_REQUEST,
             Self::NoSuchMethod(_)
             | Self::BadParams(_)
             | Self::NoSuchTool { .. }
@@ -122,6 +126,7 @@ impl Failure {
         match self {
             Self::NoSuchMethod(_) => "no-such-method",
             Self::BadParams(_) => "bad-params",
+            Self::Mismatch(_) => "header-mismatch",
             Self::NoSuchTool { .. } => "no-such-tool",
             Self::AmbiguousTool { .. } => "ambiguous-tool",
             Self::NoSuchServer { .. } => "no-such-server",
@@ -154,6 +159,7 @@ impl Failure {
         match self {
             Self::NoSuchMethod(method) => format!("{method} is not offered here"),
             Self::BadParams(why) => (*why).to_string(),
+            Self::Mismatch(what) => what.clone(),
             Self::NoSuchTool { name, near } if near.is_empty() => {
                 format!("unknown tool {name}: tools/list has the names, status says which devices are connected")
             }
@@ -215,6 +221,7 @@ impl Failure {
             Self::Leaving(place) | Self::TimedOut(place) | Self::Broken(place) => Some(place),
             Self::NoSuchMethod(_)
             | Self::BadParams(_)
+            | Self::Mismatch(_)
             | Self::NoSuchTool { .. }
             | Self::AmbiguousTool { .. }
             | Self::NoSuchServer { .. }

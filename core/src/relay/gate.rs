@@ -9,15 +9,16 @@ use core::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    ALLOW, CACHE_CONTROL, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
+use super::era::{self, Era, Field};
 use super::service::{self, Service};
 use super::{
-    Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, route, session,
-    shard,
+    Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, modern, route,
+    session, shard,
 };
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
@@ -201,18 +202,20 @@ impl Gate {
                 let (user, expires) = (principal.user.clone(), session.expires);
                 Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key, expires })
             }),
-            _ => posted(&body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
-                None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
-                Some(Posted { speaker, content, minted }) => {
-                    let mut headers = headers.clone();
-                    headers.extend(minted);
-                    let user = principal.user.clone();
-                    let principal = principal.clone();
-                    let audit = self.audit(&user, snapshot);
-                    let post = Post { exchange, principal, endpoint, speaker, accepts, headers, audit, content };
-                    Step::Shard(user, shard::Event::Post(post))
-                }
-            }),
+            _ => {
+                posted(&head, &body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
+                    None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
+                    Some(Posted { speaker, content, minted }) => {
+                        let mut headers = headers.clone();
+                        headers.extend(minted);
+                        let user = principal.user.clone();
+                        let principal = principal.clone();
+                        let audit = self.audit(&user, snapshot);
+                        let post = Post { exchange, principal, endpoint, speaker, accepts, headers, audit, content };
+                        Step::Shard(user, shard::Event::Post(post))
+                    }
+                })
+            }
         };
         match step {
             Ok(Step::Reply(mut reply)) | Err(mut reply) => {
@@ -266,11 +269,11 @@ impl Gate {
 }
 
 /// What a POST carries for the shard.
-struct Posted {
-    speaker: Speaker,
-    content: Content,
+pub(super) struct Posted {
+    pub(super) speaker: Speaker,
+    pub(super) content: Content,
     /// The header of a session that `initialize` has minted.
-    minted: Option<(HeaderName, HeaderValue)>,
+    pub(super) minted: Option<(HeaderName, HeaderValue)>,
 }
 
 /// Heads.
@@ -480,6 +483,7 @@ fn session_of(head: &RequestHead, principal: &Principal, snapshot: &Snapshot, no
 
 /// Reads a POST's body; `None` when it carries nothing that concerns anybody.
 fn posted(
+    head: &RequestHead,
     body: &Bytes,
     (principal, sealer): (&Principal, &Sealer),
     session: impl Fn() -> Result<Session, Reply>,
@@ -487,9 +491,16 @@ fn posted(
     entropy: &mut dyn Entropy,
 ) -> Result<Option<Posted>, Reply> {
     if rpc::is_batch(body) {
+        check_older(head)?;
         return batch(body, session()?);
     }
-    match rpc::parse(body).map_err(|error| unreadable(&error))? {
+    let message = rpc::parse(body).map_err(|error| unreadable(&error))?;
+    match era::of(&head.headers, &message) {
+        Era::Legacy => {}
+        Era::Modern => return modern::posted(head, message),
+        Era::Unknown => return Err(modern::unknown(head, &message)),
+    }
+    match message {
         Message::Request { id, method, params } if method == method::INITIALIZE => {
             let session = session::begin(&params, now, entropy);
             let sealed = session::seal(sealer, &session, principal, entropy);
@@ -553,15 +564,14 @@ fn check_mcp_fields(head: &RequestHead) -> Result<Accepts, Reply> {
     if head.method == Method::POST && !is_json(&head.headers) {
         return Err(Reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json\n"));
     }
-    if head.headers.contains_key(header::PROTOCOL_VERSION) {
-        // 2025-06-18, Transports, Protocol Version Header: an invalid or unsupported version is answered 400.
-        let version = head.header(header::PROTOCOL_VERSION).and_then(Version::parse);
-        if !version.is_some_and(Version::is_legacy) {
-            let known: Vec<_> =
-                Version::ALL.into_iter().filter(|version| version.is_legacy()).map(Version::as_str).collect();
-            let text = format!("unsupported protocol version (supported: {})", known.join(", "));
-            return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, &text));
+    if head.method != Method::POST {
+        // 2026-07-28, Streamable HTTP, Earlier Streamable HTTP Revisions: these are the older revisions' methods.
+        if Field::of(&head.headers) == Field::Modern {
+            let text = "this revision has POST alone: subscriptions/listen opens a stream, and there are no sessions\n";
+            let reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, text);
+            return Err(reply.with(ALLOW, HeaderValue::from_static("POST, OPTIONS")));
         }
+        check_older(head)?;
     }
     match (accepts_json(&head.headers), accepts_event_stream(&head.headers)) {
         (true, true) => Ok(Accepts::Either),
@@ -571,6 +581,19 @@ fn check_mcp_fields(head: &RequestHead) -> Result<Accepts, Reply> {
         _ => {
             let text = "Accept must allow application/json and text/event-stream";
             Err(refusal(StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, None, text))
+        }
+    }
+}
+
+/// 2025-06-18, Transports, Protocol Version Header: an invalid or unsupported version is answered 400.
+fn check_older(head: &RequestHead) -> Result<(), Reply> {
+    match Field::of(&head.headers) {
+        Field::Absent | Field::Legacy => Ok(()),
+        Field::Modern | Field::Unknown => {
+            let known: Vec<_> =
+                Version::ALL.into_iter().filter(|version| version.is_legacy()).map(Version::as_str).collect();
+            let text = format!("this needs a protocol version with sessions (one of {})", known.join(", "));
+            Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, &text))
         }
     }
 }

@@ -13,6 +13,11 @@ use crate::rpc::quoted;
 
 /// For `/mcp`: the relay itself, with the servers' instructions under their names.
 pub(super) fn aggregated<'a>(version: Version, servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> Bytes {
+    result(version, OWN_INFO, TOOLS, Some(&instructions(servers)))
+}
+
+/// What `/mcp` tells a client's model: how it is used, and each server's own instructions under its name.
+pub(super) fn instructions<'a>(servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> String {
     let mut instructions = String::from(GUIDE);
     for (name, server) in servers {
         let Some(own) = &server.instructions else { continue };
@@ -21,16 +26,19 @@ pub(super) fn aggregated<'a>(version: Version, servers: impl IntoIterator<Item =
             instructions.push_str(&section);
         }
     }
-    result(version, OWN_INFO, TOOLS, Some(&instructions))
+    instructions
 }
 
 /// For an endpoint of one server: what the server said of itself, word for word.
 pub(super) fn transparent(version: Version, server: &Server) -> Bytes {
-    let text = |raw: &Bytes| core::str::from_utf8(raw).ok().map(String::from);
-    let info = server.info.as_ref().and_then(text);
-    let capabilities = server.capabilities.as_ref().and_then(|capabilities| text(capabilities.text()));
-    let capabilities = capabilities.as_deref().unwrap_or(TOOLS);
-    result(version, info.as_deref().unwrap_or(OWN_INFO), capabilities, server.instructions.as_deref())
+    let info = server.info.as_ref().and_then(|info| core::str::from_utf8(info).ok());
+    result(version, info.unwrap_or(OWN_INFO), capabilities(server), server.instructions.as_deref())
+}
+
+/// What a server declared that it can do.
+pub(super) fn capabilities(server: &Server) -> &str {
+    let declared = server.capabilities.as_ref().map(|capabilities| &capabilities.text()[..]);
+    declared.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or(TOOLS)
 }
 
 fn result(version: Version, info: &str, capabilities: &str, instructions: Option<&str>) -> Bytes {
@@ -42,9 +50,10 @@ fn result(version: Version, info: &str, capabilities: &str, instructions: Option
 }
 
 /// What there always is.
-const TOOLS: &str = r#"{"tools":{"listChanged":true}}"#;
+pub(super) const TOOLS: &str = r#"{"tools":{"listChanged":true}}"#;
 
-const OWN_INFO: &str = concat!(
+/// What the relay calls itself.
+pub(super) const OWN_INFO: &str = concat!(
     r#"{"name":"mcp-local-tunnel","title":"MCP servers on your devices","version":""#,
     env!("CARGO_PKG_VERSION"),
     r#""}"#

@@ -32,6 +32,11 @@ pub(super) struct Listener {
 }
 
 impl Listeners {
+    /// How many listen.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nobody listens.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -39,14 +44,15 @@ impl Listeners {
 
     /// Opens a stream. A session has one: a second takes the place of the first, whose client may not know that it is
     /// gone. `stale`: the client may have read its list before the last change, so it is told at once.
-    pub(super) fn add(&mut self, listen: Listen, seen: Bytes, stale: bool, cx: &mut Cx<'_>) {
+    /// `others`: how many streams of changes the user has besides these.
+    pub(super) fn add(&mut self, listen: Listen, seen: Bytes, stale: bool, others: usize, cx: &mut Cx<'_>) {
         let Listen { exchange, principal, endpoint, session, headers, .. } = listen;
         let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, None);
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
-        if self.0.len() >= cx.settings.limits.streams_per_user {
+        if self.0.len() + others >= cx.settings.limits.streams_per_user {
             self.0.retain(|_, listener| !listener.outlet.is_away());
         }
-        if self.0.len() >= cx.settings.limits.streams_per_user {
+        if self.0.len() + others >= cx.settings.limits.streams_per_user {
             let message = "too many clients of this user listen for changes (limits.streamsPerUser)";
             let response = envelope::error(None, code::OVERLOADED, message, None);
             return outlet.whole(StatusCode::SERVICE_UNAVAILABLE, response, cx);

@@ -6,26 +6,32 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `gate`, `service`, `route`, `handshake`, `session` | a request's head and body: paths, methods, tokens, upgrades, sealed session ids |
+//! | `era`, `modern` | in which era a message is spoken, and what one without a handshake must say |
 //! | `shard`, `room` | one mutex's worth of users; one user's devices, calls and listeners |
 //! | `device`, `catalog`, `listing` | a connected device, what it offers, and under which names |
 //! | `audit` | what a relay's audit says of tunnels and calls |
 //! | `permission`, `challenge` | which scope a request needs, and what it is told without |
-//! | `calls`, `outlet`, `failure` | a call under way, the reply it feeds, and why it may have no result |
+//! | `calls`, `outlet`, `mend`, `failure` | a call under way, the reply it feeds, what in it is the relay's to say, and why it may have no result |
 //! | `replay` | event streams that a client may take up again |
-//! | `listeners`, `initialize`, `meta` | change notices, the handshake's answer, the tools `status` and `restart` |
+//! | `listeners`, `subscriptions` | change notices, in both eras |
+//! | `initialize`, `discover`, `meta` | what the relay says of itself, and its tools `status` and `restart` |
 
 mod audit;
 mod calls;
 mod catalog;
 mod challenge;
 mod device;
+mod discover;
+mod era;
 mod failure;
 pub mod gate;
 mod handshake;
 mod initialize;
 mod listeners;
 mod listing;
+mod mend;
 mod meta;
+mod modern;
 mod outlet;
 mod permission;
 mod replay;
@@ -35,6 +41,7 @@ mod service;
 mod session;
 pub mod settings;
 pub mod shard;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
@@ -106,6 +113,8 @@ pub enum Speaker {
         version: Version,
         /// The client's name and version, capped; empty when it gave none.
         client: String,
+        /// The header fields that repeat the parameters of the tool it calls.
+        mirrored: HeaderMap,
     },
 }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, StatusCode};
 use super::calls::consume;
 use super::replay::event_id;
 use super::shard::{Action, Cx, Lease, Timer};
-use super::{Accepts, Session, SessionKey};
+use super::{Accepts, Session, SessionKey, Speaker, era};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, ExchangeId, StreamId};
 use crate::limits;
@@ -31,6 +31,8 @@ pub(super) struct Outlet {
     accepts: Accepts,
     /// Fields for the reply's head.
     headers: HeaderMap,
+    /// Whether an error of the transport shows in the status, as from 2026-07-28 on.
+    modern: bool,
     state: State,
     /// Where the credit of its pieces goes back to.
     source: Option<(ConnId, StreamId)>,
@@ -68,7 +70,23 @@ enum State {
 impl Outlet {
     /// The reply of an exchange that nothing was sent on.
     pub(super) fn new(exchange: ExchangeId, accepts: Accepts, headers: HeaderMap) -> Self {
-        Self { exchange, accepts, headers, state: State::No, source: None, resumable: None, away: false }
+        let (state, source, resumable) = (State::No, None, None);
+        Self { exchange, accepts, headers, modern: false, state, source, resumable, away: false }
+    }
+
+    /// The same for a client of this era.
+    pub(super) fn speaking(self, speaker: &Speaker) -> Self {
+        Self { modern: matches!(speaker, Speaker::Modern { .. }), ..self }
+    }
+
+    /// The status of an answer that is this error.
+    pub(super) fn status_of(&self, error: i64) -> StatusCode {
+        if self.modern { era::status(error) } else { StatusCode::OK }
+    }
+
+    /// Whether the client takes an event stream.
+    pub(super) fn takes_events(&self) -> bool {
+        self.accepts != Accepts::Json
     }
 
     /// The same for a client of a session, which may take an event stream up again. `request` is what it answers.
@@ -148,7 +166,8 @@ impl Outlet {
     /// Answers with a response in three pieces, the long middle one uncopied.
     pub(super) fn long(mut self, (before, after): (Bytes, Bytes), middle: Bytes, cx: &mut Cx<'_>) {
         let length = u64::try_from(middle.len()).ok();
-        self.begin_answer(before, length, u64::try_from(after.len()).unwrap_or_default(), None, cx);
+        let after_length = u64::try_from(after.len()).unwrap_or_default();
+        self.begin_answer(StatusCode::OK, before, (length, after_length), None, cx);
         self.piece(middle, 0, cx);
         self.end_answer(after, cx);
     }
@@ -177,7 +196,7 @@ impl Outlet {
             (State::No, Accepts::Either | Accepts::Stream) => {
                 let mut headers = event_headers();
                 headers.extend(self.headers.clone());
-                self.begin(headers, None, source, cx);
+                self.begin(StatusCode::OK, headers, None, source, cx);
                 self.state = State::Events;
                 self.prime(cx);
                 self.rest(cx);
@@ -189,12 +208,12 @@ impl Outlet {
     }
 
     /// Begins an answer whose body follows in pieces: `length` bytes if that is known, with `before` before it and
-    /// `after` bytes after it.
+    /// `after` bytes after it. `status` counts while nothing was sent.
     pub(super) fn begin_answer(
         &mut self,
+        status: StatusCode,
         before: Bytes,
-        length: Option<u64>,
-        after: u64,
+        (length, after): (Option<u64>, u64),
         source: Option<(ConnId, StreamId)>,
         cx: &mut Cx<'_>,
     ) {
@@ -205,7 +224,7 @@ impl Outlet {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             headers.extend(self.headers.clone());
             let around = u64::try_from(before.len()).unwrap_or_default().saturating_add(after);
-            self.begin(headers, length.map(|length| length.saturating_add(around)), source, cx);
+            self.begin(status, headers, length.map(|length| length.saturating_add(around)), source, cx);
             self.state = State::Json;
             cx.out.push(Action::Body { exchange: self.exchange, bytes: before, credit: 0 });
         } else {
@@ -325,7 +344,7 @@ impl Outlet {
         cx.exchanges.insert(exchange, cx.user.clone());
         let mut headers = event_headers();
         headers.extend(self.headers.clone());
-        self.begin(headers, None, self.source, cx);
+        self.begin(StatusCode::OK, headers, None, self.source, cx);
         let (events, pending) = cx.replay.take_up(stream, place);
         for (place, data) in events {
             let id = event_id(cx.numbers, stream, place);
@@ -393,9 +412,16 @@ impl Outlet {
         }
     }
 
-    fn begin(&mut self, headers: HeaderMap, length: Option<u64>, source: Option<(ConnId, StreamId)>, cx: &mut Cx<'_>) {
+    fn begin(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+        length: Option<u64>,
+        source: Option<(ConnId, StreamId)>,
+        cx: &mut Cx<'_>,
+    ) {
         self.source = source;
-        let head = ReplyHead { status: StatusCode::OK, headers, length };
+        let head = ReplyHead { status, headers, length };
         cx.out.push(Action::Begin { exchange: self.exchange, head, source });
     }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+mod modern;
 mod presence;
 mod questions;
 mod scopes;
@@ -28,6 +29,7 @@ use super::listing::{Listing, Source};
 use super::outlet::Outlet;
 use super::replay::{Found, Replay, read_id};
 use super::shard::{Action, Cx, Lease, Timer};
+use super::subscriptions::Subscriptions;
 use super::{Accepts, Endpoint, Listen, SessionKey, permission, route};
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
@@ -51,6 +53,7 @@ pub(super) struct Room {
     /// What servers asked clients, by the number that the relay gave it.
     questions: BTreeMap<u64, Question>,
     listeners: Listeners,
+    subscriptions: Subscriptions,
     /// What was said on event streams.
     pub(super) replay: Replay,
     /// The list of `/mcp`; `None` after a change, until somebody asks.
@@ -77,6 +80,7 @@ impl Room {
             batches: BTreeMap::new(),
             questions: BTreeMap::new(),
             listeners: Listeners::default(),
+            subscriptions: Subscriptions::default(),
             replay: Replay::default(),
             listing: None,
             changed_at: now,
@@ -87,7 +91,7 @@ impl Room {
     pub(super) fn is_empty(&self) -> bool {
         let alone = self.devices.is_empty() && self.waiting.is_empty();
         let unasked = self.calls.is_empty() && self.batches.is_empty();
-        alone && unasked && self.listeners.is_empty() && self.replay.is_empty()
+        alone && unasked && !self.is_heard() && self.replay.is_empty()
     }
 
     /// A client's GET.
@@ -101,17 +105,29 @@ impl Room {
         }
         let seen = self.list_of(&listen.endpoint, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
-        self.listeners.add(listen, seen, recent, cx);
+        self.listeners.add(listen, seen, recent, self.subscribed(), cx);
+    }
+
+    /// Whether anybody listens for changes of lists.
+    fn is_heard(&self) -> bool {
+        !self.listeners.is_empty() || !self.subscriptions.is_empty()
     }
 
     /// The client of an exchange went away.
     pub(super) fn gone(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
-        if let Some(call) = self.replies.remove(&exchange).and_then(|key| self.calls.get_mut(&key)) {
+        let key = self.replies.remove(&exchange);
+        if let Some((key, call)) = key.and_then(|key| self.calls.get_mut(&key).map(|call| (key, call))) {
+            let is_cancel = call.session.is_none();
             if let Sink::Reply(outlet) = core::mem::replace(&mut call.sink, Sink::Nobody)
                 && let Some(outlet) = outlet.left(cx)
             {
                 call.sink = Sink::Reply(outlet);
                 call.exchange = None;
+            }
+            // 2026-07-28, Cancellation: who closes the reply gives the request up.
+            if is_cancel {
+                reset(key, ResetCode::Cancelled, "the client closed its request", cx);
+                self.fail(key, &Failure::Cancelled, cx);
             }
         } else if let Some(batch) = self.batches.remove(&exchange) {
             batch.outlet.left(cx);
@@ -122,6 +138,7 @@ impl Room {
             }
         } else {
             self.listeners.gone(exchange, cx);
+            self.subscriptions.gone(exchange, cx);
         }
     }
 
@@ -173,6 +190,7 @@ impl Room {
         }
         self.end_calls(|call| meant(&call.family), cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
+        self.subscriptions.end(|subscription| meant(&subscription.family), cx);
     }
 
     /// A tunnel's grant ran out.
@@ -184,7 +202,13 @@ impl Room {
                 Some(_) => self.expel(*conn, Passage::RanOut, cx),
                 None => {}
             },
-            Lease::Exchange(exchange) => self.listeners.expired(*exchange, cx),
+            Lease::Exchange(exchange) => match self.replies.get(exchange) {
+                Some(key) => self.lapsed(*exchange, *key, cx),
+                None => {
+                    self.listeners.expired(*exchange, cx);
+                    self.subscriptions.expired(*exchange, cx);
+                }
+            },
         }
     }
 
@@ -248,6 +272,7 @@ impl Room {
             self.lose(conn, CloseCode::GoingAway, cx);
         }
         self.listeners.end(|_| true, cx);
+        self.subscriptions.end(|_| true, cx);
     }
 
     /// A reply that nothing was sent of has been silent for long enough to become a stream.
@@ -269,6 +294,7 @@ impl Room {
             batch.outlet.heartbeat(cx);
         } else {
             self.listeners.heartbeat(exchange, cx);
+            self.subscriptions.heartbeat(exchange, cx);
         }
     }
 
@@ -287,6 +313,10 @@ impl Room {
             let list = self.list_of(&endpoint, cx);
             self.listeners.tell(exchange, list, cx);
         }
+        if !self.subscriptions.is_empty() {
+            let list = self.list_of(&Endpoint::All, cx);
+            self.subscriptions.tell(&list, cx);
+        }
     }
 }
 
@@ -296,7 +326,7 @@ impl Room {
         self.listing = None;
         self.changed_at = cx.now.instant;
         let timer = Timer::Announce(cx.user.clone());
-        if cx.timers.get(&timer).is_none() && !self.listeners.is_empty() {
+        if cx.timers.get(&timer).is_none() && self.is_heard() {
             cx.timers.set(timer, cx.now.instant + limits::ANNOUNCE_DELAY);
         }
     }

@@ -27,18 +27,23 @@ use crate::time::{Now, UnixTime};
 /// Begins a session as the params of `initialize` ask, for `principal`.
 pub(super) fn begin(params: &Bytes, now: Now, entropy: &mut dyn Entropy) -> Session {
     let nonce: [u8; 16] = entropy::bytes(entropy);
-    let text = |path: &[&str]| {
-        let raw = object::get_path(params, path).unwrap_or_default();
-        rpc::string(&raw).map(|text| text.into_owned()).unwrap_or_default()
-    };
-    let client = format!("{} {}", text(&["clientInfo", "name"]), text(&["clientInfo", "version"]));
+    let asked = object::get(params, "protocolVersion").unwrap_or_default();
     Session {
         key: SessionKey(Arc::from(URL_SAFE_NO_PAD.encode(nonce))),
-        version: negotiate(&text(&["protocolVersion"])),
-        client: printable(client.trim(), limits::MAX_CLIENT_NAME),
+        version: negotiate(&rpc::string(&asked).unwrap_or_default()),
+        client: client_name(&object::get(params, "clientInfo").unwrap_or_default()),
         capabilities: declared(params),
         expires: now.unix + limits::SESSION_LIFETIME,
     }
+}
+
+/// What a client calls itself in its raw `clientInfo`: name and version, capped.
+pub(super) fn client_name(info: &Bytes) -> String {
+    let text = |key| {
+        let raw = object::get(info, key).unwrap_or_default();
+        rpc::string(&raw).map(|text| text.into_owned()).unwrap_or_default()
+    };
+    printable(format!("{} {}", text("name"), text("version")).trim(), limits::MAX_CLIENT_NAME)
 }
 
 /// Seals a session into an id of at most [`limits::MAX_SESSION_ID`] bytes.

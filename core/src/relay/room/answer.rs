@@ -77,6 +77,9 @@ impl Room {
 
     /// Any sign of life renews a call's idle limit.
     pub(super) fn renew(&self, (conn, stream): CallKey, cx: &mut Cx<'_>) {
+        if self.calls.get(&(conn, stream)).is_some_and(|call| call.until.is_some()) {
+            return;
+        }
         let idle = match self.devices.get(&conn).map(|device| device.dialect) {
             Some(Dialect::V1) => cx.settings.limits.call_idle.min(limits::V1_CALL_TIMEOUT),
             Some(Dialect::V2) | None => cx.settings.limits.call_idle,
@@ -119,7 +122,13 @@ impl Room {
                 outlet.long(envelope::around_result(id), result, cx);
             }
             (sink, Ok(result)) => self.deliver(sink, StatusCode::OK, envelope::result(id, &result), cx),
-            (sink, Err(failure)) => self.deliver(sink, failure.status(), failure.response(id), cx),
+            (sink, Err(failure)) => {
+                let status = match (&sink, failure.status()) {
+                    (Sink::Reply(outlet), StatusCode::OK) => outlet.status_of(failure.code()),
+                    (_, status) => status,
+                };
+                self.deliver(sink, status, failure.response(id), cx);
+            }
         }
     }
 

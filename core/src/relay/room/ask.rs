@@ -15,13 +15,15 @@ use crate::mcp::method;
 use crate::relay::audit::{Record, Who};
 use crate::relay::calls::{Call, Phase, Sink};
 use crate::relay::catalog::printable;
+use crate::relay::discover::Keep;
 use crate::relay::failure::{Failure, Place};
 use crate::relay::listing::Meaning;
+use crate::relay::mend::Mend;
 use crate::relay::outlet::Outlet;
-use crate::relay::shard::{Action, Cx};
+use crate::relay::shard::{Action, Cx, Lease};
 use crate::relay::{Content, Endpoint, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
-use crate::time::Now;
+use crate::time::{Now, UnixTime};
 use crate::tunnel::{Command, Dialect, OpenHead};
 
 impl Room {
@@ -29,12 +31,14 @@ impl Room {
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
         let lacking = self.lacking(&post, cx);
         let (family, actor) = (post.principal.family.clone(), post.principal.actor());
-        let caller = Caller { speaker: post.speaker, endpoint: post.endpoint, family, actor, audit: post.audit };
+        let expires = post.principal.family_expires;
+        let caller =
+            Caller { speaker: post.speaker, endpoint: post.endpoint, family, expires, actor, audit: post.audit };
         if !lacking.is_empty() {
             cx.out.extend(caller.refusals(&post.content, cx.now));
             return Self::step_up(post.exchange, &post.principal, &caller.endpoint, (&lacking, post.headers), cx);
         }
-        let outlet = Outlet::new(post.exchange, post.accepts, post.headers);
+        let outlet = Outlet::new(post.exchange, post.accepts, post.headers).speaking(&caller.speaker);
         match post.content {
             Content::Request(request) => {
                 let outlet = match &caller.speaker {
@@ -60,6 +64,9 @@ impl Room {
     }
 
     fn request(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        if let Speaker::Modern { .. } = caller.speaker {
+            return self.modern(sink, caller, request, cx);
+        }
         match (request.method.as_str(), &caller.endpoint) {
             (method::PING, _) => self.respond(sink, &request.id, Ok(Bytes::from_static(b"{}")), cx),
             (method::INITIALIZE, _) => {
@@ -111,7 +118,7 @@ impl Room {
     }
 
     /// There is one page: a cursor can only be somebody else's.
-    fn list(&mut self, caller: &Caller, params: &Bytes, cx: &Cx<'_>) -> Result<Bytes, Failure> {
+    pub(super) fn list(&mut self, caller: &Caller, params: &Bytes, cx: &Cx<'_>) -> Result<Bytes, Failure> {
         let cursor = rpc::object::get(params, "cursor").unwrap_or_default();
         if !matches!(&cursor[..], b"" | b"null" | b"\"\"") {
             return Err(Failure::BadParams("no such cursor: the list has one page"));
@@ -123,8 +130,8 @@ impl Room {
     }
 
     /// `tools/call` on `/mcp`: the name says where.
-    fn call_by_name(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        let result = match self.errand_by_name(&request, cx) {
+    pub(super) fn call_by_name(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        let result = match self.errand_by_name(caller, &request, cx) {
             Ok(Some(errand)) => return self.open(sink, caller, request.id, errand, cx),
             Ok(None) => self.meta(&request, cx),
             Err(failure) => Err(failure),
@@ -134,11 +141,11 @@ impl Room {
             let record = caller.record(&request.method, rpc::string(&name).as_deref(), request.params.len());
             cx.out.extend(record.map(|record| Action::Audit(record.done(&result, cx.now))));
         }
-        self.respond(sink, &request.id, result, cx);
+        self.respond_own(sink, caller, &request.id, (Keep::No, result), cx);
     }
 
     /// Where a call by name goes; `None` for a meta tool.
-    fn errand_by_name(&mut self, request: &Request, cx: &Cx<'_>) -> Result<Option<Errand>, Failure> {
+    fn errand_by_name(&mut self, caller: &Caller, request: &Request, cx: &Cx<'_>) -> Result<Option<Errand>, Failure> {
         let params =
             Object::parse_or_empty(&request.params).map_err(|_| Failure::BadParams("params must be an object"))?;
         let raw = params.get("name").unwrap_or_default();
@@ -154,6 +161,7 @@ impl Room {
             }
             Meaning::Unknown(near) => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
         };
+        self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.tool), &request.params)?;
         Ok(Some(Errand {
             conn: target.conn,
             server: target.server,
@@ -164,17 +172,24 @@ impl Room {
     }
 
     /// Any request on an endpoint of one server: passed on as it is.
-    fn forward(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        match self.locate(&caller.endpoint, cx).map(|(conn, name, _)| (conn, name.clone())) {
+    pub(super) fn forward(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        let is_call = request.method == method::TOOLS_CALL;
+        let tool = is_call.then(|| rpc::object::get(&request.params, "name")).flatten();
+        let tool: Option<Arc<str>> = tool.and_then(|raw| rpc::string(&raw).map(|name| Arc::from(name.as_ref())));
+        let place = self.locate(&caller.endpoint, cx).map(|(conn, name, _)| (conn, name.clone()));
+        let checked = place.and_then(|(conn, server)| match &tool {
+            Some(tool) => {
+                self.check_mirrored(&caller.speaker, (conn, &server, tool), &request.params).map(|()| (conn, server))
+            }
+            None => Ok((conn, server)),
+        });
+        match checked {
             Ok((conn, server)) => {
-                let is_call = request.method == method::TOOLS_CALL;
-                let tool = is_call.then(|| rpc::object::get(&request.params, "name")).flatten();
-                let tool = tool.and_then(|raw| rpc::string(&raw).map(|name| Arc::from(name.as_ref())));
                 let errand = Errand { conn, server, method: request.method, params: request.params, tool };
                 self.open(sink, caller, request.id, errand, cx);
             }
             Err(failure) => {
-                let record = caller.record(&request.method, None, request.params.len());
+                let record = caller.record(&request.method, tool.as_deref(), request.params.len());
                 cx.out.extend(record.map(|it| Action::Audit(it.failed(None, &failure, cx.now.instant, cx.now))));
                 self.respond(sink, &request.id, Err(failure), cx);
             }
@@ -224,6 +239,12 @@ impl Room {
                     self.replies.insert(outlet.exchange(), key);
                 }
                 self.requests.extend(request.map(|request| (request, key)));
+                let dialect = self.devices.get(&key.0).map_or(Dialect::V2, |device| device.dialect);
+                let mend = Mend::of(&caller.speaker, &errand.method, dialect);
+                let until = mend.as_ref().filter(|mend| mend.is_subscription()).map(|_| caller.expires);
+                if let (Some(until), Some(exchange)) = (until, exchange) {
+                    cx.lease(Lease::Exchange(exchange), until);
+                }
                 let call = Call {
                     id,
                     session: caller.speaker.session().cloned(),
@@ -233,6 +254,8 @@ impl Room {
                     exchange,
                     sink,
                     phase: Phase::Waiting,
+                    mend,
+                    until,
                     audit,
                 };
                 self.calls.insert(key, call);
@@ -302,7 +325,9 @@ impl Room {
 pub(super) struct Caller {
     pub(super) speaker: Speaker,
     pub(super) endpoint: Endpoint,
-    family: FamilyId,
+    pub(super) family: FamilyId,
+    /// When that runs out.
+    pub(super) expires: UnixTime,
     actor: String,
     /// Their user's pseudonym, if an audit is kept.
     audit: Option<Arc<str>>,

@@ -74,9 +74,11 @@ impl Room {
 
     /// Says something on the stream of a call's answer; false when there is none.
     fn say(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
-        match self.calls.get_mut(&key).map(|call| &mut call.sink) {
-            Some(Sink::Reply(outlet)) => outlet.message(json, Some(key), credit, cx),
-            Some(Sink::Slot { .. } | Sink::Nobody) | None => false,
+        let Some(call) = self.calls.get_mut(&key) else { return false };
+        let json = call.notification(json);
+        match &mut call.sink {
+            Sink::Reply(outlet) => outlet.message(json, Some(key), credit, cx),
+            Sink::Slot { .. } | Sink::Nobody => false,
         }
     }
 

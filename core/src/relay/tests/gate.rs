@@ -12,7 +12,7 @@ use crate::oauth::refusals::RefusedToken;
 use crate::oauth::{self, Snapshot, token::seal_access};
 use crate::seal::Sealer;
 
-struct Door {
+pub(super) struct Door {
     gate: Gate,
     sealer: Sealer,
     snapshot: Snapshot,
@@ -20,11 +20,11 @@ struct Door {
 }
 
 impl Door {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&config())
     }
 
-    fn with(config: &RelayConfig) -> Self {
+    pub(super) fn with(config: &RelayConfig) -> Self {
         let sealer = Sealer::new(std::vec![Sealer::generate(&mut Seeded::new(1))]);
         let settings = Settings::from_config(config, "https://relay.example/");
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_000) };
@@ -33,16 +33,16 @@ impl Door {
         Self { gate, snapshot: Snapshot { families, ..Snapshot::new(sealer.clone()) }, sealer, now }
     }
 
-    fn token(&self, principal: &Principal) -> String {
+    pub(super) fn token(&self, principal: &Principal) -> String {
         format!("Bearer {}", seal_access(&self.sealer, principal, &mut Seeded::new(2)).expose())
     }
 
-    fn admit(&self, head: &RequestHead) -> Admission {
+    pub(super) fn admit(&self, head: &RequestHead) -> Admission {
         self.gate.admit(head, &self.snapshot, self.now)
     }
 
     /// The reply to a request that is answered by its head alone.
-    fn refused(&self, head: &RequestHead) -> Reply {
+    pub(super) fn refused(&self, head: &RequestHead) -> Reply {
         match self.admit(head) {
             Admission::Reply(reply) | Admission::Refuse(RefusedToken { reply, .. }) => reply,
             other => panic!("admitted: {other:?}"),
@@ -55,14 +55,14 @@ impl Door {
         self.gate.accept(ExchangeId(1), route, head, body, &self.snapshot, self.now, &mut Seeded::new(3))
     }
 
-    fn replied(&self, head: RequestHead, body: &[u8]) -> Reply {
+    pub(super) fn replied(&self, head: RequestHead, body: &[u8]) -> Reply {
         match self.accept(head, body) {
             Step::Reply(reply) => reply,
             other => panic!("passed on: {other:?}"),
         }
     }
 
-    fn posted(&self, head: RequestHead, body: &[u8]) -> Post {
+    pub(super) fn posted(&self, head: RequestHead, body: &[u8]) -> Post {
         match self.accept(head, body) {
             Step::Shard(user, Event::Post(post)) => {
                 assert_eq!(user, post.principal.user);
@@ -73,13 +73,18 @@ impl Door {
     }
 
     /// A POST of a signed-in client.
-    fn post(&self) -> RequestHead {
+    pub(super) fn post(&self) -> RequestHead {
         let token = self.token(&principal("ann", Role::Client));
         request("POST", "/mcp", &[("authorization", &token), ("content-type", "application/json"), ("accept", BOTH)])
     }
 
+    /// A POST of a client without a handshake.
+    pub(super) fn modern(&self, method: &str) -> RequestHead {
+        with(with(self.post(), "mcp-protocol-version", "2026-07-28"), "mcp-method", method)
+    }
+
     /// The same in a session of that version.
-    fn in_session(&self, version: &str) -> RequestHead {
+    pub(super) fn in_session(&self, version: &str) -> RequestHead {
         let body =
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}"}}}}"#);
         let post = self.posted(self.post(), body.as_bytes());
@@ -105,7 +110,7 @@ const HANDSHAKE: [(&str, &str); 4] = [
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
+pub(super) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("relay.example"));
     for (name, value) in fields {
@@ -119,12 +124,12 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
     }
 }
 
-fn with(mut head: RequestHead, name: &'static str, value: &str) -> RequestHead {
+pub(super) fn with(mut head: RequestHead, name: &'static str, value: &str) -> RequestHead {
     head.headers.insert(name, HeaderValue::from_str(value).unwrap());
     head
 }
 
-fn without(mut head: RequestHead, name: &str) -> RequestHead {
+pub(super) fn without(mut head: RequestHead, name: &str) -> RequestHead {
     head.headers.remove(name);
     head
 }
@@ -133,7 +138,7 @@ fn challenge(reply: &Reply) -> &str {
     reply.headers["www-authenticate"].to_str().unwrap()
 }
 
-fn error_code(reply: &Reply) -> i64 {
+pub(super) fn error_code(reply: &Reply) -> i64 {
     serde_json::from_slice::<serde_json::Value>(&reply.body).unwrap()["error"]["code"].as_i64().unwrap()
 }
 
@@ -352,7 +357,7 @@ fn version_header_must_be_one_that_has_sessions() {
         let head = with(door.in_session("2025-11-25"), "mcp-protocol-version", version);
         match fine {
             true => assert_eq!(door.posted(head, PING).speaker.version(), Version::V2025_11_25),
-            false => assert_eq!(door.refused(&head).status, 400, "{version}"),
+            false => assert_eq!(door.replied(head, PING).status, 400, "{version}"),
         }
     }
 }
@@ -580,7 +585,7 @@ fn refused_bodies_are_answered_in_the_words_of_their_endpoint() {
     }
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 16] = [
     "host",
     "origin",
     "accept",
@@ -588,6 +593,9 @@ const FIELDS: [&str; 13] = [
     "authorization",
     "mcp-session-id",
     "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "mcp-param-a",
     "connection",
     "upgrade",
     "sec-websocket-key",
@@ -622,11 +630,17 @@ proptest! {
             0..8,
         ),
         signed_in in any::<bool>(),
+        modern in any::<bool>(),
         body in prop_oneof![
             any::<Vec<u8>>(),
             "[\\[{\"a-z:,0-9}\\]]{0,60}".prop_map(String::into_bytes),
             "\\{\"jsonrpc\":\"2.0\",\"id\":[0-9]{1,3},\"method\":\"initialize\",\"params\":[\\[{\"}\\]0-9]{1,9}\\}"
                 .prop_map(String::into_bytes),
+            ("[a-z/]{1,12}", "[\\[{\"a-z:,0-9}\\]]{0,60}").prop_map(|(method, rest)| format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"_meta":{{
+                    "io.modelcontextprotocol/protocolVersion":"2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities":{{}}}},"name":"{method}"}}{rest}}}"#
+            ).into_bytes()),
         ],
     ) {
         let door = Door::new();
@@ -634,6 +648,9 @@ proptest! {
         let mut head = if signed_in { door.in_session("2025-03-26") } else { request("GET", "/", &[]) };
         head.method = Method::from_bytes(method.as_bytes()).unwrap();
         head.uri = uri;
+        if modern {
+            head = with(head, "mcp-protocol-version", "2026-07-28");
+        }
         for (name, value) in fields {
             head.headers.append(name, HeaderValue::from_bytes(&value).unwrap());
         }

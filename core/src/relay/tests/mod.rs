@@ -6,10 +6,13 @@ mod catalogs;
 mod devices;
 mod gate;
 mod listeners;
+mod modern;
+mod modern_gate;
 mod questions;
 mod random;
 mod replay;
 mod scopes;
+mod subscriptions;
 mod used;
 
 use alloc::boxed::Box;
@@ -76,7 +79,10 @@ struct World {
     session: &'static str,
     endpoint: Endpoint,
     accepts: Accepts,
+    /// A version without sessions: the client is none's.
     version: Version,
+    /// The header fields that repeat a tool's parameters.
+    mirrored: HeaderMap,
     /// Where the next GET says that its stream broke.
     last_event: Option<String>,
     /// Whether the ids of events are shown.
@@ -102,6 +108,7 @@ impl World {
             endpoint: Endpoint::All,
             accepts: Accepts::Either,
             version: Version::V2025_06_18,
+            mirrored: HeaderMap::new(),
             last_event: None,
             shows_ids: false,
             audit: None,
@@ -183,7 +190,7 @@ impl World {
             exchange: ExchangeId(self.exchanges),
             principal: self.principal(),
             endpoint: self.endpoint.clone(),
-            speaker: Speaker::Legacy(self.session()),
+            speaker: self.speaker(),
             accepts: self.accepts,
             headers: HeaderMap::new(),
             audit: self.audit.clone(),
@@ -211,6 +218,13 @@ impl World {
         Arc::new(Principal { scopes: self.scopes.clone(), ..principal(self.user, Role::Client) })
     }
 
+    fn speaker(&self) -> Speaker {
+        if self.version.is_legacy() {
+            return Speaker::Legacy(self.session());
+        }
+        Speaker::Modern { version: self.version, client: "Cursor 2".into(), mirrored: self.mirrored.clone() }
+    }
+
     fn session(&self) -> Session {
         Session {
             key: SessionKey(Arc::from(self.session)),
@@ -224,6 +238,12 @@ impl World {
     /// Calls `files__read` with request id `id`.
     fn call(&mut self, id: u32) -> Vec<String> {
         self.post(&call("files__read", id))
+    }
+
+    fn error(&mut self, conn: u64, stream: u32, code: i64, text: &str) -> Vec<String> {
+        let stream = StreamId(stream);
+        self.tunnel(conn, tunnel::Event::Answer { stream, outcome: Outcome::Error { code }, length: None });
+        self.data(conn, stream.0, text, true)
     }
 
     fn answer(&mut self, conn: u64, stream: u32, length: Option<u64>) -> Vec<String> {

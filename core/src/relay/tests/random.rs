@@ -14,6 +14,7 @@ enum Op {
     Up { conn: u64, device: u8, id: u8 },
     Catalog { conn: u64, tools: u8 },
     Call { tool: u8, id: u32, session: bool, accepts: u8, endpoint: u8 },
+    Modern { method: u8, id: u32, accepts: u8, endpoint: u8 },
     Batch { id: u32 },
     Listen { session: bool, back: bool },
     Cancel { id: u32 },
@@ -37,6 +38,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (conn(), 0..3_u8).prop_map(|(conn, tools)| Op::Catalog { conn, tools }),
         6 => (0..4_u8, 0..5_u32, any::<bool>(), 0..3_u8, 0..3_u8)
             .prop_map(|(tool, id, session, accepts, endpoint)| Op::Call { tool, id, session, accepts, endpoint }),
+        4 => (0..6_u8, 0..5_u32, 0..3_u8, 0..3_u8)
+            .prop_map(|(method, id, accepts, endpoint)| Op::Modern { method, id, accepts, endpoint }),
         1 => (0..5_u32).prop_map(|id| Op::Batch { id }),
         2 => any::<[bool; 2]>().prop_map(|[session, back]| Op::Listen { session, back }),
         1 => (0..5_u32).prop_map(|id| Op::Cancel { id }),
@@ -128,17 +131,26 @@ fn run(ops: &[Op]) {
             }
             Op::Call { tool, id, session, accepts, endpoint } => {
                 world.session = if session { "s" } else { "t" };
-                world.accepts = [Accepts::Either, Accepts::Json, Accepts::Stream][usize::from(accepts)];
-                world.endpoint = [
-                    Endpoint::All,
-                    Endpoint::Server("files".into()),
-                    Endpoint::DeviceServer("laptop".into(), "files".into()),
-                ][usize::from(endpoint)]
-                .clone();
+                world.ask_at(endpoint, accepts);
                 let tool = ["files__read", "laptop__files__read", "status", "nothing"][usize::from(tool)];
                 let body = Bytes::from(call(tool, id));
                 let Ok(Message::Request { id, method, params }) = rpc::parse(&body) else { panic!("a request") };
                 expect(&mut world, &mut ledger, Content::Request(Request { id, method, params }));
+            }
+            Op::Modern { method, id, accepts, endpoint } => {
+                world.ask_at(endpoint, accepts);
+                let methods =
+                    ["tools/call", "tools/list", "server/discover", "subscriptions/listen", "x", "tools/call"];
+                let method = methods[usize::from(method)].to_string();
+                let params = [
+                    r#"{"name":"files__read","notifications":{"toolsListChanged":true}}"#,
+                    r#"{"name":"status","notifications":{}}"#,
+                    "",
+                ][(id % 3) as usize];
+                let (id, params) = (rpc::RawId::from_number(id.into()), Bytes::from(params));
+                world.version = Version::V2026_07_28;
+                expect(&mut world, &mut ledger, Content::Request(Request { id, method, params }));
+                world.version = Version::V2025_11_25;
             }
             Op::Batch { id } => {
                 let request = |id: u32| {
@@ -219,6 +231,16 @@ fn run(ops: &[Op]) {
     assert_eq!(world.shard.poll_timeout(), None, "nothing is left to wait for");
 }
 
+impl World {
+    fn ask_at(&mut self, endpoint: u8, accepts: u8) {
+        self.accepts = [Accepts::Either, Accepts::Json, Accepts::Stream][usize::from(accepts)];
+        self.endpoint =
+            [Endpoint::All, Endpoint::Server("files".into()), Endpoint::DeviceServer("laptop".into(), "files".into())]
+                [usize::from(endpoint)]
+            .clone();
+    }
+}
+
 fn expect(world: &mut World, ledger: &mut Ledger, content: Content) {
     world.exchanges += 1;
     ledger.exchanges.insert(world.exchanges, Reply::Awaited);
@@ -226,7 +248,7 @@ fn expect(world: &mut World, ledger: &mut Ledger, content: Content) {
         exchange: ExchangeId(world.exchanges),
         principal: Arc::new(principal("ann", Role::Client)),
         endpoint: world.endpoint.clone(),
-        speaker: Speaker::Legacy(world.session()),
+        speaker: world.speaker(),
         accepts: world.accepts,
         headers: HeaderMap::new(),
         audit: None,

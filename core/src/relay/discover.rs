@@ -1,0 +1,54 @@
+//! What the relay says of itself to clients without a handshake (2026-07-28): the answer to `server/discover`, and the
+//! members that its own results have in that revision.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use bytes::Bytes;
+
+use super::catalog::Server;
+use super::initialize::{self, OWN_INFO, TOOLS};
+use super::modern::supported;
+use crate::limits;
+use crate::mcp::key;
+use crate::rpc::{RawId, envelope, quoted};
+
+/// For `/mcp`: the relay itself, with the servers' instructions under their names.
+pub(super) fn aggregated<'a>(servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> Bytes {
+    result(TOOLS, Some(&initialize::instructions(servers)))
+}
+
+/// For an endpoint of one server whose agent cannot be asked.
+pub(super) fn transparent(server: &Server) -> Bytes {
+    result(initialize::capabilities(server), server.instructions.as_deref())
+}
+
+fn result(capabilities: &str, instructions: Option<&str>) -> Bytes {
+    let instructions = instructions.map(|text| format!(",\"instructions\":{}", quoted(text))).unwrap_or_default();
+    let versions = supported();
+    Bytes::from(format!(r#"{{"supportedVersions":{versions},"capabilities":{capabilities}{instructions}}}"#))
+}
+
+/// Whether a client may keep a result for a while (2026-07-28, Caching).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// It is what happened, and has no place in a cache.
+    No,
+    /// It is what there is: for this user's clients alone.
+    Lists,
+}
+
+/// What goes before and after a result of the relay's own, of which the opening brace is left out. It has members.
+pub(super) fn around(id: &RawId, keep: Keep) -> (Bytes, Bytes) {
+    let (before, after) = envelope::around_result(id);
+    (Bytes::from([&before[..], members(keep).as_bytes()].concat()), after)
+}
+
+fn members(keep: Keep) -> String {
+    let kept = match keep {
+        Keep::No => String::new(),
+        Keep::Lists => format!(r#""ttlMs":{},"cacheScope":"private","#, limits::LIST_TTL.as_millis()),
+    };
+    format!(r#"{{"resultType":"complete",{kept}"_meta":{{"{}":{OWN_INFO}}},"#, key::SERVER_INFO)
+}

@@ -1,0 +1,162 @@
+//! What clients without a handshake ask of a room (2026-07-28).
+
+use alloc::format;
+use alloc::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::Room;
+use super::ask::Caller;
+use crate::id::{ConnId, ExchangeId};
+use crate::limits;
+use crate::mcp::{code, method, mirror};
+use crate::relay::calls::{CallKey, Sink};
+use crate::relay::catalog::printable;
+use crate::relay::discover::{self, Keep};
+use crate::relay::failure::Failure;
+use crate::relay::shard::{Cx, Lease};
+use crate::relay::subscriptions::{Subscriber, Wants};
+use crate::relay::{Endpoint, Request, Speaker};
+use crate::rpc::{RawId, envelope, object};
+use crate::tunnel::{Dialect, ResetCode};
+
+impl Room {
+    /// A modern client's request. On an endpoint of one server all of them are its agent's to answer.
+    pub(super) fn modern(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+        if request.method == method::SUBSCRIPTIONS_LISTEN
+            && let Some(refusal) = self.no_stream(&sink, cx)
+        {
+            let (status, code, text) = refusal;
+            return self.deliver(sink, status, envelope::error(Some(&request.id), code, text, None), cx);
+        }
+        match (request.method.as_str(), &caller.endpoint) {
+            (method::TOOLS_CALL, Endpoint::All) => self.call_by_name(sink, caller, request, cx),
+            (method::TOOLS_LIST, Endpoint::All) => {
+                let list = self.list(caller, &request.params, cx);
+                self.respond_own(sink, caller, &request.id, (Keep::Lists, list), cx);
+            }
+            (method::DISCOVER, Endpoint::All) => {
+                let servers = self.sources().into_iter().flat_map(|source| source.catalog.servers());
+                let found = discover::aggregated(servers);
+                self.respond_own(sink, caller, &request.id, (Keep::Lists, Ok(found)), cx);
+            }
+            (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
+            (other, Endpoint::All) => {
+                let failure = Failure::NoSuchMethod(printable(other, limits::MAX_LISTED_NAME));
+                self.respond(sink, &request.id, Err(failure), cx);
+            }
+            (method::TOOLS_LIST | method::DISCOVER, single) if self.is_old(single, cx) => {
+                let result = match request.method.as_str() {
+                    method::DISCOVER => self.locate(single, cx).map(|(_, _, server)| discover::transparent(server)),
+                    _ => self.list(caller, &request.params, cx),
+                };
+                self.respond_own(sink, caller, &request.id, (Keep::Lists, result), cx);
+            }
+            (_, Endpoint::Server(_) | Endpoint::DeviceServer(..)) => self.forward(sink, caller, request, cx),
+        }
+    }
+
+    /// Answers a request with what is the relay's own, in the shape of the caller's revision.
+    pub(super) fn respond_own(
+        &mut self,
+        sink: Sink,
+        caller: &Caller,
+        id: &RawId,
+        (keep, result): (Keep, Result<Bytes, Failure>),
+        cx: &mut Cx<'_>,
+    ) {
+        let body = match (&caller.speaker, result) {
+            (Speaker::Modern { .. }, Ok(body)) => body,
+            (_, result) => return self.respond(sink, id, result, cx),
+        };
+        let (around, inner) = (discover::around(id, keep), body.slice(1..));
+        match sink {
+            Sink::Reply(outlet) if body.len() > limits::WHOLE_ANSWER => outlet.long(around, inner, cx),
+            sink => self.deliver(sink, StatusCode::OK, [&around.0[..], &inner, &around.1].concat().into(), cx),
+        }
+    }
+
+    /// Checks the header fields that repeat a tool's parameters. Of a tool that is not listed nothing is known, and its
+    /// server's word counts.
+    pub(super) fn check_mirrored(
+        &self,
+        speaker: &Speaker,
+        (conn, server, tool): (ConnId, &Arc<str>, &str),
+        params: &Bytes,
+    ) -> Result<(), Failure> {
+        let Speaker::Modern { mirrored, .. } = speaker else { return Ok(()) };
+        let server = self.devices.get(&conn).and_then(|device| device.catalog.server(server));
+        let tool = server.and_then(|(_, server)| server.tools.iter().find(|listed| *listed.name == *tool));
+        let Some(schema) = tool.and_then(|tool| tool.json.get("inputSchema")) else { return Ok(()) };
+        let arguments = object::get(params, "arguments").unwrap_or_default();
+        mirror::params(&schema, &arguments).iter().try_for_each(|(field, raw)| agrees(mirrored, field, raw.as_ref()))
+    }
+
+    /// How many streams of changes this user's clients have open.
+    pub(super) fn subscribed(&self) -> usize {
+        self.subscriptions.len() + self.calls.values().filter(|call| call.until.is_some()).count()
+    }
+
+    /// The grant of a call that lasts may have run out.
+    pub(super) fn lapsed(&mut self, exchange: ExchangeId, key: CallKey, cx: &mut Cx<'_>) {
+        match self.calls.get(&key).and_then(|call| call.until) {
+            Some(until) if cx.now.unix < until => cx.lease(Lease::Exchange(exchange), until),
+            Some(_) => {
+                super::reset(key, ResetCode::Cancelled, "the client's sign-in ran out", cx);
+                self.fail(key, &Failure::SignedOut, cx);
+            }
+            None => {}
+        }
+    }
+
+    fn subscribe(&mut self, sink: Sink, caller: &Caller, request: &Request, cx: &mut Cx<'_>) {
+        let wants = match Wants::read(&request.params) {
+            Ok(wants) => wants,
+            Err(failure) => return self.respond(sink, &request.id, Err(failure), cx),
+        };
+        let Sink::Reply(outlet) = sink else { return };
+        let list = self.list_of(&Endpoint::All, cx);
+        let stale = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
+        let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
+        self.subscriptions.add(outlet, who, wants, (list, stale), cx);
+    }
+
+    /// Why a client gets no stream of changes, if it does not.
+    fn no_stream(&self, sink: &Sink, cx: &Cx<'_>) -> Option<(StatusCode, i64, &'static str)> {
+        match sink {
+            Sink::Reply(outlet) if !outlet.takes_events() => {
+                let text = "a subscription is an event stream: Accept must allow text/event-stream";
+                Some((StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text))
+            }
+            Sink::Reply(_) | Sink::Slot { .. } | Sink::Nobody => {
+                let is_full = self.listeners.len() + self.subscribed() >= cx.settings.limits.streams_per_user;
+                let text = "too many clients of this user listen for changes (limits.streamsPerUser)";
+                is_full.then_some((StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, text))
+            }
+        }
+    }
+
+    /// Whether the one server of an endpoint is behind an old agent, which can be asked for nothing but calls of tools.
+    fn is_old(&self, endpoint: &Endpoint, cx: &Cx<'_>) -> bool {
+        let device = self.locate(endpoint, cx).ok().and_then(|(conn, ..)| self.devices.get(&conn));
+        device.is_some_and(|device| device.dialect == Dialect::V1)
+    }
+}
+
+/// Whether a header field repeats a parameter as it must (2026-07-28, Streamable HTTP, Server Behavior for Custom
+/// Headers). An object or array cannot be repeated: that the parameter is one is for the server to refuse.
+fn agrees(mirrored: &HeaderMap, field: &http::HeaderName, raw: Option<&Bytes>) -> Result<(), Failure> {
+    let mut all = mirrored.get_all(field).iter();
+    let fault = match (raw, all.next(), all.next()) {
+        (None, None, _) => return Ok(()),
+        (Some(raw), None, _) if raw.starts_with(b"{") || raw.starts_with(b"[") => return Ok(()),
+        (Some(raw), Some(value), None) if mirror::decode(value).is_some_and(|told| mirror::is_same(&told, raw)) => {
+            return Ok(());
+        }
+        (Some(_), None, _) => "is missing: it repeats an argument of this call",
+        (Some(_), Some(_), _) => "does not repeat the argument that it stands for",
+        (None, Some(_), _) => "repeats an argument that this call does not have",
+    };
+    Err(Failure::Mismatch(format!("{field} {fault}")))
+}
