@@ -14,7 +14,7 @@ use super::contract::Settings;
 use crate::http::fetch::{Fetch, Fetched};
 use crate::http::reach::Reach;
 use crate::limits;
-use crate::mcp::{Version, header, method};
+use crate::mcp::{Version, header, key, method, mirror};
 use crate::rpc::{self, Message, RawId, envelope};
 use crate::secret::Secret;
 use crate::sse;
@@ -72,8 +72,8 @@ impl Session {
         let (method, name) = step.method();
         if modern {
             headers.insert(HeaderName::from_static(header::METHOD), HeaderValue::from_static(method));
-            if let Some(name) = name.and_then(|name| HeaderValue::try_from(name).ok()) {
-                headers.insert(HeaderName::from_static(header::NAME), name);
+            if let Some(name) = name {
+                headers.insert(HeaderName::from_static(header::NAME), mirror::encode(name));
             }
         } else if let Some(id) = &self.id {
             headers.insert(HeaderName::from_static(header::SESSION_ID), id.clone());
@@ -81,9 +81,9 @@ impl Session {
         let mut params = step.params(&settings.version);
         if modern {
             params["_meta"] = json!({
-                "io.modelcontextprotocol/protocolVersion": Version::V2026_07_28.as_str(),
-                "io.modelcontextprotocol/clientInfo": info(&settings.version),
-                "io.modelcontextprotocol/clientCapabilities": {},
+                key::VERSION: Version::V2026_07_28.as_str(),
+                key::CLIENT_INFO: info(&settings.version),
+                key::CLIENT_CAPABILITIES: {},
             });
         }
         let params = params.to_string();
