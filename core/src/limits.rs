@@ -386,6 +386,22 @@ pub const RELAY_RESTARTS_WINDOW: Duration = Duration::from_secs(60);
 /// Restarts that were asked for while the configuration is being read.
 pub const MAX_PENDING_RESTARTS: usize = 64;
 
+/// Revisions that a server says it speaks: there is about one a half-year.
+pub const MAX_VERSIONS: usize = 64;
+/// How long a process may leave `server/discover` unanswered before it counts as one of the legacy era, and is started
+/// again for that: an installer (`npx`, `uvx`) that is at work would lose what it has done.
+pub const DISCOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often one call may come back with questions: a server that never has enough must not ask forever.
+pub const MAX_ROUNDS: u32 = 16;
+/// How long a legacy server's call is kept for a modern client's answers: a person may be away from the keyboard.
+pub const PARKED_FOR: Duration = Duration::from_secs(10 * 60);
+/// Calls of one caller that may be kept so.
+pub const MAX_PARKED: usize = 16;
+/// Params of one server's calls that are kept in case it asks something, in bytes: what does not fit cannot be asked again.
+pub const MAX_KEPT_PARAMS: usize = 16 * MIB;
+/// Resources that one `subscriptions/listen` may watch: it is a screen's worth, and each is a request to a legacy server.
+pub const MAX_LISTENED: usize = 256;
+
 /// How far the wall clock must run ahead of the monotonic one to count as sleep.
 pub const SUSPEND_GAP: Duration = Duration::from_secs(5);
 /// From a change of the network until its addresses can be used: routes and names follow within a second.

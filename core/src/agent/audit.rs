@@ -39,6 +39,13 @@ impl Ledger {
         self.0.insert(request, entry);
     }
 
+    /// A call goes on under another number.
+    pub(super) fn rename(&mut self, from: RequestId, to: RequestId) {
+        if let Some(entry) = self.0.remove(&from) {
+            self.0.insert(to, entry);
+        }
+    }
+
     pub(super) fn close(&mut self, request: RequestId) -> Option<Entry> {
         self.0.remove(&request)
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::bridge::state::{self, Binding, Ticket};
 use super::contract::{Action, Spawn};
 use super::guard::Guard;
 use super::server;
@@ -14,6 +15,7 @@ use crate::entropy::Seeded;
 use crate::host::Mailbox;
 use crate::http::fetch::Fetch;
 use crate::id::{ChildId, FetchId};
+use crate::seal::Sealer;
 use crate::time::Now;
 use crate::timers::Timers;
 use crate::tunnel::Outcome;
@@ -76,6 +78,15 @@ pub(super) enum Report {
         /// The raw `result` or `error`.
         body: Bytes,
     },
+    /// A server says that it speaks the legacy era too, and a run of it for that does not.
+    OneEra(Slot),
+    /// A call goes on under another number: it was sent once more, or taken up again.
+    Moved {
+        /// What it was.
+        from: RequestId,
+        /// What it is now.
+        to: RequestId,
+    },
     /// A notification that belongs to a call, or a question in its course.
     Message {
         /// Which.
@@ -115,6 +126,8 @@ pub(super) struct Cx {
     pub(super) wishes: Wishes,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,
+    /// Seals what modern clients carry for calls that wait for their answers: this agent's alone, since they end with it.
+    pub(super) states: Sealer,
     children: BTreeMap<ChildId, Slot>,
     fetches: BTreeMap<FetchId, Slot>,
     last_child: u64,
@@ -123,7 +136,7 @@ pub(super) struct Cx {
 }
 
 impl Cx {
-    pub(super) fn new(jitter: Seeded, version: String) -> Self {
+    pub(super) fn new(jitter: Seeded, version: String, states: Sealer) -> Self {
         Self {
             now: Now::default(),
             jitter,
@@ -133,12 +146,18 @@ impl Cx {
             guard: Guard::default(),
             wishes: Wishes::default(),
             version,
+            states,
             children: BTreeMap::new(),
             fetches: BTreeMap::new(),
             last_child: 0,
             last_fetch: 0,
             last_request: 0,
         }
+    }
+
+    /// Seals a ticket. What the seal draws must differ from one to the next, and be no secret.
+    pub(super) fn seal_ticket(&mut self, binding: &Binding, ticket: Ticket) -> String {
+        state::seal(&self.states, binding, ticket, &mut self.jitter)
     }
 
     /// A number for a request to a local server.

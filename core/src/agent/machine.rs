@@ -28,6 +28,7 @@ use crate::entropy::{self, Entropy, Seeded};
 use crate::host::{Machine, MonotonicClamp};
 use crate::id::JobId;
 use crate::limits;
+use crate::seal::Sealer;
 use crate::secret::Secret;
 use crate::signin::machine::{self as signin, Failure, Person, Signin};
 use crate::time::{Deadline, Instant, Now};
@@ -108,6 +109,7 @@ impl Agent {
     pub fn new(config: AgentConfig, identity: Identity, token: Option<Secret>, mut entropy: Box<dyn Entropy>) -> Self {
         // Jitter is no secret, and the sign-in needs the real source for its own.
         let jitter = Seeded::new(u64::from_le_bytes(entropy::bytes(&mut entropy)));
+        let states = Sealer::new(Vec::from([Sealer::generate(&mut entropy)]));
         let settings = signin::Settings {
             relay: config.relay.clone(),
             // Whether such a relay may be used was decided when the configuration was checked.
@@ -116,7 +118,7 @@ impl Agent {
         };
         let signin = token.is_none().then(|| Signin::new(settings, entropy));
         let mut agent = Self {
-            cx: Cx::new(jitter, identity.version.clone()),
+            cx: Cx::new(jitter, identity.version.clone(), states),
             clamp: MonotonicClamp::default(),
             uplink: Uplink::new(config.relay.clone(), &identity, token),
             config,

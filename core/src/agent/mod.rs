@@ -7,10 +7,12 @@
 //!
 //! Between a call and its server stands `guard`: `policy` says what may be called, `pins` whether a tool is still the
 //! one that was seen first, `approvals` are the calls that wait for a person, `audit` is what is noted of each. `veil`
-//! keeps a server's secrets out of what is told about it.
+//! keeps a server's secrets out of what is told about it. `bridge` is what a client of one era and a server of the other
+//! would not understand of each other.
 
 mod approvals;
 mod audit;
+mod bridge;
 mod caller;
 pub mod contract;
 mod cx;

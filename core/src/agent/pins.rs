@@ -253,6 +253,13 @@ impl PartialEq for Pin {
 
 impl Eq for Pin {}
 
+/// A JSON value as the same bytes, however it is written.
+pub(super) fn canonical_text(raw: &Bytes) -> Vec<u8> {
+    let mut text = Vec::with_capacity(raw.len());
+    canonical(raw, MAX_DEPTH, &mut text);
+    text
+}
+
 /// Writes a JSON value so that two spellings of the same one are the same. What is nested too deeply stays as it is.
 fn canonical(raw: &Bytes, depth: usize, out: &mut Vec<u8>) {
     let raw = raw.slice_ref(raw.trim_ascii());

@@ -1,6 +1,8 @@
 //! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
+mod bridging;
 mod calls;
+mod eras;
 mod guard;
 mod http;
 mod lists;
@@ -26,7 +28,7 @@ use super::contract::{Action, ControlCommand, Event, Exit, Identity, Unsaved};
 use super::cx::Cx;
 use super::machine::Agent;
 use super::status;
-use crate::config::{AgentConfig, Life, ServerConfig, Transport};
+use crate::config::{AgentConfig, EraChoice, Life, ServerConfig, Transport};
 use crate::entropy::Seeded;
 use crate::host::Machine;
 use crate::id::{ChildId, ConnId, JobId, StreamId};
@@ -37,13 +39,15 @@ use crate::tunnel::{self, Close, CloseCode, Command, Dialect, Hello, OpenHead, O
 
 /// A shared part by itself.
 pub(super) fn cx() -> Cx {
-    Cx::new(Seeded::new(1), "0.0.0".to_string())
+    let states = crate::seal::Sealer::new([crate::seal::Sealer::generate(&mut Seeded::new(2))].into());
+    Cx::new(Seeded::new(1), "0.0.0".to_string(), states)
 }
 
 /// An entry of a server that is a process.
 pub(super) fn stdio(command: &str) -> ServerConfig {
     let transport = Transport::Stdio { command: [command.to_string()].into(), env: [].into(), cwd: None };
-    ServerConfig { transport, start_timeout_secs: 60, life: Life::default() }
+    // Of the legacy era, as most are: `tests/eras.rs` is about finding that out.
+    ServerConfig { transport, start_timeout_secs: 60, life: Life { era: EraChoice::Legacy, ..Life::default() } }
 }
 
 fn config(servers: &[&str]) -> AgentConfig {
@@ -279,6 +283,20 @@ impl Rig {
         let head = OpenHead {
             server: server.to_string(),
             method: method.to_string(),
+            length: params.len() as u64,
+            ..OpenHead::default()
+        };
+        let params = Bytes::copy_from_slice(params.as_bytes());
+        self.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+    }
+
+    /// A call of a client of the modern era.
+    fn modern_call(&mut self, stream: u32, server: &str, method: &str, params: &str) {
+        let head = OpenHead {
+            server: server.to_string(),
+            method: method.to_string(),
+            version: Some("2026-07-28".to_string()),
+            actor: "ann".to_string(),
             length: params.len() as u64,
             ..OpenHead::default()
         };

@@ -43,7 +43,7 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("server", "is not a setting: did you mean servers?"),
 ];
 /// The settings of a server.
-const SERVER_KEYS: [&str; 20] = [
+const SERVER_KEYS: [&str; 21] = [
     "command",
     "args",
     "env",
@@ -57,6 +57,7 @@ const SERVER_KEYS: [&str; 20] = [
     "memoryLimit",
     "callIdleTimeout",
     "isolation",
+    "era",
     "sandbox",
     "policy",
     "type",
@@ -365,7 +366,7 @@ fn headers(node: &Node<'_>, report: &mut Report) -> Option<BTreeMap<String, Secr
 }
 
 /// What framing and the protocol decide (RFC 9110 section 7, MCP 2025-11-25 basic/transports).
-const RESERVED_HEADERS: [&str; 10] = [
+const RESERVED_HEADERS: [&str; 12] = [
     "host",
     "connection",
     "content-length",
@@ -375,6 +376,8 @@ const RESERVED_HEADERS: [&str; 10] = [
     "accept",
     "mcp-session-id",
     "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
     "last-event-id",
 ];
 

@@ -185,6 +185,15 @@ pub struct ServerConfig {
     pub life: Life,
 }
 
+impl ServerConfig {
+    /// The same, spoken to in that era.
+    #[must_use]
+    pub fn of_era(mut self, era: EraChoice) -> Self {
+        self.life.era = era;
+        self
+    }
+}
+
 /// When a local server runs, what it may reach, and how it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Life {
@@ -200,6 +209,8 @@ pub struct Life {
     pub call_idle_secs: Option<u64>,
     /// `isolation`: who shares it.
     pub isolation: Isolation,
+    /// `era`: which revisions of the protocol it is spoken to with.
+    pub era: EraChoice,
     /// `sandbox`: whether the agent's own files and the processes of others are out of its reach.
     pub sandbox: bool,
 }
@@ -224,6 +235,18 @@ pub enum Isolation {
     Shared,
     /// Each session of a client has its own.
     Session,
+}
+
+/// Which revisions of the protocol a server is spoken to with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EraChoice {
+    /// Those that it speaks: it is asked.
+    #[default]
+    Auto,
+    /// Up to 2025-11-25.
+    Legacy,
+    /// From 2026-07-28 on.
+    Modern,
 }
 
 /// How a local server is reached.

@@ -2,7 +2,7 @@
 
 use core::ops::RangeInclusive;
 
-use super::checked::{Isolation, Life, RestartPolicy};
+use super::checked::{EraChoice, Isolation, Life, RestartPolicy};
 use super::problem::Report;
 use super::raw::{Node, Object};
 
@@ -18,6 +18,7 @@ pub(super) fn check(entry: &Object<'_>, report: &mut Report) -> Life {
         memory_limit: mebibytes.map(|size| size.saturating_mul(1024 * 1024)),
         call_idle_secs,
         isolation: entry.get("isolation").map(|node| isolation(&node, report)).unwrap_or_default(),
+        era: entry.get("era").map(|node| era(&node, report)).unwrap_or_default(),
         sandbox: entry.get("sandbox").and_then(|node| node.boolean(report)).unwrap_or_default(),
     }
 }
@@ -44,6 +45,21 @@ fn isolation(node: &Node<'_>, report: &mut Report) -> Isolation {
                 "must be \"shared\" (all use one) or \"session\" (each client's session has its own)",
             );
             Isolation::default()
+        }
+    }
+}
+
+fn era(node: &Node<'_>, report: &mut Report) -> EraChoice {
+    match node.value.as_str() {
+        Some("auto") => EraChoice::Auto,
+        Some("legacy") => EraChoice::Legacy,
+        Some("modern") => EraChoice::Modern,
+        _ => {
+            report.error(
+                &node.path,
+                "must be \"auto\" (it is asked), \"legacy\" (MCP up to 2025-11-25) or \"modern\" (from 2026-07-28 on)",
+            );
+            EraChoice::default()
         }
     }
 }

@@ -25,8 +25,8 @@ mod tls;
 pub use bounds::RelayLimits;
 pub(crate) use checked::GROUP;
 pub use checked::{
-    AgentConfig, Clients, Config, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig, RestartPolicy,
-    ServerConfig, StaticClient, Transport,
+    AgentConfig, Clients, Config, EraChoice, Isolation, Life, Local, LocalUser, Login, Naming, Oidc, RelayConfig,
+    RestartPolicy, ServerConfig, StaticClient, Transport,
 };
 pub use network::{InvalidNetwork, Network};
 pub use policy::{AgentPolicy, Approve, AuditFile, PinMode};

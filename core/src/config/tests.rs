@@ -137,7 +137,7 @@ fn agent_takes_every_setting() {
 #[test]
 fn server_is_told_when_to_run_and_how_to_end() {
     let life = |entry: &str| agent(&server(entry)).servers["files"].life.clone();
-    let all = r#"{"command":"a","lazy":true,"idleStop":300,"restart":"on-failure","memoryLimit":512,"callIdleTimeout":60,"isolation":"session","sandbox":true}"#;
+    let all = r#"{"command":"a","lazy":true,"idleStop":300,"restart":"on-failure","memoryLimit":512,"callIdleTimeout":60,"isolation":"session","era":"modern","sandbox":true}"#;
     let expected = Life {
         lazy: true,
         idle_stop_secs: Some(300),
@@ -145,11 +145,12 @@ fn server_is_told_when_to_run_and_how_to_end() {
         memory_limit: Some(512 << 20),
         call_idle_secs: Some(60),
         isolation: Isolation::Session,
+        era: EraChoice::Modern,
         sandbox: true,
     };
     assert_eq!(life(all), expected);
     assert_eq!(life(r#"{"command":"a","restart":"never"}"#).restart, RestartPolicy::Never);
-    let same = r#"{"command":"a","lazy":false,"restart":"always","isolation":"shared"}"#;
+    let same = r#"{"command":"a","lazy":false,"restart":"always","isolation":"shared","era":"auto"}"#;
     assert_eq!(life(same), life(r#"{"command":"a"}"#));
 }
 

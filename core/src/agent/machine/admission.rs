@@ -99,7 +99,7 @@ impl Agent {
 
     /// Passes a call on, or has it wait for a person.
     fn pass(&mut self, request: RequestId, mut call: Waiting) {
-        if !self.must_ask(call.slot, &call.method, &call.subject) {
+        if !self.must_ask(call.slot, &call.method, &call.subject) || self.resumes(&call) {
             return self.hand_on(request, call);
         }
         if !self.approvals.has_room(call.params.len()) {
@@ -119,6 +119,12 @@ impl Agent {
         self.ledger.decide(request, Decision::Waiting);
         self.cx.timers.set(Timer::Approval(request), call.until);
         self.approvals.add(request, call);
+    }
+
+    /// Whether it is a call that was let pass before, with what its server asked.
+    fn resumes(&self, call: &Waiting) -> bool {
+        let server = self.servers.get(&call.slot);
+        server.is_some_and(|server| server.resumes(&call.caller, &call.method, &call.params, &self.cx))
     }
 
     /// Gives a call to its server, or to its session's run of it.

@@ -46,12 +46,19 @@ impl Agent {
     /// A client's session is over: what it set goes, and its own runs end.
     pub(super) fn session_ended(&mut self, session: &str) {
         for server in self.cx.wishes.servers_of(session) {
-            let main = self.names.get(&server).copied();
-            if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
-                server.forget_session(session, &mut self.cx);
+            for run in self.shared_runs(&server) {
+                if let Some(server) = self.servers.get_mut(&run) {
+                    server.forget_session(session, &mut self.cx);
+                }
             }
         }
+        let servers = self.cx.wishes.servers_of(session);
         self.cx.wishes.forget(session);
+        for run in servers.iter().flat_map(|server| self.shared_runs(server)).collect::<Vec<_>>() {
+            if let Some(server) = self.servers.get_mut(&run) {
+                server.listen(&mut self.cx);
+            }
+        }
         let own: Vec<Slot> = self.sessions.iter().filter(|((_, of), _)| of == session).map(|(_, slot)| *slot).collect();
         for slot in own {
             if let Some(server) = self.servers.get_mut(&slot) {
@@ -60,10 +67,16 @@ impl Agent {
         }
     }
 
+    /// The runs of a server that sessions share.
+    fn shared_runs(&self, server: &str) -> Vec<Slot> {
+        let main = self.names.get(server).copied();
+        main.into_iter().chain(main.and_then(|main| self.branch_of(main))).collect()
+    }
+
     /// The run of a server that a session uses, if there is one.
     fn run_of(&self, main: Slot, session: &str) -> Option<Slot> {
         match self.servers.get(&main)?.config().life.isolation {
-            Isolation::Shared => Some(main),
+            Isolation::Shared => Some(self.branch_of(main).unwrap_or(main)),
             Isolation::Session => self.sessions.get(&(main, String::from(session))).copied(),
         }
     }

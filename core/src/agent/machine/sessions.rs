@@ -6,20 +6,25 @@ use alloc::vec::Vec;
 
 use super::Agent;
 use super::admission::Refusal;
+use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
 use crate::agent::server::Server;
-use crate::config::Isolation;
+use crate::config::{EraChoice, Isolation};
 use crate::limits;
 
 impl Agent {
     /// Which run of the server in `slot` a call goes to. A call without a session goes to the shared one.
     pub(super) fn run_for(&mut self, slot: Slot, caller: &Caller) -> Result<Slot, Refusal> {
         let Some(server) = self.servers.get(&slot) else { return Ok(slot) };
-        if server.config().life.isolation == Isolation::Shared || caller.session.is_empty() {
-            return Ok(slot);
-        }
-        let key = (slot, caller.session.clone());
+        // A server of both eras speaks each client's own: only what speaks one has to be bridged.
+        let branches = server.is_dual() && caller.era() == Era::Legacy;
+        let is_shared = server.config().life.isolation == Isolation::Shared || caller.session.is_empty();
+        let key = match (is_shared, branches) {
+            (true, false) => return Ok(slot),
+            (true, true) => (slot, String::new()),
+            (false, _) => (slot, caller.session.clone()),
+        };
         let run = self.sessions.get(&key).copied().filter(|run| self.servers.get(run).is_some_and(Server::takes_calls));
         match run {
             Some(run) => Ok(run),
@@ -45,7 +50,15 @@ impl Agent {
         let (name, config) = (server.name().to_string(), server.config().clone());
         self.last_slot += 1;
         let slot = Slot(self.last_slot);
-        let mut run = Server::for_session(slot, number, caller.clone(), name, config, self.cx.now.instant);
+        let now = self.cx.now.instant;
+        let mut run = match key.1.is_empty() {
+            true => Server::branch(slot, name, config, now),
+            false => {
+                // A session is a legacy client's.
+                let config = if server.is_dual() { config.of_era(EraChoice::Legacy) } else { config };
+                Server::for_session(slot, number, caller.clone(), name, config, now)
+            }
+        };
         run.start(&mut self.cx);
         self.servers.insert(slot, run);
         self.sessions.insert(key, slot);
@@ -58,6 +71,11 @@ impl Agent {
         let of_it = |server: &&Server| Some(server.name()) == name;
         let taken: Vec<u32> = self.servers.values().filter(of_it).filter_map(Server::session_number).collect();
         (1..=u32::MAX).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
+    }
+
+    /// The run of a server of both eras for clients of the legacy one, if there is one.
+    pub(super) fn branch_of(&self, main: Slot) -> Option<Slot> {
+        self.sessions.get(&(main, String::new())).copied()
     }
 
     /// The runs of a server's sessions that take calls.
@@ -82,6 +100,7 @@ impl Agent {
 
     /// A session's run was told what the server offers: so does the server itself.
     pub(super) fn learn_from(&mut self, run: Slot) {
+        // One of another era than the server itself knows another half of it.
         let Some(about) = self.servers.get(&run).map(Server::about) else { return };
         let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
         if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {

@@ -80,6 +80,18 @@ impl Agent {
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
             }
+            Report::OneEra(branch) => {
+                let main = self.sessions.iter().find(|(_, run)| **run == branch).map(|((main, _), _)| *main);
+                if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
+                    server.forget_legacy(&mut self.cx);
+                }
+            }
+            Report::Moved { from, to } => {
+                if let Some(route) = self.routes.take(from) {
+                    self.routes.add(to, route);
+                    self.ledger.rename(from, to);
+                }
+            }
             Report::Message { request, json, droppable } => {
                 if let Some(Route { conn, stream, .. }) = self.routes.get(request) {
                     let command = Command::Message { stream, json, droppable };

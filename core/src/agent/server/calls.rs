@@ -6,10 +6,13 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
+use super::bridging::{Bridge, Crossing};
 use super::stdio::Full;
 use super::subscriptions::Arranged;
-use super::{Call, Held, Link, Server, State, Then, Timer, people};
+use super::{Call, Held, Link, Server, State, Then, Timer, mirror, people};
+use crate::agent::bridge::{Era, meta};
 use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::{policy, routing};
@@ -23,7 +26,7 @@ impl Server {
     pub(in crate::agent) fn call(
         &mut self,
         request: RequestId,
-        caller: Caller,
+        mut caller: Caller,
         method: String,
         params: Bytes,
         cx: &mut Cx,
@@ -32,6 +35,10 @@ impl Server {
             return self.refuse(request, code::OVERLOADED, "it has too many calls of this client under way", cx);
         }
         cx.wishes.touch(&caller.session, &self.name);
+        if caller.era() == Era::Modern {
+            // 2026-07-28, basic, Statelessness: what it can do it says with each request.
+            caller.capabilities = meta::capabilities(&params);
+        }
         let held = Held { request, caller, method, params };
         self.last_used = cx.now.instant;
         match self.state {
@@ -70,7 +77,11 @@ impl Server {
     pub(in crate::agent) fn cancel(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
         self.held.retain(|held| held.request != request);
         self.end_questions(request, cx);
-        if self.close_call(request, cx).is_none() {
+        if self.unsubscribe(request, cx) {
+            return;
+        }
+        let is_under_way = self.close_call(request, cx).is_some_and(|call| call.bridge.is_under_way());
+        if !is_under_way {
             return;
         }
         let reason = rpc::quoted(&people(reason, limits::MAX_QUOTE));
@@ -86,6 +97,7 @@ impl Server {
         if let Err((code, reason)) = self.may_send(&held.method, &held.params, cx) {
             return self.refuse(request, code, &reason, cx);
         }
+        let Some(Crossing { held, bridge, level }) = self.cross(held, cx) else { return };
         let (params, undo) = match self.arrange(&held, cx) {
             Arranged::Send { params, undo } => (params, undo),
             Arranged::Done => {
@@ -95,17 +107,22 @@ impl Server {
             Arranged::Refused(code, reason) => return self.refuse(request, code, reason, cx),
         };
         let Held { caller, method, .. } = held;
+        let schema = self.mirrored_schema(&method, &params);
         let failed = match routing::own_progress_token(&params, request) {
             Err(_) => (code::INVALID_PARAMS, "params must be a JSON object"),
-            Ok((params, progress)) => match self.link.as_mut().map(|link| link.ask(request, &method, &params, cx)) {
-                Some(Ok(())) => {
-                    let lists_tools = method == method::TOOLS_LIST;
-                    self.calls.insert(request, Call { caller, lists_tools, undo, progress, refused: None });
-                    return self.renew(request, cx);
+            Ok((params, progress)) => {
+                let link = self.link.as_mut();
+                match link.map(|link| link.ask(request, &method, &params, schema.as_ref(), cx)) {
+                    Some(Ok(())) => {
+                        let lists_tools = method == method::TOOLS_LIST;
+                        let call = Call { caller, bridge, level, lists_tools, undo, progress, refused: None };
+                        self.calls.insert(request, call);
+                        return self.renew(request, cx);
+                    }
+                    Some(Err(Full)) => (code::OVERLOADED, "it does not read what it is sent"),
+                    None => (code::SERVER_UNAVAILABLE, "it is not running"),
                 }
-                Some(Err(Full)) => (code::OVERLOADED, "it does not read what it is sent"),
-                None => (code::SERVER_UNAVAILABLE, "it is not running"),
-            },
+            }
         };
         if let Some(undo) = undo {
             self.take_back(undo, cx);
@@ -113,12 +130,19 @@ impl Server {
         self.refuse(request, failed.0, failed.1, cx);
     }
 
+    /// The schema of the tool that is called, if fields of an HTTP request have to repeat arguments of it.
+    pub(super) fn mirrored_schema(&self, method: &str, params: &Bytes) -> Option<Bytes> {
+        let repeats = self.is_modern() && self.child().is_none() && method == method::TOOLS_CALL;
+        let name = policy::called_tool(params).ok().filter(|_| repeats)?;
+        mirror::schema_of(self.about.tools.get(&name)?.raw())
+    }
+
     /// Asks once more what was refused with the last session.
     pub(super) fn ask_refused(&mut self, cx: &mut Cx) {
         let Some(Link::Http(http)) = &mut self.link else { return };
         for (request, call) in &mut self.calls {
             if let Some(json) = call.refused.as_mut().map(core::mem::take).filter(|json| !json.is_empty()) {
-                http.request(*request, json, false, cx);
+                http.request(*request, json, HeaderMap::new(), false, cx);
             }
         }
     }
@@ -130,14 +154,23 @@ impl Server {
             self.take_back(undo, cx);
         }
         self.end_questions(request, cx);
+        if let Bridge::Down(down) = &mut call.bridge {
+            for id in down.take_open() {
+                let why = "the call that this belongs to is over";
+                self.note(envelope::error(Some(&id), code::CANCELLED, why, None), cx);
+            }
+        }
         self.last_used = cx.now.instant;
         cx.disarm(self.slot, Timer::Call(request));
+        cx.disarm(self.slot, Timer::Parked(request));
         Some(call)
     }
 
     /// Something was heard of a call: its idle limit starts over.
     pub(super) fn renew(&mut self, request: RequestId, cx: &mut Cx) {
-        if let Some(limit) = self.config.life.call_idle_secs.filter(|_| self.calls.contains_key(&request)) {
+        // A subscription is silent for as long as nothing changes.
+        let is_timed = self.calls.get(&request).is_some_and(|call| !matches!(call.bridge, Bridge::Subscription));
+        if let Some(limit) = self.config.life.call_idle_secs.filter(|_| is_timed) {
             cx.arm(self.slot, Timer::Call(request), Duration::from_secs(limit));
         }
     }
@@ -174,6 +207,7 @@ impl Server {
 
     /// Answers every call that the server works on.
     pub(super) fn fail_open(&mut self, reason: &str, cx: &mut Cx) {
+        self.fail_subscriptions(reason, cx);
         for request in self.calls.keys().copied().collect::<Vec<_>>() {
             self.close_call(request, cx);
             self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);

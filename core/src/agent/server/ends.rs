@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use super::{About, Fault, Link, Server, State, Step, Then, Timer, people};
 use crate::agent::contract::Action;
-use crate::agent::cx::Cx;
+use crate::agent::cx::{Cx, Report};
 use crate::config::RestartPolicy;
 use crate::limits;
 
@@ -47,6 +47,8 @@ impl Server {
     pub(super) fn fail(&mut self, fault: Fault, reason: String, cx: &mut Cx) {
         let reason = self.veil.hide(&reason);
         self.forget_run(cx);
+        self.is_mute = false;
+        let was_ready = self.state == State::Ready;
         match self.link.take() {
             Some(Link::Stdio(stdio)) => {
                 cx.out.push(Action::Kill { child: stdio.child, force: true });
@@ -56,7 +58,10 @@ impl Server {
             None => {}
         }
         self.fail_calls(&reason, cx);
-        if self.session.is_some() {
+        if self.is_extra() {
+            if self.is_branch && !was_ready {
+                cx.report(Report::OneEra(self.slot));
+            }
             // What it knew of its session is lost; a call of the session gets a new one.
             tracing::warn!(server = self.name.as_str(), reason = reason.as_str(), "session's server ended");
             return self.move_to_stopped(cx);

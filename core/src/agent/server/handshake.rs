@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::lists::Listing;
 use super::{About, Fault, Link, Server, people};
+use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, RequestId};
 use crate::agent::veil::Veil;
@@ -24,6 +25,8 @@ use crate::rpc::{self, envelope};
 pub(super) enum Asked {
     /// `initialize`.
     Initialize(RequestId),
+    /// `server/discover`.
+    Discover(RequestId),
     /// One of its lists, page by page.
     List(Listing),
     /// Nothing, since it cannot answer any more.
@@ -36,12 +39,14 @@ pub(super) struct Refusal {
     pub(super) code: i64,
     /// For people.
     pub(super) reason: String,
+    /// The `error` as the server wrote it, if it did.
+    pub(super) raw: Option<Bytes>,
 }
 
 impl Asked {
     pub(super) fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Initialize(request) => Some(*request),
+            Self::Initialize(request) | Self::Discover(request) => Some(*request),
             Self::List(listing) => Some(listing.request),
             Self::Nothing => None,
         }
@@ -52,6 +57,7 @@ impl Server {
     /// Begins the handshake (2025-11-25, Lifecycle, Initialization). A session's own run meets the session's client; one
     /// that all share hears of everything that some client may declare, and is told when one of them did not.
     pub(super) fn initialize(&mut self, cx: &mut Cx) {
+        self.set_era(Era::Legacy);
         let request = cx.request_id();
         self.asked = Some(Asked::Initialize(request));
         let caller = self.session.as_ref().map(|owner| &owner.caller);
@@ -75,6 +81,7 @@ impl Server {
     pub(super) fn hear_about(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         match self.asked.take() {
             Some(Asked::Initialize(_)) => self.initialized(outcome, cx),
+            Some(Asked::Discover(_)) => self.discovered(outcome, cx),
             Some(Asked::List(listing)) => self.listed(listing, outcome, cx),
             Some(Asked::Nothing) | None => {}
         }
@@ -89,7 +96,7 @@ impl Server {
             }
         };
         if let Some(Link::Http(http)) = &mut self.link {
-            http.set_version(version);
+            http.set_version(Some(version));
         }
         // Until the new lists are complete the old ones stay.
         let old = core::mem::take(&mut self.about);
@@ -126,7 +133,7 @@ fn greeting(result: &[u8]) -> Result<(Version, About), String> {
     let about = About {
         info: greeting.info.and_then(kept),
         capabilities: greeting.capabilities.and_then(kept),
-        instructions: greeting.instructions.map(|text| prefix(text, limits::MAX_INSTRUCTIONS)),
+        instructions: greeting.instructions.map(shortened),
         versions: Vec::from([version.as_str().to_string()]),
         ..About::default()
     };
@@ -134,12 +141,13 @@ fn greeting(result: &[u8]) -> Result<(Version, About), String> {
 }
 
 /// A raw value that goes into the catalog, unless it is unreasonably large.
-fn kept(raw: &RawValue) -> Option<Box<RawValue>> {
+pub(super) fn kept(raw: &RawValue) -> Option<Box<RawValue>> {
     (raw.get().len() <= limits::MAX_TOOL).then(|| raw.to_owned())
 }
 
-fn prefix(mut text: String, max: usize) -> String {
-    while text.len() > max {
+/// Instructions as the catalog takes them.
+pub(super) fn shortened(mut text: String) -> String {
+    while text.len() > limits::MAX_INSTRUCTIONS {
         text.pop();
     }
     text
@@ -147,19 +155,22 @@ fn prefix(mut text: String, max: usize) -> String {
 
 impl Refusal {
     /// What an `error` object says.
-    pub(super) fn read(error: &[u8], veil: &Veil) -> Self {
+    pub(super) fn read(error: &Bytes, veil: &Veil) -> Self {
         #[derive(Deserialize)]
         struct Error<'a> {
             code: i64,
             #[serde(borrow)]
             message: Cow<'a, str>,
         }
+        let raw = Some(error.clone());
         match serde_json::from_slice::<Error<'_>>(error) {
             Ok(Error { code, message }) => {
                 let reason = format!("it said \"{}\" ({code})", people(&veil.hide(&message), limits::MAX_QUOTE));
-                Self { code, reason }
+                Self { code, reason, raw }
             }
-            Err(_) => Self { code: code::INTERNAL_ERROR, reason: "it answered with a malformed error".to_string() },
+            Err(_) => {
+                Self { code: code::INTERNAL_ERROR, reason: "it answered with a malformed error".to_string(), raw }
+            }
         }
     }
 }

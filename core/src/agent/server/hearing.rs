@@ -150,7 +150,8 @@ impl Server {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             return self.hear_about(outcome.map_err(|error| Refusal::read(&error, &self.veil)), cx);
         }
-        if self.heard_aside(request) {
+        let code = outcome.as_ref().err().map(|error| routing::error_code(error));
+        if self.heard_aside(request) || self.heard_listen(request, code, cx) || self.goes_on(request, &outcome, cx) {
             return;
         }
         if let Some(call) = self.calls.get_mut(&request).filter(|_| outcome.is_ok()) {
@@ -166,13 +167,14 @@ impl Server {
             Ok(result) => (Outcome::Result, result),
             Err(error) => (Outcome::Error { code: routing::error_code(&error) }, error),
         };
+        let (outcome, body) = call.bridge.translate(outcome, body);
         cx.report(Report::Answer { request, outcome, body });
     }
 
     pub(super) fn unanswered(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
-            self.hear_about(Err(Refusal { code, reason: reason.into() }), cx);
-        } else if self.heard_aside(request) {
+            self.hear_about(Err(Refusal { code, reason: reason.into(), raw: None }), cx);
+        } else if self.heard_aside(request) || self.heard_listen(request, None, cx) {
             tracing::debug!(server = self.name.as_str(), reason, "own request unanswered");
         } else if self.close_call(request, cx).is_some() {
             self.refuse(request, code, reason, cx);
@@ -195,7 +197,8 @@ impl Server {
 
     /// Asks something of our own. Should it not get there, the patience with its answer ends.
     pub(super) fn ask(&mut self, request: RequestId, method: &str, params: &[u8], cx: &mut Cx) {
-        let sent = self.link.as_mut().map(|link| link.ask(request, method, params, cx));
+        let params = self.own_params(params, cx);
+        let sent = self.link.as_mut().map(|link| link.ask(request, method, &params, None, cx));
         if sent != Some(Ok(())) {
             tracing::debug!(server = self.name.as_str(), "question dropped: the server does not read");
         }

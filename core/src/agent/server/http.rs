@@ -1,8 +1,9 @@
-//! The link to an HTTP server: Streamable HTTP as a client (2025-03-26 to 2025-11-25).
+//! The link to an HTTP server: Streamable HTTP as a client, of either era.
 //!
 //! Each message is a POST. Its answer is JSON or an event stream; a stream that breaks is resumed where the server gave
 //! its events ids. A GET keeps a stream open for what belongs to no request, if the server has one. A server that has
-//! moved within its origin is followed there.
+//! moved within its origin is followed there. In the modern era there is no session, no GET and no resumption, header
+//! fields repeat what the body says, and to drop a stream cancels its request (2026-07-28, Streamable HTTP).
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -87,8 +88,16 @@ struct Exchange {
 #[derive(Debug)]
 struct Sent {
     method: Method,
+    /// The header fields that are its own.
+    fields: HeaderMap,
     body: Bytes,
     timeout: Duration,
+}
+
+impl Sent {
+    fn empty(method: Method, timeout: Duration) -> Self {
+        Self { method, fields: HeaderMap::new(), body: Bytes::new(), timeout }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,19 +160,41 @@ impl Http {
     }
 
     /// What the handshake agreed on; every later request carries it (2025-06-18, Protocol Version Header: MUST).
-    pub(super) fn set_version(&mut self, version: Version) {
-        self.version = Some(version);
+    pub(super) fn set_version(&mut self, version: Option<Version>) {
+        self.version = version;
     }
 
-    /// Sends a request. `opens_session`: it is `initialize`.
-    pub(super) fn request(&mut self, request: RequestId, json: Bytes, opens_session: bool, cx: &mut Cx) {
+    /// Whether it is spoken to as the modern era does.
+    pub(super) fn is_modern(&self) -> bool {
+        self.version.is_some_and(|version| !version.is_legacy())
+    }
+
+    /// Sends a request with these header fields. `opens_session`: it is `initialize`.
+    pub(super) fn request(
+        &mut self,
+        request: RequestId,
+        json: Bytes,
+        fields: HeaderMap,
+        opens_session: bool,
+        cx: &mut Cx,
+    ) {
         let purpose = Purpose::Request { request, opens_session };
-        self.post(purpose, json, limits::HTTP_ANSWER_TIMEOUT, cx);
+        self.post(purpose, json, fields, limits::HTTP_ANSWER_TIMEOUT, cx);
     }
 
     /// Sends a notification, or the answer to a request of the server.
     pub(super) fn note(&mut self, json: Bytes, cx: &mut Cx) {
-        self.post(Purpose::Note, json, limits::HTTP_NOTE_TIMEOUT, cx);
+        // 2026-07-28, Streamable HTTP, Sending Messages: there are none.
+        if !self.is_modern() {
+            self.post(Purpose::Note, json, HeaderMap::new(), limits::HTTP_NOTE_TIMEOUT, cx);
+        }
+    }
+
+    /// Stops waiting for whatever was asked, since it is asked otherwise.
+    pub(super) fn abandon_requests(&mut self, cx: &mut Cx) {
+        for fetch in self.exchanges.keys().copied().collect::<Vec<_>>() {
+            self.drop_exchange(fetch, cx);
+        }
     }
 
     /// Stops waiting for an answer.
@@ -227,7 +258,7 @@ impl Http {
         if self.session.is_none() {
             return false;
         }
-        self.send(Purpose::Farewell, Method::DELETE, Bytes::new(), limits::STOP_GRACE, Resume::default(), cx);
+        self.send(Purpose::Farewell, Sent::empty(Method::DELETE, limits::STOP_GRACE), Resume::default(), cx);
         true
     }
 
@@ -308,10 +339,10 @@ impl Http {
             Url::parse(&self.url).ok().zip(place).and_then(|(here, place)| Some((here.join(place).ok()?, here)));
         let Exchange { purpose, resume, sent, redirected, .. } = exchange;
         let near = place.as_ref().filter(|(there, here)| keeps_method && !redirected && within_origin(there, here));
-        if let Some(((there, _), Sent { method, body, timeout })) = near.zip(sent) {
+        if let Some(((there, _), sent)) = near.zip(sent) {
             tracing::debug!(status = status.as_u16(), "server moved within its origin");
             self.url = there.to_string();
-            let again = self.send(purpose, method, body, timeout, resume, cx);
+            let again = self.send(purpose, sent, resume, cx);
             if let Some(exchange) = self.exchanges.get_mut(&again) {
                 exchange.redirected = true;
             }
@@ -424,7 +455,7 @@ impl Http {
         error: Option<FetchError>,
         cx: &mut Cx,
     ) -> Vec<Heard> {
-        if resume.last_event.is_none() || resume.attempts >= limits::MAX_RESUMPTIONS {
+        if self.is_modern() || resume.last_event.is_none() || resume.attempts >= limits::MAX_RESUMPTIONS {
             let why = error.map_or_else(|| "its stream ended".to_string(), |error| error.to_string());
             let reason = format!("no answer came before {why}");
             return Vec::from([unanswered(request, code::SERVER_UNAVAILABLE, reason)]);
@@ -448,28 +479,23 @@ impl Http {
         Vec::new()
     }
 
-    fn post(&mut self, purpose: Purpose, json: Bytes, timeout: Duration, cx: &mut Cx) -> FetchId {
-        self.send(purpose, Method::POST, json, timeout, Resume::default(), cx)
+    fn post(&mut self, purpose: Purpose, json: Bytes, fields: HeaderMap, timeout: Duration, cx: &mut Cx) -> FetchId {
+        let sent = Sent { method: Method::POST, fields, body: json, timeout };
+        self.send(purpose, sent, Resume::default(), cx)
     }
 
     fn get(&mut self, purpose: Purpose, resume: Resume, cx: &mut Cx) -> FetchId {
-        self.send(purpose, Method::GET, Bytes::new(), limits::HTTP_NOTE_TIMEOUT, resume, cx)
+        self.send(purpose, Sent::empty(Method::GET, limits::HTTP_NOTE_TIMEOUT), resume, cx)
     }
 
-    fn send(
-        &mut self,
-        purpose: Purpose,
-        method: Method,
-        body: Bytes,
-        timeout: Duration,
-        resume: Resume,
-        cx: &mut Cx,
-    ) -> FetchId {
+    fn send(&mut self, purpose: Purpose, sent: Sent, resume: Resume, cx: &mut Cx) -> FetchId {
         self.bound_answered(cx);
-        let headers = self.request_headers(&method, resume.last_event.as_deref());
+        let Sent { method, fields, body, timeout } = sent;
+        let mut headers = self.request_headers(&method, resume.last_event.as_deref());
+        headers.extend(fields.clone());
         let session = self.session_number();
         let is_kept = body.len() <= limits::MAX_KEPT_REQUEST;
-        let sent = is_kept.then(|| Sent { method: method.clone(), body: body.clone(), timeout });
+        let sent = is_kept.then(|| Sent { method: method.clone(), fields, body: body.clone(), timeout });
         // Event streams may be as long as they like: each event is bounded when it is read.
         let url = self.url.clone();
         let request = Fetch { method, url, headers, body, timeout, max_body: usize::MAX, reach: Reach::Anywhere };

@@ -3,8 +3,10 @@
 use alloc::boxed::Box;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::http::Http;
+use super::mirror;
 use super::stdio::{Full, Stdio};
 use crate::agent::cx::{Cx, RequestId};
 use crate::id::ChildId;
@@ -27,11 +29,26 @@ impl Link {
     }
 
     /// Sends a request.
-    pub(super) fn ask(&mut self, request: RequestId, method: &str, params: &[u8], cx: &mut Cx) -> Result<(), Full> {
+    ///
+    /// `schema`: the one of the tool that it calls, where fields of the HTTP request repeat arguments of it.
+    pub(super) fn ask(
+        &mut self,
+        request: RequestId,
+        method: &str,
+        params: &[u8],
+        schema: Option<&Bytes>,
+        cx: &mut Cx,
+    ) -> Result<(), Full> {
         let json = envelope::request(&RawId::from_number(request.0), method, params);
         match self {
             Self::Stdio(stdio) => stdio.send(json, cx)?,
-            Self::Http(http) => http.request(request, json, method == method::INITIALIZE, cx),
+            Self::Http(http) if http.is_modern() => {
+                let fields = mirror::fields(method, &Bytes::copy_from_slice(params), schema);
+                http.request(request, json, fields, false, cx);
+            }
+            Self::Http(http) => {
+                http.request(request, json, HeaderMap::new(), method == method::INITIALIZE, cx);
+            }
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::handshake::{Asked, Refusal};
-use super::{Fault, Server, State, Timer};
+use super::{Fault, Server, State, Timer, mirror, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::tools::{Tool, Tools};
 use crate::limits;
@@ -117,7 +117,7 @@ impl Server {
     pub(super) fn lists_changed(&mut self, lists: &[List], cx: &mut Cx) {
         match self.asked {
             // They are asked for all the same, or not any more.
-            Some(Asked::Initialize(_) | Asked::Nothing) => return,
+            Some(Asked::Initialize(_) | Asked::Discover(_) | Asked::Nothing) => return,
             Some(Asked::List(_)) | None => self.lists.stale.extend(lists),
         }
         let is_planned = cx.due_in(self.slot, Timer::Relist).is_some();
@@ -217,7 +217,14 @@ impl Server {
     fn set_list(&mut self, list: List, items: Vec<Box<RawValue>>) {
         match list {
             List::Tools => {
+                // 2026-07-28, Streamable HTTP, Schema Extension: such a tool MUST be left out, and the others not.
+                let checks_fields = self.is_modern() && self.child().is_none();
                 let read = |raw: &RawValue| {
+                    if let Some(reason) = mirror::fault(raw).filter(|_| checks_fields) {
+                        let name = Tool::read(raw).map(|tool| people(tool.name(), limits::MAX_QUOTE));
+                        tracing::warn!(server = self.name.as_str(), tool = name, reason, "tool left out");
+                        return None;
+                    }
                     let tool = Tool::read(raw);
                     if tool.is_none() {
                         tracing::warn!(server = self.name.as_str(), "tool without a name left out");

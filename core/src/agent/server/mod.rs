@@ -22,14 +22,19 @@
 //! Whatever state it is in, no other server waits for it, and a call to it is answered: by the server, or with a typed
 //! error that names it and says why.
 
+mod bridging;
 mod calls;
 mod ends;
+mod era;
 mod handshake;
 mod hearing;
 mod http;
 mod link;
+mod listening;
 mod lists;
+mod mirror;
 mod notices;
+mod parking;
 mod process;
 mod questions;
 mod rest;
@@ -51,23 +56,27 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use self::bridging::Bridge;
 use self::handshake::Asked;
 use self::http::Http;
 use self::link::Link;
+use self::listening::Listening;
 use self::lists::Lists;
 use self::questions::Questions;
 pub(super) use self::shown::Share;
 use self::stdio::Stdio;
 use self::subscriptions::{Told, Undo};
 pub(super) use self::text::people;
+use super::bridge::Era;
 use super::caller::Caller;
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
 use super::routing::Progress;
 use super::tools::Tools;
 use super::veil::Veil;
+use super::wishes::Level;
 use crate::backoff::Backoff;
-use crate::config::{ServerConfig, Transport};
+use crate::config::{EraChoice, ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
 use crate::mcp::catalog::Changed;
@@ -83,6 +92,8 @@ pub(super) enum Timer {
     Restart,
     /// The next step of a stop: SIGTERM, then SIGKILL.
     Stop,
+    /// The end of the patience with `server/discover`.
+    Discover,
     /// Lists changed: ask for them again; or: the list that was asked for does not come.
     Relist,
     /// The next attempt to open an HTTP server's stream of notifications.
@@ -93,6 +104,8 @@ pub(super) enum Timer {
     Idle,
     /// Nothing was heard of a call for its idle limit.
     Call(RequestId),
+    /// The client of a call that waits for its answers did not come back.
+    Parked(RequestId),
 }
 
 impl Timer {
@@ -102,11 +115,13 @@ impl Timer {
             Self::Start => "give a start up",
             Self::Restart => "start a server again",
             Self::Stop => "stop a server harder",
+            Self::Discover => "speak an older protocol",
             Self::Relist => "list again",
             Self::Listen => "open a server's stream",
             Self::Resume(_) => "resume a stream",
             Self::Idle => "stop a server that nobody calls",
             Self::Call(_) => "give a silent call up",
+            Self::Parked(_) => "give a call up whose client is away",
         }
     }
 }
@@ -128,11 +143,18 @@ pub(super) struct Server {
     restarts: u32,
     backoff: Backoff,
     link: Option<Link>,
+    /// In which era its run is spoken to.
+    era: Era,
+    /// It did not answer `server/discover`: it is not asked again.
+    is_mute: bool,
     /// What it is being asked: the handshake, or a list.
     asked: Option<Asked>,
     lists: Lists,
     questions: Questions,
     told: Told,
+    listening: Listening,
+    /// It is the run of a server of both eras for clients of the legacy one.
+    is_branch: bool,
     about: About,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
@@ -219,6 +241,10 @@ struct Owner {
 #[derive(Debug)]
 struct Call {
     caller: Caller,
+    /// What stands between them, should they be of different eras.
+    bridge: Bridge,
+    /// From which level on a modern client hears what the server logs.
+    level: Option<Level>,
     /// Whether it asks for tools, of which some may be hidden.
     lists_tools: bool,
     /// What is taken back unless the server agrees.
@@ -263,10 +289,14 @@ impl Server {
             restarts: 0,
             backoff: Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE),
             link: None,
+            era: Era::Legacy,
+            is_mute: false,
             asked: None,
             lists: Lists::default(),
             questions: Questions::default(),
             told: Told::default(),
+            listening: Listening::default(),
+            is_branch: false,
             about: About::default(),
             changed: Vec::new(),
             calls: BTreeMap::new(),
@@ -286,6 +316,20 @@ impl Server {
         now: Instant,
     ) -> Self {
         Self { session: Some(Owner { number, caller }), ..Self::new(slot, name, config, now) }
+    }
+
+    /// The run of a server of both eras for clients of the legacy one.
+    pub(super) fn branch(slot: Slot, name: String, mut config: ServerConfig, now: Instant) -> Self {
+        config.life.era = EraChoice::Legacy;
+        config.life.lazy = false;
+        // The next call starts it again.
+        config.life.idle_stop_secs = config.life.idle_stop_secs.or(Some(limits::SESSION_IDLE.as_secs()));
+        Self { is_branch: true, ..Self::new(slot, name, config, now) }
+    }
+
+    /// Whether it is one of its server's further runs, which are begun by a call and end for good.
+    fn is_extra(&self) -> bool {
+        self.session.is_some() || self.is_branch
     }
 
     pub(super) fn slot(&self) -> Slot {
@@ -347,7 +391,7 @@ impl Server {
 
     /// Whether nobody waits for it.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.held.is_empty()
+        self.calls.is_empty() && self.held.is_empty() && self.listening.subscribers() == 0
     }
 
     /// Whether a call may be given to it.
@@ -377,6 +421,7 @@ impl Server {
             if program != self.fingerprint() {
                 // What was told is another program's.
                 self.about = About::default();
+                self.is_mute = false;
             }
         }
         self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);
@@ -428,12 +473,9 @@ impl Server {
                 self.move_to_starting(cx);
             }
             (Timer::Stop, State::Stopping(step, then)) => self.stop_harder(step, then, cx),
+            (Timer::Discover, State::Probing) => self.discover_timed_out(cx),
             (Timer::Relist, State::Probing | State::Ready) => self.list_again(cx),
-            (Timer::Listen, State::Ready) => {
-                if let Some(Link::Http(http)) = &mut self.link {
-                    http.listen(cx);
-                }
-            }
+            (Timer::Listen, State::Ready) => self.listen_again(cx),
             (Timer::Resume(request), State::Probing | State::Ready) => {
                 if let Some(Link::Http(http)) = &mut self.link {
                     http.resume(request, cx);
@@ -441,16 +483,19 @@ impl Server {
             }
             (Timer::Idle, State::Ready) => self.rest_if_idle(cx),
             (Timer::Call(request), State::Ready) => self.give_up(request, cx),
+            (Timer::Parked(request), State::Ready) => self.give_up_parked(request, cx),
             // A timer of a state that is over.
             (
                 Timer::Start
                 | Timer::Restart
                 | Timer::Stop
+                | Timer::Discover
                 | Timer::Relist
                 | Timer::Listen
                 | Timer::Resume(_)
                 | Timer::Idle
-                | Timer::Call(_),
+                | Timer::Call(_)
+                | Timer::Parked(_),
                 _,
             ) => {}
         }
@@ -486,7 +531,7 @@ impl Server {
     fn move_to_probing(&mut self, cx: &mut Cx) {
         assert_eq!(self.state, State::Starting, "only a started server is asked what it can do");
         self.enter(State::Probing, None, cx);
-        self.initialize(cx);
+        self.probe(cx);
     }
 
     /// Begins a new session with a server that ended the last one. Its calls that are under way stay so.
@@ -516,7 +561,7 @@ impl Server {
         for held in core::mem::take(&mut self.held) {
             self.send_call(held, cx);
         }
-        if let Some(Link::Http(http)) = &mut self.link {
+        if let (Era::Legacy, Some(Link::Http(http))) = (self.era, &mut self.link) {
             http.listen(cx);
         }
         self.rest_unless_used(cx);
@@ -524,6 +569,7 @@ impl Server {
 
     fn move_to_stopping(&mut self, then: Then, cx: &mut Cx) {
         self.forget_run(cx);
+        self.end_subscriptions(cx);
         self.fail_open("it is being restarted or stopped", cx);
         if then == Then::Nothing {
             self.fail_calls("it is being stopped", cx);
@@ -567,7 +613,8 @@ impl Server {
         self.asked = None;
         self.lists = Lists::default();
         self.questions = Questions::default();
-        for timer in [Timer::Start, Timer::Relist, Timer::Listen, Timer::Idle] {
+        self.listening.forget();
+        for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Idle] {
             cx.disarm(self.slot, timer);
         }
     }
@@ -576,6 +623,7 @@ impl Server {
     fn log_name(&self) -> String {
         match self.session_number() {
             Some(number) => format!("{}.session-{number}", self.name),
+            None if self.is_branch => format!("{}.legacy", self.name),
             None => self.name.clone(),
         }
     }

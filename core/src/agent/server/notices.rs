@@ -8,8 +8,10 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::Server;
+use super::bridging::Bridge;
 use super::lists::List;
+use super::{Call, Server};
+use crate::agent::bridge::Era;
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::agent::wishes::Level;
@@ -27,6 +29,9 @@ impl Server {
         on: Option<RequestId>,
         cx: &mut Cx,
     ) {
+        if self.hear_subscribed(method, params, &json, cx) {
+            return;
+        }
         match method {
             method::PROGRESS => self.hear_progress(params, &json, cx),
             method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
@@ -57,11 +62,15 @@ impl Server {
     /// A log message. That of a process which works on one call alone belongs to that call.
     fn hear_log(&mut self, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
         let level = object::get(params, "level").and_then(|raw| Level::parse(&rpc::string(&raw)?));
-        let only = || self.calls.keys().next().copied().filter(|_| on.is_none() && self.calls.len() == 1);
+        let only = || self.logging_call().filter(|_| on.is_none());
         if let Some(request) = self.open_call(on).or_else(only) {
             self.renew(request, cx);
-            let session = self.calls.get(&request).map_or("", |call| call.caller.session.as_str());
-            if cx.wishes.hears(session, &self.name, level) {
+            let hears = self.calls.get(&request).is_some_and(|call| match call.caller.era() {
+                // 2026-07-28, Logging: who did not set a level MUST NOT hear anything.
+                Era::Modern => call.level.is_some_and(|least| level.is_none_or(|level| level >= least)),
+                Era::Legacy => cx.wishes.hears(&call.caller.session, &self.name, level),
+            });
+            if hears {
                 self.tell(request, json, true, cx);
             }
             return;
@@ -78,8 +87,19 @@ impl Server {
         }
     }
 
+    /// The call that a log message belongs to which says nothing of it: the only one whose client may want to hear any.
+    fn logging_call(&self) -> Option<RequestId> {
+        let may_hear = |call: &Call| match (call.caller.era(), &call.bridge) {
+            (_, Bridge::Subscription) => false,
+            (Era::Modern, _) => call.level.is_some(),
+            (Era::Legacy, _) => true,
+        };
+        let mut hearers = self.calls.iter().filter(|(_, call)| may_hear(call)).map(|(request, _)| *request);
+        hearers.next().filter(|_| hearers.next().is_none())
+    }
+
     /// A resource changed: those hear of it who watch it.
-    fn hear_update(&mut self, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
+    pub(super) fn hear_update(&mut self, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
         let Some(uri) = object::get(params, "uri") else { return };
         let Some(uri) = rpc::string(&uri) else { return };
         let mut watchers = cx.wishes.watchers(&self.name, &uri);

@@ -74,6 +74,11 @@ impl Server {
         }
         match self.state {
             State::Starting | State::Probing | State::Ready => {
+                let link = self.link.take();
+                if self.ended_over_discover(cx) {
+                    return;
+                }
+                self.link = link;
                 let reason = self.with_noise(exit_text(code, signal, stderr));
                 self.link = None;
                 let fault = if code == Some(0) { Fault::Ended } else { Fault::Transient };

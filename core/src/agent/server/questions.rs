@@ -57,8 +57,17 @@ impl Server {
         on: Option<RequestId>,
         cx: &mut Cx,
     ) {
+        // 2026-07-28, stdio and Streamable HTTP: a server MUST NOT ask, and a client MUST NOT answer.
+        if self.is_modern() {
+            return tracing::debug!(server = self.name.as_str(), "request of a server that may send none dropped");
+        }
         if method == method::PING {
             return self.note(envelope::result(&id, b"{}"), cx);
+        }
+        if let Ok((call, _)) = self.asking_call(on)
+            && self.ask_modern(call, &id, method, params, cx)
+        {
+            return;
         }
         if self.questions.0.contains_key(&id) {
             return tracing::debug!(server = self.name.as_str(), "second question of one id dropped");
@@ -128,6 +137,9 @@ impl Server {
     /// What a client says in the course of its call: the answer to a question, or how far it is with it. Whatever was
     /// not asked for stops here.
     pub(in crate::agent) fn hear_client(&mut self, call: RequestId, json: Bytes, cx: &mut Cx) {
+        if self.hear_input(call, &json, cx) {
+            return;
+        }
         let is_wanted = match rpc::parse(&json) {
             Ok(Message::Response { id: Some(id), .. }) => self.questions.take(call, &id),
             Ok(Message::Notification { method, params }) if method == method::PROGRESS => {
@@ -147,6 +159,10 @@ impl Server {
     /// The server gives a question up: its client need not answer any more.
     pub(super) fn withdraw(&mut self, params: &Bytes, json: Bytes, cx: &mut Cx) {
         let Some(id) = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw)) else { return };
+        if self.hear_cancelled(&id, cx) {
+            return;
+        }
+        self.withdraw_parked(&id);
         if let Some(Question { call, .. }) = self.questions.0.remove(&id) {
             self.renew(call, cx);
             cx.report(Report::Message { request: call, json, droppable: false });

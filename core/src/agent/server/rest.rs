@@ -20,7 +20,7 @@ impl Server {
     /// Whether it runs only from a call on. One whose sessions have runs of their own need not run for itself.
     pub(super) fn is_lazy(&self) -> bool {
         let life = &self.config.life;
-        self.session.is_none() && (life.lazy || life.isolation == Isolation::Session)
+        !self.is_extra() && (life.lazy || life.isolation == Isolation::Session)
     }
 
     /// Looks up what it offered when it ran last, so that it is listed before it is started.
@@ -80,7 +80,7 @@ impl Server {
 
     /// It is ready: does it have to be?
     pub(super) fn rest_unless_used(&mut self, cx: &mut Cx) {
-        if self.is_lazy() && self.calls.is_empty() {
+        if self.is_lazy() && self.is_idle() {
             return self.move_to_stopping(Then::Sleep, cx);
         }
         if let Some(limit) = self.idle_stop() {
@@ -93,11 +93,11 @@ impl Server {
     pub(super) fn rest_if_idle(&mut self, cx: &mut Cx) {
         let Some(limit) = self.idle_stop() else { return };
         let quiet = cx.now.instant.saturating_since(self.last_used);
-        if !self.calls.is_empty() {
+        if !self.is_idle() {
             cx.arm(self.slot, Timer::Idle, limit);
         } else if quiet < limit {
             cx.arm(self.slot, Timer::Idle, limit.saturating_sub(quiet));
-        } else if self.session.is_some() {
+        } else if self.is_extra() {
             tracing::debug!(server = self.name.as_str(), "session's server idle: stopped");
             self.move_to_stopping(Then::Nothing, cx);
         } else {

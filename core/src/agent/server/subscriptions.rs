@@ -79,7 +79,11 @@ impl Server {
                 Some(uri) => {
                     cx.wishes.unsubscribe(session, &self.name, &uri);
                     let is_shared = self.session.is_none();
-                    if is_shared && cx.wishes.is_watched(&self.name, &uri, session) { Arranged::Done } else { as_it_is }
+                    if is_shared && (cx.wishes.is_watched(&self.name, &uri, session) || self.is_listened(&uri)) {
+                        Arranged::Done
+                    } else {
+                        as_it_is
+                    }
                 }
                 None => as_it_is,
             },
@@ -116,6 +120,12 @@ impl Server {
     /// Tells a new run what the last one knew.
     pub(super) fn establish(&mut self, cx: &mut Cx) {
         self.told = Told::default();
+        if self.is_modern() {
+            return self.listen(cx);
+        }
+        for uri in self.listened() {
+            self.tell_watch(method::RESOURCES_SUBSCRIBE, &uri, cx);
+        }
         if self.session.is_none() && self.config.life.isolation == Isolation::Session {
             return;
         }
@@ -131,10 +141,10 @@ impl Server {
     /// A session is over: what only it wanted ends. It is forgotten by whoever calls this.
     pub(in crate::agent) fn forget_session(&mut self, session: &str, cx: &mut Cx) {
         let watched = cx.wishes.watched(&self.name, Some(session));
-        let alone = |uri: &String| !cx.wishes.is_watched(&self.name, uri, session);
+        let alone = |uri: &String| !cx.wishes.is_watched(&self.name, uri, session) && !self.is_listened(uri);
         let ended: Vec<String> = watched.into_iter().filter(alone).collect();
         cx.wishes.set_level(session, &self.name, None);
-        if self.state != State::Ready {
+        if self.state != State::Ready || self.is_modern() {
             return;
         }
         for uri in ended {
@@ -145,13 +155,23 @@ impl Server {
         }
     }
 
+    /// A modern client wants to hear of its call's log from this level on: the server has to be that talkative. Who
+    /// wants to hear less hears less all the same.
+    pub(super) fn log_from(&mut self, level: Level, cx: &mut Cx) {
+        let capabilities = self.about.capabilities.as_ref().map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
+        let logs = capabilities.is_some_and(|raw| object::get(&raw, "logging").is_some());
+        if logs && self.told.level.is_none_or(|told| told > level) {
+            self.tell_level(level, cx);
+        }
+    }
+
     fn tell_level(&mut self, level: Level, cx: &mut Cx) {
         self.told.level = Some(level);
         let params = format!("{{\"level\":{}}}", rpc::quoted(level.as_str()));
         self.ask_aside(method::SET_LEVEL, &params, cx);
     }
 
-    fn tell_watch(&mut self, method: &str, uri: &str, cx: &mut Cx) {
+    pub(super) fn tell_watch(&mut self, method: &str, uri: &str, cx: &mut Cx) {
         let params = format!("{{\"uri\":{}}}", rpc::quoted(uri));
         self.ask_aside(method, &params, cx);
     }

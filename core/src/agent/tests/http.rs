@@ -20,7 +20,10 @@ fn started() -> Rig {
     let mut config = config(&[]);
     let headers = [("X-Key".to_string(), Secret::new("Bearer the-key")), ("Accept".to_string(), Secret::new("own"))];
     let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: headers.into() };
-    config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60, life: Life::default() });
+    config.servers.insert(
+        "web".to_string(),
+        ServerConfig { transport, start_timeout_secs: 60, life: Life { era: EraChoice::Legacy, ..Life::default() } },
+    );
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig
@@ -55,6 +58,11 @@ pub(super) fn body(request: &Fetch) -> Value {
 
 pub(super) fn result(request: &Fetch, result: &Value) -> String {
     json!({"jsonrpc": "2.0", "id": body(request)["id"], "result": result}).to_string()
+}
+
+/// An error that answers a request.
+pub(super) fn failure(request: &Fetch, code: i64) -> String {
+    json!({"jsonrpc": "2.0", "id": body(request)["id"], "error": {"code": code, "message": "m"}}).to_string()
 }
 
 impl Rig {
@@ -92,7 +100,7 @@ impl Rig {
         .unwrap_or_else(|| panic!("no {method}"))
     }
 
-    fn aborted(&mut self) -> Vec<FetchId> {
+    pub(super) fn aborted(&mut self) -> Vec<FetchId> {
         self.take_all(|action| match action {
             Action::AbortFetch { fetch } => Some(*fetch),
             _ => None,

@@ -195,7 +195,9 @@ fn lists_are_bounded_and_so_is_the_catalog_that_holds_them() {
 fn lists_of_a_lazy_server_are_kept_with_its_tools() {
     let mut config = config(&["a"]);
     let life = Life { lazy: true, ..Life::default() };
-    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
     let begin = || {
         let mut rig = Rig::new(config.clone(), Some("minted"));
         rig.event(Event::Start { person: Person::Absent });

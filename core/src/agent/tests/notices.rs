@@ -40,7 +40,9 @@ fn what_belongs_to_nobody_is_for_all() {
 fn notices_of_a_sessions_run_are_for_its_session_alone() {
     let mut config = config(&["a"]);
     let life = Life { isolation: Isolation::Session, ..Life::default() };
-    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig.event(Event::Recalled { server: "a".to_string(), catalog: None });

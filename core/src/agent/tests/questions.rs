@@ -207,7 +207,9 @@ fn progress_of_a_question_goes_back_with_the_servers_own_token() {
 fn questions_and_their_answers_renew_a_calls_idle_limit() {
     let mut config = config(&["a"]);
     let life = Life { call_idle_secs: Some(10), ..Life::default() };
-    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig.bring_up("a", &["tool"]);
@@ -278,7 +280,9 @@ fn shared_server_hears_of_all_that_some_client_may_declare() {
 fn isolated() -> Rig {
     let mut config = config(&["a"]);
     let life = Life { isolation: Isolation::Session, ..Life::default() };
-    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig.event(Event::Recalled { server: "a".to_string(), catalog: None });

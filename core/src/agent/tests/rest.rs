@@ -8,7 +8,9 @@ use crate::mcp::code;
 
 fn started(life: Life) -> Rig {
     let mut config = config(&["a"]);
-    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
     let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     rig
@@ -102,7 +104,9 @@ fn what_was_kept_of_another_program_is_not_believed() {
     rig.bring_up("a", &["tool"]);
     let catalog = kept(&mut rig).pop().unwrap();
     let mut config = config(&["a"]);
-    config.servers.insert("a".to_string(), ServerConfig { life: lazy(), ..stdio("another") });
+    config
+        .servers
+        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..lazy() }, ..stdio("another") });
     for kept in [catalog, Bytes::from_static(b"nonsense")] {
         let mut rig = Rig::new(config.clone(), Some("minted"));
         rig.event(Event::Start { person: Person::Absent });

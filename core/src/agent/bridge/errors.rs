@@ -1,0 +1,90 @@
+//! Errors whose code is another in the other era.
+
+use bytes::Bytes;
+
+use crate::mcp::{code, method};
+use crate::rpc::object::{self, Object};
+use crate::rpc::{self, envelope};
+
+/// A legacy server's error as a modern client knows it: a resource that does not exist is -32602, and -32002 and -32042
+/// MUST NOT be used (2026-07-28, basic, Error Codes).
+pub(in crate::agent) fn to_modern(code: i64, error: &Bytes) -> (i64, Bytes) {
+    match code {
+        code::RESOURCE_NOT_FOUND => with_code(code::INVALID_PARAMS, error),
+        code::URL_ELICITATION_REQUIRED => with_code(code::INTERNAL_ERROR, error),
+        _ => (code, error.clone()),
+    }
+}
+
+/// A modern server's error as a legacy client knows it (2025-11-25, resources, Error Handling). `params` are the
+/// request's: without a URI they are really invalid.
+pub(in crate::agent) fn to_legacy(method: &str, params: &Bytes, code: i64, error: &Bytes) -> (i64, Bytes) {
+    let names_one = || object::get(params, "uri").is_some_and(|raw| rpc::string(&raw).is_some());
+    match code {
+        code::INVALID_PARAMS if method == method::RESOURCES_READ && names_one() => {
+            with_code(code::RESOURCE_NOT_FOUND, error)
+        }
+        _ => (code, error.clone()),
+    }
+}
+
+/// The error of a call that cannot go on since its client lacks what the server needs (2026-07-28,
+/// `MissingRequiredClientCapabilityError`).
+pub(in crate::agent) fn missing_capability(required: &str) -> Bytes {
+    let data = alloc::format!("{{\"requiredCapabilities\":{required}}}");
+    let message = "the server asks for what this client did not declare that it can";
+    envelope::error_object(code::MISSING_CAPABILITY, message, Some(data.as_bytes()))
+}
+
+fn with_code(code: i64, error: &Bytes) -> (i64, Bytes) {
+    let number = alloc::format!("{code}");
+    let error =
+        Object::parse(error).map_or_else(|_| error.clone(), |object| object.set(&[("code", number.as_bytes())]));
+    (code, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn codes_of_the_legacy_era_are_mapped_and_the_rest_stays() {
+        for (code, error, expected) in [
+            (
+                -32002,
+                r#"{"code":-32002, "message":"m","data":{"uri":1.00}}"#,
+                (-32602, r#"{"code":-32602, "message":"m","data":{"uri":1.00}}"#),
+            ),
+            (-32042, r#"{"code":-32042,"message":"m"}"#, (-32603, r#"{"code":-32603,"message":"m"}"#)),
+            (-32601, r#"{"code":-32601,"message":"m"}"#, (-32601, r#"{"code":-32601,"message":"m"}"#)),
+            (7, r#"{"code":7}"#, (7, r#"{"code":7}"#)),
+        ] {
+            assert_eq!(to_modern(code, &raw(error)), (expected.0, raw(expected.1)));
+        }
+    }
+
+    #[test]
+    fn only_a_resource_that_was_named_is_not_found() {
+        let error = raw(r#"{"code":-32602,"message":"m"}"#);
+        for (method, params, expected) in [
+            ("resources/read", r#"{"uri":"a:b"}"#, -32002),
+            ("resources/read", "{}", -32602),
+            ("resources/read", r#"{"uri":3}"#, -32602),
+            ("tools/call", r#"{"uri":"a:b"}"#, -32602),
+        ] {
+            assert_eq!(to_legacy(method, &raw(params), -32602, &error).0, expected, "{method} {params}");
+        }
+        assert_eq!(to_legacy("resources/read", &raw(r#"{"uri":"a:b"}"#), -32603, &error), (-32603, error));
+    }
+
+    #[test]
+    fn missing_capability_names_it() {
+        let error = missing_capability(r#"{"sampling":{}}"#);
+        assert_eq!(object::get_path(&error, &["data", "requiredCapabilities", "sampling"]), Some(raw("{}")));
+        assert_eq!(object::get(&error, "code"), Some(raw("-32021")));
+    }
+}

@@ -1,0 +1,226 @@
+//! Which changes a modern client wants to hear of (2026-07-28, patterns, Subscriptions, Notification Filter).
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::meta;
+use crate::limits;
+use crate::mcp::method;
+use crate::rpc::object::{self, Object};
+use crate::rpc::{self, envelope, quoted};
+
+/// What somebody listens for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::agent) struct Filter {
+    pub(in crate::agent) tools: bool,
+    pub(in crate::agent) prompts: bool,
+    pub(in crate::agent) resources: bool,
+    /// The URIs of resources that are watched.
+    pub(in crate::agent) uris: BTreeSet<String>,
+}
+
+impl Filter {
+    /// What the params of `subscriptions/listen` ask for; `None`: they are none, or ask for too much.
+    pub(in crate::agent) fn read(params: &Bytes) -> Option<Self> {
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Notifications {
+            tools_list_changed: bool,
+            prompts_list_changed: bool,
+            resources_list_changed: bool,
+            resource_subscriptions: Vec<String>,
+        }
+        let raw = object::get(params, "notifications").filter(|raw| raw.starts_with(b"{"))?;
+        let asked: Notifications = serde_json::from_slice(&raw).ok()?;
+        let fits = |uri: &String| uri.len() <= limits::MAX_URI;
+        let few = asked.resource_subscriptions.len() <= limits::MAX_LISTENED;
+        (few && asked.resource_subscriptions.iter().all(fits)).then(|| Self {
+            tools: asked.tools_list_changed,
+            prompts: asked.prompts_list_changed,
+            resources: asked.resources_list_changed,
+            uris: asked.resource_subscriptions.into_iter().collect(),
+        })
+    }
+
+    /// As much of it as a legacy server with these capabilities tells of.
+    pub(in crate::agent) fn within(self, capabilities: Option<&RawValue>) -> Self {
+        let raw = capabilities.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes())).unwrap_or_default();
+        let says = |of: &str, what: &str| object::get_path(&raw, &[of, what]).as_deref() == Some(b"true");
+        Self {
+            tools: self.tools && says("tools", "listChanged"),
+            prompts: self.prompts && says("prompts", "listChanged"),
+            resources: self.resources && says("resources", "listChanged"),
+            uris: if says("resources", "subscribe") { self.uris } else { BTreeSet::new() },
+        }
+    }
+
+    /// As JSON: the member `notifications`.
+    pub(in crate::agent) fn to_json(&self) -> String {
+        let flags = [
+            ("toolsListChanged", self.tools),
+            ("promptsListChanged", self.prompts),
+            ("resourcesListChanged", self.resources),
+        ];
+        let mut members: Vec<String> =
+            flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("\"{name}\":true")).collect();
+        if !self.uris.is_empty() {
+            let uris: Vec<String> = self.uris.iter().map(|uri| quoted(uri)).collect();
+            members.push(format!("\"resourceSubscriptions\":[{}]", uris.join(",")));
+        }
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// Whether a notification of the server is among what is listened for.
+    pub(in crate::agent) fn wants(&self, method: &str, params: &Bytes) -> bool {
+        match method {
+            method::TOOLS_CHANGED => self.tools,
+            method::PROMPTS_CHANGED => self.prompts,
+            method::RESOURCES_CHANGED => self.resources,
+            method::RESOURCE_UPDATED => updated(params).is_some_and(|uri| self.uris.contains(&uri)),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing is listened for.
+    pub(in crate::agent) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The resource that `notifications/resources/updated` is about.
+pub(in crate::agent) fn updated(params: &Bytes) -> Option<String> {
+    rpc::string(&object::get(params, "uri")?).map(|text| text.into_owned())
+}
+
+/// The acknowledgement that comes first on a subscription. `id` is raw.
+pub(in crate::agent) fn acknowledged(id: &[u8], filter: &Filter) -> Bytes {
+    let params = format!("{{\"notifications\":{}}}", filter.to_json());
+    let params = tagged(&Bytes::from(params), id).unwrap_or_default();
+    envelope::notification(method::SUBSCRIPTIONS_ACKNOWLEDGED, &params)
+}
+
+/// The result that ends a subscription in peace. `id` is raw.
+pub(in crate::agent) fn ended(id: &[u8]) -> Bytes {
+    tagged(&Bytes::from_static(b"{\"resultType\":\"complete\"}"), id).unwrap_or_default()
+}
+
+/// A notification with the id of the subscription that it comes on.
+pub(in crate::agent) fn on_subscription(json: &Bytes, id: &[u8]) -> Option<Bytes> {
+    let message = Object::parse(json).ok()?;
+    let params = tagged(&message.get("params").unwrap_or_default(), id)?;
+    Some(message.set(&[("params", &params)]))
+}
+
+/// The id in a message's `_meta` that says which subscription it is of.
+pub(in crate::agent) fn subscription(params: &Bytes) -> Option<Bytes> {
+    object::get_path(params, &["_meta", meta::SUBSCRIPTION])
+}
+
+/// The object with that id in its `_meta`.
+pub(in crate::agent) fn tagged(params: &Bytes, id: &[u8]) -> Option<Bytes> {
+    object::set_path(params, &["_meta", meta::SUBSCRIPTION], id).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn filter(notifications: &str) -> Option<Filter> {
+        Filter::read(&Bytes::from(format!(r#"{{"notifications":{notifications}}}"#)))
+    }
+
+    #[test]
+    fn filter_is_read_and_written() {
+        for text in [
+            "{}",
+            r#"{"toolsListChanged":true}"#,
+            r#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a:\"b\"","c:d"]}"#,
+        ] {
+            assert_eq!(filter(text).unwrap().to_json(), text);
+        }
+        assert!(filter(r#"{"toolsListChanged":false,"unknown":1}"#).unwrap().is_empty());
+        for text in ["null", "[]", "3", r#"{"resourceSubscriptions":[3]}"#] {
+            assert_eq!(filter(text), None, "{text}");
+        }
+        assert_eq!(Filter::read(&Bytes::from_static(b"{}")), None);
+    }
+
+    #[test]
+    fn filter_is_bounded() {
+        let uris =
+            |count: usize| json!({"resourceSubscriptions": (0..count).map(|n| format!("a:{n}")).collect::<Vec<_>>()});
+        assert!(filter(&uris(limits::MAX_LISTENED).to_string()).is_some());
+        assert!(filter(&uris(limits::MAX_LISTENED + 1).to_string()).is_none());
+        let long = |length: usize| json!({"resourceSubscriptions": ["a".repeat(length)]}).to_string();
+        assert!(filter(&long(limits::MAX_URI)).is_some());
+        assert!(filter(&long(limits::MAX_URI + 1)).is_none());
+    }
+
+    #[test]
+    fn only_what_a_server_tells_of_is_promised() {
+        let all = r#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a:b"]}"#;
+        for (capabilities, expected) in [
+            ("{}", "{}"),
+            (r#"{"tools":{"listChanged":true},"resources":{}}"#, r#"{"toolsListChanged":true}"#),
+            (
+                r#"{"resources":{"subscribe":true},"prompts":{"listChanged":false}}"#,
+                r#"{"resourceSubscriptions":["a:b"]}"#,
+            ),
+            (
+                r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true}}"#,
+                all,
+            ),
+        ] {
+            let capabilities: &RawValue = serde_json::from_str(capabilities).unwrap();
+            assert_eq!(filter(all).unwrap().within(Some(capabilities)).to_json(), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_is_listened_for_is_wanted() {
+        let some = filter(r#"{"toolsListChanged":true,"resourceSubscriptions":["a:b"]}"#).unwrap();
+        for (method, params, expected) in [
+            ("notifications/tools/list_changed", "", true),
+            ("notifications/prompts/list_changed", "", false),
+            ("notifications/resources/list_changed", "", false),
+            ("notifications/resources/updated", r#"{"uri":"a:b"}"#, true),
+            ("notifications/resources/updated", r#"{"uri":"a:c"}"#, false),
+            ("notifications/resources/updated", "{}", false),
+            ("notifications/message", r#"{"uri":"a:b"}"#, false),
+        ] {
+            assert_eq!(some.wants(method, &Bytes::from_static(params.as_bytes())), expected, "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn everything_on_a_subscription_carries_its_id() {
+        let read = |json: &Bytes| serde_json::from_slice::<Value>(json).unwrap();
+        let some = filter(r#"{"toolsListChanged":true}"#).unwrap();
+        let ack = read(&acknowledged(b"\"1\"", &some));
+        assert_eq!(ack["method"], "notifications/subscriptions/acknowledged");
+        assert_eq!(ack["params"]["notifications"], json!({"toolsListChanged": true}));
+        assert_eq!(ack["params"]["_meta"][meta::SUBSCRIPTION], "1");
+        assert_eq!(read(&ended(b"7"))["_meta"][meta::SUBSCRIPTION], 7);
+        let bare = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+        assert_eq!(read(&on_subscription(&bare, b"7").unwrap())["params"]["_meta"][meta::SUBSCRIPTION], 7);
+        let full = Bytes::from_static(br#"{"method":"x","params":{"n":1e400,"_meta":{"x":null}}}"#);
+        let text = on_subscription(&full, b"7").unwrap();
+        assert_eq!(
+            text,
+            Bytes::from_static(
+                br#"{"method":"x","params":{"n":1e400,"_meta":{"x":null,"io.modelcontextprotocol/subscriptionId":7}}}"#
+            )
+        );
+        assert_eq!(subscription(&object::get(&text, "params").unwrap()), Some(Bytes::from_static(b"7")));
+    }
+}

@@ -1,0 +1,80 @@
+//! A legacy server's results as a modern client wants them.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::mcp::method;
+use crate::rpc::object::Object;
+
+/// The result with what every modern result has: its type, and how long it may be kept where a method's may (2026-07-28,
+/// schema, `Result` and `CacheableResult`). A legacy server says neither; nothing of what it says is lost.
+pub(in crate::agent) fn to_modern(method: &str, result: &Bytes) -> Bytes {
+    let Ok(object) = Object::parse(result) else { return result.clone() };
+    let mut members: Vec<(&str, &[u8])> = Vec::from([("resultType", &b"\"complete\""[..])]);
+    if is_cacheable(method) {
+        members.extend([("ttlMs", &b"0"[..]), ("cacheScope", b"\"private\"")]);
+    }
+    members.retain(|(key, _)| object.get(key).is_none());
+    object.set(&members)
+}
+
+/// Whether a result of that method says how long it may be kept (2026-07-28, caching).
+fn is_cacheable(method: &str) -> bool {
+    matches!(
+        method,
+        method::DISCOVER
+            | method::TOOLS_LIST
+            | method::PROMPTS_LIST
+            | method::RESOURCES_LIST
+            | method::RESOURCE_TEMPLATES_LIST
+            | method::RESOURCES_READ
+    )
+}
+
+/// The type that a modern server's result has; one of an older revision than it says has none, and is complete.
+pub(in crate::agent) fn is_input_required(result: &Bytes) -> bool {
+    let Ok(object) = Object::parse(result) else { return false };
+    object.get("resultType").and_then(|raw| crate::rpc::string(&raw).map(|text| text == "input_required")) == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_get_their_type_and_keep_every_byte() {
+        for (method, result, expected) in [
+            ("tools/call", r#"{ "n":1e400 }"#, r#"{ "n":1e400,"resultType":"complete" }"#),
+            ("tools/call", "{}", r#"{"resultType":"complete"}"#),
+            ("tools/call", r#"{"resultType":"task"}"#, r#"{"resultType":"task"}"#),
+            (
+                "resources/read",
+                r#"{"contents":[]}"#,
+                r#"{"contents":[],"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#,
+            ),
+            (
+                "tools/list",
+                r#"{"tools":[],"ttlMs":5}"#,
+                r#"{"tools":[],"ttlMs":5,"resultType":"complete","cacheScope":"private"}"#,
+            ),
+            ("vendor/x", "[1]", "[1]"),
+        ] {
+            let result = Bytes::from_static(result.as_bytes());
+            assert_eq!(to_modern(method, &result), Bytes::from_static(expected.as_bytes()), "{method}");
+        }
+    }
+
+    #[test]
+    fn only_input_required_is_input_required() {
+        for (result, expected) in [
+            (r#"{"resultType":"input_required"}"#, true),
+            (r#"{"resultType":"input\u005frequired","inputRequests":{}}"#, true),
+            (r#"{"resultType":"complete","inputRequests":{}}"#, false),
+            (r#"{"inputRequests":{}}"#, false),
+            ("[]", false),
+        ] {
+            assert_eq!(is_input_required(&Bytes::from_static(result.as_bytes())), expected, "{result}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Streams of changes: our own at a modern server, and those that modern clients open (2026-07-28, patterns,
+//! Subscriptions).
+//!
+//! A modern client's subscription at a modern server is a call like any other, but that it may be silent for long. At a
+//! legacy server it is made up here, of what that server tells without being asked.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::bridging::Bridge;
+use super::lists::List;
+use super::{Call, Held, Link, Server, State, Timer};
+use crate::agent::bridge::filters::{self, Filter};
+use crate::agent::cx::{Cx, Report, RequestId};
+use crate::backoff::Backoff;
+use crate::limits;
+use crate::mcp::{code, method};
+use crate::rpc::{RawId, envelope};
+use crate::tunnel::Outcome;
+
+/// The streams of one run.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// Our own at a modern server, and what it was asked for.
+    own: Option<(RequestId, Filter)>,
+    /// The server has no such thing.
+    is_useless: bool,
+    backoff: Backoff,
+    /// What is made up for modern clients at a legacy server, and what they want to hear.
+    subscribers: BTreeMap<RequestId, Filter>,
+}
+
+impl Default for Listening {
+    fn default() -> Self {
+        Self {
+            own: None,
+            is_useless: false,
+            backoff: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
+            subscribers: BTreeMap::new(),
+        }
+    }
+}
+
+impl Listening {
+    /// Drops what belongs to one run, except for who listens to it.
+    pub(super) fn forget(&mut self) {
+        (self.own, self.is_useless) = (None, false);
+    }
+
+    /// How many clients listen to what is made up for them.
+    pub(super) fn subscribers(&self) -> usize {
+        self.subscribers.len()
+    }
+}
+
+impl Server {
+    /// Listens to a modern server for what the agent and the sessions of legacy clients want to know; anew, if that is
+    /// something else than before.
+    pub(in crate::agent) fn listen(&mut self, cx: &mut Cx) {
+        if !self.is_modern() || self.state != State::Ready || self.listening.is_useless {
+            return;
+        }
+        let everything = Filter { tools: true, prompts: true, resources: true, uris: self.watched_by_sessions(cx) };
+        let wanted = everything.within(self.about.capabilities.as_deref());
+        if self.listening.own.as_ref().is_some_and(|(_, filter)| *filter == wanted) {
+            return;
+        }
+        let old = self.listening.own.take();
+        cx.disarm(self.slot, Timer::Listen);
+        if !wanted.is_empty() {
+            let request = cx.request_id();
+            let params = alloc::format!("{{\"notifications\":{}}}", wanted.to_json());
+            self.listening.own = Some((request, wanted));
+            self.ask(request, method::SUBSCRIPTIONS_LISTEN, params.as_bytes(), cx);
+        }
+        // Only then, so that nothing is missed in between.
+        if let Some((old, _)) = old {
+            self.tell_cancelled(old, "what is listened for changed", cx);
+        }
+    }
+
+    /// What legacy clients' sessions watch here; of a server that has a run for them, they do it there.
+    fn watched_by_sessions(&self, cx: &Cx) -> BTreeSet<String> {
+        if self.is_dual() { BTreeSet::new() } else { cx.wishes.watched(&self.name, self.session_key()) }
+    }
+
+    /// Our own stream ended. Returns whether that request was it.
+    pub(super) fn heard_listen(&mut self, request: RequestId, code: Option<i64>, cx: &mut Cx) -> bool {
+        if self.listening.own.as_ref().is_none_or(|(own, _)| *own != request) {
+            return false;
+        }
+        self.listening.own = None;
+        if code == Some(code::METHOD_NOT_FOUND) {
+            self.listening.is_useless = true;
+            return true;
+        }
+        self.listening.backoff.lost(cx.now.instant);
+        let wait = self.listening.backoff.next(&mut cx.jitter);
+        cx.arm(self.slot, Timer::Listen, wait);
+        true
+    }
+
+    /// A notification on a subscription at a modern server. Returns whether it was one.
+    pub(super) fn hear_subscribed(&mut self, method: &str, params: &Bytes, json: &Bytes, cx: &mut Cx) -> bool {
+        if !self.is_modern() {
+            self.tell_subscribers(method, params, json, cx);
+            return false;
+        }
+        let Some(id) = filters::subscription(params) else { return false };
+        let Some(request) = RawId(id).as_number().map(RequestId) else { return true };
+        if self.listening.own.as_ref().is_some_and(|(own, _)| *own == request) {
+            match method {
+                method::SUBSCRIPTIONS_ACKNOWLEDGED => self.listening.backoff.connected(cx.now.instant),
+                method::RESOURCE_UPDATED => self.hear_update(params, json.clone(), None, cx),
+                _ => self.lists_changed(List::changed_by(method), cx),
+            }
+        } else if matches!(self.calls.get(&request), Some(Call { bridge: Bridge::Subscription, .. })) {
+            cx.report(Report::Message { request, json: json.clone(), droppable: false });
+        }
+        true
+    }
+
+    /// The server ends a subscription by a cancellation (2026-07-28, Cancellation). Returns whether it was one.
+    pub(super) fn hear_cancelled(&mut self, id: &RawId, cx: &mut Cx) -> bool {
+        let Some(request) = id.as_number().map(RequestId) else { return false };
+        if self.heard_listen(request, None, cx) {
+            return true;
+        }
+        if !matches!(self.calls.get(&request), Some(Call { bridge: Bridge::Subscription, .. })) {
+            return false;
+        }
+        let body = filters::ended(&id.0);
+        if self.close_call(request, cx).is_some() {
+            cx.report(Report::Answer { request, outcome: Outcome::Result, body });
+        }
+        true
+    }
+
+    /// A modern client listens to a legacy server.
+    pub(super) fn subscribe(&mut self, held: Held, cx: &mut Cx) {
+        let Held { request, params, .. } = held;
+        let Some(filter) = Filter::read(&params) else {
+            let reason = "notifications must be an object that says what to listen for, within reason";
+            return self.refuse(request, code::INVALID_PARAMS, reason, cx);
+        };
+        let filter = filter.within(self.about.capabilities.as_deref());
+        let id = RawId::from_number(request.0).0;
+        let json = filters::acknowledged(&id, &filter);
+        cx.report(Report::Message { request, json, droppable: false });
+        for uri in &filter.uris {
+            if !self.is_watched(uri, cx) {
+                self.tell_watch(method::RESOURCES_SUBSCRIBE, uri, cx);
+            }
+        }
+        self.listening.subscribers.insert(request, filter);
+    }
+
+    /// A modern client does not listen any more. Returns whether it did.
+    pub(super) fn unsubscribe(&mut self, request: RequestId, cx: &mut Cx) -> bool {
+        let Some(filter) = self.listening.subscribers.remove(&request) else { return false };
+        for uri in filter.uris {
+            if self.state == State::Ready && !self.is_watched(&uri, cx) {
+                self.tell_watch(method::RESOURCES_UNSUBSCRIBE, &uri, cx);
+            }
+        }
+        true
+    }
+
+    /// Whether a modern client listens for a resource of a legacy server.
+    pub(super) fn is_listened(&self, uri: &str) -> bool {
+        self.listening.subscribers.values().any(|filter| filter.uris.contains(uri))
+    }
+
+    /// The resources of a legacy server that modern clients listen for.
+    pub(super) fn listened(&self) -> BTreeSet<String> {
+        self.listening.subscribers.values().flat_map(|filter| filter.uris.iter().cloned()).collect()
+    }
+
+    fn is_watched(&self, uri: &str, cx: &Cx) -> bool {
+        self.is_listened(uri) || cx.wishes.is_watched(&self.name, uri, "")
+    }
+
+    fn tell_subscribers(&self, method: &str, params: &Bytes, json: &Bytes, cx: &mut Cx) {
+        for (request, filter) in &self.listening.subscribers {
+            if filter.wants(method, params)
+                && let Some(json) = filters::on_subscription(json, &RawId::from_number(request.0).0)
+            {
+                cx.report(Report::Message { request: *request, json, droppable: false });
+            }
+        }
+    }
+
+    /// The run ends as it was told to: whoever listens hears so (2026-07-28, Subscriptions, Graceful Closure).
+    pub(super) fn end_subscriptions(&mut self, cx: &mut Cx) {
+        let straight =
+            |(request, call): (&RequestId, &Call)| matches!(call.bridge, Bridge::Subscription).then_some(*request);
+        let straight: Vec<RequestId> = self.calls.iter().filter_map(straight).collect();
+        for request in &straight {
+            self.close_call(*request, cx);
+        }
+        for request in straight.into_iter().chain(core::mem::take(&mut self.listening.subscribers).into_keys()) {
+            let body = filters::ended(&RawId::from_number(request.0).0);
+            cx.report(Report::Answer { request, outcome: Outcome::Result, body });
+        }
+    }
+
+    /// The run is gone: whoever listens hears why.
+    pub(super) fn fail_subscriptions(&mut self, reason: &str, cx: &mut Cx) {
+        for request in core::mem::take(&mut self.listening.subscribers).into_keys() {
+            self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);
+        }
+    }
+
+    /// Nobody waits for that request any more. Over HTTP, to drop its stream says so.
+    pub(super) fn tell_cancelled(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
+        let reason = crate::rpc::quoted(reason);
+        let params = alloc::format!("{{\"requestId\":{},\"reason\":{reason}}}", request.0);
+        if let Some(link) = &mut self.link {
+            link.abandon(request, cx);
+            link.note(envelope::notification(method::CANCELLED, params.as_bytes()), cx);
+        }
+    }
+
+    /// It is time to open our stream of changes again.
+    pub(super) fn listen_again(&mut self, cx: &mut Cx) {
+        match &mut self.link {
+            Some(Link::Http(http)) if !http.is_modern() => http.listen(cx),
+            Some(Link::Http(_) | Link::Stdio(_)) | None => self.listen(cx),
+        }
+    }
+}
+
+/// Before our stream is opened again.
+const FIRST: Duration = Duration::from_secs(1);

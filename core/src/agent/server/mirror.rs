@@ -1,0 +1,279 @@
+//! What a modern request's header fields repeat of its body, for whoever stands between (2026-07-28, Streamable HTTP,
+//! Request Metadata).
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use serde_json::value::RawValue;
+
+use crate::mcp::{header, method};
+use crate::rpc;
+use crate::rpc::object::{self, Object};
+
+/// The fields of a request. `schema`: the `inputSchema` of the tool that it calls.
+pub(super) fn fields(method: &str, params: &Bytes, schema: Option<&Bytes>) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let mut set = |name: &str, text: &str| {
+        // Neither can fail: names were checked with the schema, values are encoded.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&encoded(text)))
+        {
+            fields.insert(name, value);
+        }
+    };
+    set(header::METHOD, method);
+    if let Some(name) = named_by(method).and_then(|key| object::get(params, key)).as_deref().and_then(rpc::string) {
+        set(header::NAME, &name);
+    }
+    let arguments = object::get(params, "arguments").unwrap_or_default();
+    for (name, path) in schema.map(|schema| mirrored(schema).unwrap_or_default()).unwrap_or_default() {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        if let Some(text) = object::get_path(&arguments, &path).as_ref().and_then(as_text) {
+            set(&format!("mcp-param-{name}"), &text);
+        }
+    }
+    fields
+}
+
+/// Why a tool's definition must not be used over HTTP (2026-07-28, Streamable HTTP, Schema Extension); `None`: it may.
+pub(super) fn fault(tool: &RawValue) -> Option<&'static str> {
+    mirrored(&schema_of(tool)?).err()
+}
+
+/// The `inputSchema` of a tool.
+pub(super) fn schema_of(tool: &RawValue) -> Option<Bytes> {
+    // Most have no such field: they are not looked into.
+    if !tool.get().contains("x-mcp-header") && !tool.get().contains("\\u") {
+        return None;
+    }
+    object::get(&Bytes::copy_from_slice(tool.get().as_bytes()), "inputSchema")
+}
+
+/// The fields that arguments go into: the name's last part, and the path of the argument.
+fn mirrored(schema: &Bytes) -> Result<Vec<(String, Vec<String>)>, &'static str> {
+    let mut found = Vec::new();
+    if collect(schema, &mut Vec::new(), &mut found)? != count(schema, 0) {
+        return Err("x-mcp-header stands where no argument is");
+    }
+    let names: BTreeSet<String> = found.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    if names.len() == found.len() { Ok(found) } else { Err("two arguments have the same x-mcp-header") }
+}
+
+/// Walks `properties` alone, and returns how many fields it found.
+fn collect(
+    schema: &Bytes,
+    path: &mut Vec<String>,
+    found: &mut Vec<(String, Vec<String>)>,
+) -> Result<usize, &'static str> {
+    let properties = object::get(schema, "properties").and_then(|raw| Object::parse(&raw).ok());
+    let Some(properties) = properties.filter(|_| path.len() < MAX_DEPTH) else { return Ok(0) };
+    let mut fields = 0;
+    for (key, property) in properties.members() {
+        let Some(key) = rpc::string(&key) else { continue };
+        path.push(key.into_owned());
+        if let Some(raw) = object::get(&property, FIELD) {
+            let name = rpc::string(&raw).filter(|name| HeaderName::from_bytes(name.as_bytes()).is_ok());
+            let name = name.ok_or("an x-mcp-header is not a field's name")?;
+            let kind = object::get(&property, "type");
+            if !matches!(kind.as_deref(), Some(b"\"string\"" | b"\"integer\"" | b"\"boolean\"")) {
+                return Err("an x-mcp-header is at an argument that is no text, integer or boolean");
+            }
+            found.push((name.into_owned(), path.clone()));
+            fields += 1;
+        }
+        fields += collect(&property, path, found)?;
+        path.pop();
+    }
+    Ok(fields)
+}
+
+/// How many members of that name there are in a schema, wherever they stand, except for properties of that name.
+fn count(raw: &Bytes, depth: usize) -> usize {
+    if depth > 2 * MAX_DEPTH {
+        return 0;
+    }
+    match raw.first() {
+        Some(b'{') => {
+            let Ok(object) = Object::parse(raw) else { return 0 };
+            let inner = |(key, value): (Bytes, Bytes)| match rpc::string(&key).as_deref() {
+                Some(FIELD) => 1,
+                Some("properties") => match Object::parse(&value) {
+                    Ok(properties) => properties.members().map(|(_, value)| count(&value, depth + 2)).sum(),
+                    Err(_) => 0,
+                },
+                // Values, not schemas.
+                Some("enum" | "const" | "default" | "examples") => 0,
+                Some(_) | None => count(&value, depth + 1),
+            };
+            object.members().map(inner).sum()
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_slice(raw).unwrap_or_default();
+            items.iter().map(|item| count(&raw.slice_ref(item.get().as_bytes()), depth + 1)).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// Which member of the params the method is about (2026-07-28, Streamable HTTP, Standard Request Headers; tasks: their
+/// extension).
+fn named_by(method: &str) -> Option<&'static str> {
+    match method {
+        method::TOOLS_CALL | method::PROMPTS_GET => Some("name"),
+        method::RESOURCES_READ => Some("uri"),
+        _ if method.starts_with("tasks/") => Some("taskId"),
+        _ => None,
+    }
+}
+
+/// A primitive argument as text; others have none.
+fn as_text(raw: &Bytes) -> Option<String> {
+    match &raw[..] {
+        b"null" => None,
+        b"true" | b"false" => Some(core::str::from_utf8(raw).ok()?.to_string()),
+        [b'"', ..] => rpc::string(raw).map(|text| text.into_owned()),
+        [b'-' | b'0'..=b'9', ..] => integer(raw),
+        _ => None,
+    }
+}
+
+/// An integer, also where it is written as 42.0 or 1e3.
+fn integer(raw: &Bytes) -> Option<String> {
+    if let Ok(number) = serde_json::from_slice::<i64>(raw) {
+        return Some(number.to_string());
+    }
+    let number: f64 = serde_json::from_slice(raw).ok()?;
+    let text = format!("{number:.0}");
+    (text.parse::<f64>() == Ok(number) && number.abs() <= MAX_SAFE).then_some(text)
+}
+
+/// A value as a header takes it (2026-07-28, Streamable HTTP, Value Encoding).
+fn encoded(text: &str) -> String {
+    let plain = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    let padded = text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']);
+    let sentinel = text.starts_with("=?base64?") && text.ends_with("?=");
+    if plain && !padded && !sentinel { text.to_string() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
+}
+
+const FIELD: &str = "x-mcp-header";
+/// How deep arguments are looked into: real ones have a handful of levels.
+const MAX_DEPTH: usize = 16;
+/// JavaScript's largest safe integer: what a schema's integers are limited to.
+const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(method: &str, params: &serde_json::Value, schema: &serde_json::Value) -> Vec<(String, String)> {
+        let raw = |value: &serde_json::Value| Bytes::from(value.to_string());
+        let fields = fields(method, &raw(params), Some(&raw(schema)));
+        let mut fields: Vec<(String, String)> =
+            fields.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_string())).collect();
+        fields.sort();
+        fields
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_string(), value.to_string())
+    }
+
+    fn property(kind: &str, name: &str) -> serde_json::Value {
+        json!({"type": kind, "x-mcp-header": name})
+    }
+
+    #[test]
+    fn method_and_name_are_repeated() {
+        for (method, params, name) in [
+            ("tools/call", json!({"name": "x"}), Some("x")),
+            ("prompts/get", json!({"name": "y"}), Some("y")),
+            ("resources/read", json!({"uri": "a:b"}), Some("a:b")),
+            ("tasks/get", json!({"taskId": "t"}), Some("t")),
+            ("tools/list", json!({"name": "x"}), None),
+            ("tools/call", json!({"name": 3}), None),
+        ] {
+            let mut expected = std::vec![pair("mcp-method", method)];
+            expected.extend(name.map(|name| pair("mcp-name", name)));
+            assert_eq!(of(method, &params, &json!({})), expected);
+        }
+    }
+
+    #[test]
+    fn arguments_are_repeated_where_the_schema_says() {
+        let schema = json!({"properties": {
+            "a": property("string", "A"), "n": property("integer", "Num"), "b": property("boolean", "Flag"),
+            "absent": property("string", "Absent"), "null": property("string", "Null"), "none": {"type": "string"},
+            "deep": {"type": "object", "properties": {"x": property("string", "Deep")}}}});
+        let arguments = json!({"a": "x", "n": 42.0, "b": false, "null": null, "none": "y", "deep": {"x": "z"}});
+        let fields = of("tools/call", &json!({"name": "t", "arguments": arguments}), &schema);
+        let expected = [
+            pair("mcp-method", "tools/call"),
+            pair("mcp-name", "t"),
+            pair("mcp-param-a", "x"),
+            pair("mcp-param-deep", "z"),
+            pair("mcp-param-flag", "false"),
+            pair("mcp-param-num", "42"),
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn values_are_encoded_as_the_specification_shows() {
+        for (value, expected) in [
+            ("us-west1", "us-west1"),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+            ("a b\tc", "a b\tc"),
+        ] {
+            assert_eq!(encoded(value), expected);
+        }
+        for (raw, expected) in
+            [("7", Some("7")), ("-7.00", Some("-7")), ("1e3", Some("1000")), ("1.5", None), ("1e99", None)]
+        {
+            assert_eq!(as_text(&Bytes::from(raw)).as_deref(), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn definitions_that_break_a_rule_are_faults() {
+        let fault = |schema: serde_json::Value| {
+            let tool = json!({"name": "t", "inputSchema": schema}).to_string();
+            super::fault(serde_json::from_str(&tool).unwrap()).is_some()
+        };
+        for bad in [
+            json!({"properties": {"a": property("string", "")}}),
+            json!({"properties": {"a": property("string", "a b")}}),
+            json!({"properties": {"a": property("string", "a\r\nb")}}),
+            json!({"properties": {"a": property("number", "A")}}),
+            json!({"properties": {"a": property("object", "A")}}),
+            json!({"properties": {"a": {"x-mcp-header": "A"}}}),
+            json!({"properties": {"a": {"type": "string", "x-mcp-header": 3}}}),
+            json!({"properties": {"a": property("string", "A"), "b": property("string", "a")}}),
+            json!({"properties": {"a": {"type": "array", "items": property("string", "A")}}}),
+            json!({"anyOf": [{"properties": {"a": property("string", "A")}}]}),
+            json!({"x-mcp-header": "A"}),
+            json!({"$defs": {"a": property("string", "A")}}),
+        ] {
+            assert!(fault(bad.clone()), "{bad}");
+        }
+        for good in [
+            json!({}),
+            json!({"properties": {"a": property("string", "A")}}),
+            json!({"properties": {"x-mcp-header": {"type": "string"}}}),
+            json!({"properties": {"a": {"type": "string", "default": {"x-mcp-header": 1}}}}),
+            json!({"properties": {"a": {"type": "object", "properties": {"b": property("integer", "B")}}}}),
+        ] {
+            assert!(!fault(good.clone()), "{good}");
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! Clients and servers of different eras.
+
+use ::http::Method;
+
+use super::*;
+use crate::limits;
+use crate::mcp::code;
+
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+const LISTS: &str = r#"{"tools":[{"name":"t"}],"resources":[],"resourceTemplates":[],"prompts":[]}"#;
+const A: ChildId = ChildId(1);
+
+fn modern_config() -> AgentConfig {
+    let mut config = config(&[]);
+    config.servers.insert("a".to_string(), stdio("a").of_era(EraChoice::Auto));
+    config
+}
+
+/// An agent with a modern server `a` that speaks these versions and can do this; the tunnel up.
+fn modern(versions: &[&str], capabilities: &Value) -> Rig {
+    listening(versions, capabilities).0
+}
+
+/// The same, and the id of our own subscription there.
+fn listening(versions: &[&str], capabilities: &Value) -> (Rig, Value) {
+    let mut rig = Rig::new(modern_config(), Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    let child = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child, pid: 100 });
+    let asked = rig.written(child).remove(0);
+    rig.answer(child, &asked["id"], json!({"supportedVersions": versions, "capabilities": capabilities}));
+    let mut listen = Value::Null;
+    while let Some(asked) = rig.written(child).pop() {
+        match asked["method"].as_str() {
+            Some("subscriptions/listen") => listen = asked["id"].clone(),
+            _ => rig.answer(child, &asked["id"], LISTS.parse().unwrap()),
+        }
+    }
+    rig.connect(Dialect::V2);
+    rig.commands();
+    (rig, listen)
+}
+
+/// The same with a legacy one.
+fn legacy(capabilities: &Value) -> Rig {
+    let mut rig = Rig::started(&["a"]);
+    let child = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child, pid: 100 });
+    let asked = rig.written(child).remove(0);
+    let about = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "old"},
+        "instructions": "i"});
+    rig.answer(child, &asked["id"], about);
+    while let Some(list) = rig.written(child).pop() {
+        rig.answer(child, &list["id"], LISTS.parse().unwrap());
+    }
+    rig.connect(Dialect::V2);
+    rig.commands();
+    rig.actions.clear();
+    rig
+}
+
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// The only answer that was sent.
+fn answer(rig: &mut Rig) -> (u32, Option<i64>, Value) {
+    let answers = rig.answers();
+    let [(stream, code, body)] = &answers[..] else { panic!("{answers:?}") };
+    (*stream, *code, value(body))
+}
+
+fn asked(rig: &mut Rig, child: ChildId) -> Value {
+    let mut written = rig.written(child);
+    assert_eq!(written.len(), 1, "{written:?}");
+    written.remove(0)
+}
+
+fn able() -> Value {
+    json!({"sampling": {}, "elicitation": {}, "roots": {}})
+}
+
+/// A modern client's call of a tool.
+fn params(more: &Value) -> String {
+    let mut params = json!({"name": "t", "arguments": {"x": 1}, "_meta": {CAPABILITIES: able()}});
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    params.to_string()
+}
+
+/// A modern client's call that the legacy server asks something in: the call's id there, and the state.
+fn parked(rig: &mut Rig, stream: u32) -> (Value, Value) {
+    rig.modern_call(stream, "a", "tools/call", &params(&json!({})));
+    let call = asked(rig, A)["id"].clone();
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {"message": "m"}}));
+    let (of, code, body) = answer(rig);
+    assert_eq!((of, code, &body["resultType"]), (stream, None, &json!("input_required")));
+    let (key, question) = body["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!(
+        (key.as_str(), question),
+        ("question-1", &json!({"method": "elicitation/create", "params": {"message": "m"}}))
+    );
+    (call, body["requestState"].clone())
+}
+
+fn back(state: &Value, answers: &Value) -> String {
+    params(&json!({"requestState": state, "inputResponses": answers}))
+}
+
+// --- a legacy client, a modern server
+
+#[test]
+fn legacy_call_says_what_the_handshake_said() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &json!({"roots": {}}), "logging/setLevel", r#"{"level":"error"}"#);
+    assert_eq!(rig.answers(), [(1, None, "{}".to_string())], "a modern server has no such method");
+    rig.call_as(2, "s", &json!({"roots": {}}), "tools/call", r#"{"name":"t","_meta":{"progressToken":"p"}}"#);
+    let call = asked(&mut rig, A);
+    let meta = &call["params"]["_meta"];
+    assert_eq!((&meta[CAPABILITIES], &meta[LOG_LEVEL]), (&json!({"roots": {}}), &json!("error")));
+    assert_eq!(meta["progressToken"], call["id"]);
+    let result = json!({"resultType": "complete", "content": []});
+    rig.answer(A, &call["id"], result.clone());
+    assert_eq!(answer(&mut rig), (2, None, result));
+    rig.call_as(3, "s", &json!({}), "ping", "");
+    assert_eq!(rig.answers(), [(3, None, "{}".to_string())]);
+    rig.call_as(4, "s", &json!({}), "subscriptions/listen", "{}");
+    assert_eq!(answer(&mut rig).1, Some(code::METHOD_NOT_FOUND));
+}
+
+#[test]
+fn input_required_asks_the_legacy_client_and_sends_the_call_again() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t","arguments":{"n":1.50},"_meta":{"progressToken":"p"}}"#);
+    let first = asked(&mut rig, A);
+    let requests =
+        json!({"a": {"method": "elicitation/create", "params": {"message": "m"}}, "b": {"method": "roots/list"}});
+    rig.answer(
+        A,
+        &first["id"],
+        json!({"resultType": "input_required", "inputRequests": requests, "requestState": "s\u{e9}"}),
+    );
+    assert!(rig.answers().is_empty());
+    let questions = rig.messages();
+    assert_eq!(questions.len(), 2);
+    assert_eq!(questions[0].1["params"], json!({"message": "m"}));
+    assert_eq!((questions[1].0, &questions[1].1["method"], questions[1].2), (1, &json!("roots/list"), false));
+    rig.client_says(1, &json!({"jsonrpc": "2.0", "id": 999, "result": {}}));
+    rig.client_says(1, &json!({"jsonrpc": "2.0", "id": questions[1].1["id"], "result": {"roots": []}}));
+    assert!(rig.written(A).is_empty(), "one answer is missing");
+    rig.client_says(1, &json!({"jsonrpc": "2.0", "id": questions[0].1["id"], "result": {"action": "decline"}}));
+    let second = asked(&mut rig, A);
+    assert_ne!(second["id"], first["id"]);
+    assert_eq!(second["params"]["inputResponses"], json!({"a": {"action": "decline"}, "b": {"roots": []}}));
+    assert_eq!(
+        (&second["params"]["requestState"], &second["params"]["arguments"]),
+        (&json!("s\u{e9}"), &json!({"n": 1.5}))
+    );
+    assert_eq!(second["params"]["_meta"]["progressToken"], second["id"]);
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": second["id"], "progress": 1}}));
+    assert_eq!(rig.messages()[0].1["params"]["progressToken"], "p");
+    rig.answer(A, &second["id"], json!({"resultType": "complete"}));
+    assert_eq!(answer(&mut rig).0, 1);
+    assert_eq!(rig.server_status("a").calls, 0);
+}
+
+#[test]
+fn state_without_questions_is_sent_back_at_once_and_not_for_ever() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);
+    for round in 0..limits::MAX_ROUNDS {
+        let call = asked(&mut rig, A);
+        assert_eq!(call["params"]["requestState"].is_null(), round == 0);
+        rig.answer(A, &call["id"], json!({"resultType": "input_required", "requestState": "s"}));
+    }
+    let call = asked(&mut rig, A);
+    rig.answer(A, &call["id"], json!({"resultType": "input_required", "requestState": "s"}));
+    assert_eq!(answer(&mut rig).1, Some(code::INTERNAL_ERROR));
+    assert_eq!(rig.server_status("a").calls, 0);
+}
+
+#[test]
+fn what_a_legacy_client_cannot_answer_ends_its_call() {
+    let ask = |rig: &mut Rig, requests: Value| {
+        rig.call_as(1, "s", &json!({"roots": {}}), "tools/call", r#"{"name":"t"}"#);
+        let call = asked(rig, A);
+        rig.answer(A, &call["id"], json!({"resultType": "input_required", "inputRequests": requests}));
+    };
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    ask(&mut rig, json!({"a": {"method": "sampling/createMessage", "params": {}}}));
+    assert_eq!(answer(&mut rig).1, Some(code::MISSING_CAPABILITY));
+    ask(&mut rig, json!({"a": {"method": "vendor/other"}}));
+    assert_eq!(answer(&mut rig).1, Some(code::MISSING_CAPABILITY));
+    ask(&mut rig, json!([]));
+    assert_eq!(answer(&mut rig).1, Some(code::INTERNAL_ERROR));
+    rig.messages();
+    ask(&mut rig, json!({"a": {"method": "roots/list"}}));
+    let id = rig.messages()[0].1["id"].clone();
+    rig.client_says(1, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": -1, "message": "no \"roots\""}}));
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!(code, Some(code::INTERNAL_ERROR));
+    assert!(body["message"].as_str().unwrap().contains("no \"roots\""));
+    assert!(rig.written(A).is_empty() && rig.server_status("a").calls == 0);
+}
+
+#[test]
+fn call_that_is_cancelled_while_its_client_is_asked_is_not_sent_again() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);
+    let call = asked(&mut rig, A);
+    rig.answer(
+        A,
+        &call["id"],
+        json!({"resultType": "input_required", "inputRequests": {"a": {"method": "roots/list"}}}),
+    );
+    let id = rig.messages()[0].1["id"].clone();
+    rig.reset(1);
+    rig.client_says(1, &json!({"jsonrpc": "2.0", "id": id, "result": {"roots": []}}));
+    assert!(rig.written(A).is_empty(), "and nothing is open there that could be cancelled");
+    assert_eq!(rig.server_status("a").calls, 0);
+}
+
+#[test]
+fn resource_that_is_not_found_is_so_in_the_legacy_era_too() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &json!({}), "resources/read", r#"{"uri":"a:b"}"#);
+    let call = asked(&mut rig, A);
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32602, "message": "m"}}));
+    assert_eq!(answer(&mut rig), (1, Some(-32002), json!({"code": -32002, "message": "m"})));
+}
+
+#[test]
+fn legacy_subscriptions_become_one_stream_of_ours() {
+    let can = json!({"tools": {"listChanged": true}, "resources": {"subscribe": true}});
+    let (mut rig, first) = listening(&["2026-07-28"], &can);
+    rig.call_as(1, "s", &json!({}), "resources/subscribe", r#"{"uri":"a:b"}"#);
+    rig.call_as(2, "t", &json!({}), "resources/subscribe", r#"{"uri":"a:c"}"#);
+    assert_eq!(rig.answers().len(), 2);
+    let written = rig.written(A);
+    let methods: Vec<&str> = written.iter().map(|line| line["method"].as_str().unwrap()).collect();
+    let once = ["subscriptions/listen", "notifications/cancelled"];
+    assert_eq!(methods, [once, once].concat(), "the old one goes once the new one is asked for");
+    assert_eq!(
+        written[2]["params"]["notifications"],
+        json!({"toolsListChanged": true, "resourceSubscriptions": ["a:b", "a:c"]})
+    );
+    assert_eq!(first, written[1]["params"]["requestId"]);
+    let id = written[2]["id"].clone();
+    let update = |id: &Value, uri: &str| {
+        json!({"jsonrpc": "2.0", "method": "notifications/resources/updated",
+        "params": {"uri": uri, "_meta": {SUBSCRIPTION: id}}})
+    };
+    rig.say(A, &update(&id, "a:b"));
+    let notices = rig.notices();
+    assert_eq!((notices.len(), notices[0].0.as_str()), (1, "s"));
+    rig.say(A, &update(&json!(999), "a:b"));
+    assert!(rig.notices().is_empty(), "of no subscription of ours");
+    rig.call_as(3, "s", &json!({}), "resources/unsubscribe", r#"{"uri":"a:b"}"#);
+    assert_eq!(rig.written(A)[0]["params"]["notifications"]["resourceSubscriptions"], json!(["a:c"]));
+    rig.tunnel(tunnel::Event::SessionEnded { session: "t".to_string() });
+    assert!(rig.written(A)[0]["params"]["notifications"]["resourceSubscriptions"].is_null());
+}
+
+#[test]
+fn our_stream_is_opened_again_when_it_ends() {
+    let (mut rig, mut id) = listening(&["2026-07-28"], &json!({"tools": {"listChanged": true}}));
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": {SUBSCRIPTION: id}}}));
+    rig.advance(limits::RELIST_DELAY);
+    let list = asked(&mut rig, A);
+    assert_eq!(list["method"], "tools/list");
+    rig.answer(A, &list["id"], json!({"tools": []}));
+    for end in ["result", "error", "cancelled"] {
+        match end {
+            "result" => rig.answer(A, &id, json!({"resultType": "complete"})),
+            "error" => rig.say(A, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": 1, "message": "m"}})),
+            _ => {
+                rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}))
+            }
+        }
+        assert!(rig.written(A).is_empty(), "not at once");
+        rig.advance(limits::RECONNECT_MAX);
+        id = asked(&mut rig, A)["id"].clone();
+    }
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "m"}}));
+    rig.advance(limits::RECONNECT_MAX * 2);
+    assert!(rig.written(A).is_empty(), "it has no such thing");
+}
+
+#[test]
+fn server_of_both_eras_has_a_run_for_legacy_clients() {
+    let mut rig = modern(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
+    rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);
+    assert_eq!(asked(&mut rig, A)["params"], json!({"name": "t"}));
+    rig.call_as(2, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+    rig.call_as(3, "t", &json!({}), "tools/call", r#"{"name":"t"}"#);
+    assert!(rig.written(A).is_empty());
+    let branch = rig.spawned("a").expect("a process of its own");
+    rig.event(Event::Spawned { child: branch, pid: 101 });
+    rig.greet(branch);
+    let list = rig.written(branch).pop().unwrap();
+    rig.answer(branch, &list["id"], json!({"tools": [{"name": "t"}]}));
+    let calls = rig.written(branch);
+    assert_eq!((calls.len(), &calls[0]["params"]), (2, &json!({"name": "t"})), "one for all, and unbridged");
+    for call in calls {
+        rig.answer(branch, &call["id"], json!({}));
+    }
+    assert_eq!(rig.answers().len(), 2);
+    rig.advance(limits::SESSION_IDLE);
+    let closed = rig.take(|action| match action {
+        Action::CloseStdin { child } => Some(*child),
+        _ => None,
+    });
+    assert_eq!(closed, Some(branch), "when nobody uses it, it ends");
+    rig.exited(branch, 0, "");
+    assert_eq!(rig.server_status("a").state, crate::mcp::catalog::State::Ready);
+}
+
+#[test]
+fn server_that_does_not_speak_what_it_says_is_bridged() {
+    let mut rig = modern(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+    let branch = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child: branch, pid: 101 });
+    let initialize = rig.written(branch).remove(0);
+    rig.say(branch, &json!({"jsonrpc": "2.0", "id": initialize["id"], "error": {"code": -32601, "message": "m"}}));
+    assert_eq!(answer(&mut rig).1, Some(code::SERVER_UNAVAILABLE));
+    rig.call_as(2, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+    assert!(rig.spawned("a").is_none());
+    assert_eq!(asked(&mut rig, A)["params"]["_meta"][CAPABILITIES], json!({}));
+}
+
+// --- a modern client, a legacy server
+
+#[test]
+fn results_and_errors_of_a_legacy_server_are_modern_ones() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    rig.modern_call(1, "a", "tools/call", &params(&json!({})));
+    let call = asked(&mut rig, A);
+    assert_eq!(call["params"], value(&params(&json!({}))), "what it does not know it leaves alone");
+    rig.answer(A, &call["id"], json!({"content": []}));
+    assert_eq!(answer(&mut rig), (1, None, json!({"content": [], "resultType": "complete"})));
+    rig.modern_call(2, "a", "resources/read", r#"{"uri":"a:b"}"#);
+    let call = asked(&mut rig, A);
+    rig.answer(A, &call["id"], json!({"contents": []}));
+    let cached = json!({"contents": [], "resultType": "complete", "ttlMs": 0, "cacheScope": "private"});
+    assert_eq!(answer(&mut rig), (2, None, cached));
+    rig.modern_call(3, "a", "resources/read", r#"{"uri":"a:b"}"#);
+    let call = asked(&mut rig, A);
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32002, "message": "m"}}));
+    assert_eq!(answer(&mut rig), (3, Some(-32602), json!({"code": -32602, "message": "m"})));
+    rig.modern_call(4, "a", "vendor/x", "{}");
+    let call = asked(&mut rig, A);
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32601, "message": "m"}}));
+    assert_eq!(answer(&mut rig).1, Some(-32601));
+}
+
+#[test]
+fn discovery_is_answered_from_the_handshake_and_removed_methods_are_unknown() {
+    let mut rig = legacy(&json!({"tools": {}, "x": 1}));
+    rig.modern_call(1, "a", "server/discover", "{}");
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!(
+        (code, &body["capabilities"], &body["instructions"]),
+        (None, &json!({"tools": {}, "x": 1}), &json!("i"))
+    );
+    assert_eq!(body["supportedVersions"][0], "2026-07-28");
+    for (stream, method) in [
+        (2, "ping"),
+        (3, "logging/setLevel"),
+        (4, "resources/subscribe"),
+        (5, "resources/unsubscribe"),
+        (6, "initialize"),
+    ] {
+        rig.modern_call(stream, "a", method, "{}");
+        assert_eq!(answer(&mut rig).1, Some(code::METHOD_NOT_FOUND), "{method}");
+    }
+    assert!(rig.written(A).is_empty());
+}
+
+#[test]
+fn question_parks_the_call_and_the_retry_goes_on_with_it() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (call, state) = parked(&mut rig, 1);
+    rig.modern_call(
+        2,
+        "a",
+        "tools/call",
+        &back(&state, &json!({"question-1": {"action": "accept", "n": 1.5}, "more": 1})),
+    );
+    assert_eq!(
+        asked(&mut rig, A),
+        json!({"jsonrpc": "2.0", "id": "q", "result": {"action": "accept", "n": 1.5}}),
+        "and no second call"
+    );
+    rig.answer(A, &call, json!({"content": []}));
+    assert_eq!(answer(&mut rig), (2, None, json!({"content": [], "resultType": "complete"})));
+    rig.modern_call(3, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS), "a state is good for once");
+    assert!(rig.written(A).is_empty());
+}
+
+#[test]
+fn rounds_have_states_of_their_own() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (call, first) = parked(&mut rig, 1);
+    rig.modern_call(2, "a", "tools/call", &back(&first, &json!({})));
+    let (_, _, again) = answer(&mut rig);
+    assert_eq!(again["inputRequests"]["question-1"]["method"], "elicitation/create", "what is missing is asked again");
+    rig.modern_call(3, "a", "tools/call", &back(&first, &json!({"question-1": {}})));
+    assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS), "the older state");
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": 7, "method": "roots/list"}));
+    assert!(rig.answers().is_empty(), "its client is away");
+    rig.modern_call(4, "a", "tools/call", &back(&again["requestState"], &json!({"question-1": {}})));
+    let (_, _, third) = answer(&mut rig);
+    assert_eq!(third["inputRequests"], json!({"question-2": {"method": "roots/list"}}));
+    assert_eq!(asked(&mut rig, A)["id"], "q");
+    rig.modern_call(5, "a", "tools/call", &back(&third["requestState"], &json!({"question-2": {"roots": []}})));
+    assert_eq!(asked(&mut rig, A), json!({"jsonrpc": "2.0", "id": 7, "result": {"roots": []}}));
+    rig.answer(A, &call, json!({}));
+    assert_eq!(answer(&mut rig).0, 5);
+}
+
+#[test]
+fn state_is_good_for_nobody_else_and_nothing_else() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (_, state) = parked(&mut rig, 1);
+    let answers = json!({"question-1": {}});
+    let other =
+        json!({"name": "t", "arguments": {"x": 2}, "requestState": state, "inputResponses": answers}).to_string();
+    let changed = Value::from(state.as_str().unwrap().replace(|c: char| c.is_ascii_digit(), "x"));
+    for (stream, method, params) in [
+        (2, "tools/call", other),
+        (3, "prompts/get", back(&state, &answers)),
+        (4, "tools/call", back(&changed, &answers)),
+        (5, "tools/call", back(&json!(""), &answers)),
+        (6, "tools/call", back(&json!(7), &answers)),
+    ] {
+        rig.modern_call(stream, "a", method, &params);
+        assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS), "{stream}");
+    }
+    let head = OpenHead {
+        server: "a".to_string(),
+        method: "tools/call".to_string(),
+        version: Some("2026-07-28".to_string()),
+        actor: "bob".to_string(),
+        ..OpenHead::default()
+    };
+    rig.tunnel(tunnel::Event::Call { stream: StreamId(7), head, params: Bytes::from(back(&state, &answers)) });
+    assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS));
+    assert!(rig.written(A).is_empty(), "the server heard of none of it");
+    rig.modern_call(8, "a", "tools/call", &back(&state, &answers));
+    assert_eq!(asked(&mut rig, A)["id"], "q", "and the call still waits");
+}
+
+#[test]
+fn client_that_stays_away_has_its_call_cancelled() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (call, state) = parked(&mut rig, 1);
+    rig.advance(limits::PARKED_FOR);
+    let written = rig.written(A);
+    assert_eq!((&written[0]["id"], written[0]["error"].is_object()), (&json!("q"), true));
+    assert_eq!((&written[1]["method"], &written[1]["params"]["requestId"]), (&json!("notifications/cancelled"), &call));
+    rig.modern_call(2, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS));
+    assert_eq!(rig.server_status("a").calls, 0);
+}
+
+#[test]
+fn answer_that_comes_while_the_client_is_away_waits_for_it() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (call, state) = parked(&mut rig, 1);
+    rig.answer(A, &call, json!({"late": true}));
+    assert!(rig.answers().is_empty());
+    rig.modern_call(2, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(answer(&mut rig), (2, None, json!({"late": true, "resultType": "complete"})));
+    assert!(rig.written(A).is_empty());
+}
+
+#[test]
+fn tunnel_that_goes_leaves_a_parked_call_waiting_and_its_server_that_ends_does_not() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (_, state) = parked(&mut rig, 1);
+    rig.closed(CloseCode::Normal);
+    assert!(rig.written(A).is_empty());
+    rig.advance(limits::RECONNECT_MAX);
+    rig.connect(Dialect::V2);
+    rig.commands();
+    rig.exited(A, 1, "");
+    rig.advance(limits::RESTART_MAX);
+    let child = rig.bring_up("a", &["t"]);
+    rig.commands();
+    rig.modern_call(2, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS), "never a second execution");
+    assert!(rig.written(child).is_empty());
+}
+
+#[test]
+fn question_that_the_client_cannot_answer_ends_its_call() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);
+    let call = asked(&mut rig, A)["id"].clone();
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": 3, "method": "sampling/createMessage", "params": {}}));
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!((code, &body["data"]["requiredCapabilities"]), (Some(-32021), &json!({"sampling": {}})));
+    let written = rig.written(A);
+    assert_eq!((&written[0]["id"], written[0]["error"].is_object()), (&json!(3), true));
+    assert_eq!((&written[1]["method"], &written[1]["params"]["requestId"]), (&json!("notifications/cancelled"), &call));
+}
+
+#[test]
+fn question_of_a_process_with_two_open_calls_is_ambiguous() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (_, state) = parked(&mut rig, 1);
+    rig.modern_call(2, "a", "tools/call", &params(&json!({})));
+    let second = asked(&mut rig, A)["id"].clone();
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": "r", "method": "roots/list"}));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS);
+    rig.answer(A, &second, json!({}));
+    assert_eq!(answer(&mut rig).0, 2);
+    rig.modern_call(3, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(asked(&mut rig, A)["id"], "q");
+}
+
+#[test]
+fn parked_calls_of_one_caller_are_bounded() {
+    let mut rig = http::ready();
+    let most = u32::try_from(limits::MAX_PARKED).unwrap();
+    for stream in 1..=most + 1 {
+        rig.modern_call(stream, "web", "tools/call", &params(&json!({"n": stream})));
+        let (fetch, _) = rig.fetched(&Method::POST);
+        rig.head(fetch, 200, http::SSE);
+        let question = json!({"jsonrpc": "2.0", "id": stream, "method": "roots/list"});
+        rig.chunk(fetch, &std::format!("data: {question}\n\n"));
+        let (of, code, body) = answer(&mut rig);
+        assert_eq!(of, stream);
+        match stream <= most {
+            true => assert_eq!((code, &body["resultType"]), (None, &json!("input_required"))),
+            false => assert_eq!(code, Some(code::OVERLOADED)),
+        }
+    }
+    assert_eq!(rig.server_status("web").calls, limits::MAX_PARKED, "the last one is given up");
+    assert_eq!(rig.aborted().len(), 1);
+}
+
+#[test]
+fn log_is_heard_from_the_level_on_that_the_call_wants() {
+    let mut rig = legacy(&json!({"tools": {}, "logging": {}}));
+    let log = |level: &str| json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": level, "data": 1}});
+    rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);
+    let first = asked(&mut rig, A);
+    rig.say(A, &log("emergency"));
+    assert!(rig.messages().is_empty(), "who did not ask hears nothing");
+    rig.answer(A, &first["id"], json!({}));
+    rig.modern_call(2, "a", "tools/call", &json!({"name": "t", "_meta": {LOG_LEVEL: "warning"}}).to_string());
+    let written = rig.written(A);
+    assert_eq!(
+        (&written[0]["method"], &written[0]["params"]["level"]),
+        (&json!("logging/setLevel"), &json!("warning"))
+    );
+    rig.answer(A, &written[0]["id"], json!({}));
+    rig.say(A, &log("info"));
+    rig.say(A, &log("error"));
+    let messages = rig.messages();
+    assert_eq!((messages.len(), messages[0].0, &messages[0].1["params"]["level"]), (1, 2, &json!("error")));
+}
+
+#[test]
+fn subscription_at_a_legacy_server_is_made_up() {
+    let can = json!({"tools": {"listChanged": true}, "resources": {"subscribe": true}});
+    let mut rig = legacy(&can);
+    let filter = json!({"notifications": {"toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["a:b"]}});
+    rig.modern_call(1, "a", "subscriptions/listen", &filter.to_string());
+    let messages = rig.messages();
+    let (stream, ack, _) = &messages[0];
+    assert_eq!((*stream, &ack["method"]), (1, &json!("notifications/subscriptions/acknowledged")));
+    assert_eq!(ack["params"]["notifications"], json!({"toolsListChanged": true, "resourceSubscriptions": ["a:b"]}));
+    let id = ack["params"]["_meta"][SUBSCRIPTION].clone();
+    assert!(id.is_u64(), "the relay puts the client's own in its place");
+    let subscribe = asked(&mut rig, A);
+    assert_eq!((&subscribe["method"], &subscribe["params"]), (&json!("resources/subscribe"), &json!({"uri": "a:b"})));
+    rig.modern_call(
+        2,
+        "a",
+        "subscriptions/listen",
+        &json!({"notifications": {"resourceSubscriptions": ["a:b"]}}).to_string(),
+    );
+    assert!(rig.written(A).is_empty(), "it is watched already");
+    rig.messages();
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "a:b"}}));
+    let heard: Vec<(u32, Value)> =
+        rig.messages().into_iter().map(|(stream, json, _)| (stream, json["method"].clone())).collect();
+    let (tools, updated) = (json!("notifications/tools/list_changed"), json!("notifications/resources/updated"));
+    assert_eq!(heard, [(1, tools), (1, updated.clone()), (2, updated)]);
+    rig.reset(1);
+    assert!(rig.written(A).is_empty(), "another still watches");
+    rig.reset(2);
+    assert_eq!(asked(&mut rig, A)["method"], "resources/unsubscribe");
+}
+
+#[test]
+fn subscription_ends_in_peace_with_its_server_and_with_an_error_when_that_dies() {
+    let listen = json!({"notifications": {"toolsListChanged": true}}).to_string();
+    let can = json!({"tools": {"listChanged": true}});
+    let old = || (legacy(&can), config(&["a"]));
+    let new = (modern(&["2026-07-28"], &can), modern_config());
+    for ((mut rig, config), is_told) in [(old(), true), (old(), false), (new, true)] {
+        rig.modern_call(1, "a", "subscriptions/listen", &listen);
+        if is_told {
+            rig.event(Event::Control { job: JobId(1), command: ControlCommand::Restart { server: None } });
+            rig.event(Event::ConfigRead(Ok(config)));
+            let (_, code, body) = answer(&mut rig);
+            assert_eq!(
+                (code, &body["resultType"], body["_meta"][SUBSCRIPTION].is_u64()),
+                (None, &json!("complete"), true)
+            );
+        } else {
+            rig.exited(A, 1, "");
+            assert_eq!(answer(&mut rig).1, Some(code::SERVER_UNAVAILABLE));
+        }
+    }
+}
+
+#[test]
+fn modern_subscription_is_passed_on_as_it_is_and_may_be_silent() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    let listen = json!({"notifications": {"toolsListChanged": true, "vendor": 1}}).to_string();
+    rig.modern_call(1, "a", "subscriptions/listen", &listen);
+    let call = asked(&mut rig, A);
+    assert_eq!(call["params"], value(&listen));
+    let note =
+        json!({"jsonrpc": "2.0", "method": "notifications/vendor", "params": {"_meta": {SUBSCRIPTION: call["id"]}}});
+    rig.say(A, &note);
+    assert_eq!(rig.messages(), [(1, note, false)]);
+    rig.advance(Duration::from_secs(24 * 3600));
+    assert!(rig.answers().is_empty());
+    rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": call["id"]}}));
+    assert_eq!(answer(&mut rig).1, None);
+}
