@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::results;
 use crate::limits;
@@ -50,7 +51,7 @@ impl InputRequired {
                 questions.push(Question { key, method, params });
             }
         }
-        if questions.len() > limits::MAX_QUESTIONS {
+        if questions.len() > limits::MAX_CALL_QUESTIONS {
             return Err("it asks too much at once");
         }
         // 2026-07-28, MRTR, Server Requirements: at least one of both MUST be there.
@@ -75,6 +76,23 @@ pub(in crate::agent) fn input_required<'a>(questions: impl IntoIterator<Item = &
     Bytes::from(format!(
         "{{\"resultType\":\"input_required\",\"inputRequests\":{{{requests}}},\"requestState\":{state}}}"
     ))
+}
+
+/// The pages that a legacy server's error wants visited first (2025-11-25, `URLElicitationRequiredError`), as questions.
+pub(in crate::agent) fn pages(error: &Bytes) -> Vec<Question> {
+    let raw = object::get_path(error, &["data", "elicitations"]).unwrap_or_default();
+    let list: Vec<&RawValue> = serde_json::from_slice(&raw).unwrap_or_default();
+    let question = |(at, page): (usize, &&RawValue)| Question {
+        key: format!("page-{}", at + 1),
+        method: method::ELICITATION.into(),
+        params: Bytes::copy_from_slice(page.get().as_bytes()),
+    };
+    list.iter()
+        .filter(|page| page.get().starts_with('{'))
+        .take(limits::MAX_CALL_QUESTIONS)
+        .enumerate()
+        .map(question)
+        .collect()
 }
 
 /// A modern server's call once more, with answers (raw, by their keys) and the state that it gave.
@@ -210,7 +228,7 @@ mod tests {
             let requests: Value = (0..count).map(|n| (n.to_string(), json!({"method": "roots/list"}))).collect();
             InputRequired::read(&raw(&json!({"resultType": "input_required", "inputRequests": requests})))
         };
-        assert!(many(limits::MAX_QUESTIONS).is_ok() && many(limits::MAX_QUESTIONS + 1).is_err());
+        assert!(many(limits::MAX_CALL_QUESTIONS).is_ok() && many(limits::MAX_CALL_QUESTIONS + 1).is_err());
     }
 
     #[test]

@@ -76,6 +76,14 @@ impl Bridge {
         }
     }
 
+    /// Whether it waits for a modern client's answers.
+    pub(super) fn is_parked(&self) -> bool {
+        match self {
+            Self::Down(down) => down.is_parked(),
+            Self::Straight | Self::Subscription | Self::Up(_) => false,
+        }
+    }
+
     /// How many bytes are kept for it.
     fn kept(&self) -> usize {
         match self {
@@ -198,6 +206,7 @@ impl Server {
         }
         match questions::state_of(&held.params) {
             Ok(None) => {}
+            Ok(Some(state)) if self.begins(&held, &state, cx) => {}
             Ok(Some(state)) => {
                 self.resume_call(held, &state, cx);
                 return None;
@@ -222,7 +231,10 @@ impl Server {
             Some(Bridge::Up(up)) if up.asking.is_none() => {}
             // It is waited for no more: it will be sent again.
             Some(Bridge::Up(_)) => return true,
-            Some(Bridge::Down(_)) => return self.keep_answer(request, outcome),
+            Some(Bridge::Down(_)) => {
+                return self.keep_answer(request, outcome)
+                    || outcome.as_ref().is_err_and(|error| self.sends_away(request, error, cx));
+            }
             Some(Bridge::Straight | Bridge::Subscription) | None => return false,
         }
         let Ok(result) = outcome else { return false };

@@ -38,6 +38,9 @@ pub(super) struct Down {
     done: Option<(Outcome, Bytes)>,
 }
 
+/// What a ticket names whose call the server turned away: no request has this number.
+const NO_CALL: RequestId = RequestId(0);
+
 impl Down {
     pub(super) fn new(held: &Held, server: &str) -> Self {
         Self {
@@ -53,6 +56,10 @@ impl Down {
 
     pub(super) fn method(&self) -> &str {
         &self.method
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.is_parked
     }
 
     /// Takes out what the server still waits for.
@@ -76,7 +83,7 @@ impl Server {
             Some((code::METHOD_NOT_FOUND, "a client of this era cannot be asked that"))
         } else if params.len() > limits::MAX_CALL_MESSAGE {
             Some((code::TOO_LARGE, "the question is larger than a client can be asked"))
-        } else if down.open.len() >= limits::MAX_QUESTIONS {
+        } else if down.open.len() >= limits::MAX_CALL_QUESTIONS {
             Some((code::OVERLOADED, "too many questions of one call wait for the client"))
         } else {
             None
@@ -202,6 +209,35 @@ impl Server {
             down.open.clear();
         }
         down.is_parked
+    }
+
+    /// The server did nothing before the person has been somewhere (2025-11-25, `URLElicitationRequiredError`): the client
+    /// is told so in the way of its era, and its retry is a call of its own. Returns whether that was it.
+    pub(super) fn sends_away(&mut self, request: RequestId, error: &Bytes, cx: &mut Cx) -> bool {
+        let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get(&request) else { return false };
+        let pages = questions::pages(error);
+        if down.is_parked || routing::error_code(error) != code::URL_ELICITATION_REQUIRED || pages.is_empty() {
+            return false;
+        }
+        let missing =
+            pages.iter().find_map(|page| questions::missing(&caller.capabilities, &page.method, &page.params));
+        let (outcome, body) = match missing {
+            Some(required) => (Outcome::Error { code: code::MISSING_CAPABILITY }, errors::missing_capability(required)),
+            None => {
+                let until = cx.now.unix + limits::PARKED_FOR;
+                let state = cx.seal_ticket(&down.binding, Ticket { call: NO_CALL, round: 0, until });
+                (Outcome::Result, questions::input_required(&pages, &state))
+            }
+        };
+        self.close_call(request, cx);
+        cx.report(Report::Answer { request, outcome, body });
+        true
+    }
+
+    /// Whether a state says that its call was never begun, so that it is to be begun now.
+    pub(super) fn begins(&self, held: &Held, state: &str, cx: &Cx) -> bool {
+        let binding = Binding::new(&held.caller.actor, &self.name, &held.method, &held.params);
+        state::open(&cx.states, &binding, state, cx.now.unix).is_some_and(|ticket| ticket.call == NO_CALL)
     }
 
     /// The server takes a question back.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::Server;
+use super::{Call, Server};
 use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::limits;
@@ -128,9 +128,20 @@ impl Server {
             let held = self.held.back().map(|held| (held.request, &held.caller));
             return newest.or(held).ok_or((code::METHOD_NOT_FOUND, NOBODY));
         }
-        let (request, caller) = newest.ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
-        let is_same = |other: &Caller| !other.session.is_empty() && other.session == caller.session;
-        let is_certain = self.calls.len() == 1 || self.calls.values().all(|call| is_same(&call.caller));
+        // A modern client's call that is parked waits for what was asked in it, and may have been left behind: it leaves
+        // no doubt about another call of the same client.
+        let working = self.calls.iter().rev().find(|(_, call)| !call.bridge.is_parked());
+        let working = working.map(|(request, call)| (*request, &call.caller));
+        let (request, caller) = working.or(newest).ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
+        let is_same = |other: &Call| match other.bridge.is_parked() {
+            true => !caller.actor.is_empty() && other.caller.key() == caller.key(),
+            false => !other.caller.session.is_empty() && other.caller.session == caller.session,
+        };
+        let others = self.calls.iter().filter(|(other, _)| **other != request);
+        let is_certain = match working {
+            Some(_) => others.map(|(_, call)| call).all(is_same),
+            None => others.count() == 0,
+        };
         if is_certain { Ok((request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
     }
 

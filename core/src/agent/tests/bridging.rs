@@ -496,6 +496,36 @@ fn tunnel_that_goes_leaves_a_parked_call_waiting_and_its_server_that_ends_does_n
 }
 
 #[test]
+fn call_that_wants_a_page_visited_first_is_begun_when_the_client_comes_back() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let able = json!({"elicitation": {"url": {}}});
+    let params = |more: Value| {
+        let mut params = json!({"name": "t", "_meta": {CAPABILITIES: able}});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params.to_string()
+    };
+    let page = json!({"mode": "url", "elicitationId": "e", "url": "https://a.example", "message": "m"});
+    let error = json!({"code": -32042, "message": "m", "data": {"elicitations": [page]}});
+    let turn_away = |rig: &mut Rig| {
+        let id = asked(rig, A)["id"].clone();
+        rig.say(A, &json!({"jsonrpc": "2.0", "id": id, "error": error}));
+        answer(rig)
+    };
+    rig.modern_call(1, "a", "tools/call", &params(json!({})));
+    let (_, code, body) = turn_away(&mut rig);
+    assert_eq!((code, &body["inputRequests"]["page-1"]["params"]), (None, &page));
+    let answers = json!({"requestState": body["requestState"], "inputResponses": {"page-1": {"action": "accept"}}});
+    rig.modern_call(2, "a", "tools/call", &params(answers));
+    let call = asked(&mut rig, A);
+    assert_eq!((&call["params"]["name"], &call["params"]["requestState"]), (&json!("t"), &Value::Null));
+    rig.answer(A, &call["id"], json!({}));
+    assert_eq!(answer(&mut rig), (2, None, json!({"resultType": "complete"})));
+    rig.modern_call(3, "a", "tools/call", r#"{"name":"t"}"#);
+    let (_, code, body) = turn_away(&mut rig);
+    assert_eq!((code, &body["data"]["requiredCapabilities"]), (Some(-32021), &json!({"elicitation": {"url": {}}})));
+}
+
+#[test]
 fn question_that_the_client_cannot_answer_ends_its_call() {
     let mut rig = legacy(&json!({"tools": {}}));
     rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);
@@ -509,16 +539,31 @@ fn question_that_the_client_cannot_answer_ends_its_call() {
 }
 
 #[test]
-fn question_of_a_process_with_two_open_calls_is_ambiguous() {
+fn parked_call_leaves_doubt_about_the_calls_of_others_alone() {
     let mut rig = legacy(&json!({"tools": {}}));
     let (_, state) = parked(&mut rig, 1);
-    rig.modern_call(2, "a", "tools/call", &params(&json!({})));
-    let second = asked(&mut rig, A)["id"].clone();
-    rig.say(A, &json!({"jsonrpc": "2.0", "id": "r", "method": "roots/list"}));
-    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS);
-    rig.answer(A, &second, json!({}));
+    let question = |id: &str| json!({"jsonrpc": "2.0", "id": id, "method": "roots/list"});
+    let head = OpenHead {
+        server: "a".to_string(),
+        method: "tools/call".to_string(),
+        version: Some("2026-07-28".to_string()),
+        actor: "bob".to_string(),
+        ..OpenHead::default()
+    };
+    let call = |params| tunnel::Event::Call { stream: StreamId(2), head, params };
+    rig.tunnel(call(Bytes::from(params(&json!({})))));
+    let of_another = asked(&mut rig, A)["id"].clone();
+    rig.say(A, &question("r"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "it may be of either client");
+    rig.answer(A, &of_another, json!({}));
     assert_eq!(answer(&mut rig).0, 2);
-    rig.modern_call(3, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    rig.modern_call(3, "a", "tools/call", &params(&json!({})));
+    asked(&mut rig, A);
+    rig.say(A, &question("s"));
+    assert_eq!(answer(&mut rig).0, 3, "both are one client's, and the other waits for what was asked");
+    rig.say(A, &question("t"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "both wait");
+    rig.modern_call(4, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
     assert_eq!(asked(&mut rig, A)["id"], "q");
 }
 
