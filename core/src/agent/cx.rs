@@ -78,8 +78,13 @@ pub(super) enum Report {
         /// The raw `result` or `error`.
         body: Bytes,
     },
-    /// A server says that it speaks the legacy era too, and a run of it for that does not.
-    OneEra(Slot),
+    /// A run of a server for clients of the legacy era did not come up: it is taken not to speak that.
+    NotLegacy {
+        /// Which.
+        run: Slot,
+        /// The calls that waited for it.
+        held: Vec<server::Held>,
+    },
     /// A call goes on under another number: it was sent once more, or taken up again.
     Moved {
         /// What it was.

@@ -185,15 +185,6 @@ pub struct ServerConfig {
     pub life: Life,
 }
 
-impl ServerConfig {
-    /// The same, spoken to in that era.
-    #[must_use]
-    pub fn of_era(mut self, era: EraChoice) -> Self {
-        self.life.era = era;
-        self
-    }
-}
-
 /// When a local server runs, what it may reach, and how it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Life {

@@ -10,7 +10,7 @@ use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
 use crate::agent::server::Server;
-use crate::config::{EraChoice, Isolation};
+use crate::config::Isolation;
 use crate::limits;
 
 impl Agent {
@@ -47,16 +47,17 @@ impl Agent {
         }
         let number = self.free_number(key.0);
         let Some(server) = self.servers.get(&key.0) else { return Ok(key.0) };
+        let is_dual = server.is_dual();
         let (name, config) = (server.name().to_string(), server.config().clone());
         self.last_slot += 1;
         let slot = Slot(self.last_slot);
         let now = self.cx.now.instant;
         let mut run = match key.1.is_empty() {
             true => Server::branch(slot, name, config, now),
+            // A session is a legacy client's.
             false => {
-                // A session is a legacy client's.
-                let config = if server.is_dual() { config.of_era(EraChoice::Legacy) } else { config };
-                Server::for_session(slot, number, caller.clone(), name, config, now)
+                let run = Server::for_session(slot, number, caller.clone(), name, config, now);
+                if is_dual { run.tried() } else { run }
             }
         };
         run.start(&mut self.cx);

@@ -7,7 +7,7 @@ use super::{Action, Agent, Phase};
 use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
-use crate::agent::server::{Server, Share, people};
+use crate::agent::server::{Held, Server, Share, people};
 use crate::agent::status;
 use crate::audit::End;
 use crate::id::ConnId;
@@ -80,12 +80,7 @@ impl Agent {
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
             }
-            Report::OneEra(branch) => {
-                let main = self.sessions.iter().find(|(_, run)| **run == branch).map(|((main, _), _)| *main);
-                if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
-                    server.forget_legacy(&mut self.cx);
-                }
-            }
+            Report::NotLegacy { run, held } => self.bridge_from_now_on(run, held),
             Report::Moved { from, to } => {
                 if let Some(route) = self.routes.take(from) {
                     self.routes.add(to, route);
@@ -109,6 +104,26 @@ impl Agent {
                     let command = Command::Notice { server, sessions, json };
                     self.cx.out.push(Action::Tunnel { conn, command });
                 }
+            }
+        }
+    }
+
+    /// A server turned out to be of the modern era alone: what waited for its other run is asked again, and bridged.
+    fn bridge_from_now_on(&mut self, run: Slot, held: Vec<Held>) {
+        let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
+        let Some((main, server)) = main.and_then(|main| Some((main, self.servers.get_mut(&main)?))) else { return };
+        server.forget_legacy(&mut self.cx);
+        for Held { request, caller, method, params } in held {
+            let run = match self.run_for(main, &caller) {
+                Ok(run) => run,
+                Err(refusal) => {
+                    self.refuse_as(request, refusal);
+                    continue;
+                }
+            };
+            self.routes.redirect(request, run);
+            if let Some(server) = self.servers.get_mut(&run) {
+                server.call(request, caller, method, params, &mut self.cx);
             }
         }
     }

@@ -57,11 +57,13 @@ impl Server {
             Some(Link::Http(mut http)) => http.abandon_all(cx),
             None => {}
         }
+        if self.is_trial && !was_ready {
+            // Nobody heard of what waits for it: the server itself is asked.
+            let held = core::mem::take(&mut self.held).into();
+            cx.report(Report::NotLegacy { run: self.slot, held });
+        }
         self.fail_calls(&reason, cx);
         if self.is_extra() {
-            if self.is_branch && !was_ready {
-                cx.report(Report::OneEra(self.slot));
-            }
             // What it knew of its session is lost; a call of the session gets a new one.
             tracing::warn!(server = self.name.as_str(), reason = reason.as_str(), "session's server ended");
             return self.move_to_stopped(cx);

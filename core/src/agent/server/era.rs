@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::handshake::{Asked, Refusal};
 use super::{About, Fault, Link, Server, State, Then, Timer, handshake, people};
 use crate::agent::bridge::{Era, discovery, meta};
-use crate::agent::cx::{Cx, Report};
+use crate::agent::cx::Cx;
 use crate::config::EraChoice;
 use crate::limits;
 use crate::mcp::{Version, method};
@@ -163,17 +163,17 @@ impl Server {
         self.move_to_stopping(Then::Start, cx);
     }
 
-    /// Whether it speaks both eras, so that clients of the legacy one get a run of their own.
+    /// Whether clients of the legacy era get a run of their own: it is modern, and nothing is against it that it speaks
+    /// both. Few say so of themselves: it is tried.
     pub(in crate::agent) fn is_dual(&self) -> bool {
-        self.may_be_legacy() && self.about.speaks(Era::Modern) && self.about.speaks(Era::Legacy)
+        self.may_be_legacy() && !self.is_modern_alone && self.about.speaks(Era::Modern)
     }
 
-    /// It does not speak the legacy era after all: its clients are bridged from now on.
+    /// It does not speak the legacy era: its clients are bridged from now on.
     pub(in crate::agent) fn forget_legacy(&mut self, cx: &mut Cx) {
-        let is_legacy = |version: &String| Version::parse(version).is_some_and(Version::is_legacy);
-        self.about.versions.retain(|version| !is_legacy(version));
+        tracing::info!(server = self.name.as_str(), "server speaks the newest MCP alone: older clients are bridged");
+        self.is_modern_alone = true;
         self.listen(cx);
-        cx.report(Report::Changed(self.slot));
     }
 
     /// The revisions that a run of it speaks that is of the era.

@@ -147,6 +147,10 @@ pub(super) struct Server {
     era: Era,
     /// It did not answer `server/discover`: it is not asked again.
     is_mute: bool,
+    /// It is spoken to in the legacy era to find out whether it knows that.
+    is_trial: bool,
+    /// It was tried with `initialize`, and does not speak the legacy era.
+    is_modern_alone: bool,
     /// What it is being asked: the handshake, or a list.
     asked: Option<Asked>,
     lists: Lists,
@@ -255,12 +259,13 @@ struct Call {
     refused: Option<Bytes>,
 }
 
-#[derive(Debug)]
-struct Held {
-    request: RequestId,
-    caller: Caller,
-    method: String,
-    params: Bytes,
+/// A call that waits until its server can be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) request: RequestId,
+    pub(super) caller: Caller,
+    pub(super) method: String,
+    pub(super) params: Bytes,
 }
 
 /// Why a server is not running any more.
@@ -291,6 +296,8 @@ impl Server {
             link: None,
             era: Era::Legacy,
             is_mute: false,
+            is_trial: false,
+            is_modern_alone: false,
             asked: None,
             lists: Lists::default(),
             questions: Questions::default(),
@@ -324,7 +331,13 @@ impl Server {
         config.life.lazy = false;
         // The next call starts it again.
         config.life.idle_stop_secs = config.life.idle_stop_secs.or(Some(limits::SESSION_IDLE.as_secs()));
-        Self { is_branch: true, ..Self::new(slot, name, config, now) }
+        Self { is_branch: true, is_trial: true, ..Self::new(slot, name, config, now) }
+    }
+
+    /// The same run, spoken to in the legacy era, which its server may not know.
+    pub(super) fn tried(mut self) -> Self {
+        self.config.life.era = EraChoice::Legacy;
+        Self { is_trial: true, ..self }
     }
 
     /// Whether it is one of its server's further runs, which are begun by a call and end for good.
@@ -421,7 +434,7 @@ impl Server {
             if program != self.fingerprint() {
                 // What was told is another program's.
                 self.about = About::default();
-                self.is_mute = false;
+                (self.is_mute, self.is_modern_alone) = (false, false);
             }
         }
         self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);

@@ -12,9 +12,9 @@ const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const LISTS: &str = r#"{"tools":[{"name":"t"}],"resources":[],"resourceTemplates":[],"prompts":[]}"#;
 const A: ChildId = ChildId(1);
 
-fn modern_config() -> AgentConfig {
+fn modern_config(era: EraChoice) -> AgentConfig {
     let mut config = config(&[]);
-    config.servers.insert("a".to_string(), stdio("a").of_era(EraChoice::Auto));
+    config.servers.insert("a".to_string(), ServerConfig { life: Life { era, ..Life::default() }, ..stdio("a") });
     config
 }
 
@@ -23,9 +23,18 @@ fn modern(versions: &[&str], capabilities: &Value) -> Rig {
     listening(versions, capabilities).0
 }
 
-/// The same, and the id of our own subscription there.
+/// The same of which it is not known whether it speaks the legacy era.
+fn trying(versions: &[&str], capabilities: &Value) -> Rig {
+    start(modern_config(EraChoice::Auto), versions, capabilities).0
+}
+
+/// A modern one, and the id of our own subscription there.
 fn listening(versions: &[&str], capabilities: &Value) -> (Rig, Value) {
-    let mut rig = Rig::new(modern_config(), Some("minted"));
+    start(modern_config(EraChoice::Modern), versions, capabilities)
+}
+
+fn start(config: AgentConfig, versions: &[&str], capabilities: &Value) -> (Rig, Value) {
+    let mut rig = Rig::new(config, Some("minted"));
     rig.event(Event::Start { person: Person::Absent });
     let child = rig.spawned("a").unwrap();
     rig.event(Event::Spawned { child, pid: 100 });
@@ -289,7 +298,7 @@ fn our_stream_is_opened_again_when_it_ends() {
 
 #[test]
 fn server_of_both_eras_has_a_run_for_legacy_clients() {
-    let mut rig = modern(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
+    let mut rig = trying(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
     rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);
     assert_eq!(asked(&mut rig, A)["params"], json!({"name": "t"}));
     rig.call_as(2, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
@@ -317,17 +326,60 @@ fn server_of_both_eras_has_a_run_for_legacy_clients() {
 }
 
 #[test]
-fn server_that_does_not_speak_what_it_says_is_bridged() {
-    let mut rig = modern(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
-    rig.call_as(1, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
-    let branch = rig.spawned("a").unwrap();
-    rig.event(Event::Spawned { child: branch, pid: 101 });
-    let initialize = rig.written(branch).remove(0);
-    rig.say(branch, &json!({"jsonrpc": "2.0", "id": initialize["id"], "error": {"code": -32601, "message": "m"}}));
-    assert_eq!(answer(&mut rig).1, Some(code::SERVER_UNAVAILABLE));
-    rig.call_as(2, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+fn server_of_the_modern_era_alone_is_found_out_once_and_bridged() {
+    for ends in [false, true] {
+        let mut rig = trying(&["2026-07-28"], &json!({"tools": {}}));
+        rig.call_as(1, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+        let branch = rig.spawned("a").unwrap();
+        rig.event(Event::Spawned { child: branch, pid: 101 });
+        let initialize = rig.written(branch).remove(0);
+        assert_eq!(initialize["method"], "initialize");
+        match ends {
+            true => rig.exited(branch, 1, ""),
+            false => {
+                let error = json!({"code": -32601, "message": "m"});
+                rig.say(branch, &json!({"jsonrpc": "2.0", "id": initialize["id"], "error": error}));
+            }
+        }
+        let call = asked(&mut rig, A);
+        assert_eq!(call["params"]["_meta"][CAPABILITIES], json!({}), "the call that waited is bridged");
+        rig.answer(A, &call["id"], json!({}));
+        assert_eq!(answer(&mut rig), (1, None, json!({})));
+        rig.call_as(2, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+        assert!(rig.spawned("a").is_none(), "it is not tried again");
+        asked(&mut rig, A);
+    }
+}
+
+#[test]
+fn sessions_own_runs_are_tried_too() {
+    let life = Life { isolation: crate::config::Isolation::Session, ..Life::default() };
+    let mut config = config(&[]);
+    config.servers.insert("a".to_string(), ServerConfig { life, ..stdio("a") });
+    let mut rig = Rig::new(config, Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    rig.event(Event::Recalled { server: "a".to_string(), catalog: None });
+    let learn = |rig: &mut Rig, child: ChildId| {
+        rig.event(Event::Spawned { child, pid: 100 });
+        let asked = rig.written(child).remove(0);
+        assert_eq!(asked["method"], "server/discover");
+        rig.answer(child, &asked["id"], json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}));
+        let list = rig.written(child).pop().unwrap();
+        rig.answer(child, &list["id"], LISTS.parse().unwrap());
+    };
+    let main = rig.spawned("a").unwrap();
+    learn(&mut rig, main);
+    rig.exited(main, 0, "");
+    rig.connect(Dialect::V2);
+    rig.call_as(1, "s", &json!({"roots": {}}), "tools/call", r#"{"name":"t"}"#);
+    let tried = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child: tried, pid: 101 });
+    assert_eq!(rig.written(tried).remove(0)["method"], "initialize");
+    rig.exited(tried, 1, "");
+    let own = rig.spawned("a").expect("its session has a run of its own all the same");
+    learn(&mut rig, own);
+    assert_eq!(asked(&mut rig, own)["params"]["_meta"][CAPABILITIES], json!({"roots": {}}));
     assert!(rig.spawned("a").is_none());
-    assert_eq!(asked(&mut rig, A)["params"]["_meta"][CAPABILITIES], json!({}));
 }
 
 // --- a modern client, a legacy server
@@ -649,7 +701,7 @@ fn subscription_ends_in_peace_with_its_server_and_with_an_error_when_that_dies()
     let listen = json!({"notifications": {"toolsListChanged": true}}).to_string();
     let can = json!({"tools": {"listChanged": true}});
     let old = || (legacy(&can), config(&["a"]));
-    let new = (modern(&["2026-07-28"], &can), modern_config());
+    let new = (modern(&["2026-07-28"], &can), modern_config(EraChoice::Modern));
     for ((mut rig, config), is_told) in [(old(), true), (old(), false), (new, true)] {
         rig.modern_call(1, "a", "subscriptions/listen", &listen);
         if is_told {
