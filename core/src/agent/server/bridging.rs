@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::parking::Down;
 use super::stdio::Full;
-use super::{Call, Held, Server, Timer, people};
+use super::{About, Call, Held, Server, Timer, people};
 use crate::agent::bridge::questions::{self, InputRequired};
 use crate::agent::bridge::{Era, discovery, errors, meta, results};
 use crate::agent::cx::{Cx, Report, RequestId};
@@ -347,5 +347,3 @@ impl Server {
         }
     }
 }
-
-use super::About;

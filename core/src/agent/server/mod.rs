@@ -1,9 +1,11 @@
 //! One local server: its life, and the MCP client that talks to it.
 //!
 //! This file keeps it alive, [`process`] is what is heard of its process, [`ends`] how it ends, and [`rest`] when it need not run;
-//! [`handshake`] and [`lists`] are what it is asked before it takes calls,
+//! [`runs`] are those that it has beside the one that all share;
+//! [`era`] is which protocol it is spoken to with, [`handshake`] and [`lists`] are what it is asked before it takes calls,
 //! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked;
-//! [`subscriptions`] are what clients set; [`stdio`] and [`http`] are the links to it.
+//! [`subscriptions`] are what clients set, [`listening`] streams of changes;
+//! [`bridging`] and [`parking`] stand between it and clients of the other era; [`stdio`] and [`http`] are the links to it.
 //!
 //! ```text
 //!            start            runs             lists tools
@@ -38,6 +40,7 @@ mod parking;
 mod process;
 mod questions;
 mod rest;
+mod runs;
 mod shown;
 mod stdio;
 mod subscriptions;
@@ -63,6 +66,7 @@ use self::link::Link;
 use self::listening::Listening;
 use self::lists::Lists;
 use self::questions::Questions;
+use self::runs::Owner;
 pub(super) use self::shown::Share;
 use self::stdio::Stdio;
 use self::subscriptions::{Told, Undo};
@@ -76,7 +80,7 @@ use super::tools::Tools;
 use super::veil::Veil;
 use super::wishes::Level;
 use crate::backoff::Backoff;
-use crate::config::{EraChoice, ServerConfig, Transport};
+use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
 use crate::mcp::catalog::Changed;
@@ -232,15 +236,6 @@ pub(super) struct About {
     templates: Vec<Box<RawValue>>,
 }
 
-/// The session that a run belongs to.
-#[derive(Debug)]
-struct Owner {
-    /// Its number among the runs that sessions have of this server.
-    number: u32,
-    /// Its client, as it made its first call.
-    caller: Caller,
-}
-
 /// A call that the server works on.
 #[derive(Debug)]
 struct Call {
@@ -313,38 +308,6 @@ impl Server {
         }
     }
 
-    /// A run of a server for one session of a client.
-    pub(super) fn for_session(
-        slot: Slot,
-        number: u32,
-        caller: Caller,
-        name: String,
-        config: ServerConfig,
-        now: Instant,
-    ) -> Self {
-        Self { session: Some(Owner { number, caller }), ..Self::new(slot, name, config, now) }
-    }
-
-    /// The run of a server of both eras for clients of the legacy one.
-    pub(super) fn branch(slot: Slot, name: String, mut config: ServerConfig, now: Instant) -> Self {
-        config.life.era = EraChoice::Legacy;
-        config.life.lazy = false;
-        // The next call starts it again.
-        config.life.idle_stop_secs = config.life.idle_stop_secs.or(Some(limits::SESSION_IDLE.as_secs()));
-        Self { is_branch: true, is_trial: true, ..Self::new(slot, name, config, now) }
-    }
-
-    /// The same run, spoken to in the legacy era, which its server may not know.
-    pub(super) fn tried(mut self) -> Self {
-        self.config.life.era = EraChoice::Legacy;
-        Self { is_trial: true, ..self }
-    }
-
-    /// Whether it is one of its server's further runs, which are begun by a call and end for good.
-    fn is_extra(&self) -> bool {
-        self.session.is_some() || self.is_branch
-    }
-
     pub(super) fn slot(&self) -> Slot {
         self.slot
     }
@@ -385,16 +348,6 @@ impl Server {
     /// Whether it was stopped and nothing of it is left.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.state, State::Idle | State::Stopped) && self.dying.is_empty()
-    }
-
-    /// Its number, if it is a session's.
-    pub(super) fn session_number(&self) -> Option<u32> {
-        self.session.as_ref().map(|owner| owner.number)
-    }
-
-    /// The key of the session whose it is.
-    fn session_key(&self) -> Option<&str> {
-        self.session.as_ref().map(|owner| owner.caller.session.as_str())
     }
 
     /// When a call came or went the last time.
@@ -629,15 +582,6 @@ impl Server {
         self.listening.forget();
         for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Idle] {
             cx.disarm(self.slot, timer);
-        }
-    }
-
-    /// What its stderr is kept under.
-    fn log_name(&self) -> String {
-        match self.session_number() {
-            Some(number) => format!("{}.session-{number}", self.name),
-            None if self.is_branch => format!("{}.legacy", self.name),
-            None => self.name.clone(),
         }
     }
 }
