@@ -10,9 +10,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::meta;
 use crate::limits;
-use crate::mcp::{Version, code};
+use crate::mcp::{Version, code, key};
 use crate::rpc::object;
 use crate::rpc::quoted;
 
@@ -38,7 +37,7 @@ pub(in crate::agent) fn read(result: &Bytes) -> Option<Discovered> {
         instructions: Option<String>,
     }
     let answer: Answer<'_> = serde_json::from_slice(result).ok()?;
-    let info = object::get_path(result, &["_meta", meta::SERVER]);
+    let info = object::get_path(result, &["_meta", key::SERVER_INFO]);
     let info = info.as_ref().and_then(|raw| serde_json::from_slice::<&RawValue>(raw).ok());
     Some(Discovered {
         versions: spoken(&answer.supported_versions),
@@ -69,7 +68,7 @@ pub(in crate::agent) fn result(
     let versions: Vec<String> =
         Version::ALL.into_iter().rev().map(|version| format!("\"{}\"", version.as_str())).collect();
     let capabilities = capabilities.map_or("{}", RawValue::get);
-    let info = info.map(|info| format!(",\"_meta\":{{\"{}\":{}}}", meta::SERVER, info.get())).unwrap_or_default();
+    let info = info.map(|info| format!(",\"_meta\":{{\"{}\":{}}}", key::SERVER_INFO, info.get())).unwrap_or_default();
     let instructions = instructions.map(|text| format!(",\"instructions\":{}", quoted(text))).unwrap_or_default();
     let versions = versions.join(",");
     Bytes::from(format!(
@@ -101,7 +100,7 @@ mod tests {
     #[test]
     fn discovery_is_read() {
         let result = json!({"supportedVersions": ["2030-01-01", "2026-07-28", "2025-06-18"], "capabilities": {"tools": {}},
-            "instructions": "i", "_meta": {meta::SERVER: {"name": "s"}}});
+            "instructions": "i", "_meta": {key::SERVER_INFO: {"name": "s"}}});
         let discovered = read(&Bytes::from(result.to_string())).unwrap();
         assert_eq!(discovered.versions, [Version::V2026_07_28, Version::V2025_06_18]);
         assert_eq!(discovered.capabilities.unwrap().get(), r#"{"tools":{}}"#);
@@ -135,7 +134,7 @@ mod tests {
         assert!(core::str::from_utf8(&text).unwrap().contains(r#""capabilities":{"tools":{"x":1.0}}"#));
         let value: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(value["supportedVersions"][0], "2026-07-28");
-        assert_eq!(value["_meta"][meta::SERVER]["name"], "s");
+        assert_eq!(value["_meta"][key::SERVER_INFO]["name"], "s");
         assert_eq!((&value["instructions"], &value["ttlMs"]), (&json!("say \"it\""), &json!(0)));
         assert!(read(&result(None, None, None)).is_some());
     }

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::meta;
 use crate::limits;
-use crate::mcp::method;
+use crate::mcp::{key, method};
 use crate::rpc::object::{self, Object};
 use crate::rpc::{self, envelope, quoted};
 
@@ -119,12 +118,12 @@ pub(in crate::agent) fn on_subscription(json: &Bytes, id: &[u8]) -> Option<Bytes
 
 /// The id in a message's `_meta` that says which subscription it is of.
 pub(in crate::agent) fn subscription(params: &Bytes) -> Option<Bytes> {
-    object::get_path(params, &["_meta", meta::SUBSCRIPTION])
+    object::get_path(params, &["_meta", key::SUBSCRIPTION_ID])
 }
 
 /// The object with that id in its `_meta`.
 pub(in crate::agent) fn tagged(params: &Bytes, id: &[u8]) -> Option<Bytes> {
-    object::set_path(params, &["_meta", meta::SUBSCRIPTION], id).ok()
+    object::set_path(params, &["_meta", key::SUBSCRIPTION_ID], id).ok()
 }
 
 #[cfg(test)]
@@ -209,10 +208,10 @@ mod tests {
         let ack = read(&acknowledged(b"\"1\"", &some));
         assert_eq!(ack["method"], "notifications/subscriptions/acknowledged");
         assert_eq!(ack["params"]["notifications"], json!({"toolsListChanged": true}));
-        assert_eq!(ack["params"]["_meta"][meta::SUBSCRIPTION], "1");
-        assert_eq!(read(&ended(b"7"))["_meta"][meta::SUBSCRIPTION], 7);
+        assert_eq!(ack["params"]["_meta"][key::SUBSCRIPTION_ID], "1");
+        assert_eq!(read(&ended(b"7"))["_meta"][key::SUBSCRIPTION_ID], 7);
         let bare = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
-        assert_eq!(read(&on_subscription(&bare, b"7").unwrap())["params"]["_meta"][meta::SUBSCRIPTION], 7);
+        assert_eq!(read(&on_subscription(&bare, b"7").unwrap())["params"]["_meta"][key::SUBSCRIPTION_ID], 7);
         let full = Bytes::from_static(br#"{"method":"x","params":{"n":1e400,"_meta":{"x":null}}}"#);
         let text = on_subscription(&full, b"7").unwrap();
         assert_eq!(

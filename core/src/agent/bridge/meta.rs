@@ -8,21 +8,12 @@ use bytes::Bytes;
 use crate::agent::caller::Caller;
 use crate::agent::wishes::Level;
 use crate::mcp::Version;
+use crate::mcp::key::{CLIENT_CAPABILITIES as CAPABILITIES, CLIENT_INFO as CLIENT, VERSION};
 use crate::rpc::object::{NotAnObject, Object};
 use crate::rpc::{self, object};
 
-/// The revision that the request speaks.
-pub(in crate::agent) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// Who the client says that it is.
-pub(in crate::agent) const CLIENT: &str = "io.modelcontextprotocol/clientInfo";
-/// What the client can do.
-pub(in crate::agent) const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// From which level on the client wants to hear what the server logs.
 pub(in crate::agent) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-/// Which `subscriptions/listen` a message belongs to.
-pub(in crate::agent) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
-/// Who the server says that it is.
-pub(in crate::agent) const SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
 /// The modern revision that is spoken to servers.
 pub(in crate::agent) const MODERN: Version = Version::V2026_07_28;

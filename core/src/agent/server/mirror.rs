@@ -6,36 +6,29 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use serde_json::value::RawValue;
 
-use crate::mcp::{header, method};
+use crate::limits;
+use crate::mcp::{header, mirror};
 use crate::rpc;
 use crate::rpc::object::{self, Object};
 
 /// The fields of a request. `schema`: the `inputSchema` of the tool that it calls.
 pub(super) fn fields(method: &str, params: &Bytes, schema: Option<&Bytes>) -> HeaderMap {
     let mut fields = HeaderMap::new();
-    let mut set = |name: &str, text: &str| {
-        // Neither can fail: names were checked with the schema, values are encoded.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&encoded(text)))
-        {
-            fields.insert(name, value);
-        }
-    };
-    set(header::METHOD, method);
-    if let Some(name) = named_by(method).and_then(|key| object::get(params, key)).as_deref().and_then(rpc::string) {
-        set(header::NAME, &name);
+    let mut set = |name: HeaderName, text: &str| drop(fields.insert(name, mirror::encode(text)));
+    set(HeaderName::from_static(header::METHOD), method);
+    let name = mirror::named_by(method).and_then(|key| object::get(params, key));
+    if let Some(name) = name.as_deref().and_then(rpc::string) {
+        set(HeaderName::from_static(header::NAME), &name);
     }
     let arguments = object::get(params, "arguments").unwrap_or_default();
-    for (name, path) in schema.map(|schema| mirrored(schema).unwrap_or_default()).unwrap_or_default() {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        if let Some(text) = object::get_path(&arguments, &path).as_ref().and_then(as_text) {
-            set(&format!("mcp-param-{name}"), &text);
+    for (name, value) in schema.map(|schema| mirror::params(schema, &arguments)).unwrap_or_default() {
+        if let Some(text) = value.as_ref().and_then(as_text) {
+            set(name, &text);
         }
     }
     fields
@@ -43,7 +36,7 @@ pub(super) fn fields(method: &str, params: &Bytes, schema: Option<&Bytes>) -> He
 
 /// Why a tool's definition must not be used over HTTP (2026-07-28, Streamable HTTP, Schema Extension); `None`: it may.
 pub(super) fn fault(tool: &RawValue) -> Option<&'static str> {
-    mirrored(&schema_of(tool)?).err()
+    check(&schema_of(tool)?).err()
 }
 
 /// The `inputSchema` of a tool.
@@ -55,47 +48,38 @@ pub(super) fn schema_of(tool: &RawValue) -> Option<Bytes> {
     object::get(&Bytes::copy_from_slice(tool.get().as_bytes()), "inputSchema")
 }
 
-/// The fields that arguments go into: the name's last part, and the path of the argument.
-fn mirrored(schema: &Bytes) -> Result<Vec<(String, Vec<String>)>, &'static str> {
-    let mut found = Vec::new();
-    if collect(schema, &mut Vec::new(), &mut found)? != count(schema, 0) {
+/// Whether every annotation of a schema keeps the rules.
+fn check(schema: &Bytes) -> Result<(), &'static str> {
+    let mut names = Vec::new();
+    collect(schema, 0, &mut names)?;
+    if names.len() != count(schema, 0) {
         return Err("x-mcp-header stands where no argument is");
     }
-    let names: BTreeSet<String> = found.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
-    if names.len() == found.len() { Ok(found) } else { Err("two arguments have the same x-mcp-header") }
+    let distinct: BTreeSet<&str> = names.iter().map(HeaderName::as_str).collect();
+    if distinct.len() == names.len() { Ok(()) } else { Err("two arguments have the same x-mcp-header") }
 }
 
-/// Walks `properties` alone, and returns how many fields it found.
-fn collect(
-    schema: &Bytes,
-    path: &mut Vec<String>,
-    found: &mut Vec<(String, Vec<String>)>,
-) -> Result<usize, &'static str> {
+/// Walks `properties` alone, for the names of the fields that it finds.
+fn collect(schema: &Bytes, depth: usize, names: &mut Vec<HeaderName>) -> Result<(), &'static str> {
     let properties = object::get(schema, "properties").and_then(|raw| Object::parse(&raw).ok());
-    let Some(properties) = properties.filter(|_| path.len() < MAX_DEPTH) else { return Ok(0) };
-    let mut fields = 0;
-    for (key, property) in properties.members() {
-        let Some(key) = rpc::string(&key) else { continue };
-        path.push(key.into_owned());
+    let Some(properties) = properties.filter(|_| depth < limits::MAX_MIRROR_DEPTH) else { return Ok(()) };
+    for (_, property) in properties.members() {
         if let Some(raw) = object::get(&property, FIELD) {
-            let name = rpc::string(&raw).filter(|name| HeaderName::from_bytes(name.as_bytes()).is_ok());
-            let name = name.ok_or("an x-mcp-header is not a field's name")?;
+            let name = rpc::string(&raw).and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+            names.push(name.ok_or("an x-mcp-header is not a field's name")?);
             let kind = object::get(&property, "type");
             if !matches!(kind.as_deref(), Some(b"\"string\"" | b"\"integer\"" | b"\"boolean\"")) {
                 return Err("an x-mcp-header is at an argument that is no text, integer or boolean");
             }
-            found.push((name.into_owned(), path.clone()));
-            fields += 1;
         }
-        fields += collect(&property, path, found)?;
-        path.pop();
+        collect(&property, depth + 1, names)?;
     }
-    Ok(fields)
+    Ok(())
 }
 
 /// How many members of that name there are in a schema, wherever they stand, except for properties of that name.
 fn count(raw: &Bytes, depth: usize) -> usize {
-    if depth > 2 * MAX_DEPTH {
+    if depth > 2 * limits::MAX_MIRROR_DEPTH {
         return 0;
     }
     match raw.first() {
@@ -121,17 +105,6 @@ fn count(raw: &Bytes, depth: usize) -> usize {
     }
 }
 
-/// Which member of the params the method is about (2026-07-28, Streamable HTTP, Standard Request Headers; tasks: their
-/// extension).
-fn named_by(method: &str) -> Option<&'static str> {
-    match method {
-        method::TOOLS_CALL | method::PROMPTS_GET => Some("name"),
-        method::RESOURCES_READ => Some("uri"),
-        _ if method.starts_with("tasks/") => Some("taskId"),
-        _ => None,
-    }
-}
-
 /// A primitive argument as text; others have none.
 fn as_text(raw: &Bytes) -> Option<String> {
     match &raw[..] {
@@ -153,17 +126,7 @@ fn integer(raw: &Bytes) -> Option<String> {
     (text.parse::<f64>() == Ok(number) && number.abs() <= MAX_SAFE).then_some(text)
 }
 
-/// A value as a header takes it (2026-07-28, Streamable HTTP, Value Encoding).
-fn encoded(text: &str) -> String {
-    let plain = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-    let padded = text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']);
-    let sentinel = text.starts_with("=?base64?") && text.ends_with("?=");
-    if plain && !padded && !sentinel { text.to_string() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
-}
-
 const FIELD: &str = "x-mcp-header";
-/// How deep arguments are looked into: real ones have a handful of levels.
-const MAX_DEPTH: usize = 16;
 /// JavaScript's largest safe integer: what a schema's integers are limited to.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
@@ -226,17 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_encoded_as_the_specification_shows() {
-        for (value, expected) in [
-            ("us-west1", "us-west1"),
-            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
-            (" padded ", "=?base64?IHBhZGRlZCA=?="),
-            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
-            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
-            ("a b\tc", "a b\tc"),
-        ] {
-            assert_eq!(encoded(value), expected);
-        }
+    fn integers_are_written_as_such() {
         for (raw, expected) in
             [("7", Some("7")), ("-7.00", Some("-7")), ("1e3", Some("1000")), ("1.5", None), ("1e99", None)]
         {
