@@ -50,6 +50,16 @@ pub const MAX_CATALOG: usize = 16 * MIB;
 pub const MAX_TOOLS: usize = 8_192;
 /// One tool's JSON.
 pub const MAX_TOOL: usize = 64 * KIB;
+/// Prompts of one agent, and of all of a user's: people choose among them.
+pub const MAX_PROMPTS: usize = 1_024;
+/// Resources of one agent, and of all of a user's: a server that has more of them has templates.
+pub const MAX_RESOURCES: usize = 8_192;
+/// Resource templates of one agent, and of all of a user's: a URI that is in no list is compared with each.
+pub const MAX_TEMPLATES: usize = 512;
+/// Expressions of one template: real ones have three.
+pub const MAX_EXPRESSIONS: usize = 16;
+/// A URI or a URI template in a list, in bytes: what browsers and proxies take, too. A longer URI matches no template.
+pub const MAX_LISTED_URI: usize = 2 * KIB;
 /// Local servers of one agent.
 pub const MAX_SERVERS: usize = 256;
 /// Hops of an `X-Forwarded-For` field that are looked at: a chain of proxies is short.
@@ -130,6 +140,17 @@ pub const MAX_MIRROR_DEPTH: usize = 8;
 pub const LIST_TTL: Duration = Duration::from_secs(30);
 /// An answer that is held whole because something in it is the relay's to say: a server's description of itself.
 pub const MAX_MENDED: usize = MIB;
+/// How long a request that goes to several servers waits for all of them: a person waits, and the others have answered.
+pub const GATHER_PATIENCE: Duration = Duration::from_secs(10);
+/// Pages of one server's list of tasks: more are left out.
+pub const MAX_TASK_PAGES: usize = 16;
+/// Tasks of one user whose servers are remembered: any other is found by asking.
+pub const MAX_TASKS: usize = 1_024;
+/// A result that makes a task, in bytes: its id, state and times.
+pub const MAX_TASK_ANSWER: usize = 4 * KIB;
+/// Subscriptions of one user's sessions on `/mcp` whose spelling is remembered: two kilobytes each at most, usually 100
+/// bytes.
+pub const MAX_WATCHES: usize = 512;
 /// Calls of one user under way. Configurable.
 pub const MAX_CALLS: usize = 1_024;
 /// Notification streams of one user. Configurable.

@@ -141,6 +141,8 @@ fn decision(failure: &Failure) -> Decision {
         | Failure::Mismatch(_)
         | Failure::NoSuchTool { .. }
         | Failure::AmbiguousTool { .. }
+        | Failure::Unknown { .. }
+        | Failure::Ambiguous { .. }
         | Failure::NoSuchServer { .. }
         | Failure::AmbiguousServer { .. }
         | Failure::IdInUse => Decision::Invalid,

@@ -45,6 +45,8 @@ pub(super) struct Call {
     pub(super) mend: Option<Box<Mend>>,
     /// Of a call that lasts, a subscription: when its grant runs out. It may be silent for as long as it likes.
     pub(super) until: Option<UnixTime>,
+    /// It was asked on the endpoint of all servers.
+    pub(super) on_all: bool,
     /// What its line in the audit will say, if one is kept.
     pub(super) audit: Option<Box<Record>>,
 }
@@ -57,6 +59,14 @@ pub(super) enum Sink {
     /// Into a batch, whole.
     Slot {
         exchange: ExchangeId,
+        index: usize,
+        /// What came so far.
+        held: BytesMut,
+    },
+    /// To what several servers answer together.
+    Part {
+        /// Its number.
+        gather: u64,
         index: usize,
         /// What came so far.
         held: BytesMut,
@@ -92,7 +102,7 @@ pub(super) enum Progress {
     Done(Option<Bytes>),
     /// It does not fit what was said before, or is not JSON.
     Fault(&'static str),
-    /// It does not fit into its batch.
+    /// It does not fit into what it is a part of.
     TooLarge,
 }
 
@@ -179,6 +189,20 @@ impl Call {
                     return Progress::Done(Some(response.into()));
                 }
                 self.sink = Sink::Slot { exchange, index, held };
+                consume(key, credit, cx);
+            }
+            Sink::Part { gather, index, mut held } => {
+                if held.len().saturating_add(bytes.len()) > limits::MAX_BATCH_ANSWER {
+                    self.sink = Sink::Part { gather, index, held: BytesMut::new() };
+                    return Progress::TooLarge;
+                }
+                held.put_slice(&bytes);
+                if end {
+                    let response = [&around.0[..], &held, &around.1].concat();
+                    self.sink = Sink::Part { gather, index, held: BytesMut::new() };
+                    return Progress::Done(Some(response.into()));
+                }
+                self.sink = Sink::Part { gather, index, held };
                 consume(key, credit, cx);
             }
             Sink::Nobody if end => return Progress::Done(None),

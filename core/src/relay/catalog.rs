@@ -10,9 +10,11 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::items::{self, Item, Kind, Left};
+use super::lists::{self, Lists};
 use crate::config::RelayLimits;
 use crate::limits;
 use crate::mcp::catalog::{self, Changed, State};
@@ -43,6 +45,9 @@ pub(super) struct Server {
     pub(super) capabilities: Option<Object>,
     /// In the server's own order.
     pub(super) tools: Vec<Tool>,
+    pub(super) prompts: Vec<Item>,
+    pub(super) resources: Vec<Item>,
+    pub(super) templates: Vec<Item>,
     /// What was left out, and why.
     pub(super) dropped: Vec<Dropped>,
     /// What its device says is not what was pinned; printable, capped.
@@ -52,6 +57,8 @@ pub(super) struct Server {
     pub(super) restarts: u32,
     /// The raw result of `tools/list` under the tools' own names.
     pub(super) list: Bytes,
+    /// All lists, for who listens to this server alone.
+    pub(super) lists: Lists,
 }
 
 /// One tool, as its server lists it.
@@ -64,7 +71,7 @@ pub(super) struct Tool {
     pub(super) read_only: bool,
 }
 
-/// A tool or server that was left out.
+/// A tool, or what else is listed, that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dropped {
     /// Its name, printable and capped, or its place in the list.
@@ -136,10 +143,7 @@ impl Catalog {
         if self.servers.len() >= limits::MAX_SERVERS {
             return Err("there are too many servers");
         }
-        let room = Room {
-            tools: most.tools_per_agent.saturating_sub(self.servers.values().map(|server| server.tools.len()).sum()),
-            bytes: most.catalog_per_agent.saturating_sub(self.servers.values().map(|server| server.list.len()).sum()),
-        };
+        let room = self.room(most);
         let server = Server::checked(server, room, now);
         for dropped in &server.dropped {
             tracing::warn!(server = %name, tool = %dropped.name, reason = dropped.why, "tool left out of a catalog");
@@ -147,30 +151,91 @@ impl Catalog {
         self.servers.insert(name, server);
         Ok(())
     }
+
+    fn room(&self, most: &RelayLimits) -> Room {
+        let left =
+            |most: usize, count: fn(&Server) -> usize| most.saturating_sub(self.servers.values().map(count).sum());
+        Room {
+            tools: left(most.tools_per_agent, |server| server.tools.len()),
+            prompts: left(Kind::Prompt.most(), |server| server.prompts.len()),
+            resources: left(Kind::Resource.most(), |server| server.resources.len()),
+            templates: left(Kind::Template.most(), |server| server.templates.len()),
+            bytes: left(most.catalog_per_agent, Server::bytes),
+        }
+    }
 }
 
 /// What a device may still list.
 struct Room {
     tools: usize,
+    prompts: usize,
+    resources: usize,
+    templates: usize,
     bytes: usize,
 }
 
 impl Server {
     fn checked(server: catalog::Server, room: Room, now: Instant) -> Self {
-        let (tools, dropped) = check_tools(server.tools, room);
-        Self {
+        let mut bytes = room.bytes;
+        let (tools, mut dropped) = check_tools(server.tools, room.tools, &mut bytes);
+        let mut check =
+            |kind, raw, items| items::check(kind, raw, &mut Left { items, bytes: &mut bytes }, &mut dropped);
+        let prompts = check(Kind::Prompt, server.prompts, room.prompts);
+        let resources = check(Kind::Resource, server.resources, room.resources);
+        let templates = check(Kind::Template, server.templates, room.templates);
+        let capabilities = server.capabilities.and_then(check_object);
+        let list = list_result(tools.iter().map(|tool| tool.json.text().clone()));
+        let mut checked = Self {
             state: server.state,
             reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
             info: server.info.and_then(check_info),
-            capabilities: server.capabilities.and_then(check_object),
+            capabilities,
             instructions: server.instructions.filter(|text| text.len() <= limits::MAX_INSTRUCTIONS),
-            list: list_result(tools.iter().map(|tool| tool.json.text().clone())),
+            lists: Lists::default(),
+            list,
             tools,
+            prompts,
+            resources,
+            templates,
             dropped,
             changed: server.changed.iter().take(limits::MAX_CHANGED).map(checked_change).collect(),
             since: now - core::time::Duration::from_secs(server.since_secs),
             restarts: server.restarts,
+        };
+        checked.lists = checked.own_lists();
+        checked
+    }
+
+    /// Its lists as they are, whatever it declared: a list with something in it is offered.
+    fn own_lists(&self) -> Lists {
+        let page =
+            |kind: Kind, items: &[Item]| lists::page(kind.member(), items.iter().map(|item| item.json.text().clone()));
+        let prompts = page(Kind::Prompt, &self.prompts);
+        let resources = lists::Resources {
+            resources: page(Kind::Resource, &self.resources),
+            templates: page(Kind::Template, &self.templates),
+        };
+        Lists {
+            tools: self.list.clone(),
+            prompts: self.has_prompts().then_some(prompts),
+            resources: self.has_resources().then_some(resources),
         }
+    }
+
+    /// Whether it has prompts, or may have some.
+    pub(super) fn has_prompts(&self) -> bool {
+        self.declares(&["prompts"]) || !self.prompts.is_empty()
+    }
+
+    /// Whether it has resources, or may have some.
+    pub(super) fn has_resources(&self) -> bool {
+        self.declares(&["resources"]) || !(self.resources.is_empty() && self.templates.is_empty())
+    }
+
+    /// What its lists take of what its device may list, in bytes.
+    fn bytes(&self) -> usize {
+        let of = |items: &[Item]| items.iter().map(|item| item.json.text().len() + 1).sum::<usize>();
+        self.list.len() + of(&self.prompts) + of(&self.resources) + of(&self.templates)
     }
 
     /// Whether the tool of that name says that it only reads; one that is not listed says nothing.
@@ -197,15 +262,7 @@ fn checked_change(changed: &Changed) -> Changed {
 
 /// The raw result of `tools/list`: one page with these objects.
 pub(super) fn list_result(tools: impl IntoIterator<Item = Bytes>) -> Bytes {
-    let mut out = BytesMut::from(&b"{\"tools\":["[..]);
-    for (index, tool) in tools.into_iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        out.put_slice(&tool);
-    }
-    out.put_slice(b"]}");
-    out.freeze()
+    lists::page("tools", tools)
 }
 
 /// `text` without control characters and direction marks, cut at `max` bytes.
@@ -223,19 +280,19 @@ pub(super) fn is_printable(c: char) -> bool {
         && !matches!(c, '\u{e0000}'..='\u{e007f}')
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether it may name a server, a tool or a prompt.
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_printable) && name.chars().nth(limits::MAX_LISTED_NAME).is_none()
 }
 
-fn check_tools(raw: Vec<Box<RawValue>>, room: Room) -> (Vec<Tool>, Vec<Dropped>) {
-    let (mut tools, mut dropped, mut seen, mut bytes) = (Vec::new(), Vec::new(), BTreeSet::new(), 0_usize);
+/// `most` and `left` are how many tools and bytes its device may still list.
+fn check_tools(raw: Vec<Box<RawValue>>, most: usize, left: &mut usize) -> (Vec<Tool>, Vec<Dropped>) {
+    let (mut tools, mut dropped, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, raw) in raw.into_iter().enumerate() {
         let length = raw.get().len();
         let checked = match check_tool(raw) {
-            Ok(_) if tools.len() >= room.tools => Err((None, "the device lists too many tools (limits.toolsPerAgent)")),
-            Ok(_) if bytes.saturating_add(length) > room.bytes => {
-                Err((None, "the device lists too much (limits.catalogPerAgent)"))
-            }
+            Ok(_) if tools.len() >= most => Err((None, "the device lists too many tools (limits.toolsPerAgent)")),
+            Ok(_) if length > *left => Err((None, "the device lists too much (limits.catalogPerAgent)")),
             Ok(tool) if !seen.insert(tool.name.clone()) => {
                 Err((Some(tool.name.to_string()), "the name is there twice"))
             }
@@ -243,7 +300,7 @@ fn check_tools(raw: Vec<Box<RawValue>>, room: Room) -> (Vec<Tool>, Vec<Dropped>)
         };
         match checked {
             Ok(tool) => {
-                bytes = bytes.saturating_add(length + 1);
+                *left = left.saturating_sub(length + 1);
                 tools.push(tool);
             }
             Err((name, why)) if dropped.len() < MAX_DROPPED => {

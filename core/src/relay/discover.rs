@@ -7,16 +7,18 @@ use alloc::sync::Arc;
 
 use bytes::Bytes;
 
+use super::capabilities;
 use super::catalog::Server;
-use super::initialize::{self, OWN_INFO, TOOLS};
+use super::initialize::{self, OWN_INFO};
 use super::modern::supported;
 use crate::limits;
-use crate::mcp::key;
+use crate::mcp::{Version, key};
 use crate::rpc::{RawId, envelope, quoted};
 
 /// For `/mcp`: the relay itself, with the servers' instructions under their names.
-pub(super) fn aggregated<'a>(servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> Bytes {
-    result(TOOLS, Some(&initialize::instructions(servers)))
+pub(super) fn aggregated(servers: &[(&Arc<str>, &Server)]) -> Bytes {
+    let capabilities = capabilities::united(servers.iter().map(|(_, server)| *server), Version::V2026_07_28);
+    result(&capabilities, Some(&initialize::instructions(servers)))
 }
 
 /// For an endpoint of one server whose agent cannot be asked.

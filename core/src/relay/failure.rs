@@ -23,6 +23,10 @@ pub(super) enum Failure {
     NoSuchTool { name: String, near: String },
     /// Several tools of that name; `choices` are their listed names, joined.
     AmbiguousTool { name: String, choices: String },
+    /// Nothing of that name: names like it, or the servers that have such things, joined.
+    Unknown { thing: Thing, name: String, hint: String, code: i64 },
+    /// Several servers have it; under which names each has it, joined.
+    Ambiguous { thing: Thing, name: String, choices: String },
     /// No server behind this URL; `servers` are those there are, joined.
     NoSuchServer { server: String, servers: String },
     /// Several devices have the server of this URL; `urls` say which is which.
@@ -55,6 +59,14 @@ pub(super) enum Failure {
     Stopping,
 }
 
+/// What a name is of, besides a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thing {
+    Prompt,
+    Resource,
+    Task,
+}
+
 /// Where a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -74,7 +86,8 @@ impl Failure {
             Self::NoSuchMethod(_) => code::METHOD_NOT_FOUND,
             Self::BadParams(_) | Self::NoSuchTool { .. } | Self::NoSuchServer { .. } => code::INVALID_PARAMS,
             Self::Mismatch(_) => code::HEADER_MISMATCH,
-            Self::AmbiguousTool { .. } | Self::AmbiguousServer { .. } => code::AMBIGUOUS,
+            Self::Unknown { code, .. } => *code,
+            Self::Ambiguous { .. } | Self::AmbiguousTool { .. } | Self::AmbiguousServer { .. } => code::AMBIGUOUS,
             Self::NotReady { .. } => code::SERVER_UNAVAILABLE,
             Self::Leaving(_) | Self::Disconnected { .. } | Self::Missed | Self::Stopping => code::AGENT_GONE,
             Self::TimedOut(_) => code::TIMED_OUT,
@@ -105,6 +118,8 @@ impl Failure {
             | Self::BadParams(_)
             | Self::NoSuchTool { .. }
             | Self::AmbiguousTool { .. }
+            | Self::Unknown { .. }
+            | Self::Ambiguous { .. }
             | Self::NotReady { .. }
             | Self::Leaving(_)
             | Self::Disconnected { .. }
@@ -129,6 +144,16 @@ impl Failure {
             Self::Mismatch(_) => "header-mismatch",
             Self::NoSuchTool { .. } => "no-such-tool",
             Self::AmbiguousTool { .. } => "ambiguous-tool",
+            Self::Unknown { thing, .. } => match thing {
+                Thing::Prompt => "no-such-prompt",
+                Thing::Resource => "no-such-resource",
+                Thing::Task => "no-such-task",
+            },
+            Self::Ambiguous { thing, .. } => match thing {
+                Thing::Prompt => "ambiguous-prompt",
+                Thing::Resource => "ambiguous-resource",
+                Thing::Task => "ambiguous-task",
+            },
             Self::NoSuchServer { .. } => "no-such-server",
             Self::AmbiguousServer { .. } => "ambiguous-server",
             Self::NotReady { .. } => "server-not-ready",
@@ -165,6 +190,20 @@ impl Failure {
             }
             Self::NoSuchTool { name, near } => format!("unknown tool {name}: did you mean {near}?"),
             Self::AmbiguousTool { name, choices } => format!("{name} may mean several tools: use one of {choices}"),
+            Self::Unknown { thing, name, hint, .. } => match (thing, hint.as_str()) {
+                (Thing::Prompt, "") => format!("unknown prompt {name}: prompts/list has the names"),
+                (Thing::Prompt, near) => format!("unknown prompt {name}: did you mean {near}?"),
+                (Thing::Resource, "") => format!("unknown resource {name}: no connected server has resources"),
+                (Thing::Resource, servers) => format!(
+                    "unknown resource {name}: it is in no list and fits no template; resources have {servers}, each also at /mcp/SERVER"
+                ),
+                (Thing::Task, _) => format!("unknown task {name}: no connected server has it"),
+            },
+            Self::Ambiguous { thing, name, choices } => match thing {
+                Thing::Prompt => format!("{name} may mean several prompts: use one of {choices}"),
+                Thing::Resource => format!("several servers have {name}: use one of {choices}"),
+                Thing::Task => format!("several servers have a task {name} ({choices}): use the URL of one of them"),
+            },
             Self::NoSuchServer { server, servers } if servers.is_empty() => {
                 format!("no connected device has a server {server}: no device is connected")
             }
@@ -224,6 +263,8 @@ impl Failure {
             | Self::Mismatch(_)
             | Self::NoSuchTool { .. }
             | Self::AmbiguousTool { .. }
+            | Self::Unknown { .. }
+            | Self::Ambiguous { .. }
             | Self::NoSuchServer { .. }
             | Self::AmbiguousServer { .. }
             | Self::Cancelled
@@ -236,6 +277,9 @@ impl Failure {
         };
         if let Some(place) = place {
             data += &format!(",\"device\":{},\"server\":{}", quoted(&place.device), quoted(&place.server));
+        }
+        if let Self::Unknown { thing: Thing::Resource, name, .. } = self {
+            data += &format!(",\"uri\":{}", quoted(name));
         }
         if let Self::Disconnected { code, .. } = self {
             data += &format!(",\"closeCode\":{}", code.to_u16());

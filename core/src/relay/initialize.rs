@@ -6,18 +6,20 @@ use alloc::sync::Arc;
 
 use bytes::Bytes;
 
+use super::capabilities;
 use super::catalog::{Server, printable};
 use crate::limits;
 use crate::mcp::Version;
 use crate::rpc::quoted;
 
 /// For `/mcp`: the relay itself, with the servers' instructions under their names.
-pub(super) fn aggregated<'a>(version: Version, servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> Bytes {
-    result(version, OWN_INFO, TOOLS, Some(&instructions(servers)))
+pub(super) fn aggregated(version: Version, servers: &[(&Arc<str>, &Server)]) -> Bytes {
+    let capabilities = capabilities::united(servers.iter().map(|(_, server)| *server), version);
+    result(version, OWN_INFO, &capabilities, Some(&instructions(servers)))
 }
 
 /// What `/mcp` tells a client's model: how it is used, and each server's own instructions under its name.
-pub(super) fn instructions<'a>(servers: impl IntoIterator<Item = (&'a Arc<str>, &'a Server)>) -> String {
+pub(super) fn instructions(servers: &[(&Arc<str>, &Server)]) -> String {
     let mut instructions = String::from(GUIDE);
     for (name, server) in servers {
         let Some(own) = &server.instructions else { continue };

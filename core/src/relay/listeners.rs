@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::lists::Lists;
 use super::outlet::Outlet;
 use super::shard::{Cx, Lease};
 use super::{Accepts, Endpoint, Listen, SessionKey};
 use crate::id::{ExchangeId, FamilyId};
-use crate::mcp::{code, method};
+use crate::mcp::code;
 use crate::rpc::envelope;
 use crate::time::UnixTime;
 
@@ -27,8 +28,8 @@ pub(super) struct Listener {
     pub(super) family: FamilyId,
     endpoint: Endpoint,
     expires: UnixTime,
-    /// The list that the client knows, as far as is known here.
-    seen: Bytes,
+    /// The lists that the client knows, as far as is known here.
+    seen: Lists,
 }
 
 impl Listeners {
@@ -45,7 +46,7 @@ impl Listeners {
     /// Opens a stream. A session has one: a second takes the place of the first, whose client may not know that it is
     /// gone. `stale`: the client may have read its list before the last change, so it is told at once.
     /// `others`: how many streams of changes the user has besides these.
-    pub(super) fn add(&mut self, listen: Listen, seen: Bytes, stale: bool, others: usize, cx: &mut Cx<'_>) {
+    pub(super) fn add(&mut self, listen: Listen, seen: Lists, stale: bool, others: usize, cx: &mut Cx<'_>) {
         let Listen { exchange, principal, endpoint, session, headers, .. } = listen;
         let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, None);
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
@@ -61,8 +62,8 @@ impl Listeners {
         outlet.begin_events(None, cx);
         // A first byte, so that proxies pass the head on.
         outlet.heartbeat(cx);
-        if stale {
-            outlet.message(tools_changed(), None, 0, cx);
+        for method in seen.all().into_iter().filter(|_| stale) {
+            outlet.message(envelope::notification(method, b""), None, 0, cx);
         }
         cx.lease(Lease::Exchange(exchange), principal.family_expires);
         let (session, family, expires) = (session.key, principal.family.clone(), principal.family_expires);
@@ -130,6 +131,11 @@ impl Listeners {
         self.0.iter().map(|(exchange, listener)| (*exchange, listener.endpoint.clone())).collect()
     }
 
+    /// The session of a listener.
+    pub(super) fn session(&self, exchange: ExchangeId) -> Option<SessionKey> {
+        self.0.get(&exchange).map(|listener| listener.session.clone())
+    }
+
     /// Passes a message on to a listener, if it is one of `sessions`, or they are empty.
     pub(super) fn pass(&mut self, exchange: ExchangeId, sessions: &[String], json: &Bytes, cx: &mut Cx<'_>) {
         if let Some(listener) = self.0.get_mut(&exchange)
@@ -145,17 +151,12 @@ impl Listeners {
         listener.is_some_and(|listener| listener.outlet.message(json, None, 0, cx))
     }
 
-    /// `list` is what a listener's endpoint lists now: says so if that is news.
-    pub(super) fn tell(&mut self, exchange: ExchangeId, list: Bytes, cx: &mut Cx<'_>) {
-        if let Some(listener) = self.0.get_mut(&exchange)
-            && listener.seen != list
-        {
-            listener.seen = list;
-            listener.outlet.message(tools_changed(), None, 0, cx);
+    /// `lists` is what a listener's endpoint lists now: says which of it is news.
+    pub(super) fn tell(&mut self, exchange: ExchangeId, lists: Lists, cx: &mut Cx<'_>) {
+        let Some(listener) = self.0.get_mut(&exchange) else { return };
+        for method in lists.news(&listener.seen) {
+            listener.outlet.message(envelope::notification(method, b""), None, 0, cx);
         }
+        listener.seen = lists;
     }
-}
-
-fn tools_changed() -> Bytes {
-    envelope::notification(method::TOOLS_CHANGED, b"")
 }

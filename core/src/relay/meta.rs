@@ -35,7 +35,7 @@ pub(super) fn tools() -> Vec<Bytes> {
 pub(super) fn status(devices: &[&Device], listing: &Listing, now: Instant) -> Bytes {
     let names = listing.names_by_server();
     let devices: Vec<_> = devices.iter().map(|device| DeviceStatus::new(device, &names, now)).collect();
-    let dropped = listing.dropped.iter().map(DroppedStatus::new).collect();
+    let dropped = listing.dropped().map(DroppedStatus::new).collect();
     let status = Status { connected: !devices.is_empty(), devices, dropped };
     result(&status.text(), &status, false)
 }

@@ -8,16 +8,19 @@
 //! | `gate`, `service`, `route`, `handshake`, `session` | a request's head and body: paths, methods, tokens, upgrades, sealed session ids |
 //! | `era`, `modern` | in which era a message is spoken, and what one without a handshake must say |
 //! | `shard`, `room` | one mutex's worth of users; one user's devices, calls and listeners |
-//! | `device`, `catalog`, `listing` | a connected device, what it offers, and under which names |
+//! | `device`, `catalog`, `items`, `capabilities` | a connected device, and what it offers |
+//! | `listing`, `named`, `resources`, `namespace`, `template`, `lists` | what all devices offer: under which names and URIs, and whose each is |
 //! | `audit` | what a relay's audit says of tunnels and calls |
 //! | `permission`, `challenge` | which scope a request needs, and what it is told without |
 //! | `calls`, `outlet`, `mend`, `failure` | a call under way, the reply it feeds, what in it is the relay's to say, and why it may have no result |
+//! | `tasks`, `watches` | whose a task is, and under which URIs resources are watched |
 //! | `replay` | event streams that a client may take up again |
 //! | `listeners`, `subscriptions` | change notices, in both eras |
 //! | `initialize`, `discover`, `meta` | what the relay says of itself, and its tools `status` and `restart` |
 
 mod audit;
 mod calls;
+mod capabilities;
 mod catalog;
 mod challenge;
 mod device;
@@ -27,14 +30,19 @@ mod failure;
 pub mod gate;
 mod handshake;
 mod initialize;
+mod items;
 mod listeners;
 mod listing;
+mod lists;
 mod mend;
 mod meta;
 mod modern;
+mod named;
+mod namespace;
 mod outlet;
 mod permission;
 mod replay;
+mod resources;
 mod room;
 mod route;
 mod service;
@@ -42,8 +50,11 @@ mod session;
 pub mod settings;
 pub mod shard;
 mod subscriptions;
+mod tasks;
+mod template;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -3,8 +3,10 @@
 //! Soft state alone (invariant A9): a room is made by the first thing that needs it and gone with the last, and
 //! everything in it comes back by itself when agents and clients connect again.
 
+mod aggregate;
 mod answer;
 mod ask;
+mod gather;
 mod modern;
 mod presence;
 mod questions;
@@ -18,6 +20,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
+use self::gather::Gather;
 use self::questions::Question;
 use super::audit::Passage;
 use super::calls::{Call, CallKey, Sink};
@@ -26,10 +29,13 @@ use super::device::{self, Device};
 use super::failure::Failure;
 use super::listeners::Listeners;
 use super::listing::{Listing, Source};
+use super::lists::Lists;
 use super::outlet::Outlet;
 use super::replay::{Found, Replay, read_id};
 use super::shard::{Action, Cx, Lease, Timer};
 use super::subscriptions::Subscriptions;
+use super::tasks::Tasks;
+use super::watches::Watches;
 use super::{Accepts, Endpoint, Listen, SessionKey, permission, route};
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
@@ -52,11 +58,15 @@ pub(super) struct Room {
     batches: BTreeMap<ExchangeId, Batch>,
     /// What servers asked clients, by the number that the relay gave it.
     questions: BTreeMap<u64, Question>,
+    /// Requests that several servers work on.
+    gathers: BTreeMap<u64, Gather>,
     listeners: Listeners,
     subscriptions: Subscriptions,
+    watches: Watches,
+    tasks: Tasks,
     /// What was said on event streams.
     pub(super) replay: Replay,
-    /// The list of `/mcp`; `None` after a change, until somebody asks.
+    /// The lists of `/mcp`; `None` after a change, until somebody asks.
     listing: Option<Listing>,
     changed_at: Instant,
 }
@@ -79,8 +89,11 @@ impl Room {
             replies: BTreeMap::new(),
             batches: BTreeMap::new(),
             questions: BTreeMap::new(),
+            gathers: BTreeMap::new(),
             listeners: Listeners::default(),
             subscriptions: Subscriptions::default(),
+            watches: Watches::default(),
+            tasks: Tasks::default(),
             replay: Replay::default(),
             listing: None,
             changed_at: now,
@@ -90,7 +103,7 @@ impl Room {
     /// Whether nothing would be lost with it.
     pub(super) fn is_empty(&self) -> bool {
         let alone = self.devices.is_empty() && self.waiting.is_empty();
-        let unasked = self.calls.is_empty() && self.batches.is_empty();
+        let unasked = self.calls.is_empty() && self.batches.is_empty() && self.gathers.is_empty();
         alone && unasked && !self.is_heard() && self.replay.is_empty()
     }
 
@@ -103,7 +116,7 @@ impl Room {
         if self.take_up(&listen, cx) {
             return;
         }
-        let seen = self.list_of(&listen.endpoint, cx);
+        let seen = self.lists_of(&listen.endpoint, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         self.listeners.add(listen, seen, recent, self.subscribed(), cx);
     }
@@ -131,12 +144,13 @@ impl Room {
             }
         } else if let Some(batch) = self.batches.remove(&exchange) {
             batch.outlet.left(cx);
+            self.left_batch(exchange);
             for call in self.calls.values_mut() {
                 if matches!(&call.sink, Sink::Slot { exchange: of, .. } if *of == exchange) {
                     call.sink = Sink::Nobody;
                 }
             }
-        } else {
+        } else if !self.left_gather(exchange, cx) {
             self.listeners.gone(exchange, cx);
             self.subscriptions.gone(exchange, cx);
         }
@@ -188,6 +202,7 @@ impl Room {
         for conn in self.tunnels_of(|device| meant(&device.family)) {
             self.expel(conn, Passage::Down(CloseCode::Revoked), cx);
         }
+        self.end_gathers(|caller| meant(&caller.family), &Failure::SignedOut, cx);
         self.end_calls(|call| meant(&call.family), cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
         self.subscriptions.end(|subscription| meant(&subscription.family), cx);
@@ -214,12 +229,14 @@ impl Room {
 
     /// A client ended its session.
     pub(super) fn session_ended(&mut self, session: &SessionKey, cx: &mut Cx<'_>) {
+        self.end_gathers(|caller| caller.speaker.session() == Some(session), &Failure::SignedOut, cx);
         self.end_calls(|call| call.session.as_ref() == Some(session), cx);
         for device in self.devices.values() {
             let command = Command::SessionEnded { session: session.0.to_string() };
             cx.out.push(Action::Tunnel { conn: device.conn, command });
         }
         self.listeners.end(|listener| listener.session == *session, cx);
+        self.watches.forget(session);
         cx.replay.end_session(session);
     }
 
@@ -256,6 +273,10 @@ impl Room {
                         return true;
                     }
                 }
+                if let Some(outlet) = self.gather_outlets().find(|outlet| outlet.stream() == Some(stream)) {
+                    outlet.take_up(exchange, headers, place, cx);
+                    return true;
+                }
                 return self.listeners.take_up((stream, place), exchange, headers, cx);
             }
         }
@@ -264,6 +285,7 @@ impl Room {
 
     /// The relay stops.
     pub(super) fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.end_gathers(|_| true, &Failure::Stopping, cx);
         for key in self.calls.keys().copied().collect::<Vec<_>>() {
             self.fail(key, &Failure::Stopping, cx);
         }
@@ -282,6 +304,8 @@ impl Room {
             outlet.begin_events(source, cx);
         } else if let Some(batch) = self.batches.get_mut(&exchange) {
             batch.outlet.begin_events(None, cx);
+        } else if let Some(outlet) = self.gathering(exchange) {
+            outlet.begin_events(None, cx);
         }
     }
 
@@ -292,6 +316,8 @@ impl Room {
             outlet.heartbeat(cx);
         } else if let Some(batch) = self.batches.get_mut(&exchange) {
             batch.outlet.heartbeat(cx);
+        } else if let Some(outlet) = self.gathering(exchange) {
+            outlet.heartbeat(cx);
         } else {
             self.listeners.heartbeat(exchange, cx);
             self.subscriptions.heartbeat(exchange, cx);
@@ -310,12 +336,12 @@ impl Room {
     /// The changes of a moment are over: clients whose list is another now are told.
     pub(super) fn announce(&mut self, cx: &mut Cx<'_>) {
         for (exchange, endpoint) in self.listeners.endpoints() {
-            let list = self.list_of(&endpoint, cx);
-            self.listeners.tell(exchange, list, cx);
+            let lists = self.lists_of(&endpoint, cx);
+            self.listeners.tell(exchange, lists, cx);
         }
         if !self.subscriptions.is_empty() {
-            let list = self.list_of(&Endpoint::All, cx);
-            self.subscriptions.tell(&list, cx);
+            let lists = self.lists_of(&Endpoint::All, cx);
+            self.subscriptions.tell(&lists, cx);
         }
     }
 }
@@ -338,11 +364,11 @@ impl Room {
         self.listing.as_ref().expect("the listing was just made")
     }
 
-    /// What `tools/list` says on this endpoint; empty when there is no such server.
-    fn list_of(&mut self, endpoint: &Endpoint, cx: &Cx<'_>) -> Bytes {
+    /// What is listed on this endpoint; nothing when there is no such server.
+    fn lists_of(&mut self, endpoint: &Endpoint, cx: &Cx<'_>) -> Lists {
         match endpoint {
-            Endpoint::All => self.listing(cx).body.clone(),
-            single => self.locate(single, cx).map(|(_, _, server)| server.list.clone()).unwrap_or_default(),
+            Endpoint::All => self.listing(cx).lists.clone(),
+            single => self.locate(single, cx).map(|(_, _, server)| server.lists.clone()).unwrap_or_default(),
         }
     }
 

@@ -215,6 +215,8 @@ pub(super) enum Timer {
     Announce(UserId),
     /// What was kept for clients that went away may be forgotten.
     Forget(UserId),
+    /// Some of several servers have not answered: the client is.
+    Gather(UserId, u64),
 }
 
 /// What lasts as long as its grant.
@@ -324,6 +326,7 @@ impl Shard {
             },
             Timer::Announce(user) => self.in_room(&user, now, Room::announce),
             Timer::Forget(user) => self.in_room(&user, now, Room::forget),
+            Timer::Gather(user, number) => self.in_room(&user, now, |room, cx| room.gathered(number, cx)),
         }
     }
 }
@@ -401,6 +404,7 @@ impl Machine for Shard {
             Timer::Expiry(_) => "a grant runs out",
             Timer::Announce(_) => "listeners are told of changes",
             Timer::Forget(_) => "streams of clients that went away are forgotten",
+            Timer::Gather(..) => "servers have had their time to answer",
         };
         Some(Deadline { at, reason })
     }

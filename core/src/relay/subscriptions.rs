@@ -3,11 +3,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::failure::Failure;
+use super::lists::Lists;
 use super::outlet::Outlet;
 use super::shard::{Cx, Lease};
 use crate::id::{ExchangeId, FamilyId};
@@ -28,8 +30,8 @@ pub(super) struct Subscription {
     pub(super) family: FamilyId,
     expires: UnixTime,
     wants: Wants,
-    /// The list of tools that the client knows, as far as is known here.
-    seen: Bytes,
+    /// The lists that the client knows, as far as is known here.
+    seen: Lists,
 }
 
 /// Which notices a client wants and gets: never one that it did not ask for. What `/mcp` has none of is left out of
@@ -38,6 +40,9 @@ pub(super) struct Subscription {
 pub(super) struct Wants {
     /// That the list of tools changed.
     tools: bool,
+    prompts: bool,
+    /// Of resources or their templates.
+    resources: bool,
 }
 
 /// Who subscribes.
@@ -53,11 +58,26 @@ impl Wants {
     pub(super) fn read(params: &Bytes) -> Result<Self, Failure> {
         let asked = object::get(params, "notifications").and_then(|raw| object::Object::parse(&raw).ok());
         let asked = asked.ok_or(Failure::BadParams("params.notifications must say which notifications are wanted"))?;
-        Ok(Self { tools: asked.get("toolsListChanged").is_some_and(|raw| raw == "true") })
+        let is_asked = |name| asked.get(name).is_some_and(|raw| raw == "true");
+        let [tools, prompts, resources] = [TOOLS, PROMPTS, RESOURCES].map(is_asked);
+        Ok(Self { tools, prompts, resources })
     }
 
-    fn acknowledged(self) -> &'static str {
-        if self.tools { r#"{"toolsListChanged":true}"# } else { "{}" }
+    fn acknowledged(self) -> String {
+        let all = [(self.tools, TOOLS), (self.prompts, PROMPTS), (self.resources, RESOURCES)];
+        let wanted = all.into_iter().filter(|(is_wanted, _)| *is_wanted);
+        let members: Vec<String> = wanted.map(|(_, name)| format!("\"{name}\":true")).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// Of these notifications those that are wanted.
+    fn among(self, methods: Vec<&'static str>) -> impl Iterator<Item = &'static str> {
+        methods.into_iter().filter(move |method| match *method {
+            method::TOOLS_CHANGED => self.tools,
+            method::PROMPTS_CHANGED => self.prompts,
+            method::RESOURCES_CHANGED => self.resources,
+            _ => false,
+        })
     }
 }
 
@@ -79,14 +99,14 @@ impl Subscriptions {
         mut outlet: Outlet,
         who: Subscriber,
         wants: Wants,
-        (seen, stale): (Bytes, bool),
+        (seen, stale): (Lists, bool),
         cx: &mut Cx<'_>,
     ) {
         let exchange = outlet.exchange();
         outlet.hold(cx);
         outlet.message(notice(&who.id, method::SUBSCRIPTIONS_ACKNOWLEDGED, Some(wants)), None, 0, cx);
-        if wants.tools && stale {
-            outlet.message(notice(&who.id, method::TOOLS_CHANGED, None), None, 0, cx);
+        for method in wants.among(seen.all()).filter(|_| stale) {
+            outlet.message(notice(&who.id, method, None), None, 0, cx);
         }
         cx.lease(Lease::Exchange(exchange), who.expires);
         let Subscriber { id, family, expires } = who;
@@ -124,13 +144,13 @@ impl Subscriptions {
         }
     }
 
-    /// `list` is what `/mcp` lists now: says so to those whom it is news to.
-    pub(super) fn tell(&mut self, list: &Bytes, cx: &mut Cx<'_>) {
-        for subscription in self.0.values_mut().filter(|subscription| subscription.wants.tools) {
-            if subscription.seen != *list {
-                subscription.seen = list.clone();
-                subscription.outlet.message(notice(&subscription.id, method::TOOLS_CHANGED, None), None, 0, cx);
+    /// `lists` is what `/mcp` lists now: says so to those whom it is news to.
+    pub(super) fn tell(&mut self, lists: &Lists, cx: &mut Cx<'_>) {
+        for Subscription { outlet, id, wants, seen, .. } in self.0.values_mut() {
+            for method in wants.among(lists.news(seen)) {
+                outlet.message(notice(id, method, None), None, 0, cx);
             }
+            *seen = lists.clone();
         }
     }
 }
@@ -152,7 +172,12 @@ fn notice(id: &RawId, method: &str, wants: Option<Wants>) -> Bytes {
     envelope::notification(method, format!("{{{}{wants}}}", meta(id)).as_bytes())
 }
 
-fn meta(id: &RawId) -> alloc::string::String {
+/// Members of `notifications` in the params of `subscriptions/listen`.
+const TOOLS: &str = "toolsListChanged";
+const PROMPTS: &str = "promptsListChanged";
+const RESOURCES: &str = "resourcesListChanged";
+
+fn meta(id: &RawId) -> String {
     let id = core::str::from_utf8(id.as_bytes()).expect("an id is JSON, which is UTF-8");
     format!(r#""_meta":{{"{}":{id}}}"#, key::SUBSCRIPTION_ID)
 }

@@ -8,9 +8,10 @@ use http::StatusCode;
 use super::{Room, reset};
 use crate::id::ExchangeId;
 use crate::limits;
-use crate::relay::calls::{Call, CallKey, Progress, Sink};
+use crate::relay::calls::{Call, CallKey, Phase, Progress, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx, Timer};
+use crate::relay::tasks;
 use crate::rpc::{self, RawId, envelope};
 use crate::tunnel::{Dialect, Outcome, ResetCode};
 
@@ -29,6 +30,13 @@ impl Room {
         let Some(call) = self.calls.get_mut(&key) else {
             return tracing::debug!(conn = %key.0, call = %key.1, "late piece dropped");
         };
+        if end && call.on_all && matches!(call.phase, Phase::Answered { outcome: Outcome::Result, .. }) {
+            let task = tasks::id_in(&bytes);
+            let server = task.as_ref().map(|_| alloc::sync::Arc::from(call.place.server.as_str()));
+            if let (Some(task), Some(server)) = (task, server) {
+                self.tasks.learn(&task, (key.0, server));
+            }
+        }
         match call.data(key, bytes, end, cx) {
             Progress::More => self.renew(key, cx),
             Progress::Done(response) => {
@@ -48,7 +56,7 @@ impl Room {
                 self.fail(key, &failure, cx);
             }
             Progress::TooLarge => {
-                reset(key, ResetCode::TooLarge, "the answers of a batch are too long", cx);
+                reset(key, ResetCode::TooLarge, "the answers are too long together", cx);
                 self.fail(key, &Failure::BatchTooLarge, cx);
             }
         }
@@ -107,7 +115,11 @@ impl Room {
         cx.timers.clear(&Timer::Idle(key.0, key.1));
         self.questions.retain(|_, question| question.key != key);
         if let Some(session) = &call.session {
-            self.requests.remove(&(session.clone(), call.id.clone()));
+            let request = (session.clone(), call.id.clone());
+            // One of several calls for a request does not stand for it.
+            if self.requests.get(&request) == Some(&key) {
+                self.requests.remove(&request);
+            }
         }
         if let Some(exchange) = call.exchange {
             self.replies.remove(&exchange);
@@ -137,6 +149,7 @@ impl Room {
         match sink {
             Sink::Reply(outlet) => outlet.whole(status, response, cx),
             Sink::Slot { exchange, index, .. } => self.fill(exchange, index, response, cx),
+            Sink::Part { gather, index, .. } => self.part(gather, index, &response, cx),
             Sink::Nobody => {}
         }
     }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
+use super::aggregate::one_page;
 use super::{Batch, Room};
 use crate::id::{ConnId, FamilyId, StreamId};
 use crate::limits;
@@ -17,8 +18,8 @@ use crate::relay::calls::{Call, Phase, Sink};
 use crate::relay::catalog::printable;
 use crate::relay::discover::Keep;
 use crate::relay::failure::{Failure, Place};
-use crate::relay::listing::Meaning;
 use crate::relay::mend::Mend;
+use crate::relay::named::Meaning;
 use crate::relay::outlet::Outlet;
 use crate::relay::shard::{Action, Cx, Lease};
 use crate::relay::{Content, Endpoint, Post, Request, SessionKey, Speaker, device, initialize, meta};
@@ -78,10 +79,7 @@ impl Room {
                 self.respond(sink, &request.id, result, cx);
             }
             (method::TOOLS_CALL, Endpoint::All) => self.call_by_name(sink, caller, request, cx),
-            (other, Endpoint::All) => {
-                let failure = Failure::NoSuchMethod(printable(other, limits::MAX_LISTED_NAME));
-                self.respond(sink, &request.id, Err(failure), cx);
-            }
+            (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
             (_, Endpoint::Server(_) | Endpoint::DeviceServer(..)) => self.forward(sink, caller, request, cx),
         }
     }
@@ -107,8 +105,9 @@ impl Room {
         let version = caller.speaker.version();
         match &caller.endpoint {
             Endpoint::All => {
-                let servers = self.sources().into_iter().flat_map(|source| source.catalog.servers());
-                Ok(initialize::aggregated(version, servers))
+                let sources = self.sources();
+                let servers: Vec<_> = sources.iter().flat_map(|source| source.catalog.servers()).collect();
+                Ok(initialize::aggregated(version, &servers))
             }
             single => {
                 let (_, _, server) = self.locate(single, cx)?;
@@ -117,14 +116,10 @@ impl Room {
         }
     }
 
-    /// There is one page: a cursor can only be somebody else's.
     pub(super) fn list(&mut self, caller: &Caller, params: &Bytes, cx: &Cx<'_>) -> Result<Bytes, Failure> {
-        let cursor = rpc::object::get(params, "cursor").unwrap_or_default();
-        if !matches!(&cursor[..], b"" | b"null" | b"\"\"") {
-            return Err(Failure::BadParams("no such cursor: the list has one page"));
-        }
+        one_page(params)?;
         match &caller.endpoint {
-            Endpoint::All => Ok(self.listing(cx).body.clone()),
+            Endpoint::All => Ok(self.listing(cx).lists.tools.clone()),
             single => self.locate(single, cx).map(|(_, _, server)| server.list.clone()),
         }
     }
@@ -155,19 +150,19 @@ impl Room {
         }
         let shown = || printable(&name, limits::MAX_LISTED_NAME);
         let target = match self.listing(cx).resolve(&name) {
-            Meaning::Tool(target) => target.clone(),
+            Meaning::One(target) => target.clone(),
             Meaning::Ambiguous(choices) => {
                 return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
             }
             Meaning::Unknown(near) => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
         };
-        self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.tool), &request.params)?;
+        self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.name), &request.params)?;
         Ok(Some(Errand {
             conn: target.conn,
             server: target.server,
             method: request.method.clone(),
-            params: params.replace(&[("name", quoted(&target.tool).as_bytes())]),
-            tool: Some(target.tool),
+            params: params.replace(&[("name", quoted(&target.name).as_bytes())]),
+            tool: Some(target.name),
         }))
     }
 
@@ -214,8 +209,9 @@ impl Room {
     }
 
     /// Opens a call on its device's tunnel, or says why not.
-    fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
-        let request = caller.speaker.session().map(|session| (session.clone(), id.clone()));
+    pub(super) fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
+        let is_part = matches!(sink, Sink::Part { .. });
+        let request = caller.speaker.session().filter(|_| !is_part).map(|session| (session.clone(), id.clone()));
         let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
         match self.may_open(request.as_ref(), &errand, cx.settings.limits.calls_per_user) {
             Err(failure) => {
@@ -232,7 +228,7 @@ impl Room {
                     tool, "call opened");
                 let exchange = match &sink {
                     Sink::Reply(outlet) => Some(outlet.exchange()),
-                    Sink::Slot { .. } | Sink::Nobody => None,
+                    Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => None,
                 };
                 if let Sink::Reply(outlet) = &sink {
                     outlet.hold(cx);
@@ -256,6 +252,7 @@ impl Room {
                     phase: Phase::Waiting,
                     mend,
                     until,
+                    on_all: caller.endpoint == Endpoint::All,
                     audit,
                 };
                 self.calls.insert(key, call);
@@ -322,6 +319,7 @@ impl Room {
 }
 
 /// Who asks, and where.
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) speaker: Speaker,
     pub(super) endpoint: Endpoint,
@@ -335,7 +333,7 @@ pub(super) struct Caller {
 
 impl Caller {
     /// The beginning of a call's line in the audit, if one is kept.
-    fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
+    pub(super) fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
         let (session, client) = (self.speaker.session(), self.speaker.client());
         let who = |user| Who { user, grant: &self.family, session, actor: &self.actor, client };
         self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
@@ -358,11 +356,11 @@ impl Caller {
 }
 
 /// A call that is about to be opened: where it goes, and with what.
-struct Errand {
-    conn: ConnId,
-    server: Arc<str>,
-    method: String,
-    params: Bytes,
+pub(super) struct Errand {
+    pub(super) conn: ConnId,
+    pub(super) server: Arc<str>,
+    pub(super) method: String,
+    pub(super) params: Bytes,
     /// The tool's own name, for V1.
-    tool: Option<Arc<str>>,
+    pub(super) tool: Option<Arc<str>>,
 }

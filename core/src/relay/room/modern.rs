@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -12,7 +13,6 @@ use crate::id::{ConnId, ExchangeId};
 use crate::limits;
 use crate::mcp::{code, method, mirror};
 use crate::relay::calls::{CallKey, Sink};
-use crate::relay::catalog::printable;
 use crate::relay::discover::{self, Keep};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Cx, Lease};
@@ -37,15 +37,13 @@ impl Room {
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, list), cx);
             }
             (method::DISCOVER, Endpoint::All) => {
-                let servers = self.sources().into_iter().flat_map(|source| source.catalog.servers());
-                let found = discover::aggregated(servers);
+                let sources = self.sources();
+                let servers: Vec<_> = sources.iter().flat_map(|source| source.catalog.servers()).collect();
+                let found = discover::aggregated(&servers);
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, Ok(found)), cx);
             }
             (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
-            (other, Endpoint::All) => {
-                let failure = Failure::NoSuchMethod(printable(other, limits::MAX_LISTED_NAME));
-                self.respond(sink, &request.id, Err(failure), cx);
-            }
+            (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
             (method::TOOLS_LIST | method::DISCOVER, single) if self.is_old(single, cx) => {
                 let result = match request.method.as_str() {
                     method::DISCOVER => self.locate(single, cx).map(|(_, _, server)| discover::transparent(server)),
@@ -116,10 +114,10 @@ impl Room {
             Err(failure) => return self.respond(sink, &request.id, Err(failure), cx),
         };
         let Sink::Reply(outlet) = sink else { return };
-        let list = self.list_of(&Endpoint::All, cx);
+        let lists = self.lists_of(&Endpoint::All, cx);
         let stale = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
-        self.subscriptions.add(outlet, who, wants, (list, stale), cx);
+        self.subscriptions.add(outlet, who, wants, (lists, stale), cx);
     }
 
     /// Why a client gets no stream of changes, if it does not.
@@ -129,7 +127,7 @@ impl Room {
                 let text = "a subscription is an event stream: Accept must allow text/event-stream";
                 Some((StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text))
             }
-            Sink::Reply(_) | Sink::Slot { .. } | Sink::Nobody => {
+            Sink::Reply(_) | Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => {
                 let is_full = self.listeners.len() + self.subscribed() >= cx.settings.limits.streams_per_user;
                 let text = "too many clients of this user listen for changes (limits.streamsPerUser)";
                 is_full.then_some((StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, text))

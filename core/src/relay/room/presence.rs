@@ -112,12 +112,15 @@ impl Room {
     }
 
     fn remove_noting(&mut self, conn: ConnId, code: CloseCode, passage: Passage, cx: &mut Cx<'_>) -> Option<Device> {
+        // First, so that nothing that ends with these calls begins another one here.
+        let device = self.devices.remove(&conn);
         let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
         for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
             let place = self.calls.get(&key).expect("the call was just listed").place.clone();
             self.fail(key, &Failure::Disconnected { place, code }, cx);
         }
-        let device = self.devices.remove(&conn)?;
+        let device = device?;
+        self.tasks.forget(conn);
         note(&device, passage, cx);
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
         self.changed(cx);

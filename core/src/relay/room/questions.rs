@@ -44,6 +44,10 @@ impl Room {
             Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
                 self.withdrawn(key, &json, &params, cx).is_some_and(|json| self.say(key, json, credit, cx))
             }
+            Ok(Message::Notification { method, .. }) if method == method::RESOURCE_UPDATED => {
+                let json = self.updated(key, json, cx);
+                self.say(key, json, credit, cx)
+            }
             Ok(Message::Notification { .. }) => self.say(key, json, credit, cx),
             Ok(Message::Request { id, params, .. }) => self.ask(key, &id, &params, &json, credit, cx),
             Ok(Message::Response { .. }) | Err(_) => false,
@@ -61,15 +65,24 @@ impl Room {
             return tracing::debug!(%conn, "notice that is no notification dropped");
         };
         for (exchange, endpoint) in self.listeners.endpoints() {
-            let concerns = match &endpoint {
-                // What an endpoint for all servers has of prompts and resources it says itself.
-                Endpoint::All => method == method::LOG_MESSAGE,
-                single => self.locate(single, cx).is_ok_and(|(on, name, _)| on == conn && **name == *server),
-            };
-            if concerns {
-                self.listeners.pass(exchange, sessions, json, cx);
+            match &endpoint {
+                Endpoint::All => self.notice_to_all(exchange, (conn, server), (sessions, &method), json, cx),
+                single => {
+                    if self.locate(single, cx).is_ok_and(|(on, name, _)| on == conn && **name == *server) {
+                        self.listeners.pass(exchange, sessions, json, cx);
+                    }
+                }
             }
         }
+    }
+
+    /// A server says on a call's stream that a resource changed: the URI is the client's.
+    fn updated(&mut self, key: CallKey, json: Bytes, cx: &Cx<'_>) -> Bytes {
+        let call = self.calls.get(&key).filter(|call| call.on_all);
+        let Some((session, server)) = call.map(|call| (call.session.clone(), call.place.server.clone())) else {
+            return json;
+        };
+        self.respelled(session.as_ref().map(|session| &*session.0), (key.0, &server), &json, cx)
     }
 
     /// Says something on the stream of a call's answer; false when there is none.
@@ -78,7 +91,7 @@ impl Room {
         let json = call.notification(json);
         match &mut call.sink {
             Sink::Reply(outlet) => outlet.message(json, Some(key), credit, cx),
-            Sink::Slot { .. } | Sink::Nobody => false,
+            Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => false,
         }
     }
 

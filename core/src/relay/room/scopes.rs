@@ -11,7 +11,7 @@ use crate::mcp::method;
 use crate::oauth::Principal;
 use crate::oauth::scopes::Scopes;
 use crate::relay::challenge::Challenge;
-use crate::relay::listing::Meaning;
+use crate::relay::named::Meaning;
 use crate::relay::permission::{self, Need};
 use crate::relay::shard::{Action, Cx};
 use crate::relay::{Content, Endpoint, Post, Request, meta, route};
@@ -57,11 +57,11 @@ impl Room {
             Endpoint::All if name == meta::STATUS => permission::READING_TOOL,
             Endpoint::All if name == meta::RESTART => permission::MANAGES,
             Endpoint::All => match self.listing(cx).resolve(&name) {
-                Meaning::Tool(target) => {
+                Meaning::One(target) => {
                     let target = target.clone();
                     let server =
                         self.devices.get(&target.conn).and_then(|device| device.catalog.server(&target.server));
-                    permission::of_tool(server.is_some_and(|(_, server)| server.is_read_only(&target.tool)))
+                    permission::of_tool(server.is_some_and(|(_, server)| server.is_read_only(&target.name)))
                 }
                 Meaning::Ambiguous(_) | Meaning::Unknown(_) => permission::READING_TOOL,
             },

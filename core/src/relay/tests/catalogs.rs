@@ -287,7 +287,7 @@ fn endpoint_of_one_server_passes_everything_on() {
         assert_eq!(actions, [format!("tunnel 1 open 2 files vendor/method {params}")]);
     }
     let mut world = World::ready();
-    let actions = world.post(r#"{"jsonrpc":"2.0","id":1,"method":"resources/list"}"#);
+    let actions = world.post(r#"{"jsonrpc":"2.0","id":1,"method":"vendor/method"}"#);
     assert_eq!(failure(&actions[0]), (code::METHOD_NOT_FOUND, "no-such-method".into()));
 }
 
@@ -317,7 +317,9 @@ fn initialize_is_answered_for_the_relay_or_for_the_server() {
     world.catalog(1, &whole(&[info.into()]));
     let answer = world.ask(INITIALIZE)["result"].clone();
     assert_eq!(answer["protocolVersion"], "2025-06-18");
-    assert_eq!(answer["capabilities"], serde_json::json!({"tools": {"listChanged": true}}));
+    let united = serde_json::json!({
+        "tools": {"listChanged": true}, "resources": {"listChanged": true, "subscribe": true}, "logging": {}});
+    assert_eq!(answer["capabilities"], united);
     assert_eq!(answer["serverInfo"]["name"], "mcp-local-tunnel");
     assert!(answer["instructions"].as_str().unwrap().ends_with("\n\n## files\n\nBe kind."));
     world.endpoint = Endpoint::Server("files".into());

@@ -1,10 +1,12 @@
 //! What a shard and a gate do: given, when, then all actions, none left over.
 
+mod aggregate;
 mod audit;
 mod calls;
 mod catalogs;
 mod devices;
 mod gate;
+mod gather;
 mod listeners;
 mod modern;
 mod modern_gate;

@@ -114,14 +114,14 @@ fn relays_own_tools_answer_in_the_callers_shape() {
 #[test]
 fn methods_that_are_not_there_show_in_the_status() {
     let mut world = modern();
-    for method in ["prompts/list", "unknown/method", "sampling/createMessage"] {
+    for method in ["vendor/method", "unknown/method", "sampling/createMessage"] {
         let reply = &world.post(&ask(method))[0];
         assert!(reply.starts_with("reply ") && reply.contains(" 404 ") && failure(reply).0 == -32601, "{reply}");
     }
     let reply = &world.post(&call("nothing", 1))[0];
     assert!(reply.contains(" 200 ") && failure(reply).0 == -32602, "{reply}");
     world.version = Version::V2025_11_25;
-    assert!(world.post(&ask("prompts/list"))[0].contains(" 200 "), "a legacy client hears it in band");
+    assert!(world.post(&ask("vendor/method"))[0].contains(" 200 "), "a legacy client hears it in band");
 }
 
 #[test]

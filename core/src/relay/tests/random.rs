@@ -139,11 +139,10 @@ fn run(ops: &[Op]) {
             }
             Op::Modern { method, id, accepts, endpoint } => {
                 world.ask_at(endpoint, accepts);
-                let methods =
-                    ["tools/call", "tools/list", "server/discover", "subscriptions/listen", "x", "tools/call"];
+                let methods = ["tools/call", "tools/list", "server/discover", "subscriptions/listen", "x", "tasks/get"];
                 let method = methods[usize::from(method)].to_string();
                 let params = [
-                    r#"{"name":"files__read","notifications":{"toolsListChanged":true}}"#,
+                    r#"{"name":"files__read","taskId":"t","notifications":{"toolsListChanged":true}}"#,
                     r#"{"name":"status","notifications":{}}"#,
                     "",
                 ][(id % 3) as usize];

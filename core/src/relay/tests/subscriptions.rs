@@ -13,7 +13,7 @@ fn event(message: &str) -> String {
 
 fn acknowledged() -> String {
     event(&format!(
-        r#"\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{{{META},\"notifications\":{{\"toolsListChanged\":true}}}}"#
+        r#"\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{{{META},\"notifications\":{{\"toolsListChanged\":true,\"promptsListChanged\":true}}}}"#
     ))
 }
 
@@ -57,7 +57,7 @@ fn subscriber_that_comes_soon_after_a_change_is_told() {
 fn nothing_comes_that_was_not_asked_for() {
     let mut world = World::ready();
     world.version = Version::V2026_07_28;
-    for filter in ["{}", r#"{"toolsListChanged":false,"promptsListChanged":true}"#] {
+    for filter in ["{}", r#"{"toolsListChanged":false,"resourceSubscriptions":["a:b"]}"#] {
         let listen = LISTEN
             .replace(r#"{"toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["a:b"]}"#, filter);
         let actions = world.post(&listen);
@@ -71,6 +71,21 @@ fn nothing_comes_that_was_not_asked_for() {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{params}}}"#);
         assert_eq!(failure(&world.post(&body)[0]).0, -32602, "{params}");
     }
+}
+
+#[test]
+fn each_list_that_was_asked_for_is_told() {
+    let mut world = World::ready();
+    world.version = Version::V2026_07_28;
+    world.advance(limits::ANNOUNCE_LATE);
+    world.post(&LISTEN.replace("resourceSubscriptions\":[\"a:b\"]", "resourcesListChanged\":true"));
+    world.catalog(1, &whole(&[server("files", &["read", "write"]), aggregate::rich("a", "")]));
+    let told = world.advance(limits::ANNOUNCE_DELAY);
+    assert!(told[0].contains("prompts/list_changed") && told[1].contains("resources/list_changed"), "{told:?}");
+    assert_eq!(told.len(), 2);
+    let mut world = listening();
+    world.catalog(1, &whole(&[server("files", &["read", "write"]), aggregate::rich("a", "")]));
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY).len(), 1, "nobody asked about resources");
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! What a server lists besides its tools: prompts, resources and templates of resources, checked one by one.
+//!
+//! Clients read a list as a whole: one entry that breaks a rule of the protocol hides all others from them. So what does
+//! not pass is left out, as a tool is.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::catalog::{Dropped, MAX_DROPPED, is_name, is_printable, printable};
+use super::template::Pattern;
+use crate::limits;
+use crate::rpc::{self, object::Object};
+use crate::sse::one_line;
+
+/// What an [`Item`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Prompt,
+    Resource,
+    Template,
+}
+
+/// A prompt, a resource or a template, as its server lists it.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    /// Its name, its URI, its URI template.
+    pub(super) key: Arc<str>,
+    /// The server's own object, on one line.
+    pub(super) json: Object,
+}
+
+impl Kind {
+    /// The member of its list's result that holds the entries.
+    pub(super) fn member(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompts",
+            Self::Resource => "resources",
+            Self::Template => "resourceTemplates",
+        }
+    }
+
+    /// The member of an entry that tells it from others.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Prompt => "name",
+            Self::Resource => "uri",
+            Self::Template => "uriTemplate",
+        }
+    }
+
+    /// How many of a device are listed, and of all of a user's devices together.
+    pub(super) fn most(self) -> usize {
+        match self {
+            Self::Prompt => limits::MAX_PROMPTS,
+            Self::Resource => limits::MAX_RESOURCES,
+            Self::Template => limits::MAX_TEMPLATES,
+        }
+    }
+
+    /// What stands before its name where it is named as left out.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt ",
+            Self::Resource => "resource ",
+            Self::Template => "template ",
+        }
+    }
+}
+
+/// What a device may still list.
+pub(super) struct Left<'a> {
+    pub(super) items: usize,
+    pub(super) bytes: &'a mut usize,
+}
+
+/// The entries that pass, in their order; the others go to `dropped`.
+pub(super) fn check(kind: Kind, raw: Vec<Box<RawValue>>, left: &mut Left<'_>, dropped: &mut Vec<Dropped>) -> Vec<Item> {
+    let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
+    for (index, raw) in raw.into_iter().enumerate() {
+        let length = raw.get().len();
+        let checked = match check_one(kind, raw) {
+            Ok(_) if items.len() >= left.items => Err((None, "the device lists too many of its kind")),
+            Ok(_) if length > *left.bytes => Err((None, "the device lists too much (limits.catalogPerAgent)")),
+            Ok(item) if !seen.insert(item.key.clone()) => Err((Some(String::from(&*item.key)), "it is there twice")),
+            checked => checked,
+        };
+        match checked {
+            Ok(item) => {
+                *left.bytes = left.bytes.saturating_sub(length + 1);
+                items.push(item);
+            }
+            Err((name, why)) if dropped.len() < MAX_DROPPED => {
+                let name = name.map_or_else(|| format!("#{}", index + 1), |it| printable(&it, MAX_SHOWN));
+                dropped.push(Dropped { name: format!("{}{name}", kind.noun()), why });
+            }
+            Err(_) => {}
+        }
+    }
+    items
+}
+
+fn check_one(kind: Kind, raw: Box<RawValue>) -> Result<Item, (Option<String>, &'static str)> {
+    if raw.get().len() > limits::MAX_TOOL {
+        return Err((None, "it is larger than 64 KiB"));
+    }
+    let text: Box<str> = raw.into();
+    let json = one_line(Bytes::from(String::from(text)));
+    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
+    let text = |key| json.get(key).and_then(|raw| rpc::string(&raw).map(|text| text.into_owned()));
+    let key = text(kind.key()).ok_or((None, "what names it is missing or not a string"))?;
+    let fault = match kind {
+        Kind::Prompt if !is_name(&key) => Some("its name is empty, too long or not printable"),
+        Kind::Prompt if json.get("arguments").is_some_and(|raw| !raw.starts_with(b"[")) => {
+            Some("its arguments are not a list")
+        }
+        Kind::Prompt => None,
+        Kind::Resource | Kind::Template if text("name").is_none() => Some("its name is missing or not a string"),
+        Kind::Resource if !is_uri(&key) => Some("its uri is not a URI, too long or not printable"),
+        Kind::Resource => None,
+        Kind::Template if !is_reference(&key) || Pattern::parse(&key).is_none() => {
+            Some("its uriTemplate is not a URI template, too long or not printable")
+        }
+        Kind::Template => None,
+    };
+    match fault {
+        Some(why) => Err((Some(key), why)),
+        None => Ok(Item { key: Arc::from(key), json }),
+    }
+}
+
+/// Whether it has a scheme (RFC 3986 section 3.1), and nothing in it that breaks a line or hides. The rest is its
+/// server's affair.
+fn is_uri(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    is_reference(text)
+        && scheme.is_some_and(|scheme| {
+            scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+        })
+}
+
+fn is_reference(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= limits::MAX_LISTED_URI
+        && !text.contains(|c: char| c.is_whitespace() || !is_printable(c))
+}
+
+/// How much of a name is shown, in bytes.
+const MAX_SHOWN: usize = 2 * limits::MAX_LISTED_NAME;

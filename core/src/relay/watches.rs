@@ -1,0 +1,60 @@
+//! Which resources the sessions of `/mcp` watch, and under which URIs.
+//!
+//! The subscriptions themselves live at the agents. This only says how a client spelled what it subscribed to, and where
+//! that went: should it be lost with the relay, an update carries the URI that the lists show, and a URI goes where they
+//! say.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+
+use super::SessionKey;
+use super::resources::Spot;
+use crate::limits;
+
+/// What is watched, by session and the client's URI.
+#[derive(Debug, Default)]
+pub(super) struct Watches(BTreeMap<(SessionKey, String), Watch>);
+
+#[derive(Debug)]
+struct Watch {
+    /// The labels of device and server: a device that connects anew has kept its subscriptions.
+    place: (String, String),
+    /// The server's own URI.
+    own: String,
+}
+
+impl Watches {
+    /// A session subscribes to `uri`, which its server knows as `own`. Beyond [`limits::MAX_WATCHES`] nothing is kept.
+    pub(super) fn add(&mut self, session: &SessionKey, uri: &str, spot: &Spot, own: &str) {
+        if self.0.len() < limits::MAX_WATCHES && uri.len() <= MAX_WATCHED {
+            let watch = Watch { place: spot.labels().clone(), own: own.into() };
+            self.0.insert((session.clone(), uri.into()), watch);
+        }
+    }
+
+    /// A session takes its subscription back. Returns where it went: the labels of its server, and the URI there.
+    pub(super) fn remove(&mut self, session: &SessionKey, uri: &str) -> Option<((String, String), String)> {
+        self.0.remove(&(session.clone(), uri.into())).map(|watch| (watch.place, watch.own))
+    }
+
+    /// A session is over.
+    pub(super) fn forget(&mut self, session: &SessionKey) {
+        self.0.retain(|(of, _), _| of != session);
+    }
+
+    /// How that session knows a server's resource, which may be a part of what it watches (2025-11-25, schema,
+    /// `ResourceUpdatedNotification`).
+    pub(super) fn spelled(&self, session: &str, place: &(String, String), uri: &str) -> Option<String> {
+        let its = self.0.iter().filter(|((of, _), watch)| *of.0 == *session && watch.place == *place);
+        let parts = its.filter_map(|((_, spelled), watch)| {
+            let rest = uri.strip_prefix(watch.own.as_str())?;
+            let is_part = rest.is_empty() || watch.own.ends_with('/') || rest.starts_with(['/', '?', '#']);
+            is_part.then_some((watch.own.len(), spelled, rest))
+        });
+        parts.max_by_key(|(length, ..)| *length).map(|(_, spelled, rest)| format!("{spelled}{rest}"))
+    }
+}
+
+/// The longest URI that is kept: one within a namespace.
+const MAX_WATCHED: usize = 2 * limits::MAX_LISTED_URI;
