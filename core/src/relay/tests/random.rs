@@ -15,6 +15,7 @@ enum Op {
     Catalog { conn: u64, tools: u8 },
     Call { tool: u8, id: u32, session: bool, accepts: u8, endpoint: u8 },
     Modern { method: u8, id: u32, accepts: u8, endpoint: u8 },
+    Several { method: u8, id: u32, accepts: u8, batch: bool },
     Batch { id: u32 },
     Listen { session: bool, back: bool },
     Cancel { id: u32 },
@@ -40,6 +41,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(tool, id, session, accepts, endpoint)| Op::Call { tool, id, session, accepts, endpoint }),
         4 => (0..6_u8, 0..5_u32, 0..3_u8, 0..3_u8)
             .prop_map(|(method, id, accepts, endpoint)| Op::Modern { method, id, accepts, endpoint }),
+        3 => (0..3_u8, 0..5_u32, 0..3_u8, any::<bool>())
+            .prop_map(|(method, id, accepts, batch)| Op::Several { method, id, accepts, batch }),
         1 => (0..5_u32).prop_map(|id| Op::Batch { id }),
         2 => any::<[bool; 2]>().prop_map(|[session, back]| Op::Listen { session, back }),
         1 => (0..5_u32).prop_map(|id| Op::Cancel { id }),
@@ -127,7 +130,10 @@ fn run(ops: &[Op]) {
             }
             Op::Catalog { conn, tools } => {
                 let tools = &["read", "write"][..usize::from(tools)];
-                world.catalog(conn, &whole(&[server("files", tools)]));
+                world.catalog(
+                    conn,
+                    &whole(&[server("files", tools), aggregate::rich("a", ""), aggregate::rich("b", "")]),
+                );
             }
             Op::Call { tool, id, session, accepts, endpoint } => {
                 world.session = if session { "s" } else { "t" };
@@ -150,6 +156,18 @@ fn run(ops: &[Op]) {
                 world.version = Version::V2026_07_28;
                 expect(&mut world, &mut ledger, Content::Request(Request { id, method, params }));
                 world.version = Version::V2025_11_25;
+            }
+            Op::Several { method, id, accepts, batch } => {
+                world.accepts = [Accepts::Either, Accepts::Json, Accepts::Stream][usize::from(accepts)];
+                world.endpoint = Endpoint::All;
+                let method = ["logging/setLevel", "tasks/list", "tasks/cancel"][usize::from(method)];
+                let params = Bytes::from_static(br#"{"level":"info","taskId":"t"}"#);
+                let request = Request { id: rpc::RawId::from_number(id.into()), method: method.into(), params };
+                let content = match batch {
+                    true => Content::Batch { requests: std::vec![Ok(request)], notes: Vec::new() },
+                    false => Content::Request(request),
+                };
+                expect(&mut world, &mut ledger, content);
             }
             Op::Batch { id } => {
                 let request = |id: u32| {
