@@ -74,7 +74,7 @@ impl Room {
                 let result = self.initialize(caller, cx);
                 self.respond(sink, &request.id, result, cx);
             }
-            (method::TOOLS_LIST, _) => {
+            (method::TOOLS_LIST, endpoint) if *endpoint == Endpoint::All || self.answers_for(endpoint, cx) => {
                 let result = self.list(caller, &request.params, cx);
                 self.respond(sink, &request.id, result, cx);
             }

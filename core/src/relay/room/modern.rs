@@ -11,6 +11,7 @@ use super::Room;
 use super::ask::Caller;
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
+use crate::mcp::catalog::State;
 use crate::mcp::{code, method, mirror};
 use crate::relay::calls::{CallKey, Sink};
 use crate::relay::discover::{self, Keep};
@@ -44,7 +45,7 @@ impl Room {
             }
             (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
             (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
-            (method::TOOLS_LIST | method::DISCOVER, single) if self.is_old(single, cx) => {
+            (method::TOOLS_LIST | method::DISCOVER, single) if self.answers_for(single, cx) => {
                 let result = match request.method.as_str() {
                     method::DISCOVER => self.locate(single, cx).map(|(_, _, server)| discover::transparent(server)),
                     _ => self.list(caller, &request.params, cx),
@@ -135,10 +136,12 @@ impl Room {
         }
     }
 
-    /// Whether the one server of an endpoint is behind an old agent, which can be asked for nothing but calls of tools.
-    fn is_old(&self, endpoint: &Endpoint, cx: &Cx<'_>) -> bool {
-        let device = self.locate(endpoint, cx).ok().and_then(|(conn, ..)| self.devices.get(&conn));
-        device.is_some_and(|device| device.dialect == Dialect::V1)
+    /// Whether what the one server of an endpoint offers is said for it, from the catalog: its agent is an old one, which
+    /// can be asked for nothing but calls of tools; or it does not run, and is not to be started for being looked at.
+    pub(super) fn answers_for(&self, endpoint: &Endpoint, cx: &Cx<'_>) -> bool {
+        let Ok((conn, _, server)) = self.locate(endpoint, cx) else { return false };
+        let is_old = self.devices.get(&conn).is_some_and(|device| device.dialect == Dialect::V1);
+        is_old || server.state != State::Ready
     }
 }
 

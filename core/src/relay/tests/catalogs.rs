@@ -30,8 +30,10 @@ fn tool_keeps_everything_but_its_name_and_the_label() {
     let expected = r#"{ "title":"T", "name" : "files__read", "description":"[files] say \"x\"","inputSchema":{"type":"object","x":1.50},"_meta":{"a":1e400},"new":[ null ]}"#;
     assert!(actions[0].contains(expected), "{}", actions[0]);
     world.endpoint = Endpoint::Server("files".into());
-    let actions = world.post(LIST);
-    let transparent = format!(r#"reply 2 200 {{"jsonrpc":"2.0","id":1,"result":{{"tools":[{tool}]}}}}"#);
+    assert_eq!(world.post(LIST), ["tunnel 1 open 1 files tools/list "], "a server that runs is asked");
+    world.catalog(1, &format!(r#"{{"whole":true,"servers":[{{"name":"files","state":"asleep","tools":[{tool}]}}]}}"#));
+    let actions = world.post(&LIST.replace("\"id\":1", "\"id\":2"));
+    let transparent = format!(r#"reply 3 200 {{"jsonrpc":"2.0","id":2,"result":{{"tools":[{tool}]}}}}"#);
     assert_eq!(actions, [transparent], "nothing renamed, no tools of the relay");
 }
 
@@ -304,7 +306,7 @@ fn endpoint_that_leads_nowhere_or_to_two_servers_says_so() {
     world.endpoint = Endpoint::DeviceServer("desktop".into(), "git".into());
     assert!(world.post(LIST)[0].starts_with("reply 3 404"));
     world.endpoint = Endpoint::Server("git".into());
-    assert!(world.post(LIST)[0].contains("\"name\":\"log\""));
+    assert!(world.post(LIST)[0].contains(" open 1 git tools/list"), "it is the server's to answer");
 }
 
 #[test]
