@@ -128,6 +128,12 @@ pub const MAX_REPLAY_OF_USER: usize = 2 * MIB;
 pub const MAX_REPLAYS: usize = 256;
 /// For how long something is kept for a client that went away: clients come back within seconds.
 pub const REPLAY_KEPT: Duration = Duration::from_secs(60);
+/// For how long a server's notice waits for a client that is about to listen: clients are back within seconds.
+pub const LATE_NOTICE_KEPT: Duration = Duration::from_secs(10);
+/// Notices that wait so, of one user.
+pub const MAX_LATE_NOTICES: usize = 32;
+/// The longest notice that waits, in bytes.
+pub const MAX_LATE_NOTICE: usize = 16 * KIB;
 /// Questions of servers to one user's clients that are open: each call asks one at a time, few ask several.
 pub const MAX_QUESTIONS: usize = 1_024;
 /// Parameters of one tool that are repeated in header fields: each is a field of the request, whose fields are bounded

@@ -1,7 +1,6 @@
 //! Clients that listen for changes (GET on `/mcp`).
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -136,13 +135,10 @@ impl Listeners {
         self.0.get(&exchange).map(|listener| listener.session.clone())
     }
 
-    /// Passes a message on to a listener, if it is one of `sessions`, or they are empty.
-    pub(super) fn pass(&mut self, exchange: ExchangeId, sessions: &[String], json: &Bytes, cx: &mut Cx<'_>) {
-        if let Some(listener) = self.0.get_mut(&exchange)
-            && (sessions.is_empty() || sessions.iter().any(|key| **key == *listener.session.0))
-        {
-            listener.outlet.message(json.clone(), None, 0, cx);
-        }
+    /// Passes a message on to a listener. Returns whether somebody is there to read it: else it is only kept.
+    pub(super) fn pass(&mut self, exchange: ExchangeId, json: &Bytes, cx: &mut Cx<'_>) -> bool {
+        let Some(listener) = self.0.get_mut(&exchange) else { return false };
+        listener.outlet.message(json.clone(), None, 0, cx) && !listener.outlet.is_away()
     }
 
     /// Says something on the stream of a session; false when it has none.

@@ -8,11 +8,12 @@ mod answer;
 mod ask;
 mod gather;
 mod modern;
+mod notices;
 mod presence;
 mod questions;
 mod scopes;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use self::gather::Gather;
+use self::notices::Notice;
 use self::questions::Question;
 use super::audit::Passage;
 use super::calls::{Call, CallKey, Sink};
@@ -64,6 +66,8 @@ pub(super) struct Room {
     subscriptions: Subscriptions,
     watches: Watches,
     tasks: Tasks,
+    /// Notices of the last seconds, for clients that are about to listen.
+    late: VecDeque<Notice>,
     /// What was said on event streams.
     pub(super) replay: Replay,
     /// The lists of `/mcp`; `None` after a change, until somebody asks.
@@ -94,6 +98,7 @@ impl Room {
             subscriptions: Subscriptions::default(),
             watches: Watches::default(),
             tasks: Tasks::default(),
+            late: VecDeque::new(),
             replay: Replay::default(),
             listing: None,
             changed_at: now,
@@ -118,7 +123,9 @@ impl Room {
         }
         let seen = self.lists_of(&listen.endpoint, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
+        let (exchange, endpoint, expires) = (listen.exchange, listen.endpoint.clone(), listen.session.expires);
         self.listeners.add(listen, seen, recent, self.subscribed(), cx);
+        self.tell_late(exchange, &endpoint, expires, cx);
     }
 
     /// Whether anybody listens for changes of lists.
@@ -190,7 +197,7 @@ impl Room {
                 tracing::info!(%conn, device = %device.name, code, reason, "device disconnected");
                 self.lose(conn, close.code, cx);
             }
-            Event::Notice { server, sessions, json } => self.notice(conn, &server, &sessions, &json, cx),
+            Event::Notice { server, sessions, json } => self.notice(conn, server, sessions, json, cx),
             Event::Call { .. } | Event::Restart { .. } | Event::ClientNotice { .. } | Event::SessionEnded { .. } => {
                 tracing::warn!(%conn, "an agent ordered what only a relay may")
             }

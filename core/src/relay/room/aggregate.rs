@@ -191,7 +191,7 @@ impl Room {
         (sessions, method): (&[String], &str),
         json: &Bytes,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> bool {
         let json = match method {
             method::LOG_MESSAGE | method::TASK_STATUS | method::ELICITATION_COMPLETE => json.clone(),
             // Only who subscribed hears of it.
@@ -199,9 +199,9 @@ impl Room {
                 let session = self.listeners.session(exchange).map(|key: SessionKey| key.0);
                 self.respelled(session.as_deref(), source, json, cx)
             }
-            _ => return,
+            _ => return false,
         };
-        self.listeners.pass(exchange, sessions, &json, cx);
+        self.listeners.pass(exchange, &json, cx)
     }
 }
 

@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use super::Room;
 use super::ask::Caller;
-use crate::id::ConnId;
 use crate::limits;
 use crate::mcp::{code, method};
 use crate::relay::calls::{self, CallKey, Sink};
@@ -57,23 +56,6 @@ impl Room {
             calls::consume(key, credit, cx);
         }
         self.renew(key, cx);
-    }
-
-    /// A notification of a server that belongs to no call.
-    pub(super) fn notice(&mut self, conn: ConnId, server: &str, sessions: &[String], json: &Bytes, cx: &mut Cx<'_>) {
-        let Ok(Message::Notification { method, .. }) = rpc::parse(json) else {
-            return tracing::debug!(%conn, "notice that is no notification dropped");
-        };
-        for (exchange, endpoint) in self.listeners.endpoints() {
-            match &endpoint {
-                Endpoint::All => self.notice_to_all(exchange, (conn, server), (sessions, &method), json, cx),
-                single => {
-                    if self.locate(single, cx).is_ok_and(|(on, name, _)| on == conn && **name == *server) {
-                        self.listeners.pass(exchange, sessions, json, cx);
-                    }
-                }
-            }
-        }
     }
 
     /// A server says on a call's stream that a resource changed: the URI is the client's.

@@ -145,3 +145,28 @@ fn notices_reach_those_they_are_for() {
     assert_eq!(notice("git", &[], UPDATED), [""; 0]);
     assert_eq!(notice("files", &[], r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#), [""; 0]);
 }
+
+#[test]
+fn notice_waits_a_moment_for_a_client_that_is_about_to_listen() {
+    const UPDATED: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}"#;
+    const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":1}}"#;
+    let mut world = World::ready();
+    world.endpoint = Endpoint::Server("files".into());
+    world.advance(limits::ANNOUNCE_LATE);
+    let notice = |world: &mut World, sessions: &[&str], json: &str| {
+        let sessions = sessions.iter().map(ToString::to_string).collect();
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        world.tunnel(1, tunnel::Event::Notice { server: "files".into(), sessions, json });
+        world.drain()
+    };
+    notice(&mut world, &["s"], UPDATED);
+    notice(&mut world, &[], LOG);
+    world.session = "other";
+    assert_eq!(world.listen()[2..], [event(1, 0, LOG)], "what is for everyone, and not what is another's");
+    world.session = "s";
+    assert_eq!(world.listen()[2..], [event(2, 0, UPDATED), event(2, 0, LOG)]);
+    assert_eq!(world.listen()[3..], [""; 0], "once");
+    world.session = "late";
+    world.advance(limits::LATE_NOTICE_KEPT);
+    assert_eq!(world.listen()[2..], [""; 0]);
+}
