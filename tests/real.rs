@@ -3,7 +3,7 @@
 //! without them each test says that it was skipped.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,6 +35,16 @@ fn conformance_suites_for_servers_and_clients_find_nothing() {
     run("conformance.mjs", node_22());
 }
 
+#[test]
+fn conformance_through_the_tunnel_is_what_it_is_directly() {
+    run("conformance-server.mjs", node_22().filter(|_| reference_is_built()));
+}
+
+#[test]
+fn scripted_sessions_of_either_era_do_all_that_mcp_has() {
+    run("sessions.mjs", python().filter(|_| reference_is_built()));
+}
+
 /// Where Debian and others put it. A browser is never fetched by a test.
 const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
 
@@ -48,12 +58,26 @@ fn run(script: &str, part: Option<OsString>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let program = std::env::var_os("TUNNEL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_mcp-local-tunnel").into());
     let status = Command::new("node")
+        .env("TUNNEL_REFERENCE", reference())
         .arg(parts.join(script))
         .arg(program)
         .arg(part)
         .status()
         .expect("node runs: its packages are installed");
     assert!(status.success(), "see the steps above");
+}
+
+/// The tests' own MCP server; `cargo test --workspace` builds it beside the program.
+fn reference() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_mcp-local-tunnel")).with_file_name("tunnel-reference")
+}
+
+fn reference_is_built() -> bool {
+    let built = reference().is_file();
+    if !built {
+        eprintln!("SKIPPED: no tunnel-reference; `cargo build -p tunnel-reference` builds it");
+    }
+    built
 }
 
 /// The one that comes with the packages: some of them need 22, whatever the system has.
