@@ -394,7 +394,8 @@ class Everything(Session):
         await self.call("toggle-subscriber-updates")
 
     async def list_changes_are_told_and_show(self):
-        arguments = {"name": "note.gz", "data": "data:text/plain,hello"}
+        # A name of its own: what another session of a shared server has made is there already, and no change.
+        arguments = {"name": f"note-{os.getpid()}.gz", "data": "data:text/plain,hello"}
         change = self.call("gzip-file-as-resource", arguments)
         await self.told(types.ResourceListChangedNotification, "ResourcesListChanged", change, resources_list_changed=True)
 

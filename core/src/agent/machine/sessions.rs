@@ -99,13 +99,15 @@ impl Agent {
         self.sessions.retain(|_, run| self.servers.get(run).is_some_and(Server::takes_calls));
     }
 
-    /// A session's run was told what the server offers: so does the server itself.
+    /// A further run was told what the server offers: so does the server itself.
     pub(super) fn learn_from(&mut self, run: Slot) {
-        // One of another era than the server itself knows another half of it.
-        let Some(about) = self.servers.get(&run).map(Server::about) else { return };
+        let Some((about, is_branch)) = self.servers.get(&run).map(|run| (run.about(), run.is_branch())) else { return };
         let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
         if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
-            server.learn(&about, &mut self.cx);
+            match is_branch {
+                true => server.adopt(&about, &mut self.cx),
+                false => server.learn(&about, &mut self.cx),
+            }
         }
     }
 }

@@ -252,7 +252,8 @@ impl Server {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
         }
         self.keep(cx);
-        if self.session.is_some() {
+        let has_changed = self.state == State::Ready;
+        if self.session.is_some() || (self.is_branch && has_changed) {
             cx.report(Report::Learned(self.slot));
         }
         if self.state == State::Probing {

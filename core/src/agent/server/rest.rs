@@ -49,6 +49,16 @@ impl Server {
         }
     }
 
+    /// Takes over the lists of its run for clients of the other era, which changed there: each of both processes may list
+    /// something of its own, and what is listed is what changed last.
+    pub(in crate::agent) fn adopt(&mut self, about: &About, cx: &mut Cx) {
+        let About { tools, prompts, resources, templates, .. } = about.clone();
+        self.about = About { tools, prompts, resources, templates, ..core::mem::take(&mut self.about) };
+        self.judge_tools(cx);
+        self.keep(cx);
+        cx.report(Report::Changed(self.slot));
+    }
+
     /// What it offers was told, by this run or by one of its sessions'.
     pub(super) fn keep(&mut self, cx: &mut Cx) {
         if !self.is_lazy() {

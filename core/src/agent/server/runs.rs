@@ -48,6 +48,11 @@ impl Server {
         Self { is_trial: true, ..self }
     }
 
+    /// Whether it is the run for clients of the legacy era.
+    pub(in crate::agent) fn is_branch(&self) -> bool {
+        self.is_branch
+    }
+
     /// Whether it is one of its server's further runs, which are begun by a call and end for good.
     pub(super) fn is_extra(&self) -> bool {
         self.session.is_some() || self.is_branch
