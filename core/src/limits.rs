@@ -157,6 +157,20 @@ pub const MAX_TASK_ANSWER: usize = 4 * KIB;
 /// Subscriptions of one user's sessions on `/mcp` whose spelling is remembered: two kilobytes each at most, usually 100
 /// bytes.
 pub const MAX_WATCHES: usize = 512;
+/// Resources that one user's modern clients watch on `/mcp`: six kilobytes each at most, with both spellings. What is
+/// asked for beyond is not acknowledged.
+pub const MAX_FED: usize = 512;
+/// The `_meta` of a `subscriptions/listen` on `/mcp` that watches resources, in bytes: it is kept for as long, since each
+/// server is asked with it, and again when it comes back. A client's name, version and capabilities are a kilobyte.
+pub const MAX_FEED_META: usize = 16 * KIB;
+/// How long such a subscription waits for what its servers honour before it is acknowledged: a client's library waits for
+/// that, and a server that starts may take longer.
+pub const FEED_PATIENCE: Duration = Duration::from_secs(5);
+/// Before a server is asked again that ended what it was asked; doubled each time up to [`FEED_PAUSE_MAX`]. A server
+/// that was restarted is there by then.
+pub const FEED_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such wait: one that ends every subscription at once costs a call a minute.
+pub const FEED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Calls of one user under way. Configurable.
 pub const MAX_CALLS: usize = 1_024;
 /// Notification streams of one user. Configurable.

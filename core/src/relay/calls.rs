@@ -71,6 +71,13 @@ pub(super) enum Sink {
         /// What came so far.
         held: BytesMut,
     },
+    /// To a subscription on the endpoint of all servers, which hears of a resource this way: only what is said before
+    /// the response is of use.
+    Feed {
+        /// The subscription's.
+        exchange: ExchangeId,
+        index: usize,
+    },
     /// Nowhere: the client went away. Up to 2025-11-25 that is not a cancel (Transports, Disconnection), so the call
     /// goes on. From 2026-07-28 on it is (Cancellation), and the call ends.
     Nobody,
@@ -203,6 +210,17 @@ impl Call {
                     return Progress::Done(Some(response.into()));
                 }
                 self.sink = Sink::Part { gather, index, held };
+                consume(key, credit, cx);
+            }
+            Sink::Feed { exchange, index } => {
+                self.sink = Sink::Feed { exchange, index };
+                if end {
+                    let response = match outcome {
+                        Outcome::Result => subscriptions::ended(&self.id),
+                        Outcome::Error { code } => envelope::error(Some(&self.id), code, "", None),
+                    };
+                    return Progress::Done(Some(response));
+                }
                 consume(key, credit, cx);
             }
             Sink::Nobody if end => return Progress::Done(None),

@@ -13,7 +13,7 @@ use crate::rpc::object::{self, Object};
 ///
 /// That its lists change the relay says itself, so it says so of each. A method of an extension that is not known here
 /// would have no server to go to: of extensions those are united whose methods are. From 2026-07-28 on tasks are one of
-/// them; and resources are subscribed to in a stream, which the relay opens for lists alone.
+/// them.
 pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Server>, version: Version) -> String {
     let servers: Vec<&Server> = servers.into_iter().collect();
     let any = |path: &[&str]| servers.iter().any(|server| server.declares(path));
@@ -22,8 +22,7 @@ pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Server>, version:
         out += r#","prompts":{"listChanged":true}"#;
     }
     if any(&["resources"]) {
-        let subscribe =
-            if version.is_legacy() && any(&["resources", "subscribe"]) { r#","subscribe":true"# } else { "" };
+        let subscribe = if any(&["resources", "subscribe"]) { r#","subscribe":true"# } else { "" };
         out += &format!(r#","resources":{{"listChanged":true{subscribe}}}"#);
     }
     for name in ["completions", "logging"] {

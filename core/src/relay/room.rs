@@ -6,6 +6,7 @@
 mod aggregate;
 mod answer;
 mod ask;
+mod feeds;
 mod gather;
 mod modern;
 mod notices;
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
+use self::feeds::Feeds;
 use self::gather::Gather;
 use self::notices::Notice;
 use self::questions::Question;
@@ -64,6 +66,8 @@ pub(super) struct Room {
     gathers: BTreeMap<u64, Gather>,
     listeners: Listeners,
     subscriptions: Subscriptions,
+    /// What subscriptions hear of resources, and from whom.
+    feeds: BTreeMap<ExchangeId, Feeds>,
     watches: Watches,
     tasks: Tasks,
     /// Notices of the last seconds, for clients that are about to listen.
@@ -96,6 +100,7 @@ impl Room {
             gathers: BTreeMap::new(),
             listeners: Listeners::default(),
             subscriptions: Subscriptions::default(),
+            feeds: BTreeMap::new(),
             watches: Watches::default(),
             tasks: Tasks::default(),
             late: VecDeque::new(),
@@ -160,6 +165,7 @@ impl Room {
         } else if !self.left_gather(exchange, cx) {
             self.listeners.gone(exchange, cx);
             self.subscriptions.gone(exchange, cx);
+            self.end_feeds(cx);
         }
     }
 
@@ -177,6 +183,7 @@ impl Room {
             Event::Catalog(update) => {
                 device.catalog.apply(&update, &cx.settings.limits, cx.now.instant);
                 self.changed(cx);
+                self.feed_anew(cx);
             }
             Event::Answer { stream, outcome, length } => self.answer((conn, stream), outcome, length, cx),
             Event::Data { stream, bytes, end } => self.data((conn, stream), bytes, end, cx),
@@ -213,6 +220,7 @@ impl Room {
         self.end_calls(|call| meant(&call.family), cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
         self.subscriptions.end(|subscription| meant(&subscription.family), cx);
+        self.end_feeds(cx);
     }
 
     /// A tunnel's grant ran out.
@@ -229,6 +237,7 @@ impl Room {
                 None => {
                     self.listeners.expired(*exchange, cx);
                     self.subscriptions.expired(*exchange, cx);
+                    self.end_feeds(cx);
                 }
             },
         }
@@ -302,6 +311,7 @@ impl Room {
         }
         self.listeners.end(|_| true, cx);
         self.subscriptions.end(|_| true, cx);
+        self.end_feeds(cx);
     }
 
     /// A reply that nothing was sent of has been silent for long enough to become a stream.
@@ -313,6 +323,8 @@ impl Room {
             batch.outlet.begin_events(None, cx);
         } else if let Some(outlet) = self.gathering(exchange) {
             outlet.begin_events(None, cx);
+        } else {
+            self.subscriptions.silence(exchange, cx);
         }
     }
 

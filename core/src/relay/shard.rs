@@ -215,6 +215,8 @@ pub(super) enum Timer {
     Announce(UserId),
     /// What was kept for clients that went away may be forgotten.
     Forget(UserId),
+    /// A subscription is acknowledged at the latest, or asks a server again.
+    Feed(ExchangeId),
     /// Some of several servers have not answered: the client is.
     Gather(UserId, u64),
 }
@@ -326,6 +328,7 @@ impl Shard {
             },
             Timer::Announce(user) => self.in_room(&user, now, Room::announce),
             Timer::Forget(user) => self.in_room(&user, now, Room::forget),
+            Timer::Feed(exchange) => self.at_exchange(exchange, now, |room, cx| room.feed(exchange, cx)),
             Timer::Gather(user, number) => self.in_room(&user, now, |room, cx| room.gathered(number, cx)),
         }
     }
@@ -404,6 +407,7 @@ impl Machine for Shard {
             Timer::Expiry(_) => "a grant runs out",
             Timer::Announce(_) => "listeners are told of changes",
             Timer::Forget(_) => "streams of clients that went away are forgotten",
+            Timer::Feed(_) => "a subscription asks a server again",
             Timer::Gather(..) => "servers have had their time to answer",
         };
         Some(Deadline { at, reason })

@@ -14,7 +14,7 @@ use super::outlet::Outlet;
 use super::shard::{Cx, Lease};
 use crate::id::{ExchangeId, FamilyId};
 use crate::mcp::{key, method};
-use crate::rpc::{RawId, envelope, object};
+use crate::rpc::{RawId, envelope, object, quoted};
 use crate::time::UnixTime;
 
 /// The subscriptions of one user.
@@ -32,6 +32,10 @@ pub(super) struct Subscription {
     wants: Wants,
     /// The lists that the client knows, as far as is known here.
     seen: Lists,
+    /// The client may have read its list before the last change.
+    stale: bool,
+    /// It was said what is honoured, which comes first.
+    acknowledged: bool,
 }
 
 /// Which notices a client wants and gets: never one that it did not ask for. What `/mcp` has none of is left out of
@@ -63,10 +67,14 @@ impl Wants {
         Ok(Self { tools, prompts, resources })
     }
 
-    fn acknowledged(self) -> String {
+    fn acknowledged(self, uris: &[&str]) -> String {
         let all = [(self.tools, TOOLS), (self.prompts, PROMPTS), (self.resources, RESOURCES)];
         let wanted = all.into_iter().filter(|(is_wanted, _)| *is_wanted);
-        let members: Vec<String> = wanted.map(|(_, name)| format!("\"{name}\":true")).collect();
+        let mut members: Vec<String> = wanted.map(|(_, name)| format!("\"{name}\":true")).collect();
+        if !uris.is_empty() {
+            let uris: Vec<String> = uris.iter().map(|uri| quoted(uri)).collect();
+            members.push(format!("\"{WATCHED}\":[{}]", uris.join(",")));
+        }
         format!("{{{}}}", members.join(","))
     }
 
@@ -92,11 +100,16 @@ impl Subscriptions {
         self.0.len()
     }
 
-    /// Opens a stream on a reply that nothing was sent of: first it says what is honoured. `stale`: the client may have
-    /// read its list before the last change, so it is told at once.
+    /// Whether there is one on that exchange.
+    pub(super) fn contains(&self, exchange: ExchangeId) -> bool {
+        self.0.contains_key(&exchange)
+    }
+
+    /// Opens a stream on a reply that nothing was sent of; nothing is said before [`acknowledge`](Self::acknowledge).
+    /// `stale`: the client may have read its list before the last change, so it is told at once then.
     pub(super) fn add(
         &mut self,
-        mut outlet: Outlet,
+        outlet: Outlet,
         who: Subscriber,
         wants: Wants,
         (seen, stale): (Lists, bool),
@@ -104,13 +117,43 @@ impl Subscriptions {
     ) {
         let exchange = outlet.exchange();
         outlet.hold(cx);
-        outlet.message(notice(&who.id, method::SUBSCRIPTIONS_ACKNOWLEDGED, Some(wants)), None, 0, cx);
-        for method in wants.among(seen.all()).filter(|_| stale) {
-            outlet.message(notice(&who.id, method, None), None, 0, cx);
-        }
         cx.lease(Lease::Exchange(exchange), who.expires);
         let Subscriber { id, family, expires } = who;
-        self.0.insert(exchange, Subscription { outlet, id, family, expires, wants, seen });
+        let acknowledged = false;
+        self.0.insert(exchange, Subscription { outlet, id, family, expires, wants, seen, stale, acknowledged });
+    }
+
+    /// Whether it was said what of it is honoured.
+    pub(super) fn is_acknowledged(&self, exchange: ExchangeId) -> bool {
+        self.0.get(&exchange).is_some_and(|subscription| subscription.acknowledged)
+    }
+
+    /// Says what is honoured, `uris` among it, and what changed meanwhile: `lists` is what `/mcp` lists now.
+    pub(super) fn acknowledge(&mut self, exchange: ExchangeId, uris: &[&str], lists: &Lists, cx: &mut Cx<'_>) {
+        let Some(subscription) = self.0.get_mut(&exchange) else { return };
+        let Subscription { outlet, id, wants, seen, stale, acknowledged, .. } = subscription;
+        *acknowledged = true;
+        let honoured = wants.acknowledged(uris);
+        outlet.message(notice(id, method::SUBSCRIPTIONS_ACKNOWLEDGED, Some(&honoured)), None, 0, cx);
+        let news = if *stale { lists.all() } else { lists.news(seen) };
+        for method in wants.among(news) {
+            outlet.message(notice(id, method, None), None, 0, cx);
+        }
+        *seen = lists.clone();
+    }
+
+    /// Says something of a server's on an acknowledged subscription.
+    pub(super) fn say(&mut self, exchange: ExchangeId, json: Bytes, cx: &mut Cx<'_>) {
+        if let Some(subscription) = self.0.get_mut(&exchange) {
+            subscription.outlet.message(json, None, 0, cx);
+        }
+    }
+
+    /// Nothing was said for long enough: the client sees that its stream is there.
+    pub(super) fn silence(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
+        if let Some(subscription) = self.0.get_mut(&exchange) {
+            subscription.outlet.begin_events(None, cx);
+        }
     }
 
     /// Its client went away.
@@ -146,7 +189,8 @@ impl Subscriptions {
 
     /// `lists` is what `/mcp` lists now: says so to those whom it is news to.
     pub(super) fn tell(&mut self, lists: &Lists, cx: &mut Cx<'_>) {
-        for Subscription { outlet, id, wants, seen, .. } in self.0.values_mut() {
+        let told = self.0.values_mut().filter(|subscription| subscription.acknowledged);
+        for Subscription { outlet, id, wants, seen, .. } in told {
             for method in wants.among(lists.news(seen)) {
                 outlet.message(notice(id, method, None), None, 0, cx);
             }
@@ -167,15 +211,22 @@ pub(super) fn ended(id: &RawId) -> Bytes {
     envelope::result(id, format!(r#"{{"resultType":"complete",{meta}}}"#).as_bytes())
 }
 
-fn notice(id: &RawId, method: &str, wants: Option<Wants>) -> Bytes {
-    let wants = wants.map(|wants| format!(r#","notifications":{}"#, wants.acknowledged())).unwrap_or_default();
-    envelope::notification(method, format!("{{{}{wants}}}", meta(id)).as_bytes())
+fn notice(id: &RawId, method: &str, honoured: Option<&str>) -> Bytes {
+    let honoured = honoured.map(|honoured| format!(r#","notifications":{honoured}"#)).unwrap_or_default();
+    envelope::notification(method, format!("{{{}{honoured}}}", meta(id)).as_bytes())
+}
+
+/// The notification that a resource changed, by the URI that the client knows.
+pub(super) fn updated(id: &RawId, uri: &str) -> Bytes {
+    let params = format!("{{{},\"uri\":{}}}", meta(id), quoted(uri));
+    envelope::notification(method::RESOURCE_UPDATED, params.as_bytes())
 }
 
 /// Members of `notifications` in the params of `subscriptions/listen`.
 const TOOLS: &str = "toolsListChanged";
 const PROMPTS: &str = "promptsListChanged";
 const RESOURCES: &str = "resourcesListChanged";
+pub(super) const WATCHED: &str = "resourceSubscriptions";
 
 fn meta(id: &RawId) -> String {
     let id = core::str::from_utf8(id.as_bytes()).expect("an id is JSON, which is UTF-8");

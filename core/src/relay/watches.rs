@@ -47,14 +47,18 @@ impl Watches {
     /// `ResourceUpdatedNotification`).
     pub(super) fn spelled(&self, session: &str, place: &(String, String), uri: &str) -> Option<String> {
         let its = self.0.iter().filter(|((of, _), watch)| *of.0 == *session && watch.place == *place);
-        let parts = its.filter_map(|((_, spelled), watch)| {
-            let rest = uri.strip_prefix(watch.own.as_str())?;
-            let is_part = rest.is_empty() || watch.own.ends_with('/') || rest.starts_with(['/', '?', '#']);
-            is_part.then_some((watch.own.len(), spelled, rest))
-        });
+        let parts =
+            its.filter_map(|((_, spelled), watch)| part(&watch.own, uri).map(|rest| (watch.own.len(), spelled, rest)));
         parts.max_by_key(|(length, ..)| *length).map(|(_, spelled, rest)| format!("{spelled}{rest}"))
     }
 }
 
+/// What `uri` has behind `watched`, if it is that or a part of it.
+pub(super) fn part<'a>(watched: &str, uri: &'a str) -> Option<&'a str> {
+    let rest = uri.strip_prefix(watched)?;
+    let is_part = rest.is_empty() || watched.ends_with('/') || rest.starts_with(['/', '?', '#']);
+    is_part.then_some(rest)
+}
+
 /// The longest URI that is kept: one within a namespace.
-const MAX_WATCHED: usize = 2 * limits::MAX_LISTED_URI;
+pub(super) const MAX_WATCHED: usize = 2 * limits::MAX_LISTED_URI;

@@ -150,6 +150,7 @@ impl Room {
             Sink::Reply(outlet) => outlet.whole(status, response, cx),
             Sink::Slot { exchange, index, .. } => self.fill(exchange, index, response, cx),
             Sink::Part { gather, index, .. } => self.part(gather, index, &response, cx),
+            Sink::Feed { exchange, index } => self.feed_ended((exchange, index), &response, cx),
             Sink::Nobody => {}
         }
     }

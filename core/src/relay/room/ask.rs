@@ -210,7 +210,7 @@ impl Room {
 
     /// Opens a call on its device's tunnel, or says why not.
     pub(super) fn open(&mut self, sink: Sink, caller: &Caller, id: RawId, errand: Errand, cx: &mut Cx<'_>) {
-        let is_part = matches!(sink, Sink::Part { .. });
+        let is_part = matches!(sink, Sink::Part { .. } | Sink::Feed { .. });
         let request = caller.speaker.session().filter(|_| !is_part).map(|session| (session.clone(), id.clone()));
         let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
         match self.may_open(request.as_ref(), &errand, cx.settings.limits.calls_per_user) {
@@ -228,7 +228,7 @@ impl Room {
                     tool, "call opened");
                 let exchange = match &sink {
                     Sink::Reply(outlet) => Some(outlet.exchange()),
-                    Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => None,
+                    Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => None,
                 };
                 if let Sink::Reply(outlet) = &sink {
                     outlet.hold(cx);

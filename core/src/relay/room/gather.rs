@@ -207,7 +207,7 @@ impl Room {
     pub(super) fn gather_outlets(&mut self) -> impl Iterator<Item = &mut Outlet> {
         self.gathers.values_mut().filter_map(|gather| match &mut gather.sink {
             Sink::Reply(outlet) => Some(outlet),
-            Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => None,
+            Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => None,
         })
     }
 

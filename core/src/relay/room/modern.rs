@@ -9,11 +9,12 @@ use http::{HeaderMap, StatusCode};
 
 use super::Room;
 use super::ask::Caller;
+use super::feeds;
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
 use crate::mcp::catalog::State;
 use crate::mcp::{code, method, mirror};
-use crate::relay::calls::{CallKey, Sink};
+use crate::relay::calls::{Call, CallKey, Sink};
 use crate::relay::discover::{self, Keep};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Cx, Lease};
@@ -94,7 +95,8 @@ impl Room {
 
     /// How many streams of changes this user's clients have open.
     pub(super) fn subscribed(&self) -> usize {
-        self.subscriptions.len() + self.calls.values().filter(|call| call.until.is_some()).count()
+        let feeds = |call: &Call| matches!(call.sink, Sink::Feed { .. });
+        self.subscriptions.len() + self.calls.values().filter(|call| call.until.is_some() && !feeds(call)).count()
     }
 
     /// The grant of a call that lasts may have run out.
@@ -110,15 +112,18 @@ impl Room {
     }
 
     fn subscribe(&mut self, sink: Sink, caller: &Caller, request: &Request, cx: &mut Cx<'_>) {
-        let wants = match Wants::read(&request.params) {
-            Ok(wants) => wants,
+        let asked = Wants::read(&request.params).and_then(|wants| Ok((wants, feeds::asked(&request.params)?)));
+        let (wants, asked) = match asked {
+            Ok(asked) => asked,
             Err(failure) => return self.respond(sink, &request.id, Err(failure), cx),
         };
         let Sink::Reply(outlet) = sink else { return };
+        let exchange = outlet.exchange();
         let lists = self.lists_of(&Endpoint::All, cx);
         let stale = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
         self.subscriptions.add(outlet, who, wants, (lists, stale), cx);
+        self.begin_feeds(exchange, caller, request, asked, cx);
     }
 
     /// Why a client gets no stream of changes, if it does not.
@@ -128,7 +133,7 @@ impl Room {
                 let text = "a subscription is an event stream: Accept must allow text/event-stream";
                 Some((StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text))
             }
-            Sink::Reply(_) | Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => {
+            Sink::Reply(_) | Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => {
                 let is_full = self.listeners.len() + self.subscribed() >= cx.settings.limits.streams_per_user;
                 let text = "too many clients of this user listen for changes (limits.streamsPerUser)";
                 is_full.then_some((StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, text))

@@ -40,6 +40,10 @@ impl Room {
             return;
         }
         let sent = match rpc::parse(&json) {
+            Ok(Message::Notification { method, params }) if self.feed_of(key).is_some() => {
+                self.feed_said(key, &method, &params, &json, cx);
+                return calls::consume(key, credit, cx);
+            }
             Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
                 self.withdrawn(key, &json, &params, cx).is_some_and(|json| self.say(key, json, credit, cx))
             }
@@ -73,7 +77,7 @@ impl Room {
         let json = call.notification(json);
         match &mut call.sink {
             Sink::Reply(outlet) => outlet.message(json, Some(key), credit, cx),
-            Sink::Slot { .. } | Sink::Part { .. } | Sink::Nobody => false,
+            Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => false,
         }
     }
 

@@ -305,9 +305,9 @@ fn clients_without_a_handshake_get_the_same_in_their_shape() {
     world.version = Version::V2026_07_28;
     let found = world.ask(&request(1, "server/discover", "{}"))["result"]["capabilities"].clone();
     let expected = serde_json::json!({
-        "tools": {"listChanged": true}, "prompts": {"listChanged": true}, "resources": {"listChanged": true},
-        "completions": {}, "logging": {}});
-    assert_eq!(found, expected, "resources are watched in a stream, tasks are an extension");
+        "tools": {"listChanged": true}, "prompts": {"listChanged": true},
+        "resources": {"listChanged": true, "subscribe": true}, "completions": {}, "logging": {}});
+    assert_eq!(found, expected, "tasks are an extension");
     let list = world.ask(&request(1, "prompts/list", "{}"))["result"].clone();
     assert_eq!(list["prompts"], legacy["prompts"]);
     assert_eq!((&list["resultType"], &list["cacheScope"]), (&"complete".into(), &"private".into()));

@@ -148,7 +148,7 @@ fn run(ops: &[Op]) {
                 let methods = ["tools/call", "tools/list", "server/discover", "subscriptions/listen", "x", "tasks/get"];
                 let method = methods[usize::from(method)].to_string();
                 let params = [
-                    r#"{"name":"files__read","taskId":"t","notifications":{"toolsListChanged":true}}"#,
+                    r#"{"name":"files__read","taskId":"t","notifications":{"toolsListChanged":true,"resourceSubscriptions":["test://a/a","test://b/a"]}}"#,
                     r#"{"name":"status","notifications":{}}"#,
                     "",
                 ][(id % 3) as usize];
