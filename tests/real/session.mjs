@@ -23,7 +23,7 @@ const {positionals: [kind, url], values: options} = parseArgs({
 });
 const modernServer = options['server-era'] === 'modern';
 /** How long a step waits for what must come. */
-const SECONDS = Number(process.env.TUNNEL_PATIENCE ?? 15);
+const SECONDS = Number(process.env.TUNNEL_PATIENCE ?? 30);
 
 /** A relay that was killed is back within seconds; the client's own default is to give up before. */
 const RECONNECTION = {initialReconnectionDelay: 200, maxReconnectionDelay: 1000, reconnectionDelayGrowFactor: 1.5, maxRetries: 30};

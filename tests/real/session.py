@@ -22,7 +22,7 @@ from mcp.shared.exceptions import MCPError
 
 warnings.simplefilter("ignore")
 # How long a step waits for what must come.
-SECONDS = float(os.environ.get("TUNNEL_PATIENCE", "15"))
+SECONDS = float(os.environ.get("TUNNEL_PATIENCE", "30"))
 ROOT = types.Root(uri="file:///home/ada/notes", name="notes")
 
 

@@ -139,6 +139,7 @@ fn decision(failure: &Failure) -> Decision {
         Failure::NoSuchMethod(_)
         | Failure::BadParams(_)
         | Failure::Mismatch(_)
+        | Failure::NoDevice(_)
         | Failure::NoSuchTool { .. }
         | Failure::AmbiguousTool { .. }
         | Failure::Unknown { .. }

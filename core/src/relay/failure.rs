@@ -19,6 +19,8 @@ pub(super) enum Failure {
     BadParams(&'static str),
     /// A header field does not repeat what it must of the body: which, and how.
     Mismatch(String),
+    /// Nobody is there who could have it.
+    NoDevice(String),
     /// No tool of that name; `near` are names like it, joined.
     NoSuchTool { name: String, near: String },
     /// Several tools of that name; `choices` are their listed names, joined.
@@ -84,6 +86,8 @@ impl Failure {
     pub(super) fn code(&self) -> i64 {
         match self {
             Self::NoSuchMethod(_) => code::METHOD_NOT_FOUND,
+            Self::NoDevice(_) => code::SERVER_UNAVAILABLE,
+            Self::NoSuchServer { servers, .. } if servers.is_empty() => code::SERVER_UNAVAILABLE,
             Self::BadParams(_) | Self::NoSuchTool { .. } | Self::NoSuchServer { .. } => code::INVALID_PARAMS,
             Self::Mismatch(_) => code::HEADER_MISMATCH,
             Self::Unknown { code, .. } => *code,
@@ -116,6 +120,7 @@ impl Failure {
             Self::Mismatch(_) => StatusCode::BAD_REQUEST,
             Self::NoSuchMethod(_)
             | Self::BadParams(_)
+            | Self::NoDevice(_)
             | Self::NoSuchTool { .. }
             | Self::AmbiguousTool { .. }
             | Self::Unknown { .. }
@@ -142,6 +147,7 @@ impl Failure {
             Self::NoSuchMethod(_) => "no-such-method",
             Self::BadParams(_) => "bad-params",
             Self::Mismatch(_) => "header-mismatch",
+            Self::NoDevice(_) => "no-device",
             Self::NoSuchTool { .. } => "no-such-tool",
             Self::AmbiguousTool { .. } => "ambiguous-tool",
             Self::Unknown { thing, .. } => match thing {
@@ -185,6 +191,7 @@ impl Failure {
             Self::NoSuchMethod(method) => format!("{method} is not offered here"),
             Self::BadParams(why) => (*why).to_string(),
             Self::Mismatch(what) => what.clone(),
+            Self::NoDevice(name) => format!("no device is connected that could have {name}: try again once one is"),
             Self::NoSuchTool { name, near } if near.is_empty() => {
                 format!("unknown tool {name}: tools/list has the names, status says which devices are connected")
             }
@@ -261,6 +268,7 @@ impl Failure {
             Self::NoSuchMethod(_)
             | Self::BadParams(_)
             | Self::Mismatch(_)
+            | Self::NoDevice(_)
             | Self::NoSuchTool { .. }
             | Self::AmbiguousTool { .. }
             | Self::Unknown { .. }

@@ -137,7 +137,12 @@ impl Outlet {
     }
 
     /// Answers with one whole JSON-RPC message, which fits on one line. `status` counts while nothing was sent.
-    pub(super) fn whole(mut self, status: StatusCode, message: Bytes, cx: &mut Cx<'_>) {
+    pub(super) fn whole(mut self, mut status: StatusCode, message: Bytes, cx: &mut Cx<'_>) {
+        // In a session 404 would say that the session is over (2025-11-25, Transports, Session Management).
+        if status == StatusCode::NOT_FOUND && self.resumable.is_some() && !self.headers.contains_key(header::SESSION_ID)
+        {
+            status = StatusCode::OK;
+        }
         if status != StatusCode::OK {
             // A session that begins with an error has not begun.
             self.headers.remove(header::SESSION_ID);

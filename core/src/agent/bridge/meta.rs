@@ -42,6 +42,18 @@ pub(in crate::agent) fn add(params: &Bytes, caller: &Caller, level: Option<Level
     Ok(params.set(&[("_meta", &meta.set(&members))]))
 }
 
+/// A modern client's params as a legacy server wants them: without what the modern era says of its own in `_meta`, which
+/// a server that knows both takes for the other era. What else stands there stays.
+pub(in crate::agent) fn strip(params: &Bytes) -> Bytes {
+    let Ok(object) = Object::parse(params) else { return params.clone() };
+    let Some(Ok(meta)) = object.get("_meta").map(|meta| Object::parse(&meta)) else { return params.clone() };
+    let rest = meta.remove(&[VERSION, CLIENT, CAPABILITIES, LOG_LEVEL]);
+    match Object::parse(&rest).is_ok_and(|rest| rest.members().next().is_none()) {
+        true => object.remove(&["_meta"]),
+        false => object.replace(&[("_meta", &rest)]),
+    }
+}
+
 /// What a modern client's request says that it can do; `{}` when it says nothing.
 pub(in crate::agent) fn capabilities(params: &Bytes) -> Bytes {
     let said = object::get_path(params, &["_meta", CAPABILITIES]).filter(is_object);
@@ -112,6 +124,22 @@ mod tests {
             assert_eq!(read(&params), json!({"_meta": version}));
         }
         assert_eq!(add(&Bytes::from_static(b"[]"), &caller("", ""), None), Err(NotAnObject));
+    }
+
+    #[test]
+    fn modern_params_lose_what_the_modern_era_says_and_nothing_else() {
+        let own = json!({VERSION: "2026-07-28", CLIENT: {"name": "x"}, CAPABILITIES: {}, LOG_LEVEL: "error"});
+        let bare = Bytes::from(json!({"a": 1, "_meta": own}).to_string());
+        assert_eq!(read(&strip(&bare)), json!({"a": 1}));
+        let text =
+            format!(r#"{{"n":1e400, "_meta":{{"{VERSION}":"2026-07-28","traceparent":"t" ,"progressToken":1.0}}}}"#);
+        let stripped = strip(&Bytes::from(text));
+        let text = core::str::from_utf8(&stripped).unwrap();
+        assert!(text.contains(r#"{"n":1e400,"#) && text.contains(r#""traceparent":"t""#), "{text}");
+        assert!(text.contains(r#""progressToken":1.0"#) && !text.contains(VERSION), "{text}");
+        for odd in ["", "[]", "{}", r#"{"_meta":null}"#, r#"{"_meta":[]}"#] {
+            assert_eq!(strip(&Bytes::from_static(odd.as_bytes())), odd);
+        }
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Server {
             self.log_from(level, cx);
         }
         let down = Down::new(&held, &self.name);
-        held.params = questions::without_answers(&held.params);
+        held.params = meta::strip(&questions::without_answers(&held.params));
         Some(Crossing { held, bridge: Bridge::Down(down), level })
     }
 

@@ -102,11 +102,9 @@ impl Server {
         let question = Question { key, method: method.to_string(), params: Bytes::copy_from_slice(params) };
         let is_parked = down.is_parked;
         let caller = caller.clone();
-        if !is_parked && self.parked_of(&caller) >= limits::MAX_PARKED {
-            let text = "too many calls of this client wait for its answers";
-            let body = envelope::error_object(code::OVERLOADED, text, None);
-            self.give_up_call(request, id, (code::OVERLOADED, body), cx);
-            return true;
+        // A client has no way to say that it gave one up: the one that waits for longest makes room.
+        if !is_parked && let Some(oldest) = self.surplus_parked(&caller) {
+            self.give_up_parked(oldest, cx);
         }
         if let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request) {
             down.open.push((id.clone(), question));
@@ -124,9 +122,13 @@ impl Server {
         cx.report(Report::Answer { request, outcome: Outcome::Error { code }, body });
     }
 
-    fn parked_of(&self, caller: &Caller) -> usize {
-        let parked = |call: &&Call| matches!(&call.bridge, Bridge::Down(down) if down.is_parked);
-        self.calls.values().filter(parked).filter(|call| call.caller.key() == caller.key()).count()
+    /// The oldest parked call of a client that has as many as it may.
+    fn surplus_parked(&self, caller: &Caller) -> Option<RequestId> {
+        let parked = |call: &Call| matches!(&call.bridge, Bridge::Down(down) if down.is_parked);
+        let of_it = |(_, call): &(&RequestId, &Call)| parked(call) && call.caller.key() == caller.key();
+        let mut its = self.calls.iter().filter(of_it).map(|(request, _)| *request);
+        let oldest = its.next()?;
+        (its.count() + 1 >= limits::MAX_PARKED).then_some(oldest)
     }
 
     /// Answers the client with what is open, and waits for it to come back.
@@ -167,12 +169,17 @@ impl Server {
             let reason = "requestState is none of a call that waits for answers: it was changed, used, or is too old";
             return self.refuse(from, code::INVALID_PARAMS, reason, cx);
         };
+        let answers = questions::responses(&params);
+        let is_answer = |raw: &Bytes| raw.trim_ascii_start().starts_with(b"{");
+        let mut open = down.open.iter().filter_map(|(_, question)| answers.get(&question.key));
+        if !open.all(is_answer) {
+            return self.refuse(from, code::INVALID_PARAMS, "each of the inputResponses must be an object", cx);
+        }
         down.is_parked = false;
         down.round += 1;
         *was = caller;
         *level = meta::log_level(&params);
         *progress = routing::own_progress_token(&params, request).ok().and_then(|(_, progress)| progress);
-        let answers = questions::responses(&params);
         let told: Vec<(RawId, Bytes)> = down
             .open
             .extract_if(.., |(_, question)| answers.contains_key(&question.key))

@@ -191,5 +191,5 @@ impl Server {
 const NOBODY: &str = "no client's call is open that this could belong to, so that there is nobody to ask";
 const UNREACHABLE: &str = "the client is behind an old relay, and cannot be asked";
 const UNDECLARED: &str = "the client did not declare that it can be asked this";
-const AMBIGUOUS: &str = "calls of several clients are open, and this could belong to any of them: with \
-`isolation: \"session\"` in the server's entry each client has a process of its own";
+const AMBIGUOUS: &str = "several calls are open, and this could belong to any of them: with `isolation: \"session\"` in \
+the server's entry each client that has a session has a process of its own; a server over HTTP says itself what belongs to which";

@@ -389,7 +389,9 @@ fn results_and_errors_of_a_legacy_server_are_modern_ones() {
     let mut rig = legacy(&json!({"tools": {}}));
     rig.modern_call(1, "a", "tools/call", &params(&json!({})));
     let call = asked(&mut rig, A);
-    assert_eq!(call["params"], value(&params(&json!({}))), "what it does not know it leaves alone");
+    let mut sent = value(&params(&json!({})));
+    sent.as_object_mut().unwrap().remove("_meta");
+    assert_eq!(call["params"], sent, "without what only the modern era says");
     rig.answer(A, &call["id"], json!({"content": []}));
     assert_eq!(answer(&mut rig), (1, None, json!({"content": [], "resultType": "complete"})));
     rig.modern_call(2, "a", "resources/read", r#"{"uri":"a:b"}"#);
@@ -631,12 +633,9 @@ fn parked_calls_of_one_caller_are_bounded() {
         rig.chunk(fetch, &std::format!("data: {question}\n\n"));
         let (of, code, body) = answer(&mut rig);
         assert_eq!(of, stream);
-        match stream <= most {
-            true => assert_eq!((code, &body["resultType"]), (None, &json!("input_required"))),
-            false => assert_eq!(code, Some(code::OVERLOADED)),
-        }
+        assert_eq!((code, &body["resultType"]), (None, &json!("input_required")));
     }
-    assert_eq!(rig.server_status("web").calls, limits::MAX_PARKED, "the last one is given up");
+    assert_eq!(rig.server_status("web").calls, limits::MAX_PARKED, "the first one has made room");
     assert_eq!(rig.aborted().len(), 1);
 }
 

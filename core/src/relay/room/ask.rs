@@ -149,11 +149,14 @@ impl Room {
             return Ok(None);
         }
         let shown = || printable(&name, limits::MAX_LISTED_NAME);
+        let is_alone = self.devices.is_empty();
         let target = match self.listing(cx).resolve(&name) {
             Meaning::One(target) => target.clone(),
             Meaning::Ambiguous(choices) => {
                 return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
             }
+            // An agent may be on its way back.
+            Meaning::Unknown(_) if is_alone => return Err(Failure::NoDevice(shown())),
             Meaning::Unknown(near) => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
         };
         self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.name), &request.params)?;

@@ -77,7 +77,14 @@ impl Room {
         let json = call.notification(json);
         match &mut call.sink {
             Sink::Reply(outlet) => outlet.message(json, Some(key), credit, cx),
-            Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => false,
+            // The answers of a batch leave no place for it: its client may listen on another stream.
+            Sink::Slot { .. } => {
+                if let Some(session) = call.session.clone() {
+                    self.listeners.say(&session, json, cx);
+                }
+                false
+            }
+            Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => false,
         }
     }
 
@@ -148,7 +155,9 @@ impl Room {
     fn cancelled(&mut self, session: &SessionKey, params: &Bytes, cx: &mut Cx<'_>) {
         let id = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
         if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
-            super::reset(key, ResetCode::Cancelled, "the client cancelled", cx);
+            let reason = object::get(params, "reason").unwrap_or_default();
+            let reason = rpc::string(&reason).unwrap_or_else(|| "the client cancelled".into());
+            super::reset(key, ResetCode::Cancelled, &reason, cx);
             self.fail(key, &Failure::Cancelled, cx);
         }
     }

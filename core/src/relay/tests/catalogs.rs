@@ -302,9 +302,9 @@ fn endpoint_that_leads_nowhere_or_to_two_servers_says_so() {
     assert!(actions[0].contains("https://relay.example/mcp/desktop/files or https://relay.example/mcp/laptop/files"));
     world.endpoint = Endpoint::Server("nothing".into());
     let actions = world.post(LIST);
-    assert!(actions[0].starts_with("reply 2 404") && actions[0].contains("there are files, git"), "{actions:?}");
+    assert!(actions[0].starts_with("reply 2 200") && actions[0].contains("there are files, git"), "{actions:?}");
     world.endpoint = Endpoint::DeviceServer("desktop".into(), "git".into());
-    assert!(world.post(LIST)[0].starts_with("reply 3 404"));
+    assert!(world.post(LIST)[0].starts_with("reply 3 200"), "404 would end the session");
     world.endpoint = Endpoint::Server("git".into());
     assert!(world.post(LIST)[0].contains(" open 1 git tools/list"), "it is the server's to answer");
 }

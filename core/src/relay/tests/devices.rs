@@ -67,7 +67,7 @@ fn old_agents_of_one_name_do_not_drive_each_other_out() {
         let actions = world.drain();
         assert_eq!((failure(&actions[0]).1, actions.len()), ("device-disconnected".into(), 2));
         assert_eq!(actions[1], format!("tunnel {other} close GoingAway"), "it connects anew, and says what it has");
-        assert_eq!(failure(&world.call(8)[0]).1, "no-such-tool");
+        assert_eq!(failure(&world.call(8)[0]).1, "no-device");
     }
 }
 
@@ -125,7 +125,7 @@ fn name_is_free_again_when_its_device_has_gone() {
 fn users_do_not_see_each_other() {
     let mut world = World::ready();
     world.user = "bob";
-    assert_eq!(failure(&world.call(7)[0]).1, "no-such-tool");
+    assert_eq!(failure(&world.call(7)[0]).1, "no-device");
     world.up(2, "laptop", Some("id-2"));
     assert_eq!(world.drain(), [""; 0], "the same name of another user is another name");
 }
