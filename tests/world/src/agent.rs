@@ -310,7 +310,7 @@ impl World {
         let says: Vec<_> = bytes
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
-            .flat_map(|line| script.hear(line))
+            .flat_map(|line| script.hear(child, line))
             .collect();
         let wrote = Event::Wrote { child, bytes: bytes.len() };
         self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tunnel_core::http::Reply;
 use tunnel_core::http::RequestHead;
 use tunnel_core::id::{ConnId, ExchangeId, StreamId};
+use tunnel_core::mcp::{header, key};
 use tunnel_core::tunnel::Command;
 
 use crate::world::World;
@@ -37,6 +38,9 @@ pub struct Exchange {
     /// Whether the relay has said its last word, though the client may not have read it yet.
     pub(crate) finished: Option<Outcome>,
 }
+
+/// What modern clients speak.
+const MODERN: &str = "2026-07-28";
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +81,14 @@ impl Exchange {
     /// The final answer: the last message, which has a `result` or an `error`.
     #[must_use]
     pub fn answer(&self) -> Option<Value> {
-        self.messages().into_iter().find(|message| message.get("result").is_some() || message.get("error").is_some())
+        self.answers().into_iter().next()
+    }
+
+    /// Every message that is a final answer; there must not be two.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Value> {
+        let is_answer = |message: &Value| message.get("result").is_some() || message.get("error").is_some();
+        self.messages().into_iter().filter(is_answer).collect()
     }
 
     /// How many comment heartbeats came.
@@ -87,10 +98,11 @@ impl Exchange {
     }
 }
 
-/// An MCP client with a token and, after `initialize`, a session.
+/// An MCP client with a token and, after `initialize`, a session; or a modern one, which has none.
 #[derive(Debug, Clone)]
 pub struct Client {
     token: String,
+    is_modern: bool,
     session: Option<String>,
     path: String,
     next_id: u64,
@@ -100,7 +112,13 @@ impl Client {
     /// A client that holds `token` and talks to `/mcp`.
     #[must_use]
     pub fn new(token: &str) -> Self {
-        Self { token: token.to_owned(), session: None, path: "/mcp".to_owned(), next_id: 1 }
+        Self { token: token.to_owned(), is_modern: false, session: None, path: "/mcp".to_owned(), next_id: 1 }
+    }
+
+    /// The same of the modern era, which initializes nothing.
+    #[must_use]
+    pub fn modern(token: &str) -> Self {
+        Self { is_modern: true, ..Self::new(token) }
     }
 
     /// The same client at another path.
@@ -127,7 +145,8 @@ impl Client {
             world,
             "initialize",
             &json!({
-                "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "world", "version": "1"},
+                "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}},
+                "clientInfo": {"name": "world", "version": "1"},
             }),
         );
         let reply = world.finish(exchange);
@@ -142,6 +161,12 @@ impl Client {
     pub fn request(&mut self, world: &mut World, method: &str, params: &Value) -> ExchangeId {
         let id = self.next_id;
         self.next_id += 1;
+        let mut params = params.clone();
+        if self.is_modern {
+            params["_meta"][key::VERSION] = json!(MODERN);
+            params["_meta"][key::CLIENT_INFO] = json!({"name": "world", "version": "1"});
+            params["_meta"][key::CLIENT_CAPABILITIES] = json!({"sampling": {}});
+        }
         self.post(world, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
     }
 
@@ -213,7 +238,18 @@ impl Client {
 
     /// Posts any JSON.
     pub fn post(&self, world: &mut World, message: &Value) -> ExchangeId {
-        self.post_raw(world, Bytes::from(message.to_string()))
+        let mut head = self.head(Method::POST);
+        if self.is_modern {
+            // 2026-07-28, Streamable HTTP, Standard Headers: what the body says is repeated.
+            let (method, name) = (message["method"].as_str(), message["params"]["name"].as_str());
+            for (field, value) in
+                [(header::PROTOCOL_VERSION, Some(MODERN)), (header::METHOD, method), (header::NAME, name)]
+            {
+                let value = value.map(|value| HeaderValue::from_str(value).expect("a test's name is ASCII"));
+                head.headers.extend(value.map(|value| (HeaderName::from_static(field), value)));
+            }
+        }
+        world.request(head, Bytes::from(message.to_string()))
     }
 
     /// Posts any bytes.

@@ -14,5 +14,5 @@ pub mod script;
 mod world;
 
 pub use client::{Client, Exchange, Outcome};
-pub use script::{Script, Start};
+pub use script::{Era, Script, Start};
 pub use world::{AgentKey, World};

@@ -1,10 +1,12 @@
 //! Local servers as scripts: what a stdio MCP server says to what it hears, and when.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tunnel_core::id::ChildId;
+use tunnel_core::mcp::key;
 use tunnel_core::rpc::{self, Message};
 
 /// How a server behaves when its process starts.
@@ -23,13 +25,31 @@ pub enum Start {
     Missing,
 }
 
+/// What a server or a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Era {
+    /// 2025-11-25: with `initialize`.
+    #[default]
+    Legacy,
+    /// 2026-07-28: with `_meta` in every request.
+    Modern,
+    /// Either, but one in each process.
+    Both,
+}
+
 /// A local server. Its tools: `echo` (returns its arguments), `wait` (answers after `ms`), `blob` (`bytes` of text),
 /// `progress` (`steps` notifications, `ms` apart, then the answer), `silent` (never answers), `die` (the process ends),
-/// `huge` (a line of `bytes` that is over the cap).
+/// `huge` (a line of `bytes` that is over the cap), `ask` (wants a message of the client's model, and returns it).
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     /// How it starts.
     pub start: Start,
+    /// What it speaks.
+    pub era: Era,
+    /// The era that each of its processes heard.
+    pub spoken: BTreeMap<ChildId, Era>,
+    /// The ids of the calls that wait for a client's answer, by process and our own id.
+    pub asking: BTreeMap<(ChildId, String), Value>,
     /// Names of tools beside the built-in ones.
     pub extra_tools: Vec<String>,
     /// Raw tool objects listed as they are, hostile ones for example.
@@ -65,7 +85,10 @@ pub enum Say {
 }
 
 /// The tools every script has.
-pub const TOOLS: [&str; 7] = ["echo", "wait", "blob", "progress", "silent", "die", "huge"];
+pub const TOOLS: [&str; 8] = ["echo", "wait", "blob", "progress", "silent", "die", "huge", "ask"];
+
+/// The `requestState` of a modern `ask`.
+const STATE: &str = "asked once";
 
 impl Script {
     /// What it does when its process starts.
@@ -80,32 +103,97 @@ impl Script {
         }
     }
 
-    /// What it does when it hears `line`.
-    pub fn hear(&mut self, line: &[u8]) -> Vec<Say> {
+    /// What it does when its process `child` hears `line`.
+    pub fn hear(&mut self, child: ChildId, line: &[u8]) -> Vec<Say> {
         if let Some(said) = self.hear_raw(line) {
             return said;
         }
         let message: Value = serde_json::from_slice(line).expect("an agent writes JSON lines");
         self.heard.push(message.clone());
-        let Some(id) = message.get("id").cloned() else { return Vec::new() };
+        let Some(id) = message.get("id") else { return Vec::new() };
+        let Some(method) = message["method"].as_str() else { return self.told(child, &message) };
         let params = &message["params"];
-        match message["method"].as_str().unwrap_or_default() {
+        let era = if params["_meta"][key::VERSION].is_string() { Era::Modern } else { Era::Legacy };
+        let is_foreign = self.era != Era::Both && self.era != era;
+        // A process that does not know `server/discover` has not spoken that era, and may be initialized.
+        if !(is_foreign && method == "server/discover") {
+            let spoken = *self.spoken.entry(child).or_insert(era);
+            assert_eq!(spoken, era, "two eras in one process: {message}");
+        }
+        if is_foreign {
+            let finds_out = matches!(method, "server/discover" | "initialize");
+            assert!(finds_out, "asked in an era that it does not speak: {message}");
+            return refuse(id);
+        }
+        match era {
+            Era::Modern => self.hear_modern(id, method, params),
+            Era::Legacy | Era::Both => self.hear_legacy(child, id, method, params),
+        }
+    }
+
+    fn hear_legacy(&mut self, child: ChildId, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+        match method {
             "initialize" if matches!(self.start, Start::Hang | Start::Exit) => Vec::new(),
             "initialize" => answer(
-                &id,
+                id,
                 &json!({
                     "protocolVersion": "2025-11-25",
                     "capabilities": {"tools": {"listChanged": true}},
                     "serverInfo": {"name": "script", "version": "1"},
                 }),
             ),
-            "ping" => answer(&id, &json!({})),
-            "tools/list" => answer(&id, &self.list(params["cursor"].as_str())),
-            "tools/call" => call(&id, params),
-            _ => {
-                vec![now(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no such method"}}))]
+            "ping" => answer(id, &json!({})),
+            "tools/call" if params["name"] == "ask" => {
+                let question = format!("question-{}", self.heard.len());
+                let mut message = question_of(params);
+                message["jsonrpc"] = json!("2.0");
+                message["id"] = json!(question);
+                self.asking.insert((child, question), id.clone());
+                vec![now(&message)]
             }
+            _ => self.hear_either(id, method, params),
         }
+    }
+
+    fn hear_modern(&self, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+        let said = match method {
+            "server/discover" => {
+                let versions: &[&str] =
+                    if self.era == Era::Both { &["2026-07-28", "2025-11-25"] } else { &["2026-07-28"] };
+                let capabilities = json!({"tools": {"listChanged": true}});
+                answer(id, &json!({"supportedVersions": versions, "capabilities": capabilities}))
+            }
+            "subscriptions/listen" => vec![now(&json!({
+                "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                "params": {"notifications": params["notifications"], "_meta": {key::SUBSCRIPTION_ID: id}},
+            }))],
+            "tools/call" if params["name"] == "ask" && params["inputResponses"].is_null() => {
+                let questions = json!({"q": question_of(params)});
+                let asked = json!({"resultType": "input_required", "inputRequests": questions, "requestState": STATE});
+                answer(id, &asked)
+            }
+            "tools/call" if params["name"] == "ask" => {
+                assert_eq!(params["requestState"], STATE, "it comes back as it was");
+                answer(id, &text(said_by(&params["inputResponses"]["q"])))
+            }
+            _ => self.hear_either(id, method, params),
+        };
+        said.into_iter().map(completed).collect()
+    }
+
+    fn hear_either(&self, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+        match method {
+            "tools/list" => answer(id, &self.list(params["cursor"].as_str())),
+            "tools/call" => call(id, params),
+            _ => refuse(id),
+        }
+    }
+
+    /// A client's answer to what `ask` wanted to know.
+    fn told(&mut self, child: ChildId, message: &Value) -> Vec<Say> {
+        let question = message["id"].as_str().expect("it asks with text").to_owned();
+        let id = self.asking.remove(&(child, question)).expect("an answer is to an open question, and the only one");
+        answer(&id, &text(said_by(&message["result"])))
     }
 
     /// What it says to `raw/echo`; `None` to anything else.
@@ -129,9 +217,15 @@ impl Script {
         Some([note, answer].map(|line| Say::Line(Duration::ZERO, Bytes::from(line))).into())
     }
 
-    /// How often `tool` was called.
+    /// How often `tool` was called. A call that comes back with what was asked for is no other one.
     pub fn calls(&self, tool: &str) -> usize {
-        self.heard.iter().filter(|m| m["method"] == "tools/call" && m["params"]["name"] == tool).count()
+        self.begun().filter(|params| params["name"] == tool).count()
+    }
+
+    /// The params of every call that was begun.
+    pub fn begun(&self) -> impl Iterator<Item = &Value> {
+        let calls = self.heard.iter().filter(|message| message["method"] == "tools/call");
+        calls.map(|message| &message["params"]).filter(|params| params["inputResponses"].is_null())
     }
 
     /// How many cancellations it heard.
@@ -198,6 +292,31 @@ fn call(id: &Value, params: &Value) -> Vec<Say> {
         }
         _ => after(0, &json!({"content": [{"type": "text", "text": "echo"}], "structuredContent": arguments})),
     }
+}
+
+/// What `ask` wants to know of the client.
+fn question_of(call: &Value) -> Value {
+    let message = json!({"role": "user", "content": {"type": "text", "text": call["arguments"].to_string()}});
+    json!({"method": "sampling/createMessage", "params": {"messages": [message], "maxTokens": 9}})
+}
+
+/// What the client's model said; nothing, if the client could not be asked.
+fn said_by(answer: &Value) -> &str {
+    answer["content"]["text"].as_str().unwrap_or_default()
+}
+
+/// A result as the modern era wants it.
+fn completed(say: Say) -> Say {
+    let Say::Line(after, bytes) = say else { return say };
+    let mut message: Value = serde_json::from_slice(&bytes).expect("it was written here");
+    if let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) {
+        result.entry("resultType").or_insert_with(|| json!("complete"));
+    }
+    Say::Line(after, line(&message))
+}
+
+fn refuse(id: &Value) -> Vec<Say> {
+    vec![now(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no such method"}}))]
 }
 
 fn text(text: &str) -> Value {
