@@ -1,0 +1,385 @@
+//! Clients and servers of both eras in all combinations: what either relies on holds, whatever the other one speaks.
+//! The scripts see to it that no process of a server ever hears two eras, nor an era that it does not speak.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tunnel_core::entropy::Seeded;
+use tunnel_core::id::ExchangeId;
+use tunnel_core::limits;
+use tunnel_core::oauth::Role;
+use tunnel_world::{AgentKey, Client, Era, Outcome, Script, World, script};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a client speaks, and what the server.
+type Pair = (Era, Era);
+
+const PAIRS: [Pair; 6] = [
+    (Era::Legacy, Era::Legacy),
+    (Era::Legacy, Era::Modern),
+    (Era::Legacy, Era::Both),
+    (Era::Modern, Era::Legacy),
+    (Era::Modern, Era::Modern),
+    (Era::Modern, Era::Both),
+];
+
+/// A client, and an agent with one server, `tools`.
+struct Stage {
+    world: World,
+    laptop: AgentKey,
+    client: Client,
+    era: Era,
+    /// The ids of the questions that a legacy client answered.
+    replied: BTreeSet<String>,
+    /// When the relay was killed in a storm, in microseconds.
+    kills: Vec<u64>,
+}
+
+impl Stage {
+    fn new(seed: u64, (era, server): Pair) -> Self {
+        let mut world = World::new(seed);
+        let token = world.mint("ada", Role::Agent);
+        let laptop = world.agent("laptop", &token, [("tools", Script { era: server, ..Script::default() })]);
+        world.settle();
+        let client = client(&mut world, era);
+        Self { world, laptop, client, era, replied: BTreeSet::new(), kills: Vec::new() }
+    }
+
+    fn script(&mut self) -> &Script {
+        &self.world.look(self.laptop).scripts["tools"]
+    }
+
+    fn call(&mut self, tool: &str, arguments: &Value) -> ExchangeId {
+        self.client.call(&mut self.world, &format!("tools__{tool}"), arguments)
+    }
+
+    fn echoes(&mut self, n: u64) {
+        let answer = self.client.call_now(&mut self.world, "tools__echo", &json!({"n": n}));
+        assert_eq!(answer["result"]["structuredContent"], json!({"n": n}), "{answer}");
+    }
+
+    /// The final answer, the only one.
+    fn finish(&mut self, exchange: ExchangeId) -> Value {
+        let reply = self.world.finish(exchange);
+        let answers = reply.answers();
+        assert_eq!((reply.outcome, answers.len()), (Some(Outcome::Complete), 1), "{reply:?}");
+        answers.into_iter().next().expect("it is there")
+    }
+
+    /// Answers what was asked in a call of `ask`, if it was: with the exchange that goes on, which is a new one in the
+    /// modern era.
+    fn reply(&mut self, exchange: ExchangeId, arguments: &Value) -> Option<ExchangeId> {
+        let said = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "four"}});
+        let messages = self.world.exchange(exchange).messages();
+        // Of calls that are open at once, a question may come on the stream of either.
+        let questions = messages.iter().filter(|message| message["method"] == "sampling/createMessage");
+        let mut is_asked = false;
+        for question in questions.filter(|question| self.replied.insert(question["id"].to_string())) {
+            let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": said});
+            let taken = self.client.post(&mut self.world, &answer);
+            self.world.finish(taken);
+            is_asked = true;
+        }
+        if is_asked {
+            return Some(exchange);
+        }
+        let required = messages.iter().find(|message| message["result"]["resultType"] == "input_required")?;
+        let questions = required["result"]["inputRequests"].as_object().expect("it asks something");
+        let answers: BTreeMap<_, _> = questions.keys().map(|question| (question, &said)).collect();
+        let params = json!({"name": "tools__ask", "arguments": arguments, "inputResponses": answers,
+            "requestState": required["result"]["requestState"]});
+        Some(self.client.request(&mut self.world, "tools/call", &params))
+    }
+}
+
+fn client(world: &mut World, era: Era) -> Client {
+    let token = world.mint("ada", Role::Client);
+    if era == Era::Modern {
+        return Client::modern(&token);
+    }
+    let mut client = Client::new(&token);
+    client.initialize(world);
+    client
+}
+
+fn is_error(answer: &Value) -> bool {
+    answer.get("error").is_some() && answer.get("result").is_none()
+}
+
+fn spoken_by(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("a text: {answer}"))
+}
+
+#[test]
+fn tools_are_listed_and_called() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(1, pair);
+        let tools = stage.client.tools(&mut stage.world);
+        assert_eq!(tools.iter().filter(|name| name.starts_with("tools__")).count(), script::TOOLS.len(), "{pair:?}");
+        let call = stage.call("echo", &json!({"n": 1}));
+        let answer = stage.finish(call);
+        assert_eq!(answer["result"]["structuredContent"], json!({"n": 1}), "{pair:?}");
+        if pair.0 == Era::Modern {
+            assert_eq!(answer["result"]["resultType"], "complete", "{pair:?}");
+        }
+        assert_eq!(stage.script().calls("echo"), 1, "{pair:?}");
+    }
+}
+
+#[test]
+fn progress_comes_with_the_clients_own_token() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(2, pair);
+        let params =
+            json!({"name": "tools__progress", "arguments": {"steps": 3, "ms": 50}, "_meta": {"progressToken": "mine"}});
+        let call = stage.client.request(&mut stage.world, "tools/call", &params);
+        let reply = stage.world.finish(call);
+        let messages = reply.messages();
+        let (answer, notes) = messages.split_last().expect("it is answered");
+        assert_eq!(spoken_by(answer), "done", "{pair:?}");
+        let steps: Vec<_> = notes.iter().map(|note| &note["params"]["progress"]).collect();
+        assert_eq!(steps, [1, 2, 3], "{pair:?}");
+        assert!(notes.iter().all(|note| note["params"]["progressToken"] == "mine"), "{pair:?}: {notes:?}");
+    }
+}
+
+#[test]
+fn cancelled_call_is_told_its_server_once() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(3, pair);
+        let id = stage.client.next_id();
+        let call = stage.call("silent", &json!({}));
+        stage.world.run(SECOND);
+        assert_eq!((stage.script().calls("silent"), stage.script().cancellations()), (1, 0), "{pair:?}");
+        if stage.era == Era::Modern {
+            stage.world.hang_up(call);
+        } else {
+            stage.client.notify(&mut stage.world, "notifications/cancelled", &json!({"requestId": id}));
+            assert!(stage.world.finish(call).answers().len() <= 1, "{pair:?}");
+        }
+        stage.world.run(5 * SECOND);
+        assert_eq!((stage.script().calls("silent"), stage.script().cancellations()), (1, 1), "{pair:?}");
+        stage.echoes(2);
+    }
+}
+
+#[test]
+fn question_is_asked_and_its_answer_brought_back() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(4, pair);
+        let arguments = json!({"of": "two and two"});
+        let call = stage.call("ask", &arguments);
+        stage.world.run(SECOND);
+        let call = stage.reply(call, &arguments).unwrap_or_else(|| panic!("{pair:?}: nothing was asked"));
+        let answer = stage.finish(call);
+        assert_eq!(spoken_by(&answer), "four", "{pair:?}");
+        assert_eq!(stage.script().calls("ask"), 1, "{pair:?}");
+    }
+}
+
+#[test]
+fn question_to_a_modern_client_outlives_the_relay() {
+    for pair in PAIRS.into_iter().filter(|(client, _)| *client == Era::Modern) {
+        let mut stage = Stage::new(5, pair);
+        let arguments = json!({});
+        let call = stage.call("ask", &arguments);
+        stage.world.run(SECOND);
+        stage.world.kill_relay();
+        stage.world.start_relay();
+        stage.world.run(limits::RECONNECT_MAX + SECOND);
+        let call = stage.reply(call, &arguments).unwrap_or_else(|| panic!("{pair:?}: nothing was asked"));
+        let answer = stage.finish(call);
+        assert_eq!(spoken_by(&answer), "four", "{pair:?}");
+        assert_eq!(stage.script().calls("ask"), 1, "{pair:?}");
+    }
+}
+
+#[test]
+fn server_that_dies_ends_each_of_its_calls_once_and_comes_back() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(6, pair);
+        let calls = ["silent", "wait", "die"].map(|tool| stage.call(tool, &json!({"ms": 60_000})));
+        for call in calls {
+            let answer = stage.finish(call);
+            assert!(is_error(&answer), "{pair:?}: {answer}");
+        }
+        stage.echoes(1);
+        for tool in ["silent", "wait", "die", "echo"] {
+            assert_eq!(stage.script().calls(tool), 1, "{pair:?}: {tool}");
+        }
+    }
+}
+
+#[test]
+fn killed_relay_costs_the_calls_under_way_and_nothing_else() {
+    for pair in PAIRS {
+        let mut stage = Stage::new(7, pair);
+        let lost = stage.call("silent", &json!({}));
+        stage.world.run(SECOND);
+        let processes = stage.world.look(stage.laptop).spawned["tools"];
+        stage.world.kill_relay();
+        assert_eq!(stage.world.finish(lost).outcome, Some(Outcome::Aborted), "{pair:?}");
+        stage.world.start_relay();
+        stage.world.run(limits::RECONNECT_MAX + SECOND);
+        // With the same session where there is one, and nothing said before.
+        stage.echoes(1);
+        assert_eq!(stage.world.look(stage.laptop).spawned["tools"], processes, "{pair:?}: its server goes on");
+        let script = stage.script();
+        assert_eq!((script.calls("silent"), script.calls("echo"), script.cancellations()), (1, 1, 1), "{pair:?}");
+    }
+}
+
+#[test]
+fn clients_of_both_eras_use_one_server_at_once() {
+    for (server, processes) in [(Era::Legacy, 1), (Era::Modern, 1), (Era::Both, 2)] {
+        let mut stage = Stage::new(8, (Era::Legacy, server));
+        let mut modern = client(&mut stage.world, Era::Modern);
+        for n in 0..5 {
+            let old = stage.call("echo", &json!({"n": n}));
+            let new = modern.call(&mut stage.world, "tools__echo", &json!({"n": 100 + n}));
+            assert_eq!(stage.finish(old)["result"]["structuredContent"]["n"], n, "{server:?}");
+            assert_eq!(stage.finish(new)["result"]["structuredContent"]["n"], 100 + n, "{server:?}");
+        }
+        assert_eq!(stage.world.look(stage.laptop).children.len(), processes, "{server:?}");
+        assert_eq!(stage.script().calls("echo"), 10, "{server:?}");
+    }
+}
+
+// An unreliable network.
+
+/// How many worlds are tried of each pair.
+const SEEDS: u64 = 60;
+
+/// Longer than it takes to find a tunnel dead, dial again, and restart a server.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One of the calls of a storm.
+struct Storming {
+    exchange: ExchangeId,
+    id: u64,
+    arguments: Value,
+    /// A modern client's call that wanted input is sent again, once.
+    is_sent_again: bool,
+}
+
+impl Stage {
+    /// Lets one thing happen: mostly a call, sometimes a failure of the relay, the tunnel, the server or the client's
+    /// patience.
+    fn happen(&mut self, n: u64, dice: &mut Seeded, calls: &mut Vec<Storming>) {
+        let tool = match dice.next_u64() % 13 {
+            0 => {
+                self.kills.push(self.world.micros());
+                self.world.kill_relay();
+                self.world.run(upto(dice, 2_000));
+                return self.world.start_relay();
+            }
+            1 => return self.world.silence(self.laptop),
+            2 => return self.give_up(calls),
+            3 => "die",
+            4..7 => "ask",
+            7..9 => "wait",
+            9 => "progress",
+            _ => "echo",
+        };
+        let arguments = json!({"n": n, "ms": dice.next_u64() % 900, "steps": 3});
+        let params = json!({"name": format!("tools__{tool}"), "arguments": arguments, "_meta": {"progressToken": n}});
+        let id = self.client.next_id();
+        let exchange = self.client.request(&mut self.world, "tools/call", &params);
+        calls.push(Storming { exchange, id, arguments, is_sent_again: false });
+    }
+
+    /// Cancels the first call that is under way, as the client's era does.
+    fn give_up(&mut self, calls: &mut Vec<Storming>) {
+        let is_open = |call: &Storming| self.world.exchange(call.exchange).outcome.is_none();
+        let Some(first) = calls.iter().position(is_open) else { return };
+        if self.era == Era::Modern {
+            self.world.hang_up(calls.remove(first).exchange);
+        } else {
+            let id = calls[first].id;
+            self.client.notify(&mut self.world, "notifications/cancelled", &json!({"requestId": id}));
+        }
+    }
+
+    /// Answers what was asked since.
+    fn reply_to(&mut self, calls: &mut [Storming], ended: &mut Vec<ExchangeId>) {
+        for call in calls.iter_mut().filter(|call| !call.is_sent_again) {
+            let next = self.reply(call.exchange, &call.arguments).filter(|next| *next != call.exchange);
+            if let Some(next) = next {
+                call.is_sent_again = true;
+                ended.push(std::mem::replace(&mut call.exchange, next));
+            }
+        }
+    }
+}
+
+fn upto(dice: &mut Seeded, ms: u64) -> Duration {
+    Duration::from_millis(dice.next_u64() % ms)
+}
+
+/// What holds when a storm is over.
+impl Stage {
+    /// Nothing but the relay's end cuts an answer off.
+    fn each_call_ended_once(&self, exchanges: impl Iterator<Item = ExchangeId>) {
+        for exchange in exchanges {
+            let reply = self.world.exchange(exchange);
+            let is_fine = match reply.outcome {
+                Some(Outcome::Complete) => reply.answers().len() == 1,
+                Some(Outcome::Aborted) => reply.answers().is_empty() && self.kills.contains(&reply.ended_at),
+                None => false,
+            };
+            assert!(is_fine, "{:?} at {}: {:?}", reply.outcome, reply.ended_at, reply.messages());
+        }
+    }
+
+    fn each_answer_is_to_its_own_call(&self, calls: &[Storming]) {
+        for call in calls {
+            let answer = self.world.exchange(call.exchange).answer().unwrap_or_default();
+            let echoed = &answer["result"]["structuredContent"];
+            assert!(echoed.is_null() || *echoed == call.arguments, "{answer}");
+        }
+    }
+
+    fn server_heard_nothing_twice(&mut self) {
+        let script = self.script();
+        let begun = script.begun().map(|params| params["arguments"]["n"].to_string());
+        assert_distinct(begun.collect());
+        let cancelled = script.heard.iter().filter(|message| message["method"] == "notifications/cancelled");
+        assert_distinct(cancelled.map(|message| message["params"]["requestId"].to_string()).collect());
+    }
+}
+
+fn assert_distinct(mut all: Vec<String>) {
+    all.sort_unstable();
+    assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+}
+
+fn storm(pair: Pair, seed: u64) {
+    let mut dice = Seeded::new(seed);
+    let mut stage = Stage::new(seed, pair);
+    let (mut calls, mut ended) = (Vec::new(), Vec::new());
+    for n in 0..16 {
+        stage.happen(n, &mut dice, &mut calls);
+        stage.world.run(upto(&mut dice, 600));
+        stage.reply_to(&mut calls, &mut ended);
+    }
+    stage.world.run(PATIENCE);
+    stage.reply_to(&mut calls, &mut ended);
+    stage.world.run(PATIENCE);
+    stage.each_call_ended_once(calls.iter().map(|call| call.exchange).chain(ended));
+    stage.each_answer_is_to_its_own_call(&calls);
+    stage.server_heard_nothing_twice();
+    stage.echoes(99);
+}
+
+#[test]
+fn whatever_breaks_each_call_is_answered_once_and_executed_at_most_once() {
+    for (index, pair) in (0..).zip(PAIRS) {
+        for seed in (0..SEEDS).map(|seed| seed + SEEDS * index) {
+            if std::panic::catch_unwind(|| storm(pair, seed)).is_err() {
+                panic!("{pair:?}, seed {seed}");
+            }
+        }
+    }
+}
