@@ -91,7 +91,6 @@ fn what_policy_denies_is_run_in_no_dialect() {
         ("tools/call", r#"{"arguments":{"name":"echo"}}"#),
         ("tools/call", r#"{"name":"echo\u0000"}"#),
         ("Tools/Call", r#"{"name":"add"}"#),
-        ("tools/list", "{}"),
         ("danger/run", "{}"),
         ("vendor/run", "{}"),
     ]) {
@@ -101,6 +100,12 @@ fn what_policy_denies_is_run_in_no_dialect() {
     }
     tunnel.call(100, "local", "tools/call", br#"{"name":"echo","arguments":{"text":"fine"}}"#);
     assert!(tunnel.answer_to(100).contains("fine"));
+    tunnel.call(101, "local", "tools/list", b"{}");
+    let listed = tunnel.answer_to(101);
+    assert!(
+        listed.contains(r#""name":"echo""#) && !listed.contains(r#""name":"add""#),
+        "what is denied is taken out: {listed}"
+    );
     drop(tunnel);
 
     let (head, mut socket) = relay.dial_after(&agent);
@@ -133,7 +138,7 @@ fn what_policy_denies_is_run_in_no_dialect() {
         assert!(line.contains(r#""name":"echo""#) && !line.contains("add"), "{line}");
     }
     assert!(!heard.contains("vendor") && !heard.contains("danger") && !heard.contains("Tools/Call"), "{heard}");
-    assert_eq!(heard.matches("tools/list").count(), 1, "the agent's own");
+    assert_eq!(heard.matches("tools/list").count(), 2, "the agent's own, and the one that the relay asked for");
 }
 
 #[test]
