@@ -400,7 +400,7 @@ class Everything(Session):
         await self.told(types.ResourceListChangedNotification, "ResourcesListChanged", change, resources_list_changed=True)
 
         async def listed():
-            return any(uri.endswith("note.gz") for uri in await self.resources())
+            return any(uri.endswith(arguments["name"]) for uri in await self.resources())
 
         await until("it is listed", listed)
 
