@@ -1,6 +1,6 @@
 """The official Python client, signed in over OAuth: lists the tools and makes the calls that it is told to.
 
-Usage: client.py URL MODE, or client.py --direct COMMAND… ; MODE is the client's own (`legacy`, `auto`).
+Usage: client.py URL MODE, or client.py --direct MODE COMMAND… ; MODE is the client's own (`legacy`, `auto`).
 Line by line on stdin and stdout: it prints {"authorize": URL} when a person must sign in and reads {"callback": URL};
 then it reads {"calls": [[tool, arguments], …]} and prints {"tools": […], "results": […]}.
 """
@@ -76,9 +76,9 @@ async def session(client):
 
 async def main():
     if sys.argv[1] == "--direct":
-        command, *arguments = sys.argv[2:]
+        mode, command, *arguments = sys.argv[2:]
         transport = stdio_client(StdioServerParameters(command=command, args=arguments))
-        async with Client(transport, mode="legacy") as client:
+        async with Client(transport, mode=mode) as client:
             await session(client)
         return
     url, mode = sys.argv[1:]

@@ -190,7 +190,7 @@ const main = async () => {
       await python.exited;
       assert.equal(through.tools.length, (await allTools()).length);
       for (const server of Object.keys(SERVERS)) {
-        const own = new Process('python direct', PYTHON, [join(here, 'client.py'), '--direct', ...SERVERS[server]], {stdio: ['pipe', 'pipe', 'ignore']});
+        const own = new Process('python direct', PYTHON, [join(here, 'client.py'), '--direct', mode, ...SERVERS[server]], {stdio: ['pipe', 'pipe', 'ignore']});
         own.say({calls: CALLS.filter(([of]) => of === server).map(([, tool, args]) => [tool, args])});
         const {tools, results} = JSON.parse((await own.line(/^\{"tools".*/))[0]);
         for (const tool of tools) {
