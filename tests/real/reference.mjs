@@ -25,6 +25,9 @@ const USER = 'ada';
 // Nobody signs in with a password here.
 const AUTH = {local: {users: [{name: USER, passwordHash: '$argon2id$v=19$m=19456,t=2,p=1$0Fkrc3YA4AClYdYm25v2OA$AzTwgFi7zSd3yvB9DRmfOis35KP/Y6BNlh0DWUhok6g'}]}};
 
+/** One that each session has a run of for itself sleeps until the first comes. */
+const UP = ['ready', 'asleep'];
+
 /**
  * A relay of `program` and an agent on it with these servers: the relay, the agent, and a token for a client. With
  * `lenient` servers that do not come up in some seconds are left as they are.
@@ -42,7 +45,7 @@ export const startTunnel = async (program, servers, {lenient = false} = {}) => {
   const agent = new Process('agent', program, ['agent'], {env, stdio: ['ignore', 'pipe', 'pipe']});
   const ready = async () => {
     const status = JSON.parse(await output(program, ['status', '--json'], {env}));
-    return status.servers?.length === Object.keys(servers).length && status.servers.every(({state}) => state === 'ready');
+    return status.servers?.length === Object.keys(servers).length && status.servers.every(({state}) => UP.includes(state));
   };
   await until('the servers run', lenient ? 5 : 60, ready).catch((error) => { if (!lenient) throw error; });
   return {relay, agent, env, token: await mint('client')};
