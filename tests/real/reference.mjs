@@ -28,25 +28,35 @@ const AUTH = {local: {users: [{name: USER, passwordHash: '$argon2id$v=19$m=19456
 /** One that each session has a run of for itself sleeps until the first comes. */
 const UP = ['ready', 'asleep'];
 
-/**
- * A relay of `program` and an agent on it with these servers: the relay, the agent, and a token for a client. With
- * `lenient` servers that do not come up in some seconds are left as they are.
- */
-export const startTunnel = async (program, servers, {lenient = false} = {}) => {
+/** A relay of `program`, its address for clients, and how it mints a token of a role. */
+export const startRelay = async (program) => {
   // Without a public URL it is this machine's alone: loopback names pass on any port, a proxy's too.
   const relay = await Relay.start(program, AUTH, {issuerUrl: undefined});
   relay.base = `http://localhost:${relay.port}`;
-  const mint = async (role) => {
-    const env = home(relay.name, {MCP_LOCAL_TUNNEL_CONFIG: JSON.stringify(relay.config)});
-    return (await output(program, ['token', 'create', USER, '--role', role], {env})).trim();
-  };
-  const config = JSON.stringify({mode: 'agent', relay: relay.base, name: 'desk', token: 'env:TUNNEL_TOKEN', servers});
-  const env = home(`agent-of-${relay.name}`, {MCP_LOCAL_TUNNEL_CONFIG: config, TUNNEL_TOKEN: await mint('agent')});
+  const env = home(relay.name, {MCP_LOCAL_TUNNEL_CONFIG: JSON.stringify(relay.config)});
+  const mint = async (role) => (await output(program, ['token', 'create', USER, '--role', role], {env})).trim();
+  return {relay, mint};
+};
+
+/**
+ * An agent of `program` with these servers on the relay at `base`, once they run, for which they have so many seconds.
+ * With `lenient` servers that do not come up are left as they are.
+ */
+export const startAgent = async (program, base, token, servers, {name = 'desk', lenient = false, seconds = lenient ? 5 : 60} = {}) => {
+  const config = JSON.stringify({mode: 'agent', relay: base, name, token: 'env:TUNNEL_TOKEN', servers});
+  const env = home(`agent-${name}-at-${new URL(base).port}`, {MCP_LOCAL_TUNNEL_CONFIG: config, TUNNEL_TOKEN: token});
   const agent = new Process('agent', program, ['agent'], {env, stdio: ['ignore', 'pipe', 'pipe']});
   const ready = async () => {
     const status = JSON.parse(await output(program, ['status', '--json'], {env}));
     return status.servers?.length === Object.keys(servers).length && status.servers.every(({state}) => UP.includes(state));
   };
-  await until('the servers run', lenient ? 5 : 60, ready).catch((error) => { if (!lenient) throw error; });
+  await until('the servers run', seconds, ready).catch((error) => { if (!lenient) throw new Error(`${error.message}\n${agent.tail()}`); });
+  return {agent, env};
+};
+
+/** A relay of `program` and an agent on it with these servers: the relay, the agent, and a token for a client. */
+export const startTunnel = async (program, servers, options) => {
+  const {relay, mint} = await startRelay(program);
+  const {agent, env} = await startAgent(program, relay.base, await mint('agent'), servers, options);
   return {relay, agent, env, token: await mint('client')};
 };
