@@ -41,6 +41,11 @@ fn conformance_through_the_tunnel_is_what_it_is_directly() {
 }
 
 #[test]
+fn conformance_of_clients_through_the_tunnel_is_what_it_is_directly() {
+    run("conformance-client.mjs", node_22());
+}
+
+#[test]
 fn scripted_sessions_of_either_era_do_all_that_mcp_has() {
     run("sessions.mjs", python().filter(|_| reference_is_built()));
 }
