@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::handshake::{Asked, Refusal};
+use super::handshake::{Asked, Attempt, Refusal};
 use super::{About, Fault, Link, Server, State, Then, Timer, handshake, people};
 use crate::agent::bridge::{Era, discovery, meta};
 use crate::agent::cx::Cx;
@@ -21,6 +21,8 @@ enum Verdict {
     Modern(discovery::Discovered),
     /// It is not. `untouched`: it certainly took nothing of the modern era in, so that its process may go on.
     Legacy { untouched: bool },
+    /// It turned down a revision that it names as its own.
+    Again,
     /// No revision is spoken by both; why, for people.
     Neither(String),
 }
@@ -50,7 +52,7 @@ impl Server {
         };
         match known {
             Era::Legacy => self.initialize(cx),
-            Era::Modern => self.discover(cx),
+            Era::Modern => self.discover(Attempt::First, cx),
         }
     }
 
@@ -62,10 +64,10 @@ impl Server {
         }
     }
 
-    fn discover(&mut self, cx: &mut Cx) {
+    fn discover(&mut self, attempt: Attempt, cx: &mut Cx) {
         self.set_era(Era::Modern);
         let request = cx.request_id();
-        self.asked = Some(Asked::Discover(request));
+        self.asked = Some(Asked::Discover(request, attempt));
         if self.may_be_legacy() {
             cx.arm(self.slot, Timer::Discover, limits::DISCOVER_TIMEOUT);
         }
@@ -77,9 +79,11 @@ impl Server {
     }
 
     /// The answer to `server/discover`.
-    pub(super) fn discovered(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
+    pub(super) fn discovered(&mut self, outcome: Result<Bytes, Refusal>, attempt: Attempt, cx: &mut Cx) {
         cx.disarm(self.slot, Timer::Discover);
-        match self.verdict(outcome) {
+        match self.verdict(outcome, attempt) {
+            // 2026-07-28, Versioning, Protocol Version Negotiation: a client retries with a revision of both.
+            Verdict::Again => self.discover(Attempt::Last, cx),
             Verdict::Modern(found) => {
                 let old = core::mem::take(&mut self.about);
                 self.about = About {
@@ -103,7 +107,7 @@ impl Server {
         }
     }
 
-    fn verdict(&self, outcome: Result<Bytes, Refusal>) -> Verdict {
+    fn verdict(&self, outcome: Result<Bytes, Refusal>, attempt: Attempt) -> Verdict {
         let neither = |raw: &Bytes| {
             let versions = people(&discovery::foreign(raw), limits::MAX_QUOTE);
             Verdict::Neither(format!("it speaks MCP {versions}, which this agent does not"))
@@ -119,7 +123,11 @@ impl Server {
             },
             Err(Refusal { code, reason, raw: Some(raw) }) if discovery::is_modern_error(code) => {
                 match discovery::supported(&raw) {
+                    versions if versions.contains(&meta::MODERN) && attempt == Attempt::First => Verdict::Again,
                     versions if legacy(&versions) => Verdict::Legacy { untouched: false },
+                    versions if versions.contains(&meta::MODERN) => {
+                        Verdict::Neither(format!("it turns down a revision that it names as its own: {reason}"))
+                    }
                     _ if code == crate::mcp::code::UNSUPPORTED_VERSION => neither(&raw),
                     _ => Verdict::Neither(format!("server/discover failed: {reason}")),
                 }
@@ -131,7 +139,7 @@ impl Server {
 
     /// It said nothing to `server/discover`.
     pub(super) fn discover_timed_out(&mut self, cx: &mut Cx) {
-        if matches!(self.asked, Some(Asked::Discover(_))) {
+        if matches!(self.asked, Some(Asked::Discover(..))) {
             self.begin_anew(cx);
         }
     }
@@ -139,7 +147,7 @@ impl Server {
     /// Its process ended over `server/discover`: some do at whatever comes before `initialize`. Returns whether it is
     /// tried with that.
     pub(super) fn ended_over_discover(&mut self, cx: &mut Cx) -> bool {
-        let tries = matches!(self.asked, Some(Asked::Discover(_))) && self.may_be_legacy();
+        let tries = matches!(self.asked, Some(Asked::Discover(..))) && self.may_be_legacy();
         if tries {
             self.is_mute = true;
             self.forget_run(cx);

@@ -26,11 +26,18 @@ pub(super) enum Asked {
     /// `initialize`.
     Initialize(RequestId),
     /// `server/discover`.
-    Discover(RequestId),
+    Discover(RequestId, Attempt),
     /// One of its lists, page by page.
     List(Listing),
     /// Nothing, since it cannot answer any more.
     Nothing,
+}
+
+/// Whether a server may say once more that it does not speak a revision which it names as its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Last,
 }
 
 /// Why a question has no answer.
@@ -46,7 +53,7 @@ pub(super) struct Refusal {
 impl Asked {
     pub(super) fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Initialize(request) | Self::Discover(request) => Some(*request),
+            Self::Initialize(request) | Self::Discover(request, _) => Some(*request),
             Self::List(listing) => Some(listing.request),
             Self::Nothing => None,
         }
@@ -81,7 +88,7 @@ impl Server {
     pub(super) fn hear_about(&mut self, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         match self.asked.take() {
             Some(Asked::Initialize(_)) => self.initialized(outcome, cx),
-            Some(Asked::Discover(_)) => self.discovered(outcome, cx),
+            Some(Asked::Discover(_, attempt)) => self.discovered(outcome, attempt, cx),
             Some(Asked::List(listing)) => self.listed(listing, outcome, cx),
             Some(Asked::Nothing) | None => {}
         }

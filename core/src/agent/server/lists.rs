@@ -117,7 +117,7 @@ impl Server {
     pub(super) fn lists_changed(&mut self, lists: &[List], cx: &mut Cx) {
         match self.asked {
             // They are asked for all the same, or not any more.
-            Some(Asked::Initialize(_) | Asked::Discover(_) | Asked::Nothing) => return,
+            Some(Asked::Initialize(_) | Asked::Discover(..) | Asked::Nothing) => return,
             Some(Asked::List(_)) | None => self.lists.stale.extend(lists),
         }
         let is_planned = cx.due_in(self.slot, Timer::Relist).is_some();

@@ -186,6 +186,33 @@ fn server_of_unknown_revisions_alone_is_of_no_use() {
 }
 
 #[test]
+fn server_that_turns_down_a_revision_of_its_own_is_asked_once_more() {
+    let odd = |versions: &[&str]| json!({"code": -32022, "message": "m", "data": {"supported": versions}});
+    let asked_again = |versions: &[&str]| {
+        let mut rig = started(EraChoice::Auto);
+        let (child, first) = rig.run();
+        rig.fail(child, &first["id"], &odd(versions));
+        let again = rig.written(child).pop().expect("it was asked again");
+        assert_eq!((&again["method"], again["id"] == first["id"]), (&json!("server/discover"), false));
+        (rig, child, again["id"].clone())
+    };
+    let (mut rig, child, id) = asked_again(&["2026-07-28"]);
+    rig.answer(child, &id, discovery(&["2026-07-28"]));
+    rig.list(child);
+    assert_eq!(rig.server_status("a").state, crate::mcp::catalog::State::Ready);
+
+    let (mut rig, child, id) = asked_again(&["2026-07-28"]);
+    rig.fail(child, &id, &odd(&["2026-07-28"]));
+    assert!(rig.written(child).is_empty(), "not for ever");
+    assert!(rig.server_status("a").reason.unwrap().contains("turns down"));
+
+    let (mut rig, child, id) = asked_again(&["2025-11-25", "2026-07-28"]);
+    rig.fail(child, &id, &odd(&["2025-11-25", "2026-07-28"]));
+    let status = rig.server_status("a");
+    assert_ne!(status.state, crate::mcp::catalog::State::Failed, "the older era is left: {:?}", status.reason);
+}
+
+#[test]
 fn http_server_is_asked_with_header_fields_and_without_a_session() {
     let mut rig = started_http();
     let (fetch, request) = rig.fetched(&Method::POST);
