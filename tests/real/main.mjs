@@ -9,6 +9,7 @@ import {StdioClientTransport} from '@modelcontextprotocol/sdk/client/stdio.js';
 import {StreamableHTTPClientTransport} from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {UnauthorizedError} from '@modelcontextprotocol/sdk/client/auth.js';
 import {Browser} from './browser.mjs';
+import {asListed} from './listed.mjs';
 import {Process, output} from './processes.mjs';
 import {freePort, run, scratch, step, until} from './steps.mjs';
 
@@ -69,12 +70,6 @@ const direct = async (server) => {
   return {tools, results};
 };
 
-/** The direct tool as the relay should list it: only `name` and the label in `description` may differ. */
-const asListed = (server, tool, through) => {
-  const label = through.description?.slice(0, through.description.length - (tool.description ?? '').length);
-  assert.match(label ?? '', new RegExp(`^\\[.*${server}.*\\] ?$`), `${tool.name}: label in its description`);
-  return {...tool, name: listed(server, tool.name), description: `${label}${tool.description ?? ''}`};
-};
 const compareTools = (directs, tools) => {
   const byName = new Map(tools.map((tool) => [tool.name, tool]));
   let count = 0;
@@ -82,7 +77,7 @@ const compareTools = (directs, tools) => {
     for (const tool of own) {
       const through = byName.get(listed(server, tool.name));
       assert.ok(through, `${listed(server, tool.name)} is listed among ${[...byName.keys()].join(', ')}`);
-      assert.deepEqual(through, asListed(server, tool, through));
+      assert.deepEqual(through, asListed(tool, listed(server, tool.name), server, through));
       count += 1;
     }
   }
@@ -195,7 +190,7 @@ const main = async () => {
         const {tools, results} = JSON.parse((await own.line(/^\{"tools".*/))[0]);
         for (const tool of tools) {
           const twin = through.tools.find(({name}) => name === listed(server, tool.name));
-          assert.deepEqual(twin, asListed(server, tool, twin));
+          assert.deepEqual(twin, asListed(tool, listed(server, tool.name), server, twin));
         }
         assert.deepEqual(through.results.filter((_, index) => CALLS[index][0] === server), results);
         await own.exited;

@@ -60,13 +60,14 @@ export class Process {
   }
 }
 
-/** Runs a command to its end and returns its stdout. */
-export const output = (command, args, options = {}) => new Promise((resolve, reject) => {
+/** Runs a command to its end, which must be with one of these codes, and returns its stdout. */
+export const output = (command, args, options = {}, codes = [0]) => new Promise((resolve, reject) => {
   const child = spawn(command, args, {stdio: ['ignore', 'pipe', 'pipe'], ...options});
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (data) => { stdout += data; });
   child.stderr.on('data', (data) => { stderr += data; });
-  child.on('exit', (code) => (code === 0 ? resolve(stdout) : reject(new Error(`${command} ${args.join(' ')}: exit ${code}\n${stderr}`))));
+  // Not at its exit: there may be more to read.
+  child.on('close', (code) => (codes.includes(code) ? resolve(stdout) : reject(new Error(`${command} ${args.join(' ')}: exit ${code}\n${stderr}`))));
 });
 
 export const endAll = () => Promise.all([...running].map((process) => process.kill('SIGTERM').then(() => {}, () => {})));
