@@ -1,6 +1,6 @@
 //! Real parts: OpenID providers, the official clients and servers, OAuth clients, conformance suites, a browser.
-//! `.ci/run` installs them and names the Python that has `canaille`, `mcp` and `mcp-server-time` in `TUNNEL_PYTHON`;
-//! without them each test says that it was skipped.
+//! `.ci/run` installs them and names the Python that has `canaille`, `mcp` and `mcp-server-{git,time,fetch}`
+//! (`requirements.txt`) in `TUNNEL_PYTHON`; without them each test says that it was skipped.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,11 @@ fn conformance_of_clients_through_the_tunnel_is_what_it_is_directly() {
 #[test]
 fn scripted_sessions_of_either_era_do_all_that_mcp_has() {
     run("sessions.mjs", python().filter(|_| reference_is_built()));
+}
+
+#[test]
+fn every_client_sees_every_real_server_as_it_is_directly() {
+    run("servers.mjs", python());
 }
 
 /// Where Debian and others put it. A browser is never fetched by a test.
