@@ -431,7 +431,7 @@ pub const MAX_PENDING_RESTARTS: usize = 64;
 pub const MAX_VERSIONS: usize = 64;
 /// How long a process may leave `server/discover` unanswered before it counts as one of the legacy era, and is started
 /// again for that: an installer (`npx`, `uvx`) that is at work would lose what it has done.
-pub const DISCOVER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DISCOVER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often one call may come back with questions: a server that never has enough must not ask forever.
 pub const MAX_ROUNDS: u32 = 16;
 /// How long a legacy server's call is kept for a modern client's answers: a person may be away from the keyboard.

@@ -48,6 +48,7 @@ impl Server {
             EraChoice::Legacy => Era::Legacy,
             EraChoice::Modern => Era::Modern,
             EraChoice::Auto if self.is_mute => Era::Legacy,
+            EraChoice::Auto if core::mem::take(&mut self.forgets_era) => Era::Modern,
             EraChoice::Auto => self.about.era().unwrap_or(Era::Modern),
         };
         match known {

@@ -151,6 +151,8 @@ pub(super) struct Server {
     era: Era,
     /// It did not answer `server/discover`: it is not asked again.
     is_mute: bool,
+    /// Somebody restarted it: its era is found out anew, whatever was known.
+    forgets_era: bool,
     /// It is spoken to in the legacy era to find out whether it knows that.
     is_trial: bool,
     /// It was tried with `initialize`, and does not speak the legacy era.
@@ -291,6 +293,7 @@ impl Server {
             link: None,
             era: Era::Legacy,
             is_mute: false,
+            forgets_era: false,
             is_trial: false,
             is_modern_alone: false,
             asked: None,
@@ -387,9 +390,10 @@ impl Server {
             if program != self.fingerprint() {
                 // What was told is another program's.
                 self.about = About::default();
-                (self.is_mute, self.is_modern_alone) = (false, false);
+                self.is_modern_alone = false;
             }
         }
+        (self.is_mute, self.forgets_era) = (false, true);
         self.backoff = Backoff::new(limits::RESTART_FIRST, limits::RESTART_MAX, limits::RESTART_STABLE);
         match self.state {
             State::Starting | State::Probing | State::Ready => self.move_to_stopping(Then::Start, cx),

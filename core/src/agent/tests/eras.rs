@@ -186,6 +186,30 @@ fn server_of_unknown_revisions_alone_is_of_no_use() {
 }
 
 #[test]
+fn restart_finds_the_era_out_anew() {
+    let mut rig = started(EraChoice::Auto);
+    let (child, _) = rig.run();
+    rig.advance(limits::DISCOVER_TIMEOUT);
+    rig.exited(child, 0, "");
+    let (child, initialize) = rig.run();
+    rig.answer(
+        child,
+        &initialize["id"],
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}),
+    );
+    rig.list(child);
+    rig.exited(child, 1, "");
+    rig.advance(limits::RESTART_MAX);
+    let (child, asked) = rig.run();
+    assert_eq!(asked["method"], "initialize", "what is known is not asked again");
+    rig.event(Event::Control { job: JobId(1), command: ControlCommand::Restart { server: None } });
+    rig.event(Event::ConfigRead(Err("unchanged".to_string())));
+    rig.exited(child, 0, "");
+    let (_, asked) = rig.run();
+    assert_eq!(asked["method"], "server/discover", "it may have been too slow, or have learned something");
+}
+
+#[test]
 fn server_that_turns_down_a_revision_of_its_own_is_asked_once_more() {
     let odd = |versions: &[&str]| json!({"code": -32022, "message": "m", "data": {"supported": versions}});
     let asked_again = |versions: &[&str]| {
