@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tunnel_core::agent::contract::Event;
 use tunnel_core::entropy::Seeded;
 use tunnel_core::id::ExchangeId;
 use tunnel_core::limits;
+use tunnel_core::mcp::key;
 use tunnel_core::oauth::Role;
 use tunnel_world::{AgentKey, Client, Era, Outcome, Script, World, script};
 
@@ -39,9 +41,13 @@ struct Stage {
 
 impl Stage {
     fn new(seed: u64, (era, server): Pair) -> Self {
+        Self::with(seed, era, Script { era: server, ..Script::default() })
+    }
+
+    fn with(seed: u64, era: Era, script: Script) -> Self {
         let mut world = World::new(seed);
         let token = world.mint("ada", Role::Agent);
-        let laptop = world.agent("laptop", &token, [("tools", Script { era: server, ..Script::default() })]);
+        let laptop = world.agent("laptop", &token, [("tools", script)]);
         world.settle();
         let client = client(&mut world, era);
         Self { world, laptop, client, era, replied: BTreeSet::new(), kills: Vec::new() }
@@ -245,6 +251,82 @@ fn clients_of_both_eras_use_one_server_at_once() {
         assert_eq!(stage.world.look(stage.laptop).children.len(), processes, "{server:?}");
         assert_eq!(stage.script().calls("echo"), 10, "{server:?}");
     }
+}
+
+// A server that lists something else in either era.
+
+/// The tools of the only server as a client sees them, but for those that every script has.
+fn own_tools(client: &mut Client, world: &mut World) -> Vec<String> {
+    let listed = client.tools(world).into_iter();
+    let own = listed.filter_map(|name| name.strip_prefix("tools__").map(String::from));
+    own.filter(|name| !script::TOOLS.contains(&name.as_str())).collect()
+}
+
+/// How often a client was told that the list of tools changed.
+fn told_changes(world: &World, stream: ExchangeId) -> usize {
+    let messages = world.exchange(stream).messages();
+    messages.iter().filter(|message| message["method"] == "notifications/tools/list_changed").count()
+}
+
+/// The process of the server that heard an era says that its list changed.
+fn says_changed(stage: &mut Stage, era: Era) {
+    let script = stage.script();
+    let (child, _) = script.spoken.iter().find(|(_, spoken)| **spoken == era).expect("it runs");
+    let child = *child;
+    let listens = script.heard.iter().rev().find(|message| message["method"] == "subscriptions/listen");
+    let params = match (era, listens) {
+        (Era::Modern, Some(listen)) => json!({"_meta": {key::SUBSCRIPTION_ID: listen["id"]}}),
+        _ => json!({}),
+    };
+    let line = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": params});
+    stage.world.tell(stage.laptop, Event::Line { child, line: line.to_string().into() });
+}
+
+#[test]
+fn each_client_sees_and_calls_the_tools_of_its_own_era() {
+    let era_tools = BTreeMap::from([(Era::Legacy, vec!["old".into()]), (Era::Modern, vec!["new".into()])]);
+    let mut stage = Stage::with(9, Era::Legacy, Script { era: Era::Both, era_tools, ..Script::default() });
+    let mut modern = client(&mut stage.world, Era::Modern);
+    let listener = stage.client.listen(&mut stage.world);
+    let wants = json!({"notifications": {"toolsListChanged": true}});
+    let subscription = modern.request(&mut stage.world, "subscriptions/listen", &wants);
+    stage.world.run(limits::ANNOUNCE_LATE);
+    let told = |stage: &Stage| (told_changes(&stage.world, listener), told_changes(&stage.world, subscription));
+    let before = told(&stage);
+    assert_eq!(own_tools(&mut stage.client, &mut stage.world), ["new"], "no process for older clients was begun yet");
+    // The first call of an older client begins one, which lists something else.
+    stage.echoes(1);
+    stage.world.run(SECOND);
+    assert_eq!(own_tools(&mut stage.client, &mut stage.world), ["old"]);
+    assert_eq!(own_tools(&mut modern, &mut stage.world), ["new"]);
+    assert_eq!(told(&stage), (before.0 + 1, before.1), "it is news to older clients alone");
+    for (client, own, foreign) in [(&mut stage.client, "old", "new"), (&mut modern, "new", "old")] {
+        let answer = client.call_now(&mut stage.world, &format!("tools__{own}"), &json!({"n": 1}));
+        assert_eq!(answer["result"]["structuredContent"], json!({"n": 1}), "{answer}");
+        let answer = client.call_now(&mut stage.world, &format!("tools__{foreign}"), &json!({}));
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    }
+    for (era, tool) in [(Era::Legacy, "older"), (Era::Modern, "newer")] {
+        let before = told(&stage);
+        let laptop = stage.laptop;
+        let script = stage.world.look(laptop).scripts.get_mut("tools").expect("it is there");
+        script.era_tools.entry(era).or_default().push(tool.into());
+        says_changed(&mut stage, era);
+        stage.world.run(SECOND);
+        let after = told(&stage);
+        let expected = if era == Era::Legacy { (before.0 + 1, before.1) } else { (before.0, before.1 + 1) };
+        assert_eq!(after, expected, "{era:?}: told to its clients");
+    }
+    assert_eq!(own_tools(&mut stage.client, &mut stage.world), ["old", "older"]);
+    assert_eq!(own_tools(&mut modern, &mut stage.world), ["new", "newer"]);
+    // Nobody calls it for a while: what older clients see stays when their process has ended, and over the relay's end.
+    stage.world.run(limits::SESSION_IDLE + SECOND);
+    assert_eq!(stage.world.look(stage.laptop).children.len(), 1);
+    stage.world.kill_relay();
+    stage.world.start_relay();
+    stage.world.run(limits::RECONNECT_MAX + SECOND);
+    assert_eq!(own_tools(&mut stage.client, &mut stage.world), ["old", "older"]);
+    assert_eq!(own_tools(&mut modern, &mut stage.world), ["new", "newer"]);
 }
 
 // An unreliable network.

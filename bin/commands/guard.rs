@@ -134,7 +134,8 @@ pub(super) fn describe_change(changed: &ChangedTool) -> String {
         _ => "changed".into(),
     };
     let held = if changed.held { ", held back" } else { "" };
-    format!("{} of {} {what}{held}", visible(&changed.tool), visible(&changed.server))
+    let legacy = if changed.legacy { ", for older clients" } else { "" };
+    format!("{} of {} {what}{legacy}{held}", visible(&changed.tool), visible(&changed.server))
 }
 
 #[cfg(test)]
@@ -145,6 +146,7 @@ mod tests {
         ChangedTool {
             server: "files".into(),
             tool: "read\u{1b}[2K".into(),
+            legacy: false,
             change: change.into(),
             from: from.map(Into::into),
             held: true,

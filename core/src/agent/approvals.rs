@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::bridge::Era;
 use super::caller::Caller;
 use super::cx::{RequestId, Slot};
 use super::status;
@@ -41,6 +42,13 @@ pub(super) struct Waiting {
     pub(super) params: Bytes,
     pub(super) since: Instant,
     pub(super) until: Instant,
+}
+
+impl Waiting {
+    /// The server that it is for, and the era of its client: together they say which of the server's lists counts.
+    pub(super) fn place(&self) -> (Slot, Era) {
+        (self.slot, self.caller.era())
+    }
 }
 
 /// The calls that wait, and who need not any more.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::contract::{Action, Unsaved};
-use super::pins::{self, Book, Change, Print};
+use super::pins::{self, Book, Change, Edition, Print};
 use super::policy::{Limiter, Rules};
 use super::server::people;
 use super::status;
@@ -37,7 +37,7 @@ struct Watched {
     /// What names its pins.
     key: String,
     pins: Pins,
-    changes: BTreeMap<String, Seen>,
+    changes: BTreeMap<(String, Edition), Seen>,
     /// Whether something is to be saved.
     dirty: bool,
     /// The file as this agent read or wrote it last.
@@ -194,25 +194,25 @@ impl Guard {
         }
     }
 
-    /// Judges a server's tools. Returns whether anything else is shown than before.
-    pub(super) fn judge(&mut self, server: &str, tools: &mut Tools) -> bool {
+    /// Judges one of a server's lists of tools. Returns whether anything else is shown than before.
+    pub(super) fn judge(&mut self, server: &str, edition: Edition, tools: &mut Tools) -> bool {
         let mode = self.mode();
         let watched = self.watched.get_mut(server);
-        let pins = watched.map_or_else(BTreeMap::new, |watched| watched.judge(server, tools, mode));
+        let pins = watched.map_or_else(BTreeMap::new, |watched| watched.judge(server, edition, tools, mode));
         let rules = &self.rules;
         tools.judge(|tool| rules.hides(server, tool).or_else(|| pins.get(tool.name()).cloned()))
     }
 
     /// The raw result of `tools/list` as a client may see it: without the tools that are hidden, and otherwise as it is.
     /// `known` are the server's tools as they were judged; one that is not among them is judged by itself.
-    pub(super) fn shown_of(&self, server: &str, known: &Tools, result: Bytes) -> Bytes {
+    pub(super) fn shown_of(&self, server: &str, (edition, known): (Edition, &Tools), result: Bytes) -> Bytes {
         let Ok(object) = Object::parse(&result) else { return result };
         let Some(list) = object.get("tools") else { return result };
         let Ok(items) = serde_json::from_slice::<Vec<&RawValue>>(&list) else { return result };
         let is_shown = |raw: &&RawValue| match Tool::read(raw) {
             Some(tool) => match known.get(tool.name()).filter(|it| it.print() == tool.print()) {
                 Some(known) => !known.is_hidden(),
-                None => !self.hides(server, tool),
+                None => !self.hides(server, edition, tool),
             },
             // What has no name cannot be called, nor judged.
             None => self.rules.is_open(server),
@@ -228,13 +228,16 @@ impl Guard {
     }
 
     /// Whether a tool that its server did not list before is hidden.
-    fn hides(&self, server: &str, tool: Tool) -> bool {
+    fn hides(&self, server: &str, edition: Edition, tool: Tool) -> bool {
         if self.rules.hides(server, &tool).is_some() {
             return true;
         }
         match self.watched.get(server).map(|watched| &watched.pins) {
             _ if self.mode() != PinMode::Block => false,
-            Some(Pins::Known(book)) => !book.is_empty() && !book.changes(&Tools::new([tool].into(), server)).is_empty(),
+            Some(Pins::Known(book)) => {
+                let is_first = edition == Edition::Main && book.is_new(edition);
+                !is_first && !book.changes(edition, &Tools::new([tool].into(), server)).is_empty()
+            }
             Some(Pins::Reading | Pins::Broken(_)) => true,
             None => false,
         }
@@ -290,10 +293,10 @@ impl Guard {
         let held = self.mode() == PinMode::Block;
         let mut all = Vec::new();
         for (server, watched) in &self.watched {
-            for (tool, seen) in &watched.changes {
-                let mut changed = changed(server, tool, &seen.change, held);
+            for ((tool, edition), seen) in &watched.changes {
+                let mut changed = changed(server, (tool, *edition), &seen.change, held);
                 if definitions {
-                    changed.before = watched.before(tool, &seen.change);
+                    changed.before = watched.before(*edition, tool, &seen.change);
                     changed.after = Some(seen.raw.get().to_string());
                 }
                 all.push(changed);
@@ -306,10 +309,13 @@ impl Guard {
     pub(super) fn changes_of(&self, server: &str) -> Vec<Changed> {
         let held = self.mode() == PinMode::Block;
         let changes = self.watched.get(server).into_iter().flat_map(|watched| &watched.changes);
-        let changed = |(tool, seen): (&String, &Seen)| Changed {
-            tool: people(tool, limits::MAX_QUOTE),
-            change: seen.change.to_string(),
-            held,
+        let changed = |((tool, edition), seen): (&(String, Edition), &Seen)| {
+            let change = seen.change.to_string();
+            let change = match edition {
+                Edition::Main => change,
+                Edition::Legacy => change + ", as clients of older revisions have it",
+            };
+            Changed { tool: people(tool, limits::MAX_QUOTE), change, held }
         };
         changes.take(limits::MAX_CHANGED).map(changed).collect()
     }
@@ -383,7 +389,7 @@ impl Watched {
     }
 
     /// What the pins say of each tool that they hide.
-    fn judge(&mut self, server: &str, tools: &Tools, mode: PinMode) -> BTreeMap<String, Hidden> {
+    fn judge(&mut self, server: &str, edition: Edition, tools: &Tools, mode: PinMode) -> BTreeMap<String, Hidden> {
         // A run that has no list yet says nothing about the others.
         if tools.is_empty() {
             return BTreeMap::new();
@@ -398,49 +404,56 @@ impl Watched {
             (PinMode::Block, Pins::Broken(_)) => return all(&Hidden::Unreadable),
             (PinMode::Warn | PinMode::Block, Pins::Known(book)) => book,
         };
-        let first_sight = book.is_empty();
-        let mut changes = book.changes(tools);
+        // The other edition of a program that is not what it was is looked at as closely as the program.
+        let is_itself = edition == Edition::Main || !self.changes.keys().any(|(_, of)| *of == Edition::Main);
+        let first_sight = is_itself && book.is_new(edition);
+        if first_sight {
+            book.see(edition);
+            self.dirty = true;
+        }
+        let mut changes = book.changes(edition, tools);
         // What is new was never anything else; only who wants to be asked about everything is asked about it.
         let pinned_now = |change: &Change| first_sight || (mode == PinMode::Warn && *change == Change::Added);
         for tool in tools.iter() {
             if changes.get(tool.name()).is_some_and(pinned_now) {
                 changes.remove(tool.name());
-                book.pin(tool.name(), tool.print(), tool.raw());
+                book.pin(edition, tool.name(), tool.print(), tool.raw());
                 self.dirty = true;
                 if !first_sight {
                     tracing::info!(server, tool = &*people(tool.name(), limits::MAX_QUOTE), "new tool pinned");
                 }
             }
         }
-        book.trim(tools);
-        let before = core::mem::take(&mut self.changes);
+        book.trim(edition, tools);
+        let before: BTreeMap<_, _> = self.changes.extract_if(.., |(_, of), _| *of == edition).collect();
         for (name, change) in changes {
             let Some(tool) = tools.get(&name) else { continue };
             let seen = Seen { change, print: tool.print().clone(), raw: tool.raw().to_owned() };
-            if before.get(&name).is_none_or(|it| (&it.change, &it.print) != (&seen.change, &seen.print)) {
-                let (tool, reason) = (people(&name, limits::MAX_QUOTE), seen.change.to_string());
+            let key = (name, edition);
+            if before.get(&key).is_none_or(|it| (&it.change, &it.print) != (&seen.change, &seen.print)) {
+                let (tool, reason) = (people(&key.0, limits::MAX_QUOTE), seen.change.to_string());
                 let held = mode == PinMode::Block;
                 tracing::warn!(server, tool, reason, held, "tool is not what was pinned: see `pins diff`");
             }
-            self.changes.insert(name, seen);
+            self.changes.insert(key, seen);
         }
         match mode {
             PinMode::Block => {
-                let hidden = |(name, seen): (&String, &Seen)| (name.clone(), Hidden::Changed(seen.change.clone()));
-                self.changes.iter().map(hidden).collect()
+                let of_it = self.changes.iter().filter(|((_, of), _)| *of == edition);
+                of_it.map(|((name, _), seen)| (name.clone(), Hidden::Changed(seen.change.clone()))).collect()
             }
             PinMode::Off | PinMode::Warn => BTreeMap::new(),
         }
     }
 
     /// What was pinned in place of a changed tool.
-    fn before(&self, tool: &str, change: &Change) -> Option<String> {
+    fn before(&self, edition: Edition, tool: &str, change: &Change) -> Option<String> {
         let Pins::Known(book) = &self.pins else { return None };
         let name = match change {
             Change::Renamed { from } => from,
             Change::Changed | Change::Added => tool,
         };
-        book.definition(name).map(|raw| raw.get().to_string())
+        book.definition(edition, name).map(|raw| raw.get().to_string())
     }
 
     fn accept(&mut self, server: &str, tool: Option<&str>, held: bool) -> Vec<status::ChangedTool> {
@@ -448,18 +461,17 @@ impl Watched {
             Pins::Reading | Pins::Broken(_) => return Vec::new(),
             Pins::Known(book) => book,
         };
-        let names: Vec<String> =
-            self.changes.keys().filter(|name| tool.is_none_or(|tool| tool == *name)).cloned().collect();
+        let meant = |name: &str| tool.is_none_or(|tool| tool == name);
+        let seen: Vec<_> = self.changes.extract_if(.., |(name, _), _| meant(name)).collect();
         let mut accepted = Vec::new();
-        for name in names {
-            let Some(seen) = self.changes.remove(&name) else { continue };
+        for ((name, edition), seen) in seen {
             if let Change::Renamed { from } = &seen.change {
-                book.forget(from);
+                book.forget(edition, from);
             }
-            book.pin(&name, &seen.print, &seen.raw);
+            book.pin(edition, &name, &seen.print, &seen.raw);
             self.dirty = true;
             tracing::info!(server, tool = &*people(&name, limits::MAX_QUOTE), "changed tool approved");
-            accepted.push(changed(server, &name, &seen.change, held));
+            accepted.push(changed(server, (&name, edition), &seen.change, held));
         }
         accepted
     }
@@ -467,14 +479,15 @@ impl Watched {
 
 /// A tool that is pinned as it is now, since nobody knows what it was.
 pub(super) fn unknown(server: &str, tool: &Tool) -> status::ChangedTool {
-    changed(server, tool.name(), &Change::Added, true)
+    changed(server, (tool.name(), Edition::Main), &Change::Added, true)
 }
 
-fn changed(server: &str, tool: &str, change: &Change, held: bool) -> status::ChangedTool {
+fn changed(server: &str, (tool, edition): (&str, Edition), change: &Change, held: bool) -> status::ChangedTool {
     let from = match change {
         Change::Renamed { from } => Some(from.clone()),
         Change::Changed | Change::Added => None,
     };
-    let (server, tool) = (server.to_string(), tool.to_string());
-    status::ChangedTool { server, tool, change: change.word().to_string(), from, held, before: None, after: None }
+    let (server, tool, change) = (server.to_string(), tool.to_string(), change.word().to_string());
+    let legacy = edition == Edition::Legacy;
+    status::ChangedTool { server, tool, legacy, change, from, held, before: None, after: None }
 }

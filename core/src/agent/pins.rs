@@ -39,10 +39,21 @@ pub(super) enum Change {
     Added,
 }
 
+/// Which of the lists of a server it is: one that speaks both eras has one in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Edition {
+    /// That of the server itself.
+    Main,
+    /// That of its run for clients of the legacy era.
+    Legacy,
+}
+
 /// The pins of one server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Book {
     tools: BTreeMap<String, Pin>,
+    /// The tools that are something else in the legacy edition, or only there; `None`: it was never seen.
+    legacy: Option<BTreeMap<String, Pin>>,
     /// Who may call what without being asked about again, the oldest first.
     approved: Vec<Approved>,
 }
@@ -68,6 +79,8 @@ struct Approved {
 struct File {
     version: u32,
     tools: BTreeMap<String, FilePin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    legacy: Option<BTreeMap<String, FilePin>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     approved: Vec<Approved>,
 }
@@ -138,86 +151,116 @@ impl Book {
         if file.version != VERSION {
             return Err(format!("it is of version {}, which this program does not know", file.version));
         }
-        let pin = |(name, pin): (String, FilePin)| (name, Pin { print: pin.hash, definition: pin.definition });
-        Ok(Self { tools: file.tools.into_iter().map(pin).collect(), approved: file.approved })
+        let read = |pins: BTreeMap<String, FilePin>| pins.into_iter().map(|(name, pin)| (name, pin.into())).collect();
+        Ok(Self { tools: read(file.tools), legacy: file.legacy.map(read), approved: file.approved })
     }
 
     /// The file.
     pub(super) fn write(&self) -> Bytes {
-        let pin = |(name, pin): (&String, &Pin)| {
-            (name.clone(), FilePin { hash: pin.print.clone(), definition: pin.definition.clone() })
-        };
-        let file =
-            File { version: VERSION, tools: self.tools.iter().map(pin).collect(), approved: self.approved.clone() };
+        let write =
+            |pins: &BTreeMap<String, Pin>| pins.iter().map(|(name, pin)| (name.clone(), FilePin::from(pin))).collect();
+        let (tools, legacy) = (write(&self.tools), self.legacy.as_ref().map(write));
+        let file = File { version: VERSION, tools, legacy, approved: self.approved.clone() };
         Bytes::from(serde_json::to_vec(&file).expect("a file is made of strings and raw JSON"))
     }
 
     /// How many tools are pinned.
     pub(super) fn len(&self) -> usize {
-        self.tools.len()
+        self.tools.len() + self.legacy.as_ref().map_or(0, BTreeMap::len)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.tools.is_empty()
+    /// Whether an edition was never seen.
+    pub(super) fn is_new(&self, edition: Edition) -> bool {
+        match edition {
+            Edition::Main => self.tools.is_empty(),
+            Edition::Legacy => self.legacy.is_none(),
+        }
+    }
+
+    /// An edition is there, even if all of it is pinned already.
+    pub(super) fn see(&mut self, edition: Edition) {
+        if edition == Edition::Legacy {
+            self.legacy.get_or_insert_default();
+        }
     }
 
     /// What was pinned under that name.
-    pub(super) fn definition(&self, tool: &str) -> Option<&RawValue> {
-        self.tools.get(tool)?.definition.as_deref()
+    pub(super) fn definition(&self, edition: Edition, tool: &str) -> Option<&RawValue> {
+        self.own(edition).and_then(|pins| pins.get(tool)).or(self.tools.get(tool))?.definition.as_deref()
     }
 
-    /// The tools that are not what was pinned.
-    pub(super) fn changes(&self, tools: &Tools) -> BTreeMap<String, Change> {
+    /// What is pinned of an edition alone.
+    fn own(&self, edition: Edition) -> Option<&BTreeMap<String, Pin>> {
+        match edition {
+            Edition::Main => Some(&self.tools),
+            Edition::Legacy => self.legacy.as_ref(),
+        }
+    }
+
+    fn own_mut(&mut self, edition: Edition) -> &mut BTreeMap<String, Pin> {
+        match edition {
+            Edition::Main => &mut self.tools,
+            Edition::Legacy => self.legacy.get_or_insert_default(),
+        }
+    }
+
+    /// The tools of an edition that are not what was pinned. What is pinned of the main one is fine in the other, too.
+    pub(super) fn changes(&self, edition: Edition, tools: &Tools) -> BTreeMap<String, Change> {
         let listed: BTreeSet<&str> = tools.iter().map(Tool::name).collect();
-        let gone: BTreeMap<&str, &str> = self
-            .tools
-            .iter()
+        let own = self.own(edition);
+        let gone: BTreeMap<&str, &str> = own
+            .into_iter()
+            .flatten()
             .filter(|(name, _)| !listed.contains(name.as_str()))
             .map(|(name, pin)| (pin.print.0.as_str(), name.as_str()))
             .collect();
-        let change = |tool: &Tool| match self.tools.get(tool.name()) {
-            Some(pin) => (pin.print != *tool.print()).then_some(Change::Changed),
-            None => Some(match gone.get(tool.print().0.as_str()) {
-                Some(from) => Change::Renamed { from: (*from).to_owned() },
-                None => Change::Added,
-            }),
+        let change = |tool: &Tool| {
+            let mut pins =
+                [own.and_then(|pins| pins.get(tool.name())), self.tools.get(tool.name())].into_iter().flatten();
+            match pins.clone().next() {
+                Some(_) => (!pins.any(|pin| pin.print == *tool.print())).then_some(Change::Changed),
+                None => Some(match gone.get(tool.print().0.as_str()) {
+                    Some(from) => Change::Renamed { from: (*from).to_owned() },
+                    None => Change::Added,
+                }),
+            }
         };
         tools.iter().filter_map(|tool| Some((tool.name().to_owned(), change(tool)?))).collect()
     }
 
     /// Forgets a name.
-    pub(super) fn forget(&mut self, tool: &str) {
-        self.tools.remove(tool);
+    pub(super) fn forget(&mut self, edition: Edition, tool: &str) {
+        self.own_mut(edition).remove(tool);
     }
 
     /// Pins a tool as it is now.
-    pub(super) fn pin(&mut self, name: &str, print: &Print, raw: &RawValue) {
-        let kept: usize = self.tools.values().filter_map(|pin| Some(pin.definition.as_ref()?.get().len())).sum();
+    pub(super) fn pin(&mut self, edition: Edition, name: &str, print: &Print, raw: &RawValue) {
+        let all = self.tools.values().chain(self.legacy.iter().flat_map(BTreeMap::values));
+        let kept: usize = all.filter_map(|pin| Some(pin.definition.as_ref()?.get().len())).sum();
         let fits = raw.get().len() <= limits::MAX_PINNED_TOOL && kept + raw.get().len() <= limits::MAX_PINNED;
         let pin = Pin { print: print.clone(), definition: fits.then(|| raw.to_owned()) };
-        self.tools.insert(name.to_owned(), pin);
+        let old = self.own_mut(edition).insert(name.to_owned(), pin);
+        // The other edition may still have what was pinned for both.
+        if let (Edition::Main, Some(old), Some(legacy)) = (edition, old, &mut self.legacy) {
+            legacy.entry(name.to_owned()).or_insert(old);
+        }
     }
 
     /// Makes room: names that are not listed any more go once there are too many.
-    pub(super) fn trim(&mut self, tools: &Tools) {
-        if self.tools.len() > limits::MAX_TOOLS {
+    pub(super) fn trim(&mut self, edition: Edition, tools: &Tools) {
+        if self.own(edition).is_some_and(|pins| pins.len() > limits::MAX_TOOLS) {
             let listed: BTreeSet<&str> = tools.iter().map(Tool::name).collect();
-            self.tools.retain(|name, _| listed.contains(name.as_str()));
+            self.own_mut(edition).retain(|name, _| listed.contains(name.as_str()));
         }
     }
 
     /// Takes over what another agent made of `base`, the pins that both began with. What was changed here stays.
     pub(super) fn merge(&mut self, base: &Self, mut theirs: Self) {
-        let names: BTreeSet<String> =
-            [&self.tools, &base.tools, &theirs.tools].iter().flat_map(|it| it.keys().cloned()).collect();
-        for name in names {
-            if self.tools.get(&name) != base.tools.get(&name) {
-                continue;
-            }
-            match theirs.tools.remove(&name) {
-                Some(pin) => drop(self.tools.insert(name, pin)),
-                None => drop(self.tools.remove(&name)),
-            }
+        merge_pins(&mut self.tools, &base.tools, core::mem::take(&mut theirs.tools));
+        // Who has never seen that edition has taken nothing of it away.
+        if let Some(other) = theirs.legacy.take() {
+            let nothing = BTreeMap::new();
+            merge_pins(self.legacy.get_or_insert_default(), base.legacy.as_ref().unwrap_or(&nothing), other);
         }
         let ours = core::mem::take(&mut self.approved);
         theirs.approved.retain(|it| ours.contains(it) || !base.approved.contains(it));
@@ -241,6 +284,32 @@ impl Book {
             self.approved.remove(0);
         }
         self.approved.push(Approved { client: client.to_string(), tool: tool.to_string(), hash: print.clone() });
+    }
+}
+
+/// Takes over into `ours` what others made of `base`; what was changed in `ours` stays.
+fn merge_pins(ours: &mut BTreeMap<String, Pin>, base: &BTreeMap<String, Pin>, mut theirs: BTreeMap<String, Pin>) {
+    let names: BTreeSet<String> = [&*ours, base, &theirs].iter().flat_map(|it| it.keys().cloned()).collect();
+    for name in names {
+        if ours.get(&name) != base.get(&name) {
+            continue;
+        }
+        match theirs.remove(&name) {
+            Some(pin) => drop(ours.insert(name, pin)),
+            None => drop(ours.remove(&name)),
+        }
+    }
+}
+
+impl From<FilePin> for Pin {
+    fn from(pin: FilePin) -> Self {
+        Self { print: pin.hash, definition: pin.definition }
+    }
+}
+
+impl From<&Pin> for FilePin {
+    fn from(pin: &Pin) -> Self {
+        Self { hash: pin.print.clone(), definition: pin.definition.clone() }
     }
 }
 
@@ -322,235 +391,4 @@ const VERSION: u32 = 1;
 const MAX_DEPTH: usize = 32;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use std::vec;
-
-    use super::super::tools::tests::tool;
-    use super::*;
-
-    fn tools(list: &[&str]) -> Tools {
-        Tools::new(list.iter().map(|json| tool(json)).collect(), "s")
-    }
-
-    fn pin(book: &mut Book, tool: &Tool) {
-        book.pin(tool.name(), tool.print(), tool.raw());
-    }
-
-    fn pinned(list: &[&str]) -> Book {
-        let mut book = Book::default();
-        for json in list {
-            pin(&mut book, &tool(json));
-        }
-        book
-    }
-
-    fn print(json: &str) -> Print {
-        tool(json).print().clone()
-    }
-
-    const TOOL: &str = r#"{"name":"read","description":"Reads a file","inputSchema":{"type":"object","properties":{"a":{"type":"string"},"b":[1,2.50]}},"x":1e400}"#;
-
-    #[test]
-    fn spelling_does_not_count() {
-        for same in [
-            r#"{"x":1e400,"inputSchema":{"properties":{"b":[1,2.50],"a":{"type":"string"}},"type":"object"},"name":"read","description":"Reads a file"}"#,
-            "{ \"name\" : \"read\",\n\t\"description\":\"\\u0052eads a file\", \"inputSchema\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"},\"b\":[ 1 , 2.50 ]}},\"x\":1e400}",
-        ] {
-            assert_eq!(print(TOOL), print(same), "{same}");
-        }
-    }
-
-    #[test]
-    fn everything_else_counts() {
-        for (from, to) in [
-            ("Reads", "reads"),
-            ("Reads a file", "Reads a file "),
-            ("2.50", "2.5"),
-            ("[1,2.50]", "[2.50,1]"),
-            ("1e400", "1e401"),
-            ("\"x\":1e400", "\"x\":1e400,\"y\":null"),
-            ("\"x\":1e400", "\"x\":1e400,\"x\":1e400"),
-            ("\"x\":1e400", "\"X\":1e400"),
-            ("\"string\"", "\"number\""),
-            ("\"description\":\"Reads a file\",", ""),
-            ("[1,2.50]", "[\"1,2.50\"]"),
-            ("[1,2.50]", "[[1],2.50]"),
-        ] {
-            let other = TOOL.replace(from, to);
-            assert_ne!(other, TOOL);
-            assert_ne!(print(TOOL), print(&other), "{from} to {to}");
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_taken_and_counts() {
-        let deep =
-            |inner: &str| format!("{{\"name\":\"a\",\"s\":{}{inner}{}}}", "[".repeat(20_000), "]".repeat(20_000));
-        assert_ne!(print(&deep("1")), print(&deep("2")));
-    }
-
-    #[test]
-    fn changes_are_told_apart() {
-        let book = pinned(&[r#"{"name":"a","d":1}"#, r#"{"name":"b","d":2}"#, r#"{"name":"c","d":3}"#]);
-        let now = tools(&[
-            r#"{"name":"a","d":1}"#,
-            r#"{"name":"b","d":9}"#,
-            r#"{"name":"z","d":3}"#,
-            r#"{"name":"new","d":7}"#,
-        ]);
-        let expected = [
-            ("b".to_string(), Change::Changed),
-            ("new".to_string(), Change::Added),
-            ("z".to_string(), Change::Renamed { from: "c".to_string() }),
-        ];
-        assert_eq!(book.changes(&now), expected.into());
-        assert!(book.changes(&tools(&[r#"{"d":1,"name":"a"}"#])).is_empty(), "gone tools are no danger");
-    }
-
-    #[test]
-    fn copy_of_a_listed_tool_is_added_and_not_renamed() {
-        let book = pinned(&[r#"{"name":"a","d":1}"#]);
-        let changes = book.changes(&tools(&[r#"{"name":"a","d":1}"#, r#"{"name":"b","d":1}"#]));
-        assert_eq!(changes, [("b".to_string(), Change::Added)].into());
-    }
-
-    #[test]
-    fn approved_change_is_the_new_pin() {
-        let mut book = pinned(&[r#"{"name":"a","d":1}"#, r#"{"name":"b","d":2}"#]);
-        let now = tools(&[r#"{"name":"a","d":5}"#, r#"{"name":"z","d":2}"#]);
-        for (name, change) in book.changes(&now) {
-            if let Change::Renamed { from } = change {
-                book.forget(&from);
-            }
-            pin(&mut book, now.get(&name).unwrap());
-        }
-        assert!(book.changes(&now).is_empty());
-        assert_eq!(book.len(), 2, "the old name went");
-    }
-
-    #[test]
-    fn file_reads_back_and_a_foreign_one_is_refused() {
-        let mut book = pinned(&[TOOL, r#"{"name":"b","d":2}"#]);
-        book.approve("Cursor 1.2", "read", &print(TOOL));
-        assert_eq!(Book::read(Some(&book.write())), Ok(book));
-        assert_eq!(Book::read(None), Ok(Book::default()));
-        for wrong in ["", "{}", "[]", r#"{"version":2,"tools":{}}"#, r#"{"version":1,"tools":[]}"#] {
-            assert!(Book::read(Some(wrong.as_bytes())).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn long_definitions_are_pinned_without_their_text() {
-        let long = format!(r#"{{"name":"long","d":"{}"}}"#, "x".repeat(limits::MAX_PINNED_TOOL));
-        let mut book = pinned(&[&long]);
-        assert!(book.definition("long").is_none());
-        assert!(book.changes(&tools(&[&long])).is_empty());
-        let each = format!("\"d\":\"{}\"", "x".repeat(limits::MAX_PINNED_TOOL - 100));
-        for number in 0..=limits::MAX_PINNED / limits::MAX_PINNED_TOOL + 1 {
-            pin(&mut book, &tool(&format!(r#"{{"name":"t{number}",{each}}}"#)));
-        }
-        let kept = book.tools.values().filter(|pin| pin.definition.is_some()).count();
-        assert!(kept >= 1 && kept < book.len() - 1, "{kept}");
-    }
-
-    #[test]
-    fn approval_is_for_one_client_one_tool_and_one_definition() {
-        let mut book = Book::default();
-        let (old, new) = (print(TOOL), print(r#"{"name":"read"}"#));
-        book.approve("a", "read", &old);
-        assert!(book.is_approved("a", "read", &old));
-        assert!(!book.is_approved("b", "read", &old) && !book.is_approved("a", "write", &old));
-        assert!(!book.is_approved("a", "read", &new));
-        for number in 0..limits::MAX_APPROVED {
-            book.approve(&number.to_string(), "x", &old);
-        }
-        assert!(book.approved.len() == limits::MAX_APPROVED && !book.is_approved("a", "read", &old));
-    }
-
-    #[test]
-    fn key_is_of_name_and_program() {
-        let config = |word: &str| crate::agent::tests::stdio(word);
-        assert_eq!(key("a", &config("x")), key("a", &config("x")));
-        assert_ne!(key("a", &config("x")), key("a", &config("y")));
-        assert_ne!(key("a", &config("x")), key("b", &config("x")));
-    }
-
-    fn json() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<i32>().prop_map(Into::into),
-            "[a-c\"\\\\ é]{0,4}".prop_map(Into::into)
-        ];
-        leaf.prop_recursive(4, 24, 4, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-                proptest::collection::btree_map("[a-c]{1,2}", inner, 0..4)
-                    .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
-            ]
-        })
-    }
-
-    fn book(tools: &[u8], approved: &[u8]) -> Book {
-        let mut book = Book::default();
-        for (name, version) in ["a", "b", "c"].iter().zip(tools).filter(|(_, version)| **version > 0) {
-            pin(&mut book, &tool(&format!(r#"{{"name":"{name}","x":{version}}}"#)));
-        }
-        for client in approved {
-            book.approve(&format!("client {client}"), "a", &Print::default());
-        }
-        book
-    }
-
-    proptest! {
-        #[test]
-        fn merge_keeps_what_each_changed(
-            base in prop::collection::vec(0..3_u8, 3), ours in prop::collection::vec(0..3_u8, 3),
-            theirs in prop::collection::vec(0..3_u8, 3),
-            kept in prop::collection::btree_set(0..4_u8, 0..4), new in prop::collection::btree_set(4..8_u8, 0..4),
-        ) {
-            let kept: Vec<u8> = kept.into_iter().collect();
-            let new: Vec<u8> = new.into_iter().collect();
-            let (base_book, theirs_book) = (book(&base, &kept), book(&theirs, &[]));
-            let mut merged = book(&ours, &[&kept[..], &new[..]].concat());
-            merged.merge(&base_book, theirs_book);
-            for (at, name) in ["a", "b", "c"].iter().enumerate() {
-                let expected = if ours[at] == base[at] { theirs[at] } else { ours[at] };
-                let mut one = [0; 3];
-                one[at] = expected;
-                let wanted = book(&one, &[]);
-                prop_assert_eq!(merged.definition(name).map(RawValue::get), wanted.definition(name).map(RawValue::get));
-            }
-            // The other one took all approvals back that both began with.
-            prop_assert_eq!(merged.approved.len(), new.len());
-        }
-
-        #[test]
-        fn prints_are_equal_exactly_when_values_are(a in json(), b in json()) {
-            let whole = |value: &serde_json::Value| print(&serde_json::json!({"name": "n", "v": value}).to_string());
-            prop_assert_eq!(whole(&a) == whole(&b), a == b);
-            let pretty = serde_json::to_string(&serde_json::json!({"v": a, "name": "other"})).unwrap();
-            let spaced = pretty.replace(':', " : ");
-            if !a.to_string().contains(':') {
-                prop_assert_eq!(print(&spaced), whole(&a));
-            }
-        }
-
-        #[test]
-        fn any_file_is_read_without_panic(content: Vec<u8>) {
-            let _ = Book::read(Some(&content));
-        }
-    }
-
-    #[test]
-    fn too_many_pins_are_cut_to_what_is_listed() {
-        let mut book = Book::default();
-        let one = tool(r#"{"name":"kept"}"#);
-        for number in 0..limits::MAX_TOOLS {
-            book.tools.insert(number.to_string(), Pin { print: one.print().clone(), definition: None });
-        }
-        pin(&mut book, &one);
-        book.trim(&Tools::new(vec![one], "s"));
-        assert_eq!(book.len(), 1);
-    }
-}
+mod tests;

@@ -142,6 +142,9 @@ pub struct ChangedTool {
     pub server: String,
     /// The tool's name.
     pub tool: String,
+    /// Whether it is so for clients of revisions with a handshake alone.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub legacy: bool,
     /// `changed`, `renamed` or `added`.
     pub change: String,
     /// What it was called.

@@ -2,6 +2,7 @@
 
 mod bridging;
 mod calls;
+mod editions;
 mod eras;
 mod guard;
 mod http;

@@ -57,6 +57,9 @@ pub struct Server {
     /// Its resource templates, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<Box<RawValue>>,
+    /// What clients of revisions with a handshake are told otherwise; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<Box<Legacy>>,
     /// Tools that are not what its device pinned: at most [`MAX_CHANGED`](crate::limits::MAX_CHANGED).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
@@ -66,6 +69,34 @@ pub struct Server {
     /// How often it was started again after an unexpected end.
     #[serde(default)]
     pub restarts: u32,
+}
+
+/// What a server that speaks both eras tells clients of revisions with a handshake (up to 2025-11-25), as far as it is
+/// not what it tells the others. A member that is absent is the same.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Legacy {
+    /// The raw `serverInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Box<RawValue>>,
+    /// The raw `capabilities`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Box<RawValue>>,
+    /// The `instructions`; empty: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// The tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<Box<RawValue>>>,
+    /// The prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<Vec<Box<RawValue>>>,
+    /// The resources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Vec<Box<RawValue>>>,
+    /// The resource templates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templates: Option<Vec<Box<RawValue>>>,
 }
 
 /// A tool that is not what it was when its device first saw it.

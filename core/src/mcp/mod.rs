@@ -7,6 +7,16 @@ pub mod key;
 pub mod method;
 pub mod mirror;
 
+/// How revisions of the protocol begin: with a handshake, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Era {
+    /// Up to 2025-11-25.
+    Legacy,
+    /// From 2026-07-28 on.
+    Modern,
+}
+
 /// A revision of the protocol that is spoken here. Older than older: ordered by date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -56,6 +66,12 @@ impl Version {
             Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => true,
             Self::V2026_07_28 => false,
         }
+    }
+
+    /// The era that it is of.
+    #[must_use]
+    pub const fn era(self) -> Era {
+        if self.is_legacy() { Era::Legacy } else { Era::Modern }
     }
 
     /// Whether a body may be an array of messages.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::catalog::Server;
+use super::offer::Offer;
 use crate::mcp::Version;
 use crate::rpc::object::{self, Object};
 
@@ -14,8 +14,8 @@ use crate::rpc::object::{self, Object};
 /// That its lists change the relay says itself, so it says so of each. A method of an extension that is not known here
 /// would have no server to go to: of extensions those are united whose methods are. From 2026-07-28 on tasks are one of
 /// them.
-pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Server>, version: Version) -> String {
-    let servers: Vec<&Server> = servers.into_iter().collect();
+pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Offer>, version: Version) -> String {
+    let servers: Vec<&Offer> = servers.into_iter().collect();
     let any = |path: &[&str]| servers.iter().any(|server| server.declares(path));
     let mut out = String::from(r#"{"tools":{"listChanged":true}"#);
     if any(&["prompts"]) {
@@ -48,7 +48,7 @@ pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Server>, version:
 }
 
 /// The raw settings of each extension that is passed on: those of the first server that has it.
-fn extensions(servers: &[&Server]) -> BTreeMap<&'static str, String> {
+fn extensions(servers: &[&Offer]) -> BTreeMap<&'static str, String> {
     let mut united = BTreeMap::new();
     for server in servers {
         let declared = server.capabilities.as_ref().and_then(|all| Object::parse(&all.get("extensions")?).ok());
@@ -63,7 +63,7 @@ fn extensions(servers: &[&Server]) -> BTreeMap<&'static str, String> {
     united
 }
 
-impl Server {
+impl Offer {
     /// Whether it declared a capability: an object, or `true`, at the end of this path.
     pub(super) fn declares(&self, path: &[&str]) -> bool {
         let declared = self.capabilities.as_ref().and_then(|all| object::get_path(all.text(), path));

@@ -4,22 +4,21 @@
 //! not pass is left out, and named in `status` and the log.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::items::{self, Item, Kind, Left};
-use super::lists::{self, Lists};
+use super::items::Kind;
+use super::offer::{Offer, Room, Said};
 use crate::config::RelayLimits;
 use crate::limits;
+use crate::mcp::Era;
 use crate::mcp::catalog::{self, Changed, State};
-use crate::rpc::{self, object::Object};
-use crate::sse::one_line;
 use crate::time::Instant;
 
 /// The servers of one device, by name.
@@ -38,16 +37,10 @@ pub(super) struct Server {
     pub(super) state: State,
     /// Why it is not ready; printable, capped.
     pub(super) reason: Option<String>,
-    /// The raw `serverInfo` object.
-    pub(super) info: Option<Bytes>,
-    pub(super) instructions: Option<String>,
-    /// The raw `capabilities` object.
-    pub(super) capabilities: Option<Object>,
-    /// In the server's own order.
-    pub(super) tools: Vec<Tool>,
-    pub(super) prompts: Vec<Item>,
-    pub(super) resources: Vec<Item>,
-    pub(super) templates: Vec<Item>,
+    /// What it offers all clients, or those of the modern era.
+    modern: Offer,
+    /// What it offers those of the legacy era, should that be something else.
+    legacy: Option<Box<Offer>>,
     /// What was left out, and why.
     pub(super) dropped: Vec<Dropped>,
     /// What its device says is not what was pinned; printable, capped.
@@ -55,20 +48,8 @@ pub(super) struct Server {
     /// When it came into its state.
     pub(super) since: Instant,
     pub(super) restarts: u32,
-    /// The raw result of `tools/list` under the tools' own names.
-    pub(super) list: Bytes,
-    /// All lists, for who listens to this server alone.
-    pub(super) lists: Lists,
-}
-
-/// One tool, as its server lists it.
-#[derive(Debug, Clone)]
-pub(super) struct Tool {
-    pub(super) name: Arc<str>,
-    /// The server's own object, on one line.
-    pub(super) json: Object,
-    /// Whether it says of itself that it only reads.
-    pub(super) read_only: bool,
+    /// What it takes of what its device may list.
+    taken: Room,
 }
 
 /// A tool, or what else is listed, that was left out.
@@ -104,6 +85,11 @@ impl Catalog {
                 self.fault = Some(format!("a server was left out: {why}"));
             }
         }
+    }
+
+    /// Whether any server offers clients of one era something else than those of the other.
+    pub(super) fn differs(&self) -> bool {
+        self.servers.values().any(Server::differs)
     }
 
     /// The servers, by name.
@@ -153,94 +139,56 @@ impl Catalog {
     }
 
     fn room(&self, most: &RelayLimits) -> Room {
-        let left =
-            |most: usize, count: fn(&Server) -> usize| most.saturating_sub(self.servers.values().map(count).sum());
-        Room {
-            tools: left(most.tools_per_agent, |server| server.tools.len()),
-            prompts: left(Kind::Prompt.most(), |server| server.prompts.len()),
-            resources: left(Kind::Resource.most(), |server| server.resources.len()),
-            templates: left(Kind::Template.most(), |server| server.templates.len()),
-            bytes: left(most.catalog_per_agent, Server::bytes),
-        }
+        let all = Room {
+            tools: most.tools_per_agent,
+            prompts: Kind::Prompt.most(),
+            resources: Kind::Resource.most(),
+            templates: Kind::Template.most(),
+            bytes: most.catalog_per_agent,
+        };
+        self.servers.values().fold(all, |left, server| left.without(server.taken))
     }
 }
 
-/// What a device may still list.
-struct Room {
-    tools: usize,
-    prompts: usize,
-    resources: usize,
-    templates: usize,
-    bytes: usize,
-}
-
 impl Server {
-    fn checked(server: catalog::Server, room: Room, now: Instant) -> Self {
-        let mut bytes = room.bytes;
-        let (tools, mut dropped) = check_tools(server.tools, room.tools, &mut bytes);
-        let mut check =
-            |kind, raw, items| items::check(kind, raw, &mut Left { items, bytes: &mut bytes }, &mut dropped);
-        let prompts = check(Kind::Prompt, server.prompts, room.prompts);
-        let resources = check(Kind::Resource, server.resources, room.resources);
-        let templates = check(Kind::Template, server.templates, room.templates);
-        let capabilities = server.capabilities.and_then(check_object);
-        let list = list_result(tools.iter().map(|tool| tool.json.text().clone()));
-        let mut checked = Self {
+    fn checked(mut server: catalog::Server, room: Room, now: Instant) -> Self {
+        let (mut left, mut dropped) = (room, Vec::new());
+        let legacy = server.legacy.take();
+        let said = Said {
+            info: server.info,
+            capabilities: server.capabilities,
+            instructions: server.instructions,
+            tools: server.tools,
+            prompts: server.prompts,
+            resources: server.resources,
+            templates: server.templates,
+        };
+        let modern = Offer::checked(said, &mut left, &mut dropped);
+        let legacy = legacy.map(|other| modern.but(*other, &mut left, &mut dropped));
+        Self {
             state: server.state,
             reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
-            info: server.info.and_then(check_info),
-            capabilities,
-            instructions: server.instructions.filter(|text| text.len() <= limits::MAX_INSTRUCTIONS),
-            lists: Lists::default(),
-            list,
-            tools,
-            prompts,
-            resources,
-            templates,
+            modern,
+            legacy: legacy.map(Box::new),
             dropped,
             changed: server.changed.iter().take(limits::MAX_CHANGED).map(checked_change).collect(),
             since: now - core::time::Duration::from_secs(server.since_secs),
             restarts: server.restarts,
-        };
-        checked.lists = checked.own_lists();
-        checked
-    }
-
-    /// Its lists as they are, whatever it declared: a list with something in it is offered.
-    fn own_lists(&self) -> Lists {
-        let page =
-            |kind: Kind, items: &[Item]| lists::page(kind.member(), items.iter().map(|item| item.json.text().clone()));
-        let prompts = page(Kind::Prompt, &self.prompts);
-        let resources = lists::Resources {
-            resources: page(Kind::Resource, &self.resources),
-            templates: page(Kind::Template, &self.templates),
-        };
-        Lists {
-            tools: self.list.clone(),
-            prompts: self.has_prompts().then_some(prompts),
-            resources: self.has_resources().then_some(resources),
+            taken: room.without(left),
         }
     }
 
-    /// Whether it has prompts, or may have some.
-    pub(super) fn has_prompts(&self) -> bool {
-        self.declares(&["prompts"]) || !self.prompts.is_empty()
+    /// What it offers clients of that era.
+    pub(super) fn offer(&self, era: Era) -> &Offer {
+        match (era, &self.legacy) {
+            (Era::Legacy, Some(legacy)) => legacy,
+            (Era::Legacy | Era::Modern, _) => &self.modern,
+        }
     }
 
-    /// Whether it has resources, or may have some.
-    pub(super) fn has_resources(&self) -> bool {
-        self.declares(&["resources"]) || !(self.resources.is_empty() && self.templates.is_empty())
-    }
-
-    /// What its lists take of what its device may list, in bytes.
-    fn bytes(&self) -> usize {
-        let of = |items: &[Item]| items.iter().map(|item| item.json.text().len() + 1).sum::<usize>();
-        self.list.len() + of(&self.prompts) + of(&self.resources) + of(&self.templates)
-    }
-
-    /// Whether the tool of that name says that it only reads; one that is not listed says nothing.
-    pub(super) fn is_read_only(&self, tool: &str) -> bool {
-        self.tools.iter().any(|listed| &*listed.name == tool && listed.read_only)
+    /// Whether clients of one era are offered something else than those of the other.
+    pub(super) fn differs(&self) -> bool {
+        self.legacy.is_some()
     }
 
     /// Whether its device takes calls for it: one that is coming up, or can, has them wait there until it is ready.
@@ -258,11 +206,6 @@ fn checked_change(changed: &Changed) -> Changed {
         change: printable(&changed.change, limits::MAX_REASON),
         held: changed.held,
     }
-}
-
-/// The raw result of `tools/list`: one page with these objects.
-pub(super) fn list_result(tools: impl IntoIterator<Item = Bytes>) -> Bytes {
-    lists::page("tools", tools)
 }
 
 /// `text` without control characters and direction marks, cut at `max` bytes.
@@ -283,72 +226,6 @@ pub(super) fn is_printable(c: char) -> bool {
 /// Whether it may name a server, a tool or a prompt.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_printable) && name.chars().nth(limits::MAX_LISTED_NAME).is_none()
-}
-
-/// `most` and `left` are how many tools and bytes its device may still list.
-fn check_tools(raw: Vec<Box<RawValue>>, most: usize, left: &mut usize) -> (Vec<Tool>, Vec<Dropped>) {
-    let (mut tools, mut dropped, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for (index, raw) in raw.into_iter().enumerate() {
-        let length = raw.get().len();
-        let checked = match check_tool(raw) {
-            Ok(_) if tools.len() >= most => Err((None, "the device lists too many tools (limits.toolsPerAgent)")),
-            Ok(_) if length > *left => Err((None, "the device lists too much (limits.catalogPerAgent)")),
-            Ok(tool) if !seen.insert(tool.name.clone()) => {
-                Err((Some(tool.name.to_string()), "the name is there twice"))
-            }
-            checked => checked,
-        };
-        match checked {
-            Ok(tool) => {
-                *left = left.saturating_sub(length + 1);
-                tools.push(tool);
-            }
-            Err((name, why)) if dropped.len() < MAX_DROPPED => {
-                let name = name
-                    .map_or_else(|| format!("#{}", index + 1), |name| printable(&name, 2 * limits::MAX_LISTED_NAME));
-                dropped.push(Dropped { name, why });
-            }
-            Err(_) => {}
-        }
-    }
-    (tools, dropped)
-}
-
-fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)> {
-    if raw.get().len() > limits::MAX_TOOL {
-        return Err((None, "it is larger than 64 KiB"));
-    }
-    let text: Box<str> = raw.into();
-    let json = one_line(Bytes::from(String::from(text)));
-    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
-    let name = json.get("name").and_then(|raw| rpc::string(&raw).map(|name| name.into_owned()));
-    let name = name.ok_or((None, "its name is missing or not a string"))?;
-    if !is_name(&name) {
-        return Err((Some(name), "its name is empty, too long or not printable"));
-    }
-    match json.get("inputSchema") {
-        Some(schema) if schema.starts_with(b"{") => {
-            let read_only = json.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
-            Ok(Tool { name: Arc::from(name), json, read_only })
-        }
-        Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
-    }
-}
-
-/// A raw `serverInfo` that a client can read: an object with a name and a version.
-fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
-    let object = check_object(raw)?;
-    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
-    (text("name") && text("version")).then(|| object.text().clone())
-}
-
-/// A raw object of a reasonable size, on one line.
-fn check_object(raw: Box<RawValue>) -> Option<Object> {
-    if raw.get().len() > limits::MAX_TOOL {
-        return None;
-    }
-    let text: Box<str> = raw.into();
-    Object::parse(&one_line(Bytes::from(String::from(text)))).ok()
 }
 
 /// What an agent sends, each server still raw, so that one that cannot be read does not hide the others.

@@ -8,21 +8,21 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 
 use super::capabilities;
-use super::catalog::Server;
 use super::initialize::{self, OWN_INFO};
 use super::modern::supported;
+use super::offer::Offer;
 use crate::limits;
 use crate::mcp::{Version, key};
 use crate::rpc::{RawId, envelope, quoted};
 
 /// For `/mcp`: the relay itself, with the servers' instructions under their names.
-pub(super) fn aggregated(servers: &[(&Arc<str>, &Server)]) -> Bytes {
+pub(super) fn aggregated(servers: &[(&Arc<str>, &Offer)]) -> Bytes {
     let capabilities = capabilities::united(servers.iter().map(|(_, server)| *server), Version::V2026_07_28);
     result(&capabilities, Some(&initialize::instructions(servers)))
 }
 
 /// For an endpoint of one server whose agent cannot be asked.
-pub(super) fn transparent(server: &Server) -> Bytes {
+pub(super) fn transparent(server: &Offer) -> Bytes {
     result(initialize::capabilities(server), server.instructions.as_deref())
 }
 

@@ -5,19 +5,8 @@
 
 use http::{HeaderMap, StatusCode};
 
-use crate::mcp::{Version, code, header, key, method};
+use crate::mcp::{Era, Version, code, header, key, method};
 use crate::rpc::{self, Message, object};
-
-/// How a message is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Era {
-    /// With a session, or as the handshake that begins one.
-    Legacy,
-    /// By itself.
-    Modern,
-    /// Not at all: its header names a version that is not spoken here, and the message none.
-    Unknown,
-}
 
 /// What a request's `MCP-Protocol-Version` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +34,9 @@ impl Field {
     }
 }
 
-/// The era of a message with these header fields.
-pub(super) fn of(fields: &HeaderMap, message: &Message) -> Era {
+/// The era of a message with these header fields; `None`: its header names a version that is not spoken here, and the
+/// message none.
+pub(super) fn of(fields: &HeaderMap, message: &Message) -> Option<Era> {
     let (method, params) = match message {
         Message::Request { method, params, .. } | Message::Notification { method, params } => {
             (method.as_str(), Some(params))
@@ -59,19 +49,19 @@ pub(super) fn of(fields: &HeaderMap, message: &Message) -> Era {
 }
 
 /// `told` is the version that the message names in its `_meta`.
-fn decide(field: Field, told: Option<&str>, method: &str, in_session: bool) -> Era {
+fn decide(field: Field, told: Option<&str>, method: &str, in_session: bool) -> Option<Era> {
     if told.is_some_and(|told| Version::parse(told).is_none_or(|version| !version.is_legacy())) {
-        return Era::Modern;
+        return Some(Era::Modern);
     }
     match field {
         // A handshake selects the older era, whatever a client of both has in its other requests' fields.
-        Field::Modern if method == method::INITIALIZE && told.is_none() => Era::Legacy,
-        Field::Modern => Era::Modern,
-        Field::Unknown => Era::Unknown,
-        Field::Legacy => Era::Legacy,
+        Field::Modern if method == method::INITIALIZE && told.is_none() => Some(Era::Legacy),
+        Field::Modern => Some(Era::Modern),
+        Field::Unknown => None,
+        Field::Legacy => Some(Era::Legacy),
         // No older revision has these: their client hears what is missing, and not of a session.
-        Field::Absent if !in_session && is_modern(method) => Era::Modern,
-        Field::Absent => Era::Legacy,
+        Field::Absent if !in_session && is_modern(method) => Some(Era::Modern),
+        Field::Absent => Some(Era::Legacy),
     }
 }
 
@@ -94,8 +84,8 @@ pub(super) fn status(error: i64) -> StatusCode {
 mod tests {
     use http::HeaderValue;
 
-    use super::Era::{Legacy, Modern, Unknown};
     use super::*;
+    use crate::mcp::Era::{Legacy, Modern};
 
     const NEW: Option<&str> = Some("2026-07-28");
     const OLD: Option<&str> = Some("2025-11-25");
@@ -105,33 +95,33 @@ mod tests {
     fn era_of_every_kind_of_request() {
         for (field, told, method, in_session, expected) in [
             // A version in the message decides.
-            (Field::Absent, NEW, "tools/list", false, Modern),
-            (Field::Legacy, NEW, "tools/list", true, Modern),
-            (Field::Modern, NEW, "tools/list", false, Modern),
-            (Field::Unknown, NEW, "tools/list", false, Modern),
-            (Field::Unknown, STRANGE, "tools/list", false, Modern),
-            (Field::Modern, STRANGE, "tools/list", false, Modern),
-            (Field::Absent, STRANGE, "initialize", false, Modern),
-            (Field::Modern, NEW, "initialize", false, Modern),
+            (Field::Absent, NEW, "tools/list", false, Some(Modern)),
+            (Field::Legacy, NEW, "tools/list", true, Some(Modern)),
+            (Field::Modern, NEW, "tools/list", false, Some(Modern)),
+            (Field::Unknown, NEW, "tools/list", false, Some(Modern)),
+            (Field::Unknown, STRANGE, "tools/list", false, Some(Modern)),
+            (Field::Modern, STRANGE, "tools/list", false, Some(Modern)),
+            (Field::Absent, STRANGE, "initialize", false, Some(Modern)),
+            (Field::Modern, NEW, "initialize", false, Some(Modern)),
             // Else the header.
-            (Field::Modern, None, "tools/list", true, Modern),
-            (Field::Modern, OLD, "tools/list", false, Modern),
-            (Field::Modern, OLD, "initialize", false, Modern),
-            (Field::Modern, None, "initialize", false, Legacy),
-            (Field::Unknown, None, "tools/list", true, Unknown),
-            (Field::Unknown, OLD, "initialize", false, Unknown),
-            (Field::Legacy, None, "tools/list", true, Legacy),
-            (Field::Legacy, OLD, "tools/list", true, Legacy),
-            (Field::Legacy, None, "server/discover", false, Legacy),
-            (Field::Legacy, None, "initialize", false, Legacy),
+            (Field::Modern, None, "tools/list", true, Some(Modern)),
+            (Field::Modern, OLD, "tools/list", false, Some(Modern)),
+            (Field::Modern, OLD, "initialize", false, Some(Modern)),
+            (Field::Modern, None, "initialize", false, Some(Legacy)),
+            (Field::Unknown, None, "tools/list", true, None),
+            (Field::Unknown, OLD, "initialize", false, None),
+            (Field::Legacy, None, "tools/list", true, Some(Legacy)),
+            (Field::Legacy, OLD, "tools/list", true, Some(Legacy)),
+            (Field::Legacy, None, "server/discover", false, Some(Legacy)),
+            (Field::Legacy, None, "initialize", false, Some(Legacy)),
             // Else the method.
-            (Field::Absent, None, "server/discover", false, Modern),
-            (Field::Absent, OLD, "subscriptions/listen", false, Modern),
-            (Field::Absent, None, "server/discover", true, Legacy),
-            (Field::Absent, None, "initialize", false, Legacy),
-            (Field::Absent, None, "tools/list", false, Legacy),
-            (Field::Absent, OLD, "tools/call", true, Legacy),
-            (Field::Absent, None, "", true, Legacy),
+            (Field::Absent, None, "server/discover", false, Some(Modern)),
+            (Field::Absent, OLD, "subscriptions/listen", false, Some(Modern)),
+            (Field::Absent, None, "server/discover", true, Some(Legacy)),
+            (Field::Absent, None, "initialize", false, Some(Legacy)),
+            (Field::Absent, None, "tools/list", false, Some(Legacy)),
+            (Field::Absent, OLD, "tools/call", true, Some(Legacy)),
+            (Field::Absent, None, "", true, Some(Legacy)),
         ] {
             assert_eq!(decide(field, told, method, in_session), expected, "{field:?} {told:?} {method} {in_session}");
         }

@@ -14,7 +14,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::challenge::Challenge;
-use super::era::{self, Era, Field};
+use super::era::{self, Field};
 use super::service::{self, Service};
 use super::{
     Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, modern, route,
@@ -26,7 +26,7 @@ use crate::http::form::Form;
 use crate::http::{Reply, RequestHead, forwarded};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
-use crate::mcp::{Version, code, header, method};
+use crate::mcp::{Era, Version, code, header, method};
 use crate::oauth::refusals::RefusedToken;
 use crate::oauth::scopes::Scopes;
 use crate::oauth::token::{Resource, TokenError, family_of, open_access};
@@ -496,9 +496,9 @@ fn posted(
     }
     let message = rpc::parse(body).map_err(|error| unreadable(&error))?;
     match era::of(&head.headers, &message) {
-        Era::Legacy => {}
-        Era::Modern => return modern::posted(head, message),
-        Era::Unknown => return Err(modern::unknown(head, &message)),
+        Some(Era::Legacy) => {}
+        Some(Era::Modern) => return modern::posted(head, message),
+        None => return Err(modern::unknown(head, &message)),
     }
     match message {
         Message::Request { id, method, params } if method == method::INITIALIZE => {

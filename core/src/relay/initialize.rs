@@ -7,19 +7,20 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 
 use super::capabilities;
-use super::catalog::{Server, printable};
+use super::catalog::printable;
+use super::offer::Offer;
 use crate::limits;
 use crate::mcp::Version;
 use crate::rpc::quoted;
 
 /// For `/mcp`: the relay itself, with the servers' instructions under their names.
-pub(super) fn aggregated(version: Version, servers: &[(&Arc<str>, &Server)]) -> Bytes {
+pub(super) fn aggregated(version: Version, servers: &[(&Arc<str>, &Offer)]) -> Bytes {
     let capabilities = capabilities::united(servers.iter().map(|(_, server)| *server), version);
     result(version, OWN_INFO, &capabilities, Some(&instructions(servers)))
 }
 
 /// What `/mcp` tells a client's model: how it is used, and each server's own instructions under its name.
-pub(super) fn instructions(servers: &[(&Arc<str>, &Server)]) -> String {
+pub(super) fn instructions(servers: &[(&Arc<str>, &Offer)]) -> String {
     let mut instructions = String::from(GUIDE);
     for (name, server) in servers {
         let Some(own) = &server.instructions else { continue };
@@ -32,13 +33,13 @@ pub(super) fn instructions(servers: &[(&Arc<str>, &Server)]) -> String {
 }
 
 /// For an endpoint of one server: what the server said of itself, word for word.
-pub(super) fn transparent(version: Version, server: &Server) -> Bytes {
+pub(super) fn transparent(version: Version, server: &Offer) -> Bytes {
     let info = server.info.as_ref().and_then(|info| core::str::from_utf8(info).ok());
     result(version, info.unwrap_or(OWN_INFO), capabilities(server), server.instructions.as_deref())
 }
 
 /// What a server declared that it can do.
-pub(super) fn capabilities(server: &Server) -> &str {
+pub(super) fn capabilities(server: &Offer) -> &str {
     let declared = server.capabilities.as_ref().map(|capabilities| &capabilities.text()[..]);
     declared.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or(TOOLS)
 }

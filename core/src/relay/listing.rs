@@ -1,16 +1,18 @@
-//! Everything that all of a user's devices offer, as `/mcp` shows it.
+//! Everything that all of a user's devices offer, as `/mcp` shows it to the clients of one era.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::catalog::{Catalog, Dropped, Server};
+use super::catalog::{Catalog, Dropped};
 use super::lists::Lists;
 use super::meta;
 use super::named::{Meaning, Named, Which};
+use super::offer::Offer;
 use super::resources::Resources;
 use crate::config::Naming;
 use crate::id::{ConnId, DeviceName};
 use crate::limits;
+use crate::mcp::Era;
 
 /// The lists of `/mcp`, and the meaning of every name and URI in them. Rebuilt whole after a change.
 #[derive(Debug)]
@@ -30,18 +32,18 @@ pub(super) struct Source<'a> {
 }
 
 impl Listing {
-    /// The listing of `sources`, which come in a stable order.
-    pub(super) fn new(sources: &[Source<'_>], naming: Naming) -> Self {
-        let tools = Named::new(sources, naming, &TOOLS, meta::tools());
-        let prompts = Named::new(sources, naming, &PROMPTS, Vec::new());
-        let resources = Resources::new(sources);
-        let any = |has: fn(&Server) -> bool| {
-            sources.iter().flat_map(|source| source.catalog.servers()).any(|(_, server)| has(server))
+    /// The listing of `sources`, which come in a stable order, for clients of that era.
+    pub(super) fn new(sources: &[Source<'_>], era: Era, naming: Naming) -> Self {
+        let tools = Named::new(sources, era, naming, &TOOLS, meta::tools());
+        let prompts = Named::new(sources, era, naming, &PROMPTS, Vec::new());
+        let resources = Resources::new(sources, era);
+        let any = |has: fn(&Offer) -> bool| {
+            sources.iter().flat_map(|source| source.catalog.servers()).any(|(_, server)| has(server.offer(era)))
         };
         let lists = Lists {
             tools: tools.body.clone(),
-            prompts: any(Server::has_prompts).then(|| prompts.body.clone()),
-            resources: any(Server::has_resources).then(|| resources.bodies.clone()),
+            prompts: any(Offer::has_prompts).then(|| prompts.body.clone()),
+            resources: any(Offer::has_resources).then(|| resources.bodies.clone()),
         };
         Self { lists, tools, prompts, resources }
     }
@@ -65,7 +67,7 @@ impl Listing {
 const TOOLS: Which = Which {
     member: "tools",
     noun: "",
-    of: |server| server.tools.iter().map(|tool| (&tool.name, &tool.json)).collect(),
+    of: |offer| offer.tools.iter().map(|tool| (&tool.name, &tool.json)).collect(),
     reserved: &meta::NAMES,
     most: limits::MAX_TOOLS,
 };
@@ -73,7 +75,7 @@ const TOOLS: Which = Which {
 const PROMPTS: Which = Which {
     member: "prompts",
     noun: "prompt ",
-    of: |server| server.prompts.iter().map(|prompt| (&prompt.key, &prompt.json)).collect(),
+    of: |offer| offer.prompts.iter().map(|prompt| (&prompt.key, &prompt.json)).collect(),
     reserved: &[],
     most: limits::MAX_PROMPTS,
 };

@@ -39,6 +39,7 @@ mod meta;
 mod modern;
 mod named;
 mod namespace;
+mod offer;
 mod outlet;
 mod permission;
 mod replay;
@@ -66,7 +67,7 @@ use http::HeaderMap;
 pub use settings::Settings;
 
 use crate::id::{ExchangeId, UserId};
-use crate::mcp::Version;
+use crate::mcp::{Era, Version};
 use crate::oauth::Principal;
 use crate::rpc::RawId;
 use crate::time::UnixTime;
@@ -136,6 +137,15 @@ impl Speaker {
         match self {
             Self::Legacy(session) => session.version,
             Self::Modern { version, .. } => *version,
+        }
+    }
+
+    /// The era of that.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        match self {
+            Self::Legacy(_) => Era::Legacy,
+            Self::Modern { .. } => Era::Modern,
         }
     }
 

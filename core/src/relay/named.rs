@@ -9,12 +9,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::catalog::{Dropped, MAX_DROPPED, Server};
+use super::catalog::{Dropped, MAX_DROPPED};
 use super::listing::Source;
 use super::lists;
+use super::offer::Offer;
 use crate::config::Naming;
 use crate::id::ConnId;
 use crate::limits;
+use crate::mcp::Era;
 use crate::names;
 use crate::rpc::object::Object;
 use crate::rpc::quoted;
@@ -43,7 +45,7 @@ pub(super) struct Which {
     /// What stands before the name of one that is left out.
     pub(super) noun: &'static str,
     /// The names and the JSON of a server's.
-    pub(super) of: for<'a> fn(&'a Server) -> Vec<Entry<'a>>,
+    pub(super) of: for<'a> fn(&'a Offer) -> Vec<Entry<'a>>,
     /// The names of the relay's own.
     pub(super) reserved: &'static [&'static str],
     /// How many there may be.
@@ -75,10 +77,16 @@ pub(super) enum Meaning<'a> {
 
 impl Named {
     /// The list of `sources`, which come in a stable order, after the relay's own entries.
-    pub(super) fn new(sources: &[Source<'_>], naming: Naming, which: &'static Which, own: Vec<Bytes>) -> Self {
+    pub(super) fn new(
+        sources: &[Source<'_>],
+        era: Era,
+        naming: Naming,
+        which: &'static Which,
+        own: Vec<Bytes>,
+    ) -> Self {
         let shared = match naming {
             Naming::Always | Naming::Auto => BTreeMap::new(),
-            Naming::Never => short_names(sources, which),
+            Naming::Never => short_names(sources, era, which),
         };
         let with_device = |short: &str| match naming {
             Naming::Always => true,
@@ -92,7 +100,7 @@ impl Named {
             let device = names::label(source.device.as_str());
             for (server, state) in source.catalog.servers() {
                 let label = names::label(server);
-                for (name, json) in (which.of)(state) {
+                for (name, json) in (which.of)(state.offer(era)) {
                     let short = names::listed(None, server, name);
                     let long = names::listed(Some(source.device.as_str()), server, name);
                     let prefixed = with_device(&short);
@@ -186,11 +194,11 @@ impl Named {
 }
 
 /// How many devices have something of each name without a device in it.
-fn short_names(sources: &[Source<'_>], which: &Which) -> BTreeMap<String, usize> {
+fn short_names(sources: &[Source<'_>], era: Era, which: &Which) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
     for source in sources {
         for (server, state) in source.catalog.servers() {
-            for (name, _) in (which.of)(state) {
+            for (name, _) in (which.of)(state.offer(era)) {
                 *count.entry(names::listed(None, server, name)).or_default() += 1;
             }
         }

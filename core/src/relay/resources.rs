@@ -8,14 +8,16 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::catalog::{Dropped, MAX_DROPPED, Server, printable};
+use super::catalog::{Dropped, MAX_DROPPED, printable};
 use super::items::{Item, Kind};
 use super::listing::Source;
 use super::lists;
 use super::namespace;
+use super::offer::Offer;
 use super::template::Pattern;
 use crate::id::ConnId;
 use crate::limits;
+use crate::mcp::Era;
 use crate::names;
 use crate::rpc::quoted;
 
@@ -64,8 +66,8 @@ pub(super) enum Owner<'a> {
 }
 
 impl Resources {
-    /// Those of `sources`, which come in a stable order.
-    pub(super) fn new(sources: &[Source<'_>]) -> Self {
+    /// Those of `sources`, which come in a stable order, for clients of that era.
+    pub(super) fn new(sources: &[Source<'_>], era: Era) -> Self {
         let mut all = Self {
             bodies: lists::Resources { resources: Bytes::new(), templates: Bytes::new() },
             spots: Vec::new(),
@@ -78,15 +80,15 @@ impl Resources {
         for source in sources {
             let device = names::label(source.device.as_str());
             for (name, server) in source.catalog.servers() {
-                let at = all.spots.len();
+                let (at, offer) = (all.spots.len(), server.offer(era));
                 all.spots.push(Spot {
                     conn: source.conn,
                     server: name.clone(),
                     labels: (device.clone(), names::label(name)),
-                    has_resources: server.has_resources(),
+                    has_resources: offer.has_resources(),
                 });
-                all.admit(Kind::Resource, at, server, &mut resources);
-                all.admit(Kind::Template, at, server, &mut templates);
+                all.admit(Kind::Resource, at, offer, &mut resources);
+                all.admit(Kind::Template, at, offer, &mut templates);
             }
         }
         let patterns = templates.iter().filter_map(|(at, item)| Some((*at, Pattern::parse(&item.key)?)));
@@ -141,10 +143,10 @@ impl Resources {
     }
 
     /// Takes a server's entries in, as far as there is room.
-    fn admit<'a>(&mut self, kind: Kind, at: usize, server: &'a Server, admitted: &mut Vec<(usize, &'a Item)>) {
+    fn admit<'a>(&mut self, kind: Kind, at: usize, offer: &'a Offer, admitted: &mut Vec<(usize, &'a Item)>) {
         let (items, owners) = match kind {
-            Kind::Template => (&server.templates, &mut self.templates),
-            Kind::Resource | Kind::Prompt => (&server.resources, &mut self.resources),
+            Kind::Template => (&offer.templates, &mut self.templates),
+            Kind::Resource | Kind::Prompt => (&offer.resources, &mut self.resources),
         };
         let mut length: usize = admitted.iter().map(|(_, item)| item.json.text().len()).sum();
         for item in items {

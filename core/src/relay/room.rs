@@ -34,6 +34,7 @@ use super::failure::Failure;
 use super::listeners::Listeners;
 use super::listing::{Listing, Source};
 use super::lists::Lists;
+use super::offer::Offer;
 use super::outlet::Outlet;
 use super::replay::{Found, Replay, read_id};
 use super::shard::{Action, Cx, Lease, Timer};
@@ -43,6 +44,7 @@ use super::watches::Watches;
 use super::{Accepts, Endpoint, Listen, SessionKey, permission, route};
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
+use crate::mcp::Era;
 use crate::rpc::RawId;
 use crate::time::Instant;
 use crate::tunnel::{Close, CloseCode, Command, Event, ResetCode};
@@ -74,8 +76,8 @@ pub(super) struct Room {
     late: VecDeque<Notice>,
     /// What was said on event streams.
     pub(super) replay: Replay,
-    /// The lists of `/mcp`; `None` after a change, until somebody asks.
-    listing: Option<Listing>,
+    /// The lists of `/mcp`, by the era of the clients that see them; gone after a change, until somebody asks.
+    listings: BTreeMap<Era, Listing>,
     changed_at: Instant,
 }
 
@@ -105,7 +107,7 @@ impl Room {
             tasks: Tasks::default(),
             late: VecDeque::new(),
             replay: Replay::default(),
-            listing: None,
+            listings: BTreeMap::new(),
             changed_at: now,
         }
     }
@@ -126,7 +128,7 @@ impl Room {
         if self.take_up(&listen, cx) {
             return;
         }
-        let seen = self.lists_of(&listen.endpoint, cx);
+        let seen = self.lists_of(&listen.endpoint, Era::Legacy, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let (exchange, endpoint, expires) = (listen.exchange, listen.endpoint.clone(), listen.session.expires);
         self.listeners.add(listen, seen, recent, self.subscribed(), cx);
@@ -355,11 +357,11 @@ impl Room {
     /// The changes of a moment are over: clients whose list is another now are told.
     pub(super) fn announce(&mut self, cx: &mut Cx<'_>) {
         for (exchange, endpoint) in self.listeners.endpoints() {
-            let lists = self.lists_of(&endpoint, cx);
+            let lists = self.lists_of(&endpoint, Era::Legacy, cx);
             self.listeners.tell(exchange, lists, cx);
         }
         if !self.subscriptions.is_empty() {
-            let lists = self.lists_of(&Endpoint::All, cx);
+            let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
             self.subscriptions.tell(&lists, cx);
         }
     }
@@ -368,7 +370,7 @@ impl Room {
 /// What there is.
 impl Room {
     fn changed(&mut self, cx: &mut Cx<'_>) {
-        self.listing = None;
+        self.listings.clear();
         self.changed_at = cx.now.instant;
         let timer = Timer::Announce(cx.user.clone());
         if cx.timers.get(&timer).is_none() && self.is_heard() {
@@ -376,19 +378,38 @@ impl Room {
         }
     }
 
-    fn listing(&mut self, cx: &Cx<'_>) -> &Listing {
-        if self.listing.is_none() {
-            self.listing = Some(Listing::new(&self.sources(), cx.settings.naming));
+    /// What `/mcp` lists to clients of that era.
+    fn listing(&mut self, era: Era, cx: &Cx<'_>) -> &Listing {
+        let era = self.listed_for(era);
+        if !self.listings.contains_key(&era) {
+            let listing = Listing::new(&self.sources(), era, cx.settings.naming);
+            self.listings.insert(era, listing);
         }
-        self.listing.as_ref().expect("the listing was just made")
+        self.listings.get(&era).expect("the listing is there, or was just made")
     }
 
-    /// What is listed on this endpoint; nothing when there is no such server.
-    fn lists_of(&mut self, endpoint: &Endpoint, cx: &Cx<'_>) -> Lists {
+    /// The same, which was made before.
+    fn made_listing(&self, era: Era) -> &Listing {
+        self.listings.get(&self.listed_for(era)).expect("the listing was just made")
+    }
+
+    /// One listing is for the clients of both eras where no server makes a difference.
+    fn listed_for(&self, era: Era) -> Era {
+        if self.devices.values().any(|device| device.catalog.differs()) { era } else { Era::Modern }
+    }
+
+    /// What is listed on this endpoint to clients of that era; nothing when there is no such server.
+    fn lists_of(&mut self, endpoint: &Endpoint, era: Era, cx: &Cx<'_>) -> Lists {
         match endpoint {
-            Endpoint::All => self.listing(cx).lists.clone(),
-            single => self.locate(single, cx).map(|(_, _, server)| server.lists.clone()).unwrap_or_default(),
+            Endpoint::All => self.listing(era, cx).lists.clone(),
+            single => self.locate(single, cx).map(|(_, _, server)| server.offer(era).lists.clone()).unwrap_or_default(),
         }
+    }
+
+    /// What each server offers clients of that era.
+    fn offers(&self, era: Era) -> Vec<(&Arc<str>, &Offer)> {
+        let devices = device::sorted(&self.devices).into_iter();
+        devices.flat_map(|device| device.catalog.servers()).map(|(name, server)| (name, server.offer(era))).collect()
     }
 
     fn sources(&self) -> Vec<Source<'_>> {

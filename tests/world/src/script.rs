@@ -26,7 +26,7 @@ pub enum Start {
 }
 
 /// What a server or a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Era {
     /// 2025-11-25: with `initialize`.
     #[default]
@@ -52,6 +52,8 @@ pub struct Script {
     pub asking: BTreeMap<(ChildId, String), Value>,
     /// Names of tools beside the built-in ones.
     pub extra_tools: Vec<String>,
+    /// Names of tools that it has in one era alone.
+    pub era_tools: BTreeMap<Era, Vec<String>>,
     /// Raw tool objects listed as they are, hostile ones for example.
     pub raw_tools: Vec<Value>,
     /// How many tools it lists on a page; 0: all on one.
@@ -151,7 +153,7 @@ impl Script {
                 self.asking.insert((child, question), id.clone());
                 vec![now(&message)]
             }
-            _ => self.hear_either(id, method, params),
+            _ => self.hear_either(Era::Legacy, id, method, params),
         }
     }
 
@@ -176,15 +178,21 @@ impl Script {
                 assert_eq!(params["requestState"], STATE, "it comes back as it was");
                 answer(id, &text(said_by(&params["inputResponses"]["q"])))
             }
-            _ => self.hear_either(id, method, params),
+            _ => self.hear_either(Era::Modern, id, method, params),
         };
         said.into_iter().map(completed).collect()
     }
 
-    fn hear_either(&self, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+    fn hear_either(&self, era: Era, id: &Value, method: &str, params: &Value) -> Vec<Say> {
         match method {
-            "tools/list" => answer(id, &self.list(params["cursor"].as_str())),
-            "tools/call" => call(id, params),
+            "tools/list" => answer(id, &self.list(era, params["cursor"].as_str())),
+            "tools/call" => {
+                let name = params["name"].as_str().unwrap_or_default();
+                let foreign = self.era_tools.iter().filter(|(of, _)| **of != era).flat_map(|(_, tools)| tools);
+                let own = self.era_tools.get(&era).into_iter().flatten().any(|tool| tool == name);
+                assert!(own || !foreign.into_iter().any(|tool| tool == name), "{era:?} has no {name}");
+                call(id, params)
+            }
             _ => refuse(id),
         }
     }
@@ -233,9 +241,13 @@ impl Script {
         self.heard.iter().filter(|m| m["method"] == "notifications/cancelled").count()
     }
 
-    /// Every tool object it lists.
+    /// Every tool object it lists in either era.
     pub fn tools(&self) -> Vec<Value> {
-        let named = TOOLS.into_iter().map(String::from).chain(self.extra_tools.iter().cloned());
+        self.named(&self.extra_tools)
+    }
+
+    fn named(&self, more: &[String]) -> Vec<Value> {
+        let named = TOOLS.into_iter().map(String::from).chain(more.iter().cloned());
         let tools = named.map(|name| {
             json!({
                 "name": name, "title": "A tool", "description": "does what it says",
@@ -245,8 +257,9 @@ impl Script {
         tools.chain(self.raw_tools.iter().cloned()).collect()
     }
 
-    fn list(&self, cursor: Option<&str>) -> Value {
-        let tools = self.tools();
+    fn list(&self, era: Era, cursor: Option<&str>) -> Value {
+        let own = self.era_tools.get(&era).into_iter().flatten();
+        let tools = self.named(&self.extra_tools.iter().chain(own).cloned().collect::<Vec<_>>());
         if self.page == 0 {
             return json!({"tools": tools});
         }

@@ -14,26 +14,19 @@ pub(super) mod questions;
 pub(super) mod results;
 pub(super) mod state;
 
-use serde::{Deserialize, Serialize};
-
 use super::caller::Caller;
-
-/// How a protocol's revisions begin: with a handshake, or not at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Era {
-    /// Up to 2025-11-25.
-    Legacy,
-    /// From 2026-07-28 on.
-    Modern,
-}
+pub(super) use crate::mcp::Era;
+use crate::mcp::Version;
+use crate::tunnel::OpenHead;
 
 impl Caller {
+    /// Which era the client of a call is of.
+    pub(super) fn era_of(head: &OpenHead) -> Era {
+        head.version.as_deref().and_then(Version::parse).map_or(Era::Legacy, Version::era)
+    }
+
     /// Which era it is of. An old relay does not say, and has legacy clients alone.
     pub(super) fn era(&self) -> Era {
-        match self.version {
-            Some(version) if !version.is_legacy() => Era::Modern,
-            Some(_) | None => Era::Legacy,
-        }
+        self.version.map_or(Era::Legacy, Version::era)
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{Action, Agent};
 use crate::agent::approvals::{Subject, Waiting};
 use crate::agent::audit::Entry;
+use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
 use crate::agent::cx::{RequestId, Slot, Timer};
 use crate::agent::pins::Print;
@@ -66,9 +67,10 @@ impl Agent {
             server: head.server.clone(),
             tool: tool.clone().unwrap_or_default(),
         };
+        let era = Caller::era_of(&head);
         let verdict = self.destination(&head).and_then(|slot| {
             tool.map_err(|reason| Refusal::invalid(code::INVALID_PARAMS, reason))?;
-            self.allowed(slot, &head.method, &subject)?;
+            self.allowed((slot, era), &head.method, &subject)?;
             let counted = self.counted(&head.method, &subject)?;
             Ok((slot, counted))
         });
@@ -99,7 +101,7 @@ impl Agent {
 
     /// Passes a call on, or has it wait for a person.
     fn pass(&mut self, request: RequestId, mut call: Waiting) {
-        if !self.must_ask(call.slot, &call.method, &call.subject) || self.resumes(&call) {
+        if !self.must_ask(call.place(), &call.method, &call.subject) || self.resumes(&call) {
             return self.hand_on(request, call);
         }
         if !self.approvals.has_room(call.params.len()) {
@@ -166,8 +168,8 @@ impl Agent {
         Ok(*slot)
     }
 
-    /// Whether rules and pins allow a call.
-    pub(super) fn allowed(&self, slot: Slot, method: &str, subject: &Subject) -> Result<(), Refusal> {
+    /// Whether rules and pins allow a call by a client of that era.
+    pub(super) fn allowed(&self, (slot, era): (Slot, Era), method: &str, subject: &Subject) -> Result<(), Refusal> {
         let Subject { server, tool, .. } = subject;
         let name = || people(tool, limits::MAX_QUOTE);
         // What may not be called is taken out of the list.
@@ -183,8 +185,8 @@ impl Agent {
         if !self.cx.guard.rules.allows(server, tool) {
             return Err(Refusal::denied(format!("the tool \"{}\" is not allowed by this device's policy", name())));
         }
-        // A server that never was ready has no list yet: it is looked at again once it has.
-        let tools = self.servers.get(&slot).map(|server| server.tools()).filter(|tools| !tools.is_empty());
+        // A run that never was ready has no list yet: it is looked at again once it has.
+        let tools = self.servers.get(&slot).and_then(|server| server.tools_for(era));
         match tools.filter(|_| self.cx.guard.wants_list(server)).and_then(|tools| tools.refusal(tool)) {
             Some(reason) => Err(Refusal::denied(format!("server \"{}\": {reason}", people(server, limits::MAX_QUOTE)))),
             None => Ok(()),
@@ -202,7 +204,7 @@ impl Agent {
     }
 
     /// Whether a person has to say yes first.
-    pub(super) fn must_ask(&self, slot: Slot, method: &str, subject: &Subject) -> bool {
+    pub(super) fn must_ask(&self, place: (Slot, Era), method: &str, subject: &Subject) -> bool {
         if method != method::TOOLS_CALL && !policy::brings_content(method) {
             return false;
         }
@@ -211,15 +213,15 @@ impl Agent {
             Approve::Never => false,
             _ if self.approvals.passes(subject) => false,
             Approve::First => {
-                !guard.is_approved(&subject.server, subject.approved_as(), &subject.tool, &self.print(slot, subject))
+                !guard.is_approved(&subject.server, subject.approved_as(), &subject.tool, &self.print(place, subject))
             }
             Approve::Always => true,
         }
     }
 
     /// What tells a tool's definition from others; that of a tool that nobody listed is empty.
-    pub(super) fn print(&self, slot: Slot, subject: &Subject) -> Print {
-        let tools = self.servers.get(&slot).map(|server| server.tools());
+    pub(super) fn print(&self, (slot, era): (Slot, Era), subject: &Subject) -> Print {
+        let tools = self.servers.get(&slot).and_then(|server| server.tools_for(era));
         tools.and_then(|tools| tools.get(&subject.tool)).map(|tool| tool.print().clone()).unwrap_or_default()
     }
 
@@ -267,7 +269,7 @@ impl Agent {
             |(server, slot, tool)| (server, Some(slot), tool),
         );
         let subject = Subject { actor: String::new(), client: String::new(), server, tool };
-        let refusal = slot.and_then(|slot| self.allowed(slot, method::TOOLS_CALL, &subject).err());
+        let refusal = slot.and_then(|slot| self.allowed((slot, Era::Legacy), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
         let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, "", &subject, bytes, Vec::new()) };
         self.audit(&entry, End::Error(code::INVALID_PARAMS));

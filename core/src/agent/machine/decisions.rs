@@ -67,15 +67,15 @@ impl Agent {
         let subject = waiting.subject.clone();
         let first = self.cx.guard.rules.approve(&subject.server, &subject.tool) == Approve::First;
         if first {
-            let print = self.print(waiting.slot, &subject);
+            let print = self.print(waiting.place(), &subject);
             self.cx.guard.approve(&subject.server, subject.approved_as(), &subject.tool, &print);
         }
         // Should the pins be unreadable, a first approval is remembered here.
-        if always || (first && self.must_ask(waiting.slot, &waiting.method, &subject)) {
+        if always || (first && self.must_ask(waiting.place(), &waiting.method, &subject)) {
             self.approvals.let_pass(subject.clone());
         }
         let mut decided = Vec::from([request.0]);
-        let settled = !self.must_ask(waiting.slot, &waiting.method, &subject);
+        let settled = !self.must_ask(waiting.place(), &waiting.method, &subject);
         if let Err(error) = self.release(request, waiting) {
             return status::Decided { decided: Vec::new(), error: Some(error) };
         }
@@ -92,7 +92,7 @@ impl Agent {
     /// Passes an approved call on, unless rules or pins forbid it by now: then for people, why.
     fn release(&mut self, request: RequestId, waiting: Waiting) -> Result<(), String> {
         self.cx.timers.clear(&Timer::Approval(request));
-        match self.allowed(waiting.slot, &waiting.method, &waiting.subject) {
+        match self.allowed(waiting.place(), &waiting.method, &waiting.subject) {
             Ok(()) => {
                 self.ledger.decide(request, Decision::Approved);
                 self.hand_on(request, waiting);

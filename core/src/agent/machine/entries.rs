@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{Action, Agent, Phase, Restart};
+use crate::agent::bridge::Era;
 use crate::agent::contract::ControlCommand;
 use crate::agent::cx::Slot;
 use crate::agent::server::{Server, people};
@@ -228,7 +229,8 @@ impl Agent {
             if tools.is_empty() {
                 continue;
             }
-            for idle in self.cx.guard.rules.idle(name, tools) {
+            let is_other = |idle: &&str| server.tools_for(Era::Legacy).is_none_or(|tools| tools.get(idle).is_none());
+            for idle in self.cx.guard.rules.idle(name, tools).filter(is_other) {
                 let (name, idle) = (people(name, limits::MAX_QUOTE), people(idle, limits::MAX_QUOTE));
                 problems.push(format!("the policy of {name} names \"{idle}\", which none of its tools is called"));
             }

@@ -9,6 +9,7 @@ use super::admission::Refusal;
 use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
+use crate::agent::pins::Edition;
 use crate::agent::server::Server;
 use crate::config::Isolation;
 use crate::limits;
@@ -99,14 +100,14 @@ impl Agent {
         self.sessions.retain(|_, run| self.servers.get(run).is_some_and(Server::takes_calls));
     }
 
-    /// A further run was told what the server offers: so does the server itself.
+    /// A further run was told what the server offers, or what it offers clients of the legacy era: so is the server itself.
     pub(super) fn learn_from(&mut self, run: Slot) {
-        let Some((about, is_branch)) = self.servers.get(&run).map(|run| (run.about(), run.is_branch())) else { return };
+        let Some((about, edition)) = self.servers.get(&run).map(|run| (run.about(), run.edition())) else { return };
         let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
         if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
-            match is_branch {
-                true => server.adopt(&about, &mut self.cx),
-                false => server.learn(&about, &mut self.cx),
+            match edition {
+                Edition::Legacy => server.adopt(&about, &mut self.cx),
+                Edition::Main => server.learn(&about, &mut self.cx),
             }
         }
     }

@@ -176,9 +176,9 @@ impl Agent {
         for server in self.current() {
             let (share, bytes) = server.prefix(tools_left, bytes_left);
             if !server.is_whole(share) {
-                tracing::warn!(server = server.name(), tools = share.tools, "catalog full: the rest is left out");
+                tracing::warn!(server = server.name(), tools = share.tools(), "catalog full: the rest is left out");
             }
-            tools_left -= share.tools;
+            tools_left -= share.tools();
             bytes_left = bytes_left.saturating_sub(bytes);
             servers.push(server.catalog(share, now));
         }

@@ -86,7 +86,7 @@ impl Server {
             (_, Fault::Transient | Fault::Ended) => (State::Restarting, reason, Some(delay)),
         };
         if state == State::Failed {
-            self.about = About::default();
+            (self.about, self.legacy) = (About::default(), None);
         }
         let delay_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         tracing::warn!(server = self.name.as_str(), reason = reason.as_str(), delay_ms, failures, "server not running");

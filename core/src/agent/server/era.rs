@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::handshake::{Asked, Attempt, Refusal};
 use super::{About, Fault, Link, Server, State, Then, Timer, handshake, people};
 use crate::agent::bridge::{Era, discovery, meta};
-use crate::agent::cx::Cx;
+use crate::agent::cx::{Cx, Report};
 use crate::config::EraChoice;
 use crate::limits;
 use crate::mcp::{Version, method};
@@ -181,8 +181,9 @@ impl Server {
     /// It does not speak the legacy era: its clients are bridged from now on.
     pub(in crate::agent) fn forget_legacy(&mut self, cx: &mut Cx) {
         tracing::info!(server = self.name.as_str(), "server speaks the newest MCP alone: older clients are bridged");
-        self.is_modern_alone = true;
+        (self.is_modern_alone, self.legacy) = (true, None);
         self.listen(cx);
+        cx.report(Report::Changed(self.slot));
     }
 
     /// The revisions that a run of it speaks that is of the era.

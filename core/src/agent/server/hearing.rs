@@ -162,7 +162,7 @@ impl Server {
         };
         let (outcome, body) = match outcome {
             Ok(result) if call.lists_tools => {
-                (Outcome::Result, cx.guard.shown_of(&self.name, &self.about.tools, result))
+                (Outcome::Result, cx.guard.shown_of(&self.name, (self.edition(), &self.about.tools), result))
             }
             Ok(result) => (Outcome::Result, result),
             Err(error) => (Outcome::Error { code: routing::error_code(&error) }, error),

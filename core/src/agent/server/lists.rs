@@ -252,8 +252,7 @@ impl Server {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
         }
         self.keep(cx);
-        let has_changed = self.state == State::Ready;
-        if self.session.is_some() || (self.is_branch && has_changed) {
+        if self.is_extra() {
             cx.report(Report::Learned(self.slot));
         }
         if self.state == State::Probing {

@@ -1,7 +1,7 @@
 //! One local server: its life, and the MCP client that talks to it.
 //!
 //! This file keeps it alive, [`process`] is what is heard of its process, [`ends`] how it ends, and [`rest`] when it need not run;
-//! [`runs`] are those that it has beside the one that all share;
+//! [`runs`] are those that it has beside the one that all share, and [`legacy`] what one of those told;
 //! [`era`] is which protocol it is spoken to with, [`handshake`] and [`lists`] are what it is asked before it takes calls,
 //! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked;
 //! [`subscriptions`] are what clients set, [`listening`] streams of changes;
@@ -31,6 +31,7 @@ mod era;
 mod handshake;
 mod hearing;
 mod http;
+mod legacy;
 mod link;
 mod listening;
 mod lists;
@@ -75,6 +76,7 @@ use super::bridge::Era;
 use super::caller::Caller;
 use super::contract::{Action, Spawn};
 use super::cx::{Cx, Report, RequestId, Slot};
+use super::pins::Edition;
 use super::routing::Progress;
 use super::tools::Tools;
 use super::veil::Veil;
@@ -153,7 +155,7 @@ pub(super) struct Server {
     is_mute: bool,
     /// Somebody restarted it: its era is found out anew, whatever was known.
     forgets_era: bool,
-    /// It is spoken to in the legacy era to find out whether it knows that.
+    /// It is a run of a server of both eras for clients of the legacy one, if it knows that: it is tried.
     is_trial: bool,
     /// It was tried with `initialize`, and does not speak the legacy era.
     is_modern_alone: bool,
@@ -166,6 +168,8 @@ pub(super) struct Server {
     /// It is the run of a server of both eras for clients of the legacy one.
     is_branch: bool,
     about: About,
+    /// What its run for clients of the legacy era told, of a server that speaks both.
+    legacy: Option<About>,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
     calls: BTreeMap<RequestId, Call>,
@@ -303,6 +307,7 @@ impl Server {
             listening: Listening::default(),
             is_branch: false,
             about: About::default(),
+            legacy: None,
             changed: Vec::new(),
             calls: BTreeMap::new(),
             held: VecDeque::new(),
@@ -323,11 +328,6 @@ impl Server {
         &self.config
     }
 
-    /// How many tools it has, as far as is known.
-    pub(super) fn tool_count(&self) -> usize {
-        self.about.tools.count()
-    }
-
     /// Its tools, shown or not, as far as is known.
     pub(super) fn tools(&self) -> &Tools {
         &self.about.tools
@@ -342,7 +342,10 @@ impl Server {
 
     /// Judges its tools. Returns whether its catalog differs by that.
     fn judge_tools(&mut self, cx: &mut Cx) -> bool {
-        let shown = cx.guard.judge(&self.name, &mut self.about.tools);
+        let mut shown = cx.guard.judge(&self.name, self.edition(), &mut self.about.tools);
+        if let Some(legacy) = &mut self.legacy {
+            shown |= cx.guard.judge(&self.name, Edition::Legacy, &mut legacy.tools);
+        }
         let changed = cx.guard.changes_of(&self.name);
         let told = core::mem::replace(&mut self.changed, changed);
         shown || told != self.changed
@@ -389,7 +392,7 @@ impl Server {
             self.config = config;
             if program != self.fingerprint() {
                 // What was told is another program's.
-                self.about = About::default();
+                (self.about, self.legacy) = (About::default(), None);
                 self.is_modern_alone = false;
             }
         }

@@ -135,6 +135,10 @@ impl Server {
     }
 
     fn announce(&self, sessions: Vec<String>, json: Bytes, cx: &mut Cx) {
+        if self.is_modern() && self.is_dual() {
+            // Sessions are those of legacy clients, who have another run.
+            return;
+        }
         cx.report(Report::Notice { server: self.name.clone(), sessions, json });
     }
 }

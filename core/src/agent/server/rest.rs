@@ -35,11 +35,11 @@ impl Server {
         if self.state != State::Recalling {
             return;
         }
-        let about = kept.and_then(|json| Some((json, self.read_kept(json)?)));
-        let is_known = about.is_some() && self.is_lazy();
-        if let Some((json, about)) = about {
+        let kept = kept.and_then(|json| Some((json, self.read_kept(json)?)));
+        let is_known = kept.is_some() && self.is_lazy();
+        if let Some((json, kept)) = kept {
             self.kept = Some(digest([json.as_ref()]));
-            self.about = about;
+            (self.about, self.legacy) = (kept.about, kept.legacy);
             self.judge_tools(cx);
         }
         if is_known && self.held.is_empty() {
@@ -49,22 +49,12 @@ impl Server {
         }
     }
 
-    /// Takes over the lists of its run for clients of the other era, which changed there: each of both processes may list
-    /// something of its own, and what is listed is what changed last.
-    pub(in crate::agent) fn adopt(&mut self, about: &About, cx: &mut Cx) {
-        let About { tools, prompts, resources, templates, .. } = about.clone();
-        self.about = About { tools, prompts, resources, templates, ..core::mem::take(&mut self.about) };
-        self.judge_tools(cx);
-        self.keep(cx);
-        cx.report(Report::Changed(self.slot));
-    }
-
     /// What it offers was told, by this run or by one of its sessions'.
     pub(super) fn keep(&mut self, cx: &mut Cx) {
         if !self.is_lazy() {
             return;
         }
-        let kept = Kept { entry: self.fingerprint(), about: &self.about };
+        let kept = Kept { entry: self.fingerprint(), about: &self.about, legacy: self.legacy.as_ref() };
         let json = serde_json::to_vec(&kept).expect("what a server told is JSON");
         let digest = digest([json.as_slice()]);
         if self.kept.replace(digest.clone()) != Some(digest) {
@@ -74,13 +64,12 @@ impl Server {
 
     /// Takes over what a run of one of its sessions was told.
     pub(in crate::agent) fn learn(&mut self, about: &About, cx: &mut Cx) {
-        let raw = |about: &About| serde_json::to_vec(about).expect("what a server told is JSON");
         // Each session's run speaks its own client's version.
         let mut about = about.clone();
         about.versions.extend(self.about.versions.iter().cloned());
         about.versions.sort();
         about.versions.dedup();
-        if self.state == State::Asleep && raw(&self.about) != raw(&about) {
+        if self.state == State::Asleep && !self.about.is_same(&about) {
             self.about = about;
             self.judge_tools(cx);
             self.keep(cx);
@@ -131,15 +120,10 @@ impl Server {
     }
 
     /// What was kept, unless it is of another program.
-    fn read_kept(&self, json: &[u8]) -> Option<About> {
+    fn read_kept(&self, json: &[u8]) -> Option<Kept<About>> {
         let kept: Kept<About> = serde_json::from_slice(json).ok()?;
-        let fits = kept.entry == self.fingerprint()
-            && kept.about.tools.len() <= limits::MAX_TOOLS
-            && kept.about.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL)
-            && [&kept.about.prompts, &kept.about.resources, &kept.about.templates]
-                .into_iter()
-                .all(|list| is_bounded(list));
-        fits.then_some(kept.about)
+        let fits = kept.entry == self.fingerprint() && kept.legacy.iter().chain([&kept.about]).all(About::is_bounded);
+        fits.then_some(kept)
     }
 
     /// What decides which program it is. Its secrets have no part in it.
@@ -160,6 +144,18 @@ struct Kept<A> {
     /// Of what entry.
     entry: String,
     about: A,
+    /// What its run for clients of the legacy era told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    legacy: Option<A>,
+}
+
+impl About {
+    /// Whether its lists are no longer than those that a server may have.
+    fn is_bounded(&self) -> bool {
+        self.tools.len() <= limits::MAX_TOOLS
+            && self.tools.iter().all(|tool| tool.raw().get().len() <= limits::MAX_TOOL)
+            && [&self.prompts, &self.resources, &self.templates].into_iter().all(|list| is_bounded(list))
+    }
 }
 
 fn is_bounded(list: &[Box<RawValue>]) -> bool {

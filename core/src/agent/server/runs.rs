@@ -7,6 +7,7 @@ use alloc::string::String;
 use super::Server;
 use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
+use crate::agent::pins::Edition;
 use crate::config::{EraChoice, ServerConfig};
 use crate::limits;
 use crate::time::Instant;
@@ -48,9 +49,9 @@ impl Server {
         Self { is_trial: true, ..self }
     }
 
-    /// Whether it is the run for clients of the legacy era.
-    pub(in crate::agent) fn is_branch(&self) -> bool {
-        self.is_branch
+    /// Which of its server's lists it has.
+    pub(in crate::agent) fn edition(&self) -> Edition {
+        if self.is_trial { Edition::Legacy } else { Edition::Main }
     }
 
     /// Whether it is one of its server's further runs, which are begun by a call and end for good.

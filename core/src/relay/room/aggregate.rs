@@ -11,7 +11,7 @@ use super::Room;
 use super::ask::{Caller, Errand};
 use crate::id::ConnId;
 use crate::limits;
-use crate::mcp::{code, method};
+use crate::mcp::{Era, code, method};
 use crate::relay::calls::Sink;
 use crate::relay::catalog::printable;
 use crate::relay::discover::Keep;
@@ -30,7 +30,7 @@ impl Room {
     pub(super) fn ask_all(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
         match request.method.as_str() {
             method::PROMPTS_LIST | method::RESOURCES_LIST | method::RESOURCE_TEMPLATES_LIST => {
-                let result = self.list_all(&request, cx);
+                let result = self.list_all(caller.speaker.era(), &request, cx);
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, result), cx);
             }
             method::PROMPTS_GET
@@ -61,9 +61,9 @@ impl Room {
     }
 
     /// A list. One that no server has is empty: that is no error (2025-11-25, Lifecycle, only says what to declare).
-    fn list_all(&mut self, request: &Request, cx: &Cx<'_>) -> Result<Bytes, Failure> {
+    fn list_all(&mut self, era: Era, request: &Request, cx: &Cx<'_>) -> Result<Bytes, Failure> {
         one_page(&request.params)?;
-        let lists = &self.listing(cx).lists;
+        let lists = &self.listing(era, cx).lists;
         let (kind, list) = match request.method.as_str() {
             method::PROMPTS_LIST => (Kind::Prompt, lists.prompts.as_ref()),
             method::RESOURCES_LIST => (Kind::Resource, lists.resources.as_ref().map(|both| &both.resources)),
@@ -80,7 +80,7 @@ impl Room {
         let (conn, server, params) = match request.method.as_str() {
             method::PROMPTS_GET => {
                 let name = text("name").ok_or(Failure::BadParams("params.name must be the prompt's name"))?;
-                let (conn, server, own) = self.prompt(&name, cx)?;
+                let (conn, server, own) = self.prompt(caller, &name, cx)?;
                 (conn, server, params.replace(&[("name", quoted(&own).as_bytes())]))
             }
             method::COMPLETE => self.completion(caller, &request.params, cx)?,
@@ -95,9 +95,9 @@ impl Room {
     }
 
     /// What the name of a prompt means.
-    fn prompt(&mut self, name: &str, cx: &Cx<'_>) -> Result<(ConnId, Arc<str>, Arc<str>), Failure> {
+    fn prompt(&mut self, caller: &Caller, name: &str, cx: &Cx<'_>) -> Result<(ConnId, Arc<str>, Arc<str>), Failure> {
         let shown = || printable(name, limits::MAX_LISTED_NAME);
-        match self.listing(cx).prompts.resolve(name) {
+        match self.listing(caller.speaker.era(), cx).prompts.resolve(name) {
             Meaning::One(target) => Ok((target.conn, target.server.clone(), target.name.clone())),
             Meaning::Ambiguous(choices) => {
                 Err(Failure::Ambiguous { thing: Thing::Prompt, name: shown(), choices: choices.join(", ") })
@@ -122,11 +122,11 @@ impl Room {
         let session = caller.speaker.session();
         if method == method::RESOURCES_UNSUBSCRIBE
             && let Some((place, own)) = session.and_then(|session| self.watches.remove(session, uri))
-            && let Some(spot) = self.listing(cx).resources.spot(&place)
+            && let Some(spot) = self.listing(caller.speaker.era(), cx).resources.spot(&place)
         {
             return Ok((spot.conn, spot.server.clone(), own));
         }
-        let (spot, own) = owner(self.listing(cx).resources.owner(uri), &caller.speaker, uri)?;
+        let (spot, own) = owner(self.listing(caller.speaker.era(), cx).resources.owner(uri), &caller.speaker, uri)?;
         if let (Some(session), method::RESOURCES_SUBSCRIBE) = (session, method) {
             self.watches.add(session, uri, &spot, &own);
         }
@@ -145,12 +145,12 @@ impl Room {
             |key| object::get_path(params, &["ref", key]).and_then(|raw| rpc::string(&raw).map(|it| it.into_owned()));
         let (conn, server, key, own) = match text("type").as_deref() {
             Some("ref/prompt") => {
-                let (conn, server, own) = self.prompt(&text("name").ok_or(UNREADABLE)?, cx)?;
+                let (conn, server, own) = self.prompt(caller, &text("name").ok_or(UNREADABLE)?, cx)?;
                 (conn, server, "name", own.to_string())
             }
             Some("ref/resource") => {
                 let uri = text("uri").ok_or(UNREADABLE)?;
-                let found = self.listing(cx).resources.owner_of_template(&uri);
+                let found = self.listing(caller.speaker.era(), cx).resources.owner_of_template(&uri);
                 let (spot, own) = owner(found, &caller.speaker, &uri)?;
                 (spot.conn, spot.server, "uri", own)
             }
@@ -163,7 +163,7 @@ impl Room {
     /// A server's notification that a resource changed, with the URI that a session knows it by.
     pub(super) fn respelled(
         &mut self,
-        session: Option<&str>,
+        (session, era): (Option<&str>, Era),
         (conn, server): (ConnId, &str),
         json: &Bytes,
         cx: &Cx<'_>,
@@ -171,8 +171,8 @@ impl Room {
         let path = ["params", "uri"];
         let raw = object::get_path(json, &path).unwrap_or_default();
         let Some(uri) = rpc::string(&raw) else { return json.clone() };
-        self.listing(cx);
-        let resources = &self.listing.as_ref().expect("the listing was just made").resources;
+        self.listing(era, cx);
+        let resources = &self.made_listing(era).resources;
         let Some(spot) = resources.spot_of(conn, server) else { return json.clone() };
         let watched = session.and_then(|session| self.watches.spelled(session, spot.labels(), &uri));
         let spelled = watched.unwrap_or_else(|| resources.shown(spot, &uri));
@@ -197,7 +197,7 @@ impl Room {
             // Only who subscribed hears of it.
             method::RESOURCE_UPDATED if !sessions.is_empty() => {
                 let session = self.listeners.session(exchange).map(|key: SessionKey| key.0);
-                self.respelled(session.as_deref(), source, json, cx)
+                self.respelled((session.as_deref(), Era::Legacy), source, json, cx)
             }
             _ => return false,
         };

@@ -12,7 +12,7 @@ use super::aggregate::one_page;
 use super::{Batch, Room};
 use crate::id::{ConnId, FamilyId, StreamId};
 use crate::limits;
-use crate::mcp::method;
+use crate::mcp::{Era, method};
 use crate::relay::audit::{Record, Who};
 use crate::relay::calls::{Call, Phase, Sink};
 use crate::relay::catalog::printable;
@@ -104,23 +104,20 @@ impl Room {
     fn initialize(&mut self, caller: &Caller, cx: &Cx<'_>) -> Result<Bytes, Failure> {
         let version = caller.speaker.version();
         match &caller.endpoint {
-            Endpoint::All => {
-                let sources = self.sources();
-                let servers: Vec<_> = sources.iter().flat_map(|source| source.catalog.servers()).collect();
-                Ok(initialize::aggregated(version, &servers))
-            }
+            Endpoint::All => Ok(initialize::aggregated(version, &self.offers(version.era()))),
             single => {
                 let (_, _, server) = self.locate(single, cx)?;
-                Ok(initialize::transparent(version, server))
+                Ok(initialize::transparent(version, server.offer(version.era())))
             }
         }
     }
 
     pub(super) fn list(&mut self, caller: &Caller, params: &Bytes, cx: &Cx<'_>) -> Result<Bytes, Failure> {
         one_page(params)?;
+        let era = caller.speaker.era();
         match &caller.endpoint {
-            Endpoint::All => Ok(self.listing(cx).lists.tools.clone()),
-            single => self.locate(single, cx).map(|(_, _, server)| server.list.clone()),
+            Endpoint::All => Ok(self.listing(era, cx).lists.tools.clone()),
+            single => self.locate(single, cx).map(|(_, _, server)| server.offer(era).lists.tools.clone()),
         }
     }
 
@@ -128,7 +125,7 @@ impl Room {
     pub(super) fn call_by_name(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
         let result = match self.errand_by_name(caller, &request, cx) {
             Ok(Some(errand)) => return self.open(sink, caller, request.id, errand, cx),
-            Ok(None) => self.meta(&request, cx),
+            Ok(None) => self.meta(caller.speaker.era(), &request, cx),
             Err(failure) => Err(failure),
         };
         if caller.audit.is_some() {
@@ -150,7 +147,7 @@ impl Room {
         }
         let shown = || printable(&name, limits::MAX_LISTED_NAME);
         let is_alone = self.devices.is_empty();
-        let target = match self.listing(cx).resolve(&name) {
+        let target = match self.listing(caller.speaker.era(), cx).resolve(&name) {
             Meaning::One(target) => target.clone(),
             Meaning::Ambiguous(choices) => {
                 return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
@@ -194,14 +191,13 @@ impl Room {
         }
     }
 
-    fn meta(&mut self, request: &Request, cx: &mut Cx<'_>) -> Result<Bytes, Failure> {
+    fn meta(&mut self, era: Era, request: &Request, cx: &mut Cx<'_>) -> Result<Bytes, Failure> {
         let name = rpc::object::get(&request.params, "name").unwrap_or_default();
         let arguments = rpc::object::get(&request.params, "arguments").unwrap_or_default();
         if rpc::string(&name).as_deref() == Some(meta::STATUS) {
             let now = cx.now.instant;
-            self.listing(cx);
-            let listing = self.listing.as_ref().expect("the listing was just made");
-            return Ok(meta::status(&device::sorted(&self.devices), listing, now));
+            self.listing(era, cx);
+            return Ok(meta::status(&device::sorted(&self.devices), self.made_listing(era), now));
         }
         let order = meta::restart(&arguments, &device::sorted(&self.devices))?;
         for (conn, server) in order.commands {

@@ -23,7 +23,7 @@ use super::ask::{Caller, Errand};
 use super::{Room, reset};
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
-use crate::mcp::{code, method};
+use crate::mcp::{Era, code, method};
 use crate::relay::calls::{CallKey, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::resources::Owner;
@@ -234,7 +234,7 @@ impl Room {
         if asked.is_empty() {
             return feeds;
         }
-        let resources = &self.listing(cx).resources;
+        let resources = &self.listing(Era::Modern, cx).resources;
         for (rank, spelled) in asked.into_iter().enumerate().take(room) {
             let Owner::One(spot, own) = resources.owner(&spelled) else { continue };
             if own.len() > limits::MAX_URI {
@@ -252,7 +252,7 @@ impl Room {
 
     /// The server at that place, if it can be asked.
     fn able(&mut self, place: &(String, String), cx: &Cx<'_>) -> Option<(ConnId, Arc<str>)> {
-        let spot = self.listing(cx).resources.spot(place)?;
+        let spot = self.listing(Era::Modern, cx).resources.spot(place)?;
         let (conn, name) = (spot.conn, spot.server.clone());
         let device = self.devices.get(&conn).filter(|device| !device.leaving)?;
         let (_, server) = device.catalog.server(&name)?;
@@ -321,7 +321,7 @@ impl Room {
         if self.subscriptions.is_acknowledged(exchange) {
             return;
         }
-        let lists = self.lists_of(&Endpoint::All, cx);
+        let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
         let feeds = self.feeds.get(&exchange).map(|feeds| feeds.feeds.as_slice()).unwrap_or_default();
         let honoured = feeds.iter().filter(|feed| feed.state != State::Refused).flat_map(|feed| &feed.uris);
         let mut honoured: Vec<&Watched> = honoured.collect();

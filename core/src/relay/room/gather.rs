@@ -16,10 +16,11 @@ use super::ask::{Caller, Errand};
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
 use crate::mcp::catalog::State;
-use crate::mcp::{code, method};
+use crate::mcp::{Era, code, method};
 use crate::relay::calls::Sink;
-use crate::relay::catalog::{Server, printable};
+use crate::relay::catalog::printable;
 use crate::relay::failure::{Failure, Thing};
+use crate::relay::offer::Offer;
 use crate::relay::outlet::Outlet;
 use crate::relay::shard::{Cx, Timer};
 use crate::relay::{Request, Speaker, device, lists, tasks};
@@ -69,19 +70,26 @@ impl Room {
         if rpc::string(&level).is_none() {
             return self.refuse(sink, caller, &request, Failure::BadParams("params.level must be a level"), cx);
         }
-        let has_log = |server: &Server| server.declares(&["logging"]);
+        let has_log = |offer: &Offer| offer.declares(&["logging"]);
         let params = request.params.clone();
-        match self.having(has_log).len() {
+        match self.having(caller.speaker.era(), has_log).len() {
             0 => self.refuse(sink, caller, &request, no_such_method(&request), cx),
-            _ => self.gather(sink, caller, request, Purpose::Level, (self.awake(has_log), params), cx),
+            _ => self.gather(
+                sink,
+                caller,
+                request,
+                Purpose::Level,
+                (self.awake(caller.speaker.era(), has_log), params),
+                cx,
+            ),
         }
     }
 
     /// `tasks/list` on `/mcp`: those of every server that lists them.
     pub(super) fn list_tasks(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        let lists_tasks = |server: &Server| server.declares(&["tasks", "list"]);
+        let lists_tasks = |offer: &Offer| offer.declares(&["tasks", "list"]);
         let is_legacy = matches!(caller.speaker, Speaker::Legacy(_));
-        if !is_legacy || self.having(lists_tasks).is_empty() {
+        if !is_legacy || self.having(caller.speaker.era(), lists_tasks).is_empty() {
             return self.refuse(sink, caller, &request, no_such_method(&request), cx);
         }
         if let Err(failure) = one_page(&request.params) {
@@ -89,7 +97,7 @@ impl Room {
         }
         let params = Object::parse_or_empty(&request.params).map(|params| params.remove(&["cursor"]));
         let params = params.unwrap_or_else(|_| Bytes::from_static(b"{}"));
-        self.gather(sink, caller, request, Purpose::Tasks, (self.awake(lists_tasks), params), cx);
+        self.gather(sink, caller, request, Purpose::Tasks, (self.awake(caller.speaker.era(), lists_tasks), params), cx);
     }
 
     /// A request about one task: to its server. One that is not known is looked for, by asking for its state.
@@ -100,7 +108,7 @@ impl Room {
         };
         let known = self.tasks.owner(&id).cloned();
         let known = known.filter(|(conn, server)| self.serves(*conn, server));
-        let having = self.having(Server::has_tasks);
+        let having = self.having(caller.speaker.era(), Offer::has_tasks);
         let only = match having.as_slice() {
             [only] => Some(only.clone()),
             _ => None,
@@ -108,7 +116,7 @@ impl Room {
         if let Some((conn, server)) = known.or(only) {
             return self.pass_on(sink, caller, request, (conn, server), cx);
         }
-        let awake = self.awake(Server::has_tasks);
+        let awake = self.awake(caller.speaker.era(), Offer::has_tasks);
         if awake.is_empty() {
             let failure = unknown_task(&id);
             return self.refuse(sink, caller, &request, failure, cx);
@@ -294,17 +302,17 @@ impl Room {
         self.devices.get(&conn).is_some_and(|device| device.catalog.server(server).is_some())
     }
 
-    /// The servers of which something holds, in their order.
-    fn having(&self, holds: fn(&Server) -> bool) -> Vec<(ConnId, Arc<str>)> {
+    /// The servers of which something holds for clients of that era, in their order.
+    fn having(&self, era: Era, holds: fn(&Offer) -> bool) -> Vec<(ConnId, Arc<str>)> {
         let devices = device::sorted(&self.devices).into_iter().filter(|device| device.dialect == Dialect::V2);
         let servers =
             devices.flat_map(|device| device.catalog.servers().map(|(name, server)| (device.conn, name, server)));
-        servers.filter(|(_, _, server)| holds(server)).map(|(conn, name, _)| (conn, name.clone())).collect()
+        servers.filter(|(_, _, server)| holds(server.offer(era))).map(|(conn, name, _)| (conn, name.clone())).collect()
     }
 
     /// Those of them that are running, or about to.
-    fn awake(&self, holds: fn(&Server) -> bool) -> Vec<(ConnId, Arc<str>)> {
-        let mut having = self.having(holds);
+    fn awake(&self, era: Era, holds: fn(&Offer) -> bool) -> Vec<(ConnId, Arc<str>)> {
+        let mut having = self.having(era, holds);
         having.retain(|(conn, name)| {
             let server = self.devices.get(conn).and_then(|device| device.catalog.server(name));
             server.is_some_and(|(_, server)| server.takes_calls() && server.state != State::Asleep)

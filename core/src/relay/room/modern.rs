@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -13,7 +12,7 @@ use super::feeds;
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
 use crate::mcp::catalog::State;
-use crate::mcp::{code, method, mirror};
+use crate::mcp::{Era, code, method, mirror};
 use crate::relay::calls::{Call, CallKey, Sink};
 use crate::relay::discover::{self, Keep};
 use crate::relay::failure::Failure;
@@ -39,16 +38,17 @@ impl Room {
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, list), cx);
             }
             (method::DISCOVER, Endpoint::All) => {
-                let sources = self.sources();
-                let servers: Vec<_> = sources.iter().flat_map(|source| source.catalog.servers()).collect();
-                let found = discover::aggregated(&servers);
+                let found = discover::aggregated(&self.offers(Era::Modern));
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, Ok(found)), cx);
             }
             (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
             (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
             (method::TOOLS_LIST | method::DISCOVER, single) if self.answers_for(single, cx) => {
                 let result = match request.method.as_str() {
-                    method::DISCOVER => self.locate(single, cx).map(|(_, _, server)| discover::transparent(server)),
+                    method::DISCOVER => {
+                        let place = self.locate(single, cx);
+                        place.map(|(_, _, server)| discover::transparent(server.offer(Era::Modern)))
+                    }
                     _ => self.list(caller, &request.params, cx),
                 };
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, result), cx);
@@ -87,7 +87,8 @@ impl Room {
     ) -> Result<(), Failure> {
         let Speaker::Modern { mirrored, .. } = speaker else { return Ok(()) };
         let server = self.devices.get(&conn).and_then(|device| device.catalog.server(server));
-        let tool = server.and_then(|(_, server)| server.tools.iter().find(|listed| *listed.name == *tool));
+        let tools = server.map(|(_, server)| server.offer(Era::Modern).tools.as_slice()).unwrap_or_default();
+        let tool = tools.iter().find(|listed| *listed.name == *tool);
         let Some(schema) = tool.and_then(|tool| tool.json.get("inputSchema")) else { return Ok(()) };
         let arguments = object::get(params, "arguments").unwrap_or_default();
         mirror::params(&schema, &arguments).iter().try_for_each(|(field, raw)| agrees(mirrored, field, raw.as_ref()))
@@ -119,7 +120,7 @@ impl Room {
         };
         let Sink::Reply(outlet) = sink else { return };
         let exchange = outlet.exchange();
-        let lists = self.lists_of(&Endpoint::All, cx);
+        let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
         let stale = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
         self.subscriptions.add(outlet, who, wants, (lists, stale), cx);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Room;
 use super::ask::Caller;
 use crate::limits;
-use crate::mcp::{code, method};
+use crate::mcp::{Era, code, method};
 use crate::relay::calls::{self, CallKey, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx};
@@ -68,7 +68,8 @@ impl Room {
         let Some((session, server)) = call.map(|call| (call.session.clone(), call.place.server.clone())) else {
             return json;
         };
-        self.respelled(session.as_ref().map(|session| &*session.0), (key.0, &server), &json, cx)
+        let era = if session.is_some() { Era::Legacy } else { Era::Modern };
+        self.respelled((session.as_ref().map(|session| &*session.0), era), (key.0, &server), &json, cx)
     }
 
     /// Says something on the stream of a call's answer; false when there is none.

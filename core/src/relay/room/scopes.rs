@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::Room;
 use crate::id::ExchangeId;
-use crate::mcp::method;
+use crate::mcp::{Era, method};
 use crate::oauth::Principal;
 use crate::oauth::scopes::Scopes;
 use crate::relay::challenge::Challenge;
@@ -20,8 +20,10 @@ use crate::rpc;
 impl Room {
     /// The scopes that the token lacks for a message. Of a batch every request must be allowed: else none is carried out.
     pub(super) fn lacking(&mut self, post: &Post, cx: &Cx<'_>) -> Scopes {
-        let mut lacks =
-            |request: &Request| permission::missing(&post.principal.scopes, self.need(&post.endpoint, request, cx));
+        let era = post.speaker.era();
+        let mut lacks = |request: &Request| {
+            permission::missing(&post.principal.scopes, self.need(&post.endpoint, era, request, cx))
+        };
         match &post.content {
             Content::Request(request) => lacks(request).into_iter().collect(),
             Content::Batch { requests, .. } => requests.iter().flatten().filter_map(lacks).collect(),
@@ -46,7 +48,7 @@ impl Room {
         cx.out.push(Action::Reply { exchange, reply });
     }
 
-    fn need(&mut self, endpoint: &Endpoint, request: &Request, cx: &Cx<'_>) -> Need {
+    fn need(&mut self, endpoint: &Endpoint, era: Era, request: &Request, cx: &Cx<'_>) -> Need {
         if request.method != method::TOOLS_CALL {
             return permission::of_method(&request.method);
         }
@@ -56,18 +58,18 @@ impl Room {
         match endpoint {
             Endpoint::All if name == meta::STATUS => permission::READING_TOOL,
             Endpoint::All if name == meta::RESTART => permission::MANAGES,
-            Endpoint::All => match self.listing(cx).resolve(&name) {
+            Endpoint::All => match self.listing(era, cx).resolve(&name) {
                 Meaning::One(target) => {
                     let target = target.clone();
                     let server =
                         self.devices.get(&target.conn).and_then(|device| device.catalog.server(&target.server));
-                    permission::of_tool(server.is_some_and(|(_, server)| server.is_read_only(&target.name)))
+                    permission::of_tool(server.is_some_and(|(_, server)| server.offer(era).is_read_only(&target.name)))
                 }
                 Meaning::Ambiguous(_) | Meaning::Unknown(_) => permission::READING_TOOL,
             },
             // A server may have tools that it does not list.
             single => match self.locate(single, cx) {
-                Ok((_, _, server)) => permission::of_tool(server.is_read_only(&name)),
+                Ok((_, _, server)) => permission::of_tool(server.offer(era).is_read_only(&name)),
                 Err(_) => permission::READING_TOOL,
             },
         }

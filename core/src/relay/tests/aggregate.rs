@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits;
-use crate::mcp::code;
+use crate::mcp::{Era, code};
 
 /// A server that has everything, as its agent lists it.
 pub(super) fn rich(name: &str, more: &str) -> String {
@@ -286,7 +286,7 @@ fn lists_of_a_device_are_bounded() {
         let mut catalog = super::super::catalog::Catalog::default();
         catalog.apply(&Bytes::from(whole(&[with(count)])), &RelayLimits::default(), Instant::default());
         let (_, server) = catalog.servers().next().unwrap();
-        assert_eq!((server.prompts.len(), server.dropped.len()), (expected, count - expected));
+        assert_eq!((server.offer(Era::Modern).prompts.len(), server.dropped.len()), (expected, count - expected));
     }
     let item = r#"{"uri":"x:y","name":"n"}"#;
     for (bytes, listed) in [(item.len(), 1), (item.len() - 1, 0)] {
@@ -294,7 +294,7 @@ fn lists_of_a_device_are_bounded() {
         let mut catalog = super::super::catalog::Catalog::default();
         let server = format!(r#"{{"name":"s","state":"ready","resources":[{item}]}}"#);
         catalog.apply(&Bytes::from(whole(&[server])), &bounds, Instant::default());
-        assert_eq!(catalog.servers().next().unwrap().1.resources.len(), listed);
+        assert_eq!(catalog.servers().next().unwrap().1.offer(Era::Modern).resources.len(), listed);
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::limits;
-use crate::mcp::code;
+use crate::mcp::{Era, code};
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 
@@ -249,7 +249,7 @@ fn taken(server: &str, bounds: &RelayLimits) -> (usize, Vec<&'static str>) {
     let mut catalog = super::super::catalog::Catalog::default();
     catalog.apply(&Bytes::from(whole(&[server.to_string()])), bounds, Instant::default());
     let (_, server) = catalog.servers().next().expect("it has a server");
-    (server.tools.len(), server.dropped.iter().map(|dropped| dropped.why).collect())
+    (server.offer(Era::Modern).tools.len(), server.dropped.iter().map(|dropped| dropped.why).collect())
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod audit;
 mod calls;
 mod catalogs;
 mod devices;
+mod eras;
 mod gate;
 mod gather;
 mod listeners;

@@ -184,6 +184,7 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         prompts: Vec::new(),
         resources: Vec::new(),
         templates: Vec::new(),
+        legacy: None,
         changed: Vec::new(),
         since_secs: 0,
         restarts: 0,

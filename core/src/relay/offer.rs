@@ -1,0 +1,243 @@
+//! What a server offers the clients of one era, checked.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::catalog::{Dropped, MAX_DROPPED, is_name, printable};
+use super::items::{self, Item, Kind, Left};
+use super::lists::{self, Lists};
+use crate::limits;
+use crate::mcp::catalog;
+use crate::rpc::{self, object::Object};
+use crate::sse::one_line;
+
+/// What a server offers.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// The raw `serverInfo` object.
+    pub(super) info: Option<Bytes>,
+    pub(super) instructions: Option<String>,
+    /// The raw `capabilities` object.
+    pub(super) capabilities: Option<Object>,
+    /// In the server's own order.
+    pub(super) tools: Vec<Tool>,
+    pub(super) prompts: Vec<Item>,
+    pub(super) resources: Vec<Item>,
+    pub(super) templates: Vec<Item>,
+    /// The raw results of all lists, under the names and URIs of the server's own.
+    pub(super) lists: Lists,
+}
+
+/// One tool, as its server lists it.
+#[derive(Debug, Clone)]
+pub(super) struct Tool {
+    pub(super) name: Arc<str>,
+    /// The server's own object, on one line.
+    pub(super) json: Object,
+    /// Whether it says of itself that it only reads.
+    pub(super) read_only: bool,
+}
+
+/// What a device may still list, or what something takes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) tools: usize,
+    pub(super) prompts: usize,
+    pub(super) resources: usize,
+    pub(super) templates: usize,
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    /// What is left of it without that.
+    pub(super) fn without(self, other: Self) -> Self {
+        Self {
+            tools: self.tools.saturating_sub(other.tools),
+            prompts: self.prompts.saturating_sub(other.prompts),
+            resources: self.resources.saturating_sub(other.resources),
+            templates: self.templates.saturating_sub(other.templates),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    fn tools(&mut self, raw: Vec<Box<RawValue>>, dropped: &mut Vec<Dropped>) -> Vec<Tool> {
+        let tools = check_tools(raw, self.tools, &mut self.bytes, dropped);
+        self.tools -= tools.len();
+        tools
+    }
+
+    fn items(&mut self, kind: Kind, raw: Vec<Box<RawValue>>, dropped: &mut Vec<Dropped>) -> Vec<Item> {
+        let left = match kind {
+            Kind::Prompt => &mut self.prompts,
+            Kind::Resource => &mut self.resources,
+            Kind::Template => &mut self.templates,
+        };
+        let items = items::check(kind, raw, &mut Left { items: *left, bytes: &mut self.bytes }, dropped);
+        *left -= items.len();
+        items
+    }
+}
+
+/// What an agent says that a server offers.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) info: Option<Box<RawValue>>,
+    pub(super) capabilities: Option<Box<RawValue>>,
+    pub(super) instructions: Option<String>,
+    pub(super) tools: Vec<Box<RawValue>>,
+    pub(super) prompts: Vec<Box<RawValue>>,
+    pub(super) resources: Vec<Box<RawValue>>,
+    pub(super) templates: Vec<Box<RawValue>>,
+}
+
+impl Offer {
+    /// As much of it as passes and as there is room for.
+    pub(super) fn checked(said: Said, left: &mut Room, dropped: &mut Vec<Dropped>) -> Self {
+        let mut checked = Self {
+            info: said.info.and_then(check_info),
+            capabilities: said.capabilities.and_then(check_object),
+            instructions: said.instructions.filter(|text| fits(text)),
+            tools: left.tools(said.tools, dropped),
+            prompts: left.items(Kind::Prompt, said.prompts, dropped),
+            resources: left.items(Kind::Resource, said.resources, dropped),
+            templates: left.items(Kind::Template, said.templates, dropped),
+            lists: Lists::default(),
+        };
+        checked.lists = checked.own_lists();
+        checked
+    }
+
+    /// The same but for what is said otherwise.
+    pub(super) fn but(&self, other: catalog::Legacy, left: &mut Room, dropped: &mut Vec<Dropped>) -> Self {
+        let mut items = |kind, raw: Option<Vec<_>>, same: &[Item]| {
+            raw.map_or_else(|| same.to_vec(), |raw| left.items(kind, raw, dropped))
+        };
+        let prompts = items(Kind::Prompt, other.prompts, &self.prompts);
+        let resources = items(Kind::Resource, other.resources, &self.resources);
+        let templates = items(Kind::Template, other.templates, &self.templates);
+        let mut checked = Self {
+            info: other.info.and_then(check_info).or_else(|| self.info.clone()),
+            capabilities: other.capabilities.and_then(check_object).or_else(|| self.capabilities.clone()),
+            instructions: match other.instructions {
+                None => self.instructions.clone(),
+                Some(text) => Some(text).filter(|text| !text.is_empty() && fits(text)),
+            },
+            tools: other.tools.map_or_else(|| self.tools.clone(), |raw| left.tools(raw, dropped)),
+            prompts,
+            resources,
+            templates,
+            lists: Lists::default(),
+        };
+        checked.lists = checked.own_lists();
+        checked
+    }
+
+    /// The lists as they are, whatever it declared: a list with something in it is offered.
+    fn own_lists(&self) -> Lists {
+        let page =
+            |kind: Kind, items: &[Item]| lists::page(kind.member(), items.iter().map(|item| item.json.text().clone()));
+        let prompts = page(Kind::Prompt, &self.prompts);
+        let resources = lists::Resources {
+            resources: page(Kind::Resource, &self.resources),
+            templates: page(Kind::Template, &self.templates),
+        };
+        Lists {
+            tools: lists::page("tools", self.tools.iter().map(|tool| tool.json.text().clone())),
+            prompts: self.has_prompts().then_some(prompts),
+            resources: self.has_resources().then_some(resources),
+        }
+    }
+
+    /// Whether it has prompts, or may have some.
+    pub(super) fn has_prompts(&self) -> bool {
+        self.declares(&["prompts"]) || !self.prompts.is_empty()
+    }
+
+    /// Whether it has resources, or may have some.
+    pub(super) fn has_resources(&self) -> bool {
+        self.declares(&["resources"]) || !(self.resources.is_empty() && self.templates.is_empty())
+    }
+
+    /// Whether the tool of that name says that it only reads; one that is not listed says nothing.
+    pub(super) fn is_read_only(&self, tool: &str) -> bool {
+        self.tools.iter().any(|listed| &*listed.name == tool && listed.read_only)
+    }
+}
+
+/// Whether instructions are of a reasonable size.
+fn fits(instructions: &str) -> bool {
+    instructions.len() <= limits::MAX_INSTRUCTIONS
+}
+
+/// `most` and `left` are how many tools and bytes its device may still list.
+fn check_tools(raw: Vec<Box<RawValue>>, most: usize, left: &mut usize, dropped: &mut Vec<Dropped>) -> Vec<Tool> {
+    let (mut tools, mut seen) = (Vec::new(), BTreeSet::new());
+    for (index, raw) in raw.into_iter().enumerate() {
+        let length = raw.get().len();
+        let checked = match check_tool(raw) {
+            Ok(_) if tools.len() >= most => Err((None, "the device lists too many tools (limits.toolsPerAgent)")),
+            Ok(_) if length > *left => Err((None, "the device lists too much (limits.catalogPerAgent)")),
+            Ok(tool) if !seen.insert(tool.name.clone()) => {
+                Err((Some(tool.name.to_string()), "the name is there twice"))
+            }
+            checked => checked,
+        };
+        match checked {
+            Ok(tool) => {
+                *left = left.saturating_sub(length + 1);
+                tools.push(tool);
+            }
+            Err((name, why)) if dropped.len() < MAX_DROPPED => {
+                let name = name
+                    .map_or_else(|| format!("#{}", index + 1), |name| printable(&name, 2 * limits::MAX_LISTED_NAME));
+                dropped.push(Dropped { name, why });
+            }
+            Err(_) => {}
+        }
+    }
+    tools
+}
+
+fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)> {
+    if raw.get().len() > limits::MAX_TOOL {
+        return Err((None, "it is larger than 64 KiB"));
+    }
+    let text: Box<str> = raw.into();
+    let json = one_line(Bytes::from(String::from(text)));
+    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
+    let name = json.get("name").and_then(|raw| rpc::string(&raw).map(|name| name.into_owned()));
+    let name = name.ok_or((None, "its name is missing or not a string"))?;
+    if !is_name(&name) {
+        return Err((Some(name), "its name is empty, too long or not printable"));
+    }
+    match json.get("inputSchema") {
+        Some(schema) if schema.starts_with(b"{") => {
+            let read_only = json.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
+            Ok(Tool { name: Arc::from(name), json, read_only })
+        }
+        Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
+    }
+}
+
+/// A raw `serverInfo` that a client can read: an object with a name and a version.
+fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
+    let object = check_object(raw)?;
+    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
+    (text("name") && text("version")).then(|| object.text().clone())
+}
+
+/// A raw object of a reasonable size, on one line.
+fn check_object(raw: Box<RawValue>) -> Option<Object> {
+    if raw.get().len() > limits::MAX_TOOL {
+        return None;
+    }
+    let text: Box<str> = raw.into();
+    Object::parse(&one_line(Bytes::from(String::from(text)))).ok()
+}
