@@ -11,9 +11,10 @@ use crate::rpc::object::{self, Object};
 
 /// The raw `capabilities` of the endpoint of all these servers.
 ///
-/// That its lists change the relay says itself, so it says so of each. A method of an extension that is not known here
-/// would have no server to go to: of extensions those are united whose methods are. From 2026-07-28 on tasks are one of
-/// them.
+/// That its lists change the relay says itself, so it says so of each. What a revision does not have is not declared to
+/// its clients: tasks are a capability of their own up to 2025-11-25 (Tasks, Server Capabilities), and extensions there
+/// are from 2026-07-28 on (`ServerCapabilities.extensions`), of which tasks are one then. A method of an extension that is
+/// not known here would have no server to go to: of extensions those are united whose methods are.
 pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Offer>, version: Version) -> String {
     let servers: Vec<&Offer> = servers.into_iter().collect();
     let any = |path: &[&str]| servers.iter().any(|server| server.declares(path));
@@ -25,12 +26,12 @@ pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Offer>, version: 
         let subscribe = if any(&["resources", "subscribe"]) { r#","subscribe":true"# } else { "" };
         out += &format!(r#","resources":{{"listChanged":true{subscribe}}}"#);
     }
-    for name in ["completions", "logging"] {
-        if any(&[name]) {
+    for (name, since) in [("completions", Version::V2025_03_26), ("logging", Version::V2024_11_05)] {
+        if version >= since && any(&[name]) {
             out += &format!(r#","{name}":{{}}"#);
         }
     }
-    if version.is_legacy() && any(&["tasks"]) {
+    if version == Version::V2025_11_25 && any(&["tasks"]) {
         let mut members = Vec::new();
         for (path, member) in TASKS {
             if any(path) {
@@ -41,7 +42,7 @@ pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Offer>, version: 
     }
     let extensions: Vec<String> =
         extensions(&servers).into_iter().map(|(name, settings)| format!("\"{name}\":{settings}")).collect();
-    if !extensions.is_empty() {
+    if !version.is_legacy() && !extensions.is_empty() {
         out += &format!(r#","extensions":{{{}}}"#, extensions.join(","));
     }
     out + "}"

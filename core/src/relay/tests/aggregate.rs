@@ -55,15 +55,40 @@ fn capabilities_are_those_of_all_servers_together() {
     let quiet = r#"{"name":"q","state":"ready","capabilities":{"resources":{},"completions":{}}}"#.to_string();
     world.catalog(1, &whole(&[quiet, tasks]));
     let expected = serde_json::json!({
-        "tools": {"listChanged": true}, "resources": {"listChanged": true}, "completions": {},
-        "tasks": {"cancel": {}}, "extensions": {"io.modelcontextprotocol/tasks": {"n": 1.5}}});
-    assert_eq!(capabilities(&mut world), expected);
+        "tools": {"listChanged": true}, "resources": {"listChanged": true}, "completions": {}});
+    assert_eq!(capabilities(&mut world), expected, "2025-06-18 has no tasks");
+    world.version = Version::V2025_11_25;
     world.catalog(1, &whole(&[rich("a", "")]));
     let expected = serde_json::json!({
         "tools": {"listChanged": true}, "prompts": {"listChanged": true},
         "resources": {"listChanged": true, "subscribe": true}, "completions": {}, "logging": {},
         "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}});
     assert_eq!(capabilities(&mut world), expected);
+}
+
+#[test]
+fn each_revision_is_declared_what_it_has() {
+    let mut world = World::new();
+    world.up(1, "laptop", Some("id-1"));
+    let has = r#"{"completions":{},"tasks":{"list":{}},"experimental":{"x":{}},
+        "extensions":{"io.modelcontextprotocol/tasks":{"n":1.50},"io.modelcontextprotocol/ui":{},"vendor/x":{}}}"#;
+    world.catalog(1, &whole(&[format!(r#"{{"name":"t","state":"ready","capabilities":{has}}}"#)]));
+    world.drain();
+    for (version, expected) in [
+        (Version::V2024_11_05, r#"{"tools":{"listChanged":true}}"#),
+        (Version::V2025_03_26, r#"{"tools":{"listChanged":true},"completions":{}}"#),
+        (Version::V2025_06_18, r#"{"tools":{"listChanged":true},"completions":{}}"#),
+        (Version::V2025_11_25, r#"{"tools":{"listChanged":true},"completions":{},"tasks":{"list":{}}}"#),
+        (
+            Version::V2026_07_28,
+            r#"{"tools":{"listChanged":true},"completions":{},"extensions":{"io.modelcontextprotocol/tasks":{"n":1.50},"io.modelcontextprotocol/ui":{}}}"#,
+        ),
+    ] {
+        world.version = version;
+        let method = if version.is_legacy() { "initialize" } else { "server/discover" };
+        let told = world.post(&request(1, method, "{}"));
+        assert!(told[0].contains(&format!(r#""capabilities":{expected},"#)), "{version:?}: {told:?}");
+    }
 }
 
 #[test]
