@@ -121,6 +121,17 @@ pub(in crate::agent) fn subscription(params: &Bytes) -> Option<Bytes> {
     object::get_path(params, &["_meta", key::SUBSCRIPTION_ID])
 }
 
+/// A notification without that id, which means something to the one who opened the subscription alone. All else stays as
+/// it is, but a `_meta` that says nothing else.
+pub(in crate::agent) fn untagged(json: &Bytes) -> Bytes {
+    let rest = object::remove_path(json, &["params", "_meta", key::SUBSCRIPTION_ID]);
+    let meta = object::get_path(&rest, &["params", "_meta"]).and_then(|raw| Object::parse(&raw).ok());
+    match meta {
+        Some(meta) if meta.members().next().is_none() => object::remove_path(&rest, &["params", "_meta"]),
+        Some(_) | None => rest,
+    }
+}
+
 /// The object with that id in its `_meta`.
 pub(in crate::agent) fn tagged(params: &Bytes, id: &[u8]) -> Option<Bytes> {
     object::set_path(params, &["_meta", key::SUBSCRIPTION_ID], id).ok()
@@ -198,6 +209,22 @@ mod tests {
             ("notifications/message", r#"{"uri":"a:b"}"#, false),
         ] {
             assert_eq!(some.wants(method, &Bytes::from_static(params.as_bytes())), expected, "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn id_of_a_subscription_is_taken_out_and_nothing_else() {
+        for (params, expected) in [
+            (
+                r#"{"uri":"a:b", "_meta":{ "x/y":1.50,"io.modelcontextprotocol/subscriptionId":7, "z":null}, "n":1e400}"#,
+                r#"{"uri":"a:b", "_meta":{ "x/y":1.50, "z":null}, "n":1e400}"#,
+            ),
+            (r#"{"_meta":{"io.modelcontextprotocol/subscriptionId":"7"},"uri":"a:b"}"#, r#"{"uri":"a:b"}"#),
+            (r#"{"uri":"a:b","_meta":{"x":{}}}"#, r#"{"uri":"a:b","_meta":{"x":{}}}"#),
+            (r#"{"uri":"a:b"}"#, r#"{"uri":"a:b"}"#),
+        ] {
+            let json = |params: &str| Bytes::from(format!(r#"{{"method":"x", "params":{params}}}"#));
+            assert_eq!(untagged(&json(params)), json(expected));
         }
     }
 

@@ -115,7 +115,8 @@ impl Server {
         if self.listening.own.as_ref().is_some_and(|(own, _)| *own == request) {
             match method {
                 method::SUBSCRIPTIONS_ACKNOWLEDGED => self.listening.backoff.connected(cx.now.instant),
-                method::RESOURCE_UPDATED => self.hear_update(params, json.clone(), None, cx),
+                // The subscription is the agent's own: no session has heard of it, nor its era of any.
+                method::RESOURCE_UPDATED => self.hear_update(params, filters::untagged(json), None, cx),
                 _ => self.lists_changed(List::changed_by(method), cx),
             }
         } else if matches!(self.calls.get(&request), Some(Call { bridge: Bridge::Subscription, .. })) {

@@ -262,7 +262,12 @@ fn legacy_subscriptions_become_one_stream_of_ours() {
     };
     rig.say(A, &update(&id, "a:b"));
     let notices = rig.notices();
-    assert_eq!((notices.len(), notices[0].0.as_str()), (1, "s"));
+    let bare = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "a:b"}});
+    assert_eq!(notices, [("s".to_string(), bare)], "what is the agent's own stays here");
+    let mut rich = update(&id, "a:b");
+    rich["params"]["_meta"]["vendor/x"] = json!({"n": 1});
+    rig.say(A, &rich);
+    assert_eq!(rig.notices()[0].1["params"]["_meta"], json!({"vendor/x": {"n": 1}}));
     rig.say(A, &update(&json!(999), "a:b"));
     assert!(rig.notices().is_empty(), "of no subscription of ours");
     rig.call_as(3, "s", &json!({}), "resources/unsubscribe", r#"{"uri":"a:b"}"#);
