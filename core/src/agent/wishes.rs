@@ -7,6 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::limits;
+pub(super) use crate::mcp::level::Level;
 
 /// The sessions that called a server of this agent lately.
 #[derive(Debug, Default)]
@@ -29,24 +30,8 @@ struct Wish {
     uris: BTreeSet<String>,
 }
 
-/// How severe a log message is (2025-11-25, Server Features, Logging: the levels of RFC 5424), the least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Level(usize);
-
-const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-
-impl Level {
-    /// What a session hears that never said what it wants, while others did.
-    const DEFAULT: Self = Self(1);
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        LEVELS.iter().position(|level| *level == text).map(Self)
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        LEVELS.get(self.0).expect("a level is made from this list")
-    }
-}
+/// What a session hears that never said what it wants, while others did.
+const DEFAULT: Level = Level::INFO;
 
 /// A session watches as many resources as it may.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +86,7 @@ impl Wishes {
     /// Whether a session wants to hear a log message of that level; what has no level it does.
     pub(super) fn hears(&self, session: &str, server: &str, level: Option<Level>) -> bool {
         let own = self.sessions.get(session).and_then(|it| it.servers.get(server)).and_then(|wish| wish.level);
-        let least = own.or_else(|| self.lowest(server, None).map(|_| Level::DEFAULT));
+        let least = own.or_else(|| self.lowest(server, None).map(|_| DEFAULT));
         level.zip(least).is_none_or(|(level, least)| level >= least)
     }
 
@@ -183,7 +168,6 @@ mod tests {
     #[test]
     fn levels_are_ordered_by_severity() {
         assert!(level("debug") < level("info") && level("alert") < level("emergency"));
-        assert_eq!(Level::parse("loud"), None);
     }
 
     #[test]

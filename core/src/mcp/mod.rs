@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod code;
 pub mod header;
 pub mod key;
+pub mod level;
 pub mod method;
 pub mod mirror;
 

@@ -141,7 +141,7 @@ impl Server {
             method::SET_LEVEL => match text("level").and_then(|text| Level::parse(&text)) {
                 Some(level) => drop(cx.wishes.set_level(&session, &self.name, Some(level))),
                 None => {
-                    self.refuse(request, code::INVALID_PARAMS, "there is no such level", cx);
+                    self.refuse(request, code::INVALID_PARAMS, Level::EXPECTED, cx);
                     return None;
                 }
             },

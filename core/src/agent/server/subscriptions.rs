@@ -40,7 +40,7 @@ pub(super) enum Arranged {
 /// What is taken back when the server refuses it, or does not answer.
 #[derive(Debug)]
 pub(super) enum Undo {
-    Level { session: String, before: Option<Level> },
+    Level { session: String, level: Level, before: Option<Level> },
     Watch { session: String, uri: String },
 }
 
@@ -102,14 +102,18 @@ impl Server {
             Ok(object) if lowest != level => object.replace(&[("level", rpc::quoted(lowest.as_str()).as_bytes())]),
             Ok(_) | Err(_) => params.clone(),
         };
-        Arranged::Send { params, undo: Some(Undo::Level { session: session.to_string(), before }) }
+        Arranged::Send { params, undo: Some(Undo::Level { session: session.to_string(), level, before }) }
     }
 
     /// The server refused what was set, or will not answer.
     pub(super) fn take_back(&mut self, undo: Undo, cx: &mut Cx) {
         match undo {
-            Undo::Level { session, before } => {
-                cx.wishes.set_level(&session, &self.name, before);
+            Undo::Level { session, level, before } => {
+                let now = cx.wishes.set_level(&session, &self.name, before);
+                if now != Some(level) {
+                    // The session has set another one since.
+                    cx.wishes.set_level(&session, &self.name, now);
+                }
                 // Whatever it has now: the next one who sets it sets it anew.
                 self.told.level = None;
             }

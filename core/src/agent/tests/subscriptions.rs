@@ -90,6 +90,39 @@ fn level_that_the_server_refuses_counts_for_nothing() {
 }
 
 #[test]
+fn refusal_of_a_level_comes_as_it_is_and_leaves_what_was_set_before() {
+    let mut rig = Rig::ready(&["a"]);
+    assert_eq!(set_level(&mut rig, "one", "warning").as_deref(), Some("warning"));
+    for level in ["loud", "debug"] {
+        rig.call_as(7, "one", &json!({}), "logging/setLevel", &json!({"level": level}).to_string());
+        let asked = rig.written(A).remove(0);
+        let error = r#"{"code":-32602,"message":"no","data":{"n":1.50}}"#;
+        let line = std::format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, asked["id"]);
+        rig.event(Event::Line { child: A, line: Bytes::from(line) });
+        assert_eq!(rig.answers(), [(7, Some(-32602), error.to_string())], "{level}: word for word");
+        rig.say(A, &log("info"));
+        assert!(rig.notices().is_empty(), "{level}: the session still wants to hear warnings");
+        rig.say(A, &log("warning"));
+        assert_eq!(rig.notices(), [("one".to_string(), log("warning"))], "{level}");
+    }
+}
+
+#[test]
+fn level_that_is_refused_after_the_next_one_was_set_does_not_undo_that() {
+    let mut rig = Rig::ready(&["a"]);
+    for (stream, level) in [(1, "debug"), (2, "error")] {
+        rig.call_as(stream, "one", &json!({}), "logging/setLevel", &json!({"level": level}).to_string());
+    }
+    let asked = rig.written(A);
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": asked[0]["id"], "error": {"code": -32602, "message": "no"}}));
+    rig.answer(A, &asked[1]["id"], json!({}));
+    rig.say(A, &log("warning"));
+    assert!(rig.notices().is_empty());
+    rig.say(A, &log("error"));
+    assert_eq!(rig.notices(), [("one".to_string(), log("error"))]);
+}
+
+#[test]
 fn resource_is_watched_for_as_long_as_anybody_watches_it() {
     let mut rig = Rig::ready(&["a"]);
     assert!(watch(&mut rig, "one", "subscribe", "test://x"));

@@ -16,6 +16,7 @@ use super::ask::{Caller, Errand};
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
 use crate::mcp::catalog::State;
+use crate::mcp::level::Level;
 use crate::mcp::{Era, code, method};
 use crate::relay::calls::Sink;
 use crate::relay::catalog::printable;
@@ -64,16 +65,15 @@ struct Part {
 
 impl Room {
     /// `logging/setLevel` on `/mcp`: for every server that has a log. What one refuses is no failure while another takes
-    /// it: levels are a wish (2025-11-25, Logging).
+    /// it: levels are a wish (2025-11-25, Logging). One that there is not is nobody's (Logging, Error Handling).
     pub(super) fn set_level(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        let level = object::get(&request.params, "level").unwrap_or_default();
-        if rpc::string(&level).is_none() {
-            return self.refuse(sink, caller, &request, Failure::BadParams("params.level must be a level"), cx);
-        }
         let has_log = |offer: &Offer| offer.declares(&["logging"]);
         let params = request.params.clone();
+        let level = object::get(&params, "level").unwrap_or_default();
+        let is_level = rpc::string(&level).is_some_and(|text| Level::parse(&text).is_some());
         match self.having(caller.speaker.era(), has_log).len() {
             0 => self.refuse(sink, caller, &request, no_such_method(&request), cx),
+            _ if !is_level => self.refuse(sink, caller, &request, Failure::BadParams(Level::EXPECTED), cx),
             _ => self.gather(
                 sink,
                 caller,

@@ -33,14 +33,27 @@ fn level_is_set_at_every_server_that_has_a_log() {
 #[test]
 fn level_that_no_server_takes_is_refused() {
     let mut world = two_servers();
-    world.post(&request(7, "logging/setLevel", r#"{"level":"loud"}"#));
+    world.post(&request(7, "logging/setLevel", r#"{"level":"alert"}"#));
     refused(&mut world, 1, r#"{"code":-32602,"message":"a"}"#);
     let done = refused(&mut world, 2, r#"{"code":-32602,"message":"b"}"#);
     assert_eq!(done, [r#"reply 1 200 {"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"a"}}"#]);
-    assert_eq!(failure(&world.post(&request(8, "logging/setLevel", "{}"))[0]).0, code::INVALID_PARAMS);
     let mut world = World::ready();
     let actions = world.post(&request(9, "logging/setLevel", r#"{"level":"error"}"#));
     assert_eq!(failure(&actions[0]).0, code::METHOD_NOT_FOUND);
+}
+
+#[test]
+fn level_that_there_is_not_is_refused_whoever_runs() {
+    let mut world = two_servers();
+    for state in ["ready", "asleep"] {
+        world.catalog(1, &whole(&[rich("a", "").replace("\"ready\"", &format!("\"{state}\""))]));
+        world.drain();
+        for params in ["{}", r#"{"level":"loud"}"#, r#"{"level":"Error"}"#, r#"{"level":3}"#, r#"{"level":null}"#] {
+            let told = world.post(&request(8, "logging/setLevel", params));
+            assert_eq!((told.len(), failure(&told[0]).0), (1, code::INVALID_PARAMS), "{params}: no server is asked");
+            assert!(told[0].contains("debug, info, notice, warning, error, critical, alert, emergency"), "{told:?}");
+        }
+    }
 }
 
 #[test]
