@@ -253,6 +253,80 @@ fn clients_of_both_eras_use_one_server_at_once() {
     }
 }
 
+// The state that a modern client carries for a legacy server whose call waits for answers.
+
+/// A modern client's call of `ask` at a legacy server that waits for an answer: what brings that, and where it would go.
+fn asked(stage: &mut Stage, arguments: &Value) -> Value {
+    let call = stage.call("ask", arguments);
+    stage.world.run(SECOND);
+    let required = stage.finish(call)["result"].clone();
+    assert_eq!(required["resultType"], "input_required", "{required}");
+    let questions = required["inputRequests"].as_object().expect("it asks something");
+    let said = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "four"}});
+    let answers: BTreeMap<_, _> = questions.keys().map(|question| (question, &said)).collect();
+    json!({"name": "tools__ask", "arguments": arguments, "inputResponses": answers,
+        "requestState": required["requestState"]})
+}
+
+/// A state that is refused, with words that say so.
+fn refused(client: &mut Client, world: &mut World, params: &Value) {
+    let call = client.request(world, "tools/call", params);
+    let answer = world.finish(call).answer().expect("it is answered");
+    assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("requestState") && message.contains("changed, used, or is too old"), "{answer}");
+}
+
+#[test]
+fn state_is_good_for_its_own_client_and_its_own_call_alone() {
+    let mut stage = Stage::new(10, (Era::Modern, Era::Legacy));
+    let token = stage.world.mint("eve", Role::Agent);
+    let eves = stage.world.agent("laptop", &token, [("tools", Script::default())]);
+    stage.world.settle();
+    let params = asked(&mut stage, &json!({"of": 1}));
+    let with = |key: &str, value: Value| {
+        let mut params = params.clone();
+        params[key] = value;
+        params
+    };
+    let eve = stage.world.mint("eve", Role::Client);
+    refused(&mut Client::modern(&eve), &mut stage.world, &params);
+    let other = stage.world.mint("ada", Role::Client);
+    refused(&mut Client::modern(&other), &mut stage.world, &params);
+    let state = params["requestState"].as_str().expect("a text");
+    let changed = format!("{}{}", &state[..state.len() - 1], if state.ends_with('A') { 'B' } else { 'A' });
+    for params in [
+        with("arguments", json!({"of": 2})),
+        with("arguments", json!({})),
+        with("name", json!("tools__echo")),
+        with("requestState", json!(changed)),
+        with("requestState", json!("")),
+    ] {
+        refused(&mut stage.client, &mut stage.world, &params);
+    }
+    let heard = |script: &Script| script.heard.iter().filter(|message| message["method"] == "tools/call").count();
+    assert_eq!(heard(&stage.world.look(eves).scripts["tools"]), 0, "eve's own server heard of nothing");
+    assert_eq!(heard(stage.script()), 1, "nor did ada's");
+    let call = stage.client.request(&mut stage.world, "tools/call", &params);
+    assert_eq!(spoken_by(&stage.finish(call)), "four", "the call went on waiting");
+    refused(&mut stage.client, &mut stage.world, &params);
+    assert_eq!(heard(stage.script()), 1, "used twice, done once");
+    assert_eq!(stage.script().asking.len(), 0);
+}
+
+#[test]
+fn state_expires_with_its_call() {
+    let mut stage = Stage::new(11, (Era::Modern, Era::Legacy));
+    let params = asked(&mut stage, &json!({}));
+    stage.world.run(limits::PARKED_FOR - 2 * SECOND);
+    assert_eq!(stage.script().cancellations(), 0);
+    stage.world.run(3 * SECOND);
+    assert_eq!(stage.script().cancellations(), 1, "its server is told that nobody waits any more");
+    refused(&mut stage.client, &mut stage.world, &params);
+    assert_eq!(stage.script().calls("ask"), 1, "it is not begun again");
+    stage.echoes(1);
+}
+
 // A server that lists something else in either era.
 
 /// The tools of the only server as a client sees them, but for those that every script has.

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::support::{Client, Relay, program};
+use super::support::{Client, Relay, Scratch, program};
 use super::{Attack, ensure, with_token};
 
 pub const ATTACKS: &[Attack] = &[
@@ -206,6 +206,33 @@ pub const ATTACKS: &[Attack] = &[
         }
         Ok(())
     }),
+    ("the state of a call that waits for its person", |relay| {
+        let home = Scratch::new("attacks-state");
+        let heard = home.path().join("heard");
+        let server = json!({"asks": {"command": ["sh", "-c", ASKS, "sh", heard], "era": "legacy"}});
+        let _adas = relay.agent("desk", &server);
+        let file = home.path().join("token");
+        std::fs::write(&file, relay.mint("eve", "agent")).expect("its home can be written");
+        let _eves = relay.agent_with("eves", &server, &json!({"token": format!("file:{}", file.display())}));
+        for user in ["ada", "eve"] {
+            Client::with_token(relay, relay.mint(user, "client")).until_listed("asks__ask");
+        }
+        let (ada, other, eve) = (relay.mint("ada", "client"), relay.mint("ada", "client"), relay.mint("eve", "client"));
+        let call = |token: &str, arguments: &Value, state: &Value| modern_call(relay, token, arguments, state);
+        let asked = call(&ada, &json!({"n": 1}), &Value::Null);
+        let state = asked["result"]["requestState"].clone();
+        ensure(state.is_string(), || format!("nothing was asked: {asked}"))?;
+        for (token, arguments) in [(&eve, 1), (&other, 1), (&ada, 2)] {
+            let answer = call(token, &json!({"n": arguments}), &state);
+            ensure(answer["error"]["code"] == -32602 && answer.get("result").is_none(), || answer.to_string())?;
+        }
+        let answer = call(&ada, &json!({"n": 1}), &state);
+        ensure(answer["result"]["content"][0]["text"] == "done", || answer.to_string())?;
+        let again = call(&ada, &json!({"n": 1}), &state);
+        ensure(again["error"]["code"] == -32602, || again.to_string())?;
+        let heard = std::fs::read_to_string(&heard).unwrap_or_default();
+        ensure(heard.lines().count() == 1, || format!("executed more than once: {heard}"))
+    }),
     // The last one: from then on this address hears nothing else about tokens that are none.
     ("tokens tried one after the other", |relay| {
         let guess = |n: u32| with_token(relay, &format!("mlt_a_{n}"), "/mcp");
@@ -216,6 +243,51 @@ pub const ATTACKS: &[Attack] = &[
         ensure(good.status != 429 && good.status != 401, || format!("a good token is slowed: {}", good.status))
     }),
 ];
+
+/// A server of an older revision whose tool asks its client's model something. Each call is a line in the file that it is
+/// given.
+const ASKS: &str = r#"while read -r line; do
+    id=${line#*\"id\":}
+    id=${id%%[,\}]*}
+    answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$1" "$2"; }
+    case $line in
+    *'"method":"initialize"'*) answer "$id" \
+        '{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"asks","version":"1"}}' ;;
+    *'"method":"tools/list"'*) answer "$id" '{"tools":[{"name":"ask","inputSchema":{"type":"object"}}]}' ;;
+    *'"method":"tools/call"'*)
+        echo "$line" >>"$1"
+        call=$id
+        printf '%s\n' '{"jsonrpc":"2.0","id":"q","method":"sampling/createMessage","params":{"messages":[],"maxTokens":1}}'
+        ;;
+    *'"id":"q"'*) answer "$call" '{"content":[{"type":"text","text":"done"}]}' ;;
+    esac
+done"#;
+
+/// What a call of that tool by a client of the newest revision is answered with. `state`: it brings what was asked for.
+fn modern_call(relay: &Relay, token: &str, arguments: &Value, state: &Value) -> Value {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"sampling": {}},
+    });
+    let mut params = json!({"name": "asks__ask", "arguments": arguments, "_meta": meta});
+    if !state.is_null() {
+        let said = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "x"}});
+        params["inputResponses"] = json!({"question-1": said});
+        params["requestState"] = state.clone();
+    }
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json, text/event-stream"),
+        ("MCP-Protocol-Version", "2026-07-28"),
+        ("Mcp-Method", "tools/call"),
+        ("Mcp-Name", "asks__ask"),
+    ];
+    relay.http("POST", "/mcp", &headers, body.as_bytes()).messages().pop().unwrap_or_default()
+}
 
 /// Everything that comes back for these bytes.
 fn raw(relay: &Relay, bytes: &str) -> String {
