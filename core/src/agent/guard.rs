@@ -203,6 +203,21 @@ impl Guard {
         tools.judge(|tool| rules.hides(server, tool).or_else(|| pins.get(tool.name()).cloned()))
     }
 
+    /// All clients have the server's one list. Should older ones have another one some day, it is no first sight: what is
+    /// pinned is what they had.
+    pub(super) fn has_one_list(&mut self, server: &str) {
+        let pins = self.mode() != PinMode::Off;
+        let Some(watched) = self.watched.get_mut(server).filter(|_| pins) else { return };
+        watched.changes.retain(|(_, edition), _| *edition == Edition::Main);
+        if let Pins::Known(book) = &mut watched.pins
+            && !book.is_new(Edition::Main)
+            && book.is_new(Edition::Legacy)
+        {
+            book.see(Edition::Legacy);
+            watched.dirty = true;
+        }
+    }
+
     /// The raw result of `tools/list` as a client may see it: without the tools that are hidden, and otherwise as it is.
     /// `known` are the server's tools as they were judged; one that is not among them is judged by itself.
     pub(super) fn shown_of(&self, server: &str, (edition, known): (Edition, &Tools), result: Bytes) -> Bytes {

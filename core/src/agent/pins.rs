@@ -52,7 +52,8 @@ pub(super) enum Edition {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Book {
     tools: BTreeMap<String, Pin>,
-    /// The tools that are something else in the legacy edition, or only there; `None`: it was never seen.
+    /// The tools that are something else in the legacy edition, or only there; `None`: clients of that era never had a
+    /// list of this server.
     legacy: Option<BTreeMap<String, Pin>>,
     /// Who may call what without being asked about again, the oldest first.
     approved: Vec<Approved>,

@@ -182,6 +182,7 @@ impl Server {
     pub(in crate::agent) fn forget_legacy(&mut self, cx: &mut Cx) {
         tracing::info!(server = self.name.as_str(), "server speaks the newest MCP alone: older clients are bridged");
         (self.is_modern_alone, self.legacy) = (true, None);
+        self.judge_tools(cx);
         self.listen(cx);
         cx.report(Report::Changed(self.slot));
     }

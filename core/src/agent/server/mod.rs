@@ -346,6 +346,9 @@ impl Server {
         if let Some(legacy) = &mut self.legacy {
             shown |= cx.guard.judge(&self.name, Edition::Legacy, &mut legacy.tools);
         }
+        if self.edition() == Edition::Main && !self.is_dual() && !self.about.tools.is_empty() {
+            cx.guard.has_one_list(&self.name);
+        }
         let changed = cx.guard.changes_of(&self.name);
         let told = core::mem::replace(&mut self.changed, changed);
         shown || told != self.changed

@@ -274,6 +274,41 @@ fn first_list_of_older_clients_is_not_trusted_when_the_server_is_not_what_it_was
 }
 
 #[test]
+fn other_list_is_no_first_sight_for_clients_who_had_the_one_of_all() {
+    let block = || configured(auto(), pinning(PinMode::Block));
+    let legacy_before = |rig: &mut Rig| {
+        let child = rig.spawned("a").expect("its process was ordered");
+        rig.event(Event::Spawned { child, pid: 100 });
+        let asked = rig.written(child).remove(0);
+        rig.say(child, &json!({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "m"}}));
+        rig.greet(child);
+        list(rig, child, &main_tools());
+    };
+    let bridged_before = |rig: &mut Rig| {
+        discover(rig, &main_tools());
+        rig.connect(Dialect::V2);
+        old_call(rig, 1, "both");
+        let tried = rig.spawned("a").expect("it is tried");
+        rig.exited(tried, 1, "");
+        assert!(heard(rig, A), "it is modern alone");
+    };
+    for before in [&legacy_before as &dyn Fn(&mut Rig), &bridged_before] {
+        let mut first = Rig::new(block(), Some("minted"));
+        first.event(Event::Start { person: Person::Absent });
+        before(&mut first);
+        // An update of the program makes it one of both eras, which has something else for its older clients.
+        let mut rig = started(block(), first.pins, &main_tools());
+        old_call(&mut rig, 1, "both");
+        let run = branch(&mut rig, &[tool("both", "evil"), tool("new", "n"), tool("more", "m")]);
+        assert!(!heard(&mut rig, run), "held back");
+        let changed = rig.status().changed_tools;
+        let changes: Vec<_> = changed.iter().map(|it| (it.tool.as_str(), it.change.as_str(), it.legacy)).collect();
+        assert_eq!(changes, [("both", "changed", true), ("more", "added", true)]);
+        assert_eq!(names(&told(&mut rig)["legacy"]["tools"]), ["new"]);
+    }
+}
+
+#[test]
 fn change_of_both_lists_that_was_approved_once_is_approved_for_both() {
     let block = || configured(auto(), pinning(PinMode::Block));
     let mut rig = started(block(), BTreeMap::new(), &main_tools());
