@@ -438,8 +438,13 @@ pub const MAX_ROUNDS: u32 = 16;
 pub const PARKED_FOR: Duration = Duration::from_secs(10 * 60);
 /// Calls of one caller that may be kept so.
 pub const MAX_PARKED: usize = 16;
-/// Params of one server's calls that are kept in case it asks something, in bytes: what does not fit cannot be asked again.
+/// Params of one server's calls that are kept in case it asks something, or has to be asked anew for a subscription, in
+/// bytes: what does not fit cannot be asked again.
 pub const MAX_KEPT_PARAMS: usize = 16 * MIB;
+/// The params of one `subscriptions/listen` that are kept, in bytes, at either end of the tunnel: it is asked for anew
+/// when its server or its device comes back. A screen's worth of URIs and what a client says of itself; what is larger
+/// ends with the process or the tunnel.
+pub const MAX_KEPT_LISTEN: usize = 64 * KIB;
 /// Resources that one `subscriptions/listen` may watch: it is a screen's worth, and each is a request to a legacy server.
 pub const MAX_LISTENED: usize = 256;
 

@@ -23,6 +23,7 @@ use super::routing::Routes;
 use super::server::{Server, people};
 use super::status;
 use super::uplink::{Uplink, Watch, Wish};
+use crate::audit::End;
 use crate::config::AgentConfig;
 use crate::entropy::{self, Entropy, Seeded};
 use crate::host::{Machine, MonotonicClamp};
@@ -459,6 +460,16 @@ impl Agent {
         }
     }
 
+    /// Lets go of what clients listen to without a word: the relay keeps their streams for when this device is back.
+    fn leave_subscriptions(&mut self) {
+        let cx = &mut self.cx;
+        let left: Vec<_> = self.servers.values_mut().flat_map(|server| server.leave_subscriptions(cx)).collect();
+        for request in left {
+            self.routes.take(request);
+            self.close(request, End::Cancelled);
+        }
+    }
+
     /// Ends everything; asked a second time, at once.
     fn stop(&mut self, exit: Exit) {
         match self.phase {
@@ -471,6 +482,7 @@ impl Agent {
             }
             Phase::New | Phase::Running => {
                 tracing::info!("stopping");
+                self.leave_subscriptions();
                 for server in self.servers.values_mut() {
                     server.stop(&mut self.cx);
                 }

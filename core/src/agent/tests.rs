@@ -6,6 +6,7 @@ mod editions;
 mod eras;
 mod guard;
 mod http;
+mod lasting;
 mod lists;
 mod lives;
 mod notices;

@@ -10,6 +10,7 @@ use alloc::string::{String, ToString};
 
 use bytes::Bytes;
 
+use super::lasting::Subscription;
 use super::parking::Down;
 use super::stdio::Full;
 use super::{About, Call, Held, Server, Timer, people};
@@ -29,7 +30,7 @@ pub(super) enum Bridge {
     /// Nothing: both are of one era.
     Straight,
     /// A modern client's subscription at a modern server. Its messages name it by our id: the relay knows the client's.
-    Subscription,
+    Subscription(Subscription),
     /// A legacy client, a modern server.
     Up(Up),
     /// A modern client, a legacy server.
@@ -72,15 +73,20 @@ impl Bridge {
     pub(super) fn is_under_way(&self) -> bool {
         match self {
             Self::Up(up) => up.asking.is_none(),
-            Self::Straight | Self::Subscription | Self::Down(_) => true,
+            Self::Straight | Self::Subscription(_) | Self::Down(_) => true,
         }
+    }
+
+    /// Whether it is a modern client's subscription, which gets no answer before it ends.
+    pub(super) fn is_subscription(&self) -> bool {
+        matches!(self, Self::Subscription(_))
     }
 
     /// Whether it waits for a modern client's answers.
     pub(super) fn is_parked(&self) -> bool {
         match self {
             Self::Down(down) => down.is_parked(),
-            Self::Straight | Self::Subscription | Self::Up(_) => false,
+            Self::Straight | Self::Subscription(_) | Self::Up(_) => false,
         }
     }
 
@@ -88,7 +94,8 @@ impl Bridge {
     fn kept(&self) -> usize {
         match self {
             Self::Up(up) => up.params.as_ref().map_or(0, Bytes::len),
-            Self::Straight | Self::Subscription | Self::Down(_) => 0,
+            Self::Subscription(subscription) => subscription.kept(),
+            Self::Straight | Self::Down(_) => 0,
         }
     }
 
@@ -96,7 +103,7 @@ impl Bridge {
     pub(super) fn translate(&self, outcome: Outcome, body: Bytes) -> (Outcome, Bytes) {
         let error = |(code, body)| (Outcome::Error { code }, body);
         match (self, outcome) {
-            (Self::Straight | Self::Subscription, _) | (Self::Up(_), Outcome::Result) => (outcome, body),
+            (Self::Straight | Self::Subscription(_), _) | (Self::Up(_), Outcome::Result) => (outcome, body),
             (Self::Up(up), Outcome::Error { code }) => {
                 error(errors::to_legacy(&up.method, &up.asked_with, code, &body))
             }
@@ -113,8 +120,10 @@ impl Server {
             (Era::Legacy, Era::Legacy) => Some(Crossing { held, bridge: Bridge::Straight, level: None }),
             (Era::Modern, Era::Modern) => {
                 let level = meta::log_level(&held.params);
-                let bridge =
-                    if held.method == method::SUBSCRIPTIONS_LISTEN { Bridge::Subscription } else { Bridge::Straight };
+                let bridge = match held.method == method::SUBSCRIPTIONS_LISTEN {
+                    true => Bridge::Subscription(Subscription::new(&held.params, self.room_for_params())),
+                    false => Bridge::Straight,
+                };
                 Some(Crossing { held, bridge, level })
             }
             (Era::Legacy, Era::Modern) => {
@@ -164,6 +173,12 @@ impl Server {
         None
     }
 
+    /// How many more bytes may be kept of calls' params.
+    fn room_for_params(&self) -> usize {
+        let kept: usize = self.calls.values().map(|call| call.bridge.kept()).sum();
+        limits::MAX_KEPT_PARAMS.saturating_sub(kept + self.listening.kept())
+    }
+
     fn send_up(&mut self, held: &mut Held, cx: &mut Cx) -> Option<Bridge> {
         let level = cx.wishes.lowest(&self.name, Some(&held.caller.session));
         let Ok(params) = meta::add(&held.params, &held.caller, level) else {
@@ -173,8 +188,7 @@ impl Server {
         let asked_with = core::mem::replace(&mut held.params, params);
         // 2026-07-28, MRTR, Supported Requests: no other comes back for input.
         let may_ask = matches!(&*held.method, method::TOOLS_CALL | method::PROMPTS_GET | method::RESOURCES_READ);
-        let kept: usize = self.calls.values().map(|call| call.bridge.kept()).sum();
-        let keeps = may_ask && kept + held.params.len() <= limits::MAX_KEPT_PARAMS;
+        let keeps = may_ask && held.params.len() <= self.room_for_params();
         Some(Bridge::Up(Up {
             method: held.method.clone(),
             params: keeps.then(|| held.params.clone()),
@@ -235,7 +249,7 @@ impl Server {
                 return self.keep_answer(request, outcome)
                     || outcome.as_ref().is_err_and(|error| self.sends_away(request, error, cx));
             }
-            Some(Bridge::Straight | Bridge::Subscription) | None => return false,
+            Some(Bridge::Straight | Bridge::Subscription(_)) | None => return false,
         }
         let Ok(result) = outcome else { return false };
         match InputRequired::read(result) {

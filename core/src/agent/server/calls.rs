@@ -69,6 +69,7 @@ impl Server {
     /// half of all there is; whoever comes later finds as much as is left, and nobody finds nothing.
     fn has_room(&self, caller: &Caller) -> bool {
         let all = self.calls.values().map(|call| &call.caller).chain(self.held.iter().map(|held| &held.caller));
+        let all = all.chain(self.listening.waiting());
         let (all, own) = all.fold((0, 0), |(all, own), one| (all + 1, own + usize::from(one.key() == caller.key())));
         own + all < limits::MAX_SERVER_CALLS
     }
@@ -169,7 +170,7 @@ impl Server {
     /// Something was heard of a call: its idle limit starts over.
     pub(super) fn renew(&mut self, request: RequestId, cx: &mut Cx) {
         // A subscription is silent for as long as nothing changes.
-        let is_timed = self.calls.get(&request).is_some_and(|call| !matches!(call.bridge, Bridge::Subscription));
+        let is_timed = self.calls.get(&request).is_some_and(|call| !call.bridge.is_subscription());
         if let Some(limit) = self.config.life.call_idle_secs.filter(|_| is_timed) {
             cx.arm(self.slot, Timer::Call(request), Duration::from_secs(limit));
         }
@@ -207,7 +208,6 @@ impl Server {
 
     /// Answers every call that the server works on.
     pub(super) fn fail_open(&mut self, reason: &str, cx: &mut Cx) {
-        self.fail_subscriptions(reason, cx);
         for request in self.calls.keys().copied().collect::<Vec<_>>() {
             self.close_call(request, cx);
             self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);

@@ -62,6 +62,7 @@ impl Server {
             let held = core::mem::take(&mut self.held).into();
             cx.report(Report::NotLegacy { run: self.slot, held });
         }
+        self.keep_subscriptions();
         self.fail_calls(&reason, cx);
         if self.is_extra() {
             // What it knew of its session is lost; a call of the session gets a new one.
@@ -73,7 +74,10 @@ impl Server {
         let failures = self.backoff.attempt();
         let sleeps = self.is_lazy() || self.idle_stop().is_some();
         let (state, reason, delay) = match (self.config.life.restart, fault) {
-            (RestartPolicy::OnFailure, Fault::Ended) if sleeps => return self.move_to_asleep(cx),
+            (RestartPolicy::OnFailure, Fault::Ended) if sleeps => {
+                self.end_subscriptions(cx);
+                return self.move_to_asleep(cx);
+            }
             (RestartPolicy::OnFailure, Fault::Ended) | (RestartPolicy::Never, _) => {
                 (State::Failed, format!("{reason}; its `restart` setting keeps it from being started again"), None)
             }
@@ -86,6 +90,7 @@ impl Server {
             (_, Fault::Transient | Fault::Ended) => (State::Restarting, reason, Some(delay)),
         };
         if state == State::Failed {
+            self.end_subscriptions(cx);
             (self.about, self.legacy) = (About::default(), None);
         }
         let delay_ms = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));

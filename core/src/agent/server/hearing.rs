@@ -50,7 +50,9 @@ impl Server {
             return;
         }
         let Some(Link::Stdio(stdio)) = self.link.as_mut().filter(|link| link.is_child(child)) else { return };
-        let only = || self.calls.keys().next().filter(|_| self.calls.len() == 1 && self.asked.is_none()).copied();
+        let mut answerable = self.calls.iter().filter(|(_, call)| !call.bridge.is_subscription());
+        let first = answerable.next().filter(|_| self.asked.is_none()).map(|(request, _)| *request);
+        let only = || first.filter(|_| answerable.next().is_none());
         let request = stdio::answered_by(prefix, suffix).or_else(only);
         tracing::warn!(server = self.name.as_str(), bytes = length, "line of a server's stdout too long");
         stdio.noise(prefix, cx.now.instant);
@@ -176,6 +178,8 @@ impl Server {
             self.hear_about(Err(Refusal { code, reason: reason.into(), raw: None }), cx);
         } else if self.heard_aside(request) || self.heard_listen(request, None, cx) {
             tracing::debug!(server = self.name.as_str(), reason, "own request unanswered");
+        } else if self.subscribes_later(request, cx) {
+            tracing::debug!(server = self.name.as_str(), reason, "a client's subscription broke: it is taken up again");
         } else if self.close_call(request, cx).is_some() {
             self.refuse(request, code, reason, cx);
         }

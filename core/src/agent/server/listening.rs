@@ -6,15 +6,15 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::bridging::Bridge;
+use super::lasting::{Known, Waiting};
 use super::lists::List;
-use super::{Call, Held, Link, Server, State, Timer};
+use super::{Held, Link, Server, State, Timer};
 use crate::agent::bridge::filters::{self, Filter};
+use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::backoff::Backoff;
 use crate::limits;
@@ -31,7 +31,13 @@ pub(super) struct Listening {
     is_useless: bool,
     backoff: Backoff,
     /// What is made up for modern clients at a legacy server, and what they want to hear.
-    subscribers: BTreeMap<RequestId, Filter>,
+    pub(super) subscribers: BTreeMap<RequestId, Filter>,
+    /// Modern clients' subscriptions that a modern server has to be asked for anew.
+    pub(super) waiting: BTreeMap<RequestId, Waiting>,
+    /// Between two attempts to do so while it runs.
+    pub(super) again: Backoff,
+    /// The lists that subscribers know, of a run that is over.
+    pub(super) known: Option<Known>,
 }
 
 impl Default for Listening {
@@ -41,6 +47,9 @@ impl Default for Listening {
             is_useless: false,
             backoff: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
             subscribers: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            again: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
+            known: None,
         }
     }
 }
@@ -51,9 +60,19 @@ impl Listening {
         (self.own, self.is_useless) = (None, false);
     }
 
-    /// How many clients listen to what is made up for them.
-    pub(super) fn subscribers(&self) -> usize {
-        self.subscribers.len()
+    /// Whether a client listens of whom no call tells.
+    pub(super) fn is_used(&self) -> bool {
+        !self.subscribers.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// The clients whose subscriptions wait for a new run.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Caller> {
+        self.waiting.values().map(|waiting| &waiting.caller)
+    }
+
+    /// How many bytes are kept for those.
+    pub(super) fn kept(&self) -> usize {
+        self.waiting.values().map(|waiting| waiting.subscription.kept()).sum()
     }
 }
 
@@ -119,7 +138,9 @@ impl Server {
                 method::RESOURCE_UPDATED => self.hear_update(params, filters::untagged(json), None, cx),
                 _ => self.lists_changed(List::changed_by(method), cx),
             }
-        } else if matches!(self.calls.get(&request), Some(Call { bridge: Bridge::Subscription, .. })) {
+        } else if method == method::SUBSCRIPTIONS_ACKNOWLEDGED {
+            self.subscription_acknowledged(request, params, json, cx);
+        } else if self.is_subscription(request) {
             cx.report(Report::Message { request, json: json.clone(), droppable: false });
         }
         true
@@ -131,7 +152,7 @@ impl Server {
         if self.heard_listen(request, None, cx) {
             return true;
         }
-        if !matches!(self.calls.get(&request), Some(Call { bridge: Bridge::Subscription, .. })) {
+        if !self.is_subscription(request) {
             return false;
         }
         let body = filters::ended(&id.0);
@@ -160,8 +181,11 @@ impl Server {
         self.listening.subscribers.insert(request, filter);
     }
 
-    /// A modern client does not listen any more. Returns whether it did.
+    /// A modern client does not listen any more. Returns whether that was all.
     pub(super) fn unsubscribe(&mut self, request: RequestId, cx: &mut Cx) -> bool {
+        if self.listening.waiting.remove(&request).is_some() {
+            return true;
+        }
         let Some(filter) = self.listening.subscribers.remove(&request) else { return false };
         for uri in filter.uris {
             if self.state == State::Ready && !self.is_watched(&uri, cx) {
@@ -192,27 +216,6 @@ impl Server {
             {
                 cx.report(Report::Message { request: *request, json, droppable: false });
             }
-        }
-    }
-
-    /// The run ends as it was told to: whoever listens hears so (2026-07-28, Subscriptions, Graceful Closure).
-    pub(super) fn end_subscriptions(&mut self, cx: &mut Cx) {
-        let straight =
-            |(request, call): (&RequestId, &Call)| matches!(call.bridge, Bridge::Subscription).then_some(*request);
-        let straight: Vec<RequestId> = self.calls.iter().filter_map(straight).collect();
-        for request in &straight {
-            self.close_call(*request, cx);
-        }
-        for request in straight.into_iter().chain(core::mem::take(&mut self.listening.subscribers).into_keys()) {
-            let body = filters::ended(&RawId::from_number(request.0).0);
-            cx.report(Report::Answer { request, outcome: Outcome::Result, body });
-        }
-    }
-
-    /// The run is gone: whoever listens hears why.
-    pub(super) fn fail_subscriptions(&mut self, reason: &str, cx: &mut Cx) {
-        for request in core::mem::take(&mut self.listening.subscribers).into_keys() {
-            self.refuse(request, code::SERVER_UNAVAILABLE, reason, cx);
         }
     }
 

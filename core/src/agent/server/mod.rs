@@ -4,7 +4,7 @@
 //! [`runs`] are those that it has beside the one that all share, and [`legacy`] what one of those told;
 //! [`era`] is which protocol it is spoken to with, [`handshake`] and [`lists`] are what it is asked before it takes calls,
 //! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked;
-//! [`subscriptions`] are what clients set, [`listening`] streams of changes;
+//! [`subscriptions`] are what clients set, [`listening`] streams of changes, and [`lasting`] how those outlive a run;
 //! [`bridging`] and [`parking`] stand between it and clients of the other era; [`stdio`] and [`http`] are the links to it.
 //!
 //! ```text
@@ -31,6 +31,7 @@ mod era;
 mod handshake;
 mod hearing;
 mod http;
+mod lasting;
 mod legacy;
 mod link;
 mod listening;
@@ -104,6 +105,8 @@ pub(super) enum Timer {
     Relist,
     /// The next attempt to open an HTTP server's stream of notifications.
     Listen,
+    /// The next attempt to take up clients' subscriptions whose streams broke.
+    Subscribe,
     /// A broken event stream is taken up again.
     Resume(RequestId),
     /// It may have been without a call for long enough to be stopped.
@@ -124,6 +127,7 @@ impl Timer {
             Self::Discover => "speak an older protocol",
             Self::Relist => "list again",
             Self::Listen => "open a server's stream",
+            Self::Subscribe => "take clients' subscriptions up again",
             Self::Resume(_) => "resume a stream",
             Self::Idle => "stop a server that nobody calls",
             Self::Call(_) => "give a silent call up",
@@ -366,7 +370,7 @@ impl Server {
 
     /// Whether nobody waits for it.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.held.is_empty() && self.listening.subscribers() == 0
+        self.calls.is_empty() && self.held.is_empty() && !self.listening.is_used()
     }
 
     /// Whether a call may be given to it.
@@ -390,6 +394,7 @@ impl Server {
 
     /// Ends it and starts it again, with its entry as it now is.
     pub(super) fn restart(&mut self, config: Option<ServerConfig>, cx: &mut Cx) {
+        self.remember_lists();
         if let Some(config) = config {
             let program = self.fingerprint();
             self.config = config;
@@ -415,6 +420,7 @@ impl Server {
             State::Starting | State::Probing | State::Ready => self.move_to_stopping(Then::Nothing, cx),
             State::Stopping(step, _) => {
                 self.state = State::Stopping(step, Then::Nothing);
+                self.end_subscriptions(cx);
                 self.fail_calls("it is being stopped", cx);
             }
             State::Idle | State::Recalling | State::Asleep | State::Restarting | State::Failed | State::Stopped => {
@@ -452,6 +458,7 @@ impl Server {
             (Timer::Discover, State::Probing) => self.discover_timed_out(cx),
             (Timer::Relist, State::Probing | State::Ready) => self.list_again(cx),
             (Timer::Listen, State::Ready) => self.listen_again(cx),
+            (Timer::Subscribe, State::Ready) => self.subscribe_again(cx),
             (Timer::Resume(request), State::Probing | State::Ready) => {
                 if let Some(Link::Http(http)) = &mut self.link {
                     http.resume(request, cx);
@@ -468,6 +475,7 @@ impl Server {
                 | Timer::Discover
                 | Timer::Relist
                 | Timer::Listen
+                | Timer::Subscribe
                 | Timer::Resume(_)
                 | Timer::Idle
                 | Timer::Call(_)
@@ -533,6 +541,7 @@ impl Server {
         self.backoff.connected(cx.now.instant);
         tracing::info!(server = self.name.as_str(), tools = self.about.tools.count(), "server ready");
         self.establish(cx);
+        self.take_up_subscriptions(cx);
         self.ask_refused(cx);
         for held in core::mem::take(&mut self.held) {
             self.send_call(held, cx);
@@ -545,7 +554,10 @@ impl Server {
 
     fn move_to_stopping(&mut self, then: Then, cx: &mut Cx) {
         self.forget_run(cx);
-        self.end_subscriptions(cx);
+        match then {
+            Then::Start => self.keep_subscriptions(),
+            Then::Sleep | Then::Nothing => self.end_subscriptions(cx),
+        }
         self.fail_open("it is being restarted or stopped", cx);
         if then == Then::Nothing {
             self.fail_calls("it is being stopped", cx);
@@ -569,6 +581,7 @@ impl Server {
     fn move_to_stopped(&mut self, cx: &mut Cx) {
         self.forget_run(cx);
         cx.disarm(self.slot, Timer::Restart);
+        self.end_subscriptions(cx);
         self.fail_calls("it is stopped", cx);
         self.enter(State::Stopped, None, cx);
     }
@@ -586,11 +599,12 @@ impl Server {
 
     /// Drops what belongs to one run.
     fn forget_run(&mut self, cx: &mut Cx) {
+        self.remember_lists();
         self.asked = None;
         self.lists = Lists::default();
         self.questions = Questions::default();
         self.listening.forget();
-        for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Idle] {
+        for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Subscribe, Timer::Idle] {
             cx.disarm(self.slot, timer);
         }
     }

@@ -90,7 +90,7 @@ impl Server {
     /// The call that a log message belongs to which says nothing of it: the only one whose client may want to hear any.
     fn logging_call(&self) -> Option<RequestId> {
         let may_hear = |call: &Call| match (call.caller.era(), &call.bridge) {
-            (_, Bridge::Subscription) => false,
+            (_, Bridge::Subscription(_)) => false,
             (Era::Modern, _) => call.level.is_some(),
             (Era::Legacy, _) => true,
         };

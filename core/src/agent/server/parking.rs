@@ -149,7 +149,7 @@ impl Server {
         let ticket = state::open(&cx.states, &binding, state, cx.now.unix)?;
         match &self.calls.get(&ticket.call)?.bridge {
             Bridge::Down(down) if down.is_parked && down.round == ticket.round => Some(ticket),
-            Bridge::Down(_) | Bridge::Straight | Bridge::Subscription | Bridge::Up(_) => None,
+            Bridge::Down(_) | Bridge::Straight | Bridge::Subscription(_) | Bridge::Up(_) => None,
         }
     }
 

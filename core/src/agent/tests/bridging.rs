@@ -6,13 +6,13 @@ use super::*;
 use crate::limits;
 use crate::mcp::code;
 
-const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+pub(super) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const LISTS: &str = r#"{"tools":[{"name":"t"}],"resources":[],"resourceTemplates":[],"prompts":[]}"#;
 const A: ChildId = ChildId(1);
 
-fn modern_config(era: EraChoice) -> AgentConfig {
+pub(super) fn modern_config(era: EraChoice) -> AgentConfig {
     let mut config = config(&[]);
     config.servers.insert("a".to_string(), ServerConfig { life: Life { era, ..Life::default() }, ..stdio("a") });
     config
@@ -29,7 +29,7 @@ fn trying(versions: &[&str], capabilities: &Value) -> Rig {
 }
 
 /// A modern one, and the id of our own subscription there.
-fn listening(versions: &[&str], capabilities: &Value) -> (Rig, Value) {
+pub(super) fn listening(versions: &[&str], capabilities: &Value) -> (Rig, Value) {
     start(modern_config(EraChoice::Modern), versions, capabilities)
 }
 
@@ -53,7 +53,7 @@ fn start(config: AgentConfig, versions: &[&str], capabilities: &Value) -> (Rig, 
 }
 
 /// The same with a legacy one.
-fn legacy(capabilities: &Value) -> Rig {
+pub(super) fn legacy(capabilities: &Value) -> Rig {
     let mut rig = Rig::started(&["a"]);
     let child = rig.spawned("a").unwrap();
     rig.event(Event::Spawned { child, pid: 100 });
@@ -70,18 +70,18 @@ fn legacy(capabilities: &Value) -> Rig {
     rig
 }
 
-fn value(text: &str) -> Value {
+pub(super) fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
 /// The only answer that was sent.
-fn answer(rig: &mut Rig) -> (u32, Option<i64>, Value) {
+pub(super) fn answer(rig: &mut Rig) -> (u32, Option<i64>, Value) {
     let answers = rig.answers();
     let [(stream, code, body)] = &answers[..] else { panic!("{answers:?}") };
     (*stream, *code, value(body))
 }
 
-fn asked(rig: &mut Rig, child: ChildId) -> Value {
+pub(super) fn asked(rig: &mut Rig, child: ChildId) -> Value {
     let mut written = rig.written(child);
     assert_eq!(written.len(), 1, "{written:?}");
     written.remove(0)
@@ -698,29 +698,6 @@ fn subscription_at_a_legacy_server_is_made_up() {
     assert!(rig.written(A).is_empty(), "another still watches");
     rig.reset(2);
     assert_eq!(asked(&mut rig, A)["method"], "resources/unsubscribe");
-}
-
-#[test]
-fn subscription_ends_in_peace_with_its_server_and_with_an_error_when_that_dies() {
-    let listen = json!({"notifications": {"toolsListChanged": true}}).to_string();
-    let can = json!({"tools": {"listChanged": true}});
-    let old = || (legacy(&can), config(&["a"]));
-    let new = (modern(&["2026-07-28"], &can), modern_config(EraChoice::Modern));
-    for ((mut rig, config), is_told) in [(old(), true), (old(), false), (new, true)] {
-        rig.modern_call(1, "a", "subscriptions/listen", &listen);
-        if is_told {
-            rig.event(Event::Control { job: JobId(1), command: ControlCommand::Restart { server: None } });
-            rig.event(Event::ConfigRead(Ok(config)));
-            let (_, code, body) = answer(&mut rig);
-            assert_eq!(
-                (code, &body["resultType"], body["_meta"][SUBSCRIPTION].is_u64()),
-                (None, &json!("complete"), true)
-            );
-        } else {
-            rig.exited(A, 1, "");
-            assert_eq!(answer(&mut rig).1, Some(code::SERVER_UNAVAILABLE));
-        }
-    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn started(era: EraChoice) -> Rig {
 }
 
 /// The same with one HTTP server, `web`.
-fn started_http() -> Rig {
+pub(super) fn started_http() -> Rig {
     let mut config = config(&[]);
     let transport = Transport::Http { url: "http://127.0.0.1:1/mcp".to_string(), headers: [].into() };
     config.servers.insert("web".to_string(), ServerConfig { transport, start_timeout_secs: 60, life: Life::default() });
@@ -27,7 +27,7 @@ fn started_http() -> Rig {
     rig
 }
 
-fn discovery(versions: &[&str]) -> Value {
+pub(super) fn discovery(versions: &[&str]) -> Value {
     json!({"resultType": "complete", "supportedVersions": versions, "capabilities": {"tools": {}}, "ttlMs": 0,
         "cacheScope": "private", "instructions": "i",
         "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "new", "version": "1"}}})
