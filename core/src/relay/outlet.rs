@@ -188,6 +188,14 @@ impl Outlet {
     ) -> bool {
         let sent = self.begin_events(source, cx);
         if sent {
+            // An exchange gives credit back to where it began: a call that took another's place has it at once.
+            let credit = match source.filter(|_| self.source != source) {
+                Some(other) => {
+                    consume(other, credit, cx);
+                    0
+                }
+                None => credit,
+            };
             self.emit(message, credit, cx);
             self.rest(cx);
         }

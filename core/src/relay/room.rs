@@ -13,6 +13,7 @@ mod notices;
 mod presence;
 mod questions;
 mod scopes;
+mod standing;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
@@ -26,6 +27,7 @@ use self::feeds::Feeds;
 use self::gather::Gather;
 use self::notices::Notice;
 use self::questions::Question;
+use self::standing::Standing;
 use super::audit::Passage;
 use super::calls::{Call, CallKey, Sink};
 use super::catalog::{Server, printable};
@@ -70,6 +72,8 @@ pub(super) struct Room {
     subscriptions: Subscriptions,
     /// What subscriptions hear of resources, and from whom.
     feeds: BTreeMap<ExchangeId, Feeds>,
+    /// Subscriptions to one server: those under way are calls, and those that wait for their device are among the others.
+    standing: BTreeMap<ExchangeId, Standing>,
     watches: Watches,
     tasks: Tasks,
     /// Notices of the last seconds, for clients that are about to listen.
@@ -103,6 +107,7 @@ impl Room {
             listeners: Listeners::default(),
             subscriptions: Subscriptions::default(),
             feeds: BTreeMap::new(),
+            standing: BTreeMap::new(),
             watches: Watches::default(),
             tasks: Tasks::default(),
             late: VecDeque::new(),
@@ -186,6 +191,7 @@ impl Room {
                 device.catalog.apply(&update, &cx.settings.limits, cx.now.instant);
                 self.changed(cx);
                 self.feed_anew(cx);
+                self.stand_anew(conn, cx);
             }
             Event::Answer { stream, outcome, length } => self.answer((conn, stream), outcome, length, cx),
             Event::Data { stream, bytes, end } => self.data((conn, stream), bytes, end, cx),

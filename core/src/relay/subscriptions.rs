@@ -79,7 +79,7 @@ impl Wants {
     }
 
     /// Of these notifications those that are wanted.
-    fn among(self, methods: Vec<&'static str>) -> impl Iterator<Item = &'static str> {
+    pub(super) fn among(self, methods: Vec<&'static str>) -> impl Iterator<Item = &'static str> {
         methods.into_iter().filter(move |method| match *method {
             method::TOOLS_CHANGED => self.tools,
             method::PROMPTS_CHANGED => self.prompts,
@@ -121,6 +121,20 @@ impl Subscriptions {
         let Subscriber { id, family, expires } = who;
         let acknowledged = false;
         self.0.insert(exchange, Subscription { outlet, id, family, expires, wants, seen, stale, acknowledged });
+    }
+
+    /// Keeps a subscription to one server until its device is back; the room says what there is to say on it.
+    pub(super) fn keep(&mut self, outlet: Outlet, who: Subscriber) {
+        let Subscriber { id, family, expires } = who;
+        let wants = Wants { tools: false, prompts: false, resources: false };
+        let (seen, stale, acknowledged) = (Lists::default(), false, false);
+        let kept = Subscription { outlet, id, family, expires, wants, seen, stale, acknowledged };
+        self.0.insert(kept.outlet.exchange(), kept);
+    }
+
+    /// Takes such a one out again.
+    pub(super) fn take(&mut self, exchange: ExchangeId) -> Option<(Outlet, RawId)> {
+        self.0.remove(&exchange).map(|kept| (kept.outlet, kept.id))
     }
 
     /// Whether it was said what of it is honoured.

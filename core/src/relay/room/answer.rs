@@ -110,7 +110,7 @@ impl Room {
     }
 
     /// Takes a call off the books.
-    fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
+    pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
         self.questions.retain(|_, question| question.key != key);
@@ -123,6 +123,7 @@ impl Room {
         }
         if let Some(exchange) = call.exchange {
             self.replies.remove(&exchange);
+            self.standing.remove(&exchange);
         }
         Some(call)
     }

@@ -215,6 +215,7 @@ impl Room {
     /// Ends what was asked for subscriptions that are over.
     pub(super) fn end_feeds(&mut self, cx: &mut Cx<'_>) {
         let subscriptions = &self.subscriptions;
+        self.standing.retain(|exchange, _| subscriptions.contains(*exchange) || self.replies.contains_key(exchange));
         let over: Vec<_> = self.feeds.extract_if(.., |exchange, _| !subscriptions.contains(*exchange)).collect();
         for (exchange, _) in over {
             cx.timers.clear(&Timer::Feed(exchange));

@@ -53,6 +53,7 @@ impl Room {
                 };
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, result), cx);
             }
+            (method::SUBSCRIPTIONS_LISTEN, _) => self.stand(sink, caller, request, cx),
             (_, Endpoint::Server(_) | Endpoint::DeviceServer(..)) => self.forward(sink, caller, request, cx),
         }
     }

@@ -117,7 +117,7 @@ impl Room {
         let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
         for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
             let place = self.calls.get(&key).expect("the call was just listed").place.clone();
-            self.fail(key, &Failure::Disconnected { place, code }, cx);
+            self.leave(key, device.as_ref(), &Failure::Disconnected { place, code }, cx);
         }
         let device = device?;
         self.tasks.forget(conn);

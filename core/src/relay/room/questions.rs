@@ -44,6 +44,12 @@ impl Room {
                 self.feed_said(key, &method, &params, &json, cx);
                 return calls::consume(key, credit, cx);
             }
+            Ok(Message::Notification { method, params })
+                if method == method::SUBSCRIPTIONS_ACKNOWLEDGED && self.is_acknowledged_again(key) =>
+            {
+                self.tell_missed(key, &params, cx);
+                return calls::consume(key, credit, cx);
+            }
             Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
                 self.withdrawn(key, &json, &params, cx).is_some_and(|json| self.say(key, json, credit, cx))
             }
@@ -73,7 +79,7 @@ impl Room {
     }
 
     /// Says something on the stream of a call's answer; false when there is none.
-    fn say(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn say(&mut self, key: CallKey, json: Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
         let Some(call) = self.calls.get_mut(&key) else { return false };
         let json = call.notification(json);
         match &mut call.sink {

@@ -15,6 +15,7 @@ mod questions;
 mod random;
 mod replay;
 mod scopes;
+mod standing;
 mod subscriptions;
 mod used;
 
