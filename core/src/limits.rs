@@ -343,6 +343,9 @@ pub const MAX_LET_PASS: usize = 1_024;
 pub const MAX_SERVER_CALLS: usize = 512;
 /// Questions of a server that wait for the client of one call: a person answers one at a time.
 pub const MAX_CALL_QUESTIONS: usize = 32;
+/// Tasks, and pages that clients were asked to visit, whose owners are remembered of one server's run, each: half a
+/// kilobyte at most. Of older ones, as of all others, every session is told.
+pub const MAX_BELONGINGS: usize = 512;
 /// Sessions of clients whose wishes an agent remembers: a person has a dozen conversations open.
 pub const MAX_CLIENT_SESSIONS: usize = 256;
 /// The key of a client's session, in bytes: a relay's have 22.

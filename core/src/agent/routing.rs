@@ -93,6 +93,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// The token, raw.
+    pub(super) fn token(&self) -> &Bytes {
+        &self.token
+    }
+
     /// The progress notification `json` with the caller's own token.
     pub(super) fn restore(&self, json: &Bytes, params: &Object) -> Option<Bytes> {
         let params = params.replace(&[(TOKEN, &self.token)]);

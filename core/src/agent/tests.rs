@@ -1,5 +1,6 @@
 //! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
+mod belonging;
 mod bridging;
 mod calls;
 mod editions;

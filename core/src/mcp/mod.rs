@@ -7,6 +7,7 @@ pub mod key;
 pub mod level;
 pub mod method;
 pub mod mirror;
+pub(crate) mod task;
 
 /// How revisions of the protocol begin: with a handshake, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -61,21 +61,6 @@ impl Tasks {
     }
 }
 
-/// The id of the task that a result tells of, in either era's shape. Only a short result is looked at: one that makes a
-/// task is.
-pub(super) fn id_in(result: &Bytes) -> Option<String> {
-    if result.len() > limits::MAX_TASK_ANSWER {
-        return None;
-    }
-    let text = core::str::from_utf8(result).ok().filter(|text| text.contains("taskId"))?;
-    let raw = object::get_path(result, &["task", "taskId"]).or_else(|| {
-        let is_task =
-            text.contains("resultType") && object::get(result, "resultType").is_some_and(|raw| raw == "\"task\"");
-        object::get(result, "taskId").filter(|_| is_task)
-    })?;
-    rpc::string(&raw).map(|id| id.into_owned())
-}
-
 /// A page of `tasks/list`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
@@ -138,24 +123,6 @@ mod tests {
         tasks.learn(&"x".repeat(limits::MAX_ID + 1), owner(1, "x"));
         assert_eq!((tasks.owners.len(), tasks.order.len()), (limits::MAX_TASKS, limits::MAX_TASKS));
         assert_eq!(tasks.owner("0"), None);
-    }
-
-    #[test]
-    fn ids_are_found_in_both_shapes() {
-        for (result, expected) in [
-            (r#"{"task":{"taskId":"a","status":"working"}}"#, Some("a")),
-            (r#"{"resultType":"task","taskId":"a"}"#, Some("a")),
-            (r#"{"resultType":"complete","taskId":"a"}"#, None),
-            (r#"{"taskId":"a","resultTypes":1}"#, None),
-            (r#"{"content":[{"type":"text","text":"taskId"}]}"#, None),
-            (r#"{"task":{"taskId":1}}"#, None),
-            (r#"{"task":"taskId"}"#, None),
-            ("taskId", None),
-        ] {
-            assert_eq!(id_in(&Bytes::from(result)).as_deref(), expected, "{result}");
-        }
-        let long = format!(r#"{{"task":{{"taskId":"a","x":"{}"}}}}"#, "x".repeat(limits::MAX_TASK_ANSWER));
-        assert_eq!(id_in(&Bytes::from(long)), None);
     }
 
     #[test]

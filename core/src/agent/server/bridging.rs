@@ -82,6 +82,11 @@ impl Bridge {
         matches!(self, Self::Subscription(_))
     }
 
+    /// Whether it is a modern client's call of a legacy server.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self, Self::Down(_))
+    }
+
     /// Whether it waits for a modern client's answers.
     pub(super) fn is_parked(&self) -> bool {
         match self {

@@ -162,6 +162,7 @@ impl Server {
         let Some(call) = self.close_call(request, cx) else {
             return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
         };
+        self.learn_whose(request, &call.caller, &outcome);
         let (outcome, body) = match outcome {
             Ok(result) if call.lists_tools => {
                 (Outcome::Result, cx.guard.shown_of(&self.name, (self.edition(), &self.about.tools), result))

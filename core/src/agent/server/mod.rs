@@ -3,7 +3,8 @@
 //! This file keeps it alive, [`process`] is what is heard of its process, [`ends`] how it ends, and [`rest`] when it need not run;
 //! [`runs`] are those that it has beside the one that all share, and [`legacy`] what one of those told;
 //! [`era`] is which protocol it is spoken to with, [`handshake`] and [`lists`] are what it is asked before it takes calls,
-//! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked;
+//! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked,
+//! [`belonging`] to whom that belongs;
 //! [`subscriptions`] are what clients set, [`listening`] streams of changes, and [`lasting`] how those outlive a run;
 //! [`bridging`] and [`parking`] stand between it and clients of the other era; [`stdio`] and [`http`] are the links to it.
 //!
@@ -24,6 +25,7 @@
 //! Whatever state it is in, no other server waits for it, and a call to it is answered: by the server, or with a typed
 //! error that names it and says why.
 
+mod belonging;
 mod bridging;
 mod calls;
 mod ends;
@@ -61,6 +63,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use self::belonging::Belongings;
 use self::bridging::Bridge;
 use self::handshake::Asked;
 use self::http::Http;
@@ -167,6 +170,7 @@ pub(super) struct Server {
     asked: Option<Asked>,
     lists: Lists,
     questions: Questions,
+    belongings: Belongings,
     told: Told,
     listening: Listening,
     /// It is the run of a server of both eras for clients of the legacy one.
@@ -307,6 +311,7 @@ impl Server {
             asked: None,
             lists: Lists::default(),
             questions: Questions::default(),
+            belongings: Belongings::default(),
             told: Told::default(),
             listening: Listening::default(),
             is_branch: false,
@@ -603,6 +608,7 @@ impl Server {
         self.asked = None;
         self.lists = Lists::default();
         self.questions = Questions::default();
+        self.belongings = Belongings::default();
         self.listening.forget();
         for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Subscribe, Timer::Idle] {
             cx.disarm(self.slot, timer);

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::belonging::Whose;
 use super::bridging::Bridge;
 use super::lists::List;
 use super::{Call, Server};
@@ -17,7 +18,7 @@ use crate::agent::routing;
 use crate::agent::wishes::Level;
 use crate::limits;
 use crate::mcp::method;
-use crate::rpc::{self, object};
+use crate::rpc::{self, RawId, object};
 
 impl Server {
     /// A notification of the server. `on`: the request on whose stream it came (HTTP only).
@@ -42,10 +43,7 @@ impl Server {
             method::RESOURCE_UPDATED => self.hear_update(params, json, on, cx),
             _ => match self.open_call(on) {
                 Some(request) => self.tell(request, json, false, cx),
-                None => {
-                    let sessions = self.session_key().map(ToString::to_string).into_iter().collect();
-                    self.announce(sessions, json, cx);
-                }
+                None => self.hear_of_belonging(method, params, json, cx),
             },
         }
     }
@@ -59,21 +57,30 @@ impl Server {
         }
     }
 
-    /// A log message. That of a process which works on one call alone belongs to that call.
+    /// A log message. That of a process which works for one client alone belongs to it. What may be anybody's, each
+    /// session hears once, and each call of a modern client that asked for it, for a log is its calls' alone there.
     fn hear_log(&mut self, params: &Bytes, json: Bytes, on: Option<RequestId>, cx: &mut Cx) {
         let level = object::get(params, "level").and_then(|raw| Level::parse(&rpc::string(&raw)?));
-        let only = || self.logging_call().filter(|_| on.is_none());
-        if let Some(request) = self.open_call(on).or_else(only) {
-            self.renew(request, cx);
-            let hears = self.calls.get(&request).is_some_and(|call| match call.caller.era() {
-                // 2026-07-28, Logging: who did not set a level MUST NOT hear anything.
-                Era::Modern => call.level.is_some_and(|least| level.is_none_or(|level| level >= least)),
-                Era::Legacy => cx.wishes.hears(&call.caller.session, &self.name, level),
-            });
-            if hears {
-                self.tell(request, json, true, cx);
+        let tied = || self.tied(params, &json).filter(|_| on.is_none());
+        let on = self.open_call(on).map(|request| (request, json.clone()));
+        if let Some((request, json)) = on.or_else(tied) {
+            return self.tell_log(request, level, json, cx);
+        }
+        if let Some(whose) = self.belongings.whose(method::LOG_MESSAGE, params) {
+            let session = whose.session.clone();
+            if !session.is_empty() && cx.wishes.hears(&session, &self.name, level) {
+                self.announce(Vec::from([session]), json, cx);
             }
             return;
+        }
+        let calls = self.logging_calls();
+        if let Some(only) = self.only_client(&calls) {
+            return self.tell_log(only, level, json, cx);
+        }
+        for request in calls {
+            if self.calls.get(&request).is_some_and(|call| call.caller.era() == Era::Modern) {
+                self.tell_log(request, level, json.clone(), cx);
+            }
         }
         match (self.session_key(), cx.wishes.hearers(&self.name, level)) {
             (Some(own), _) => {
@@ -87,15 +94,63 @@ impl Server {
         }
     }
 
-    /// The call that a log message belongs to which says nothing of it: the only one whose client may want to hear any.
-    fn logging_call(&self) -> Option<RequestId> {
+    /// Tells a call's client what was logged, if it wants to hear that.
+    fn tell_log(&mut self, request: RequestId, level: Option<Level>, json: Bytes, cx: &mut Cx) {
+        self.renew(request, cx);
+        let hears = self.calls.get(&request).is_some_and(|call| match call.caller.era() {
+            // 2026-07-28, Logging: who did not set a level MUST NOT hear anything.
+            Era::Modern => call.level.is_some_and(|least| level.is_none_or(|level| level >= least)),
+            Era::Legacy => cx.wishes.hears(&call.caller.session, &self.name, level),
+        });
+        if hears {
+            self.tell(request, json, true, cx);
+        }
+    }
+
+    /// The call that a log message names by its progress token, and the message with the client's own token.
+    fn tied(&self, params: &Bytes, json: &Bytes) -> Option<(RequestId, Bytes)> {
+        [&["_meta", TOKEN][..], &[TOKEN]].into_iter().find_map(|path| {
+            let request = RequestId(RawId(object::get_path(params, path)?).as_number()?);
+            let token = self.calls.get(&request)?.progress.as_ref()?.token();
+            let path = [&["params"], path].concat();
+            Some((request, object::set_path(json, &path, token).ok()?))
+        })
+    }
+
+    /// The calls whose clients may want to hear what is logged.
+    fn logging_calls(&self) -> Vec<RequestId> {
         let may_hear = |call: &Call| match (call.caller.era(), &call.bridge) {
             (_, Bridge::Subscription(_)) => false,
             (Era::Modern, _) => call.level.is_some(),
             (Era::Legacy, _) => true,
         };
-        let mut hearers = self.calls.iter().filter(|(_, call)| may_hear(call)).map(|(request, _)| *request);
-        hearers.next().filter(|_| hearers.next().is_none())
+        self.calls.iter().filter(|(_, call)| may_hear(call)).map(|(request, _)| *request).collect()
+    }
+
+    /// The newest of these calls, if there is but one, or all are of one session.
+    fn only_client(&self, calls: &[RequestId]) -> Option<RequestId> {
+        let (newest, others) = calls.split_last()?;
+        let session = |request| self.calls.get(request).map(|call| call.caller.session.as_str());
+        let own = session(newest);
+        let is_one = |other| own.is_some_and(|own| !own.is_empty()) && session(other) == own;
+        others.iter().all(is_one).then_some(*newest)
+    }
+
+    /// Something about a task, or a page that somebody was to visit: its owner hears of it, and if nobody knows whose it
+    /// is, every session.
+    fn hear_of_belonging(&mut self, method: &str, params: &Bytes, json: Bytes, cx: &mut Cx) {
+        match self.belongings.whose(method, params).cloned() {
+            Some(Whose { call, .. }) if self.calls.get(&call).is_some_and(|call| !call.bridge.is_down()) => {
+                self.tell(call, json, false, cx);
+            }
+            // A modern client has no stream that this could come on, and these words no meaning (2026-07-28, changelog).
+            Some(Whose { session, .. }) if session.is_empty() => {}
+            Some(Whose { session, .. }) => self.announce(Vec::from([session]), json, cx),
+            None => {
+                let sessions = self.session_key().map(ToString::to_string).into_iter().collect();
+                self.announce(sessions, json, cx);
+            }
+        }
     }
 
     /// A resource changed: those hear of it who watch it.
@@ -142,3 +197,5 @@ impl Server {
         cx.report(Report::Notice { server: self.name.clone(), sessions, json });
     }
 }
+
+const TOKEN: &str = "progressToken";

@@ -106,6 +106,7 @@ impl Server {
         if !is_parked && let Some(oldest) = self.surplus_parked(&caller) {
             self.give_up_parked(oldest, cx);
         }
+        self.belongings.learn_page(method, params, request, &caller);
         if let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request) {
             down.open.push((id.clone(), question));
         }

@@ -64,7 +64,7 @@ impl Server {
         if method == method::PING {
             return self.note(envelope::result(&id, b"{}"), cx);
         }
-        if let Ok((call, _)) = self.asking_call(on)
+        if let Ok((call, _)) = self.asking_call(method, params, on)
             && self.ask_modern(call, &id, method, params, cx)
         {
             return;
@@ -78,6 +78,11 @@ impl Server {
                 // Copied: a few bytes must not keep a whole question in memory.
                 let token = object::get_path(params, &["_meta", "progressToken"]);
                 let token = token.map(|token| Bytes::copy_from_slice(&token));
+                let open = self.calls.get(&call).map(|open| &open.caller);
+                let waits = || self.held.iter().find(|held| held.request == call).map(|held| &held.caller);
+                if let Some(caller) = open.or_else(waits) {
+                    self.belongings.learn_page(method, params, call, caller);
+                }
                 self.questions.0.insert(id, Question { call, token });
                 self.renew(call, cx);
                 cx.report(Report::Message { request: call, json, droppable: false });
@@ -97,7 +102,7 @@ impl Server {
         bytes: usize,
         on: Option<RequestId>,
     ) -> Result<RequestId, Declined> {
-        let (call, caller) = self.asking_call(on)?;
+        let (call, caller) = self.asking_call(method, params, on)?;
         if !caller.is_reachable {
             return Err((code::METHOD_NOT_FOUND, UNREACHABLE));
         }
@@ -113,8 +118,13 @@ impl Server {
         Ok(call)
     }
 
-    /// The call in whose course the server asks.
-    fn asking_call(&self, on: Option<RequestId>) -> Result<(RequestId, &Caller), Declined> {
+    /// The call in whose course the server asks this.
+    fn asking_call(
+        &self,
+        method: &str,
+        params: &Bytes,
+        on: Option<RequestId>,
+    ) -> Result<(RequestId, &Caller), Declined> {
         if let Some(request) = on {
             return self
                 .calls
@@ -123,16 +133,20 @@ impl Server {
                 .ok_or((code::METHOD_NOT_FOUND, NOBODY));
         }
         let newest = self.calls.iter().next_back().map(|(request, call)| (*request, &call.caller));
+        let Some(newest) = newest else { return self.asking_held() };
         if self.session.is_some() {
-            // All its calls are one client's; one that waits for its start may be what makes it ask.
-            let held = self.held.back().map(|held| (held.request, &held.caller));
-            return newest.or(held).ok_or((code::METHOD_NOT_FOUND, NOBODY));
+            return Ok(newest);
+        }
+        // A task is its maker's, whoever else calls meanwhile.
+        if let Some(whose) = self.belongings.whose(method, params).filter(|whose| !whose.session.is_empty()) {
+            let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == whose.session);
+            return its.map(|(request, call)| (*request, &call.caller)).ok_or((code::METHOD_NOT_FOUND, NOBODY));
         }
         // A modern client's call that is parked waits for what was asked in it, and may have been left behind: it leaves
         // no doubt about another call of the same client.
         let working = self.calls.iter().rev().find(|(_, call)| !call.bridge.is_parked());
         let working = working.map(|(request, call)| (*request, &call.caller));
-        let (request, caller) = working.or(newest).ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
+        let (request, caller) = working.unwrap_or(newest);
         let is_same = |other: &Call| match other.bridge.is_parked() {
             true => !caller.actor.is_empty() && other.caller.key() == caller.key(),
             false => !other.caller.session.is_empty() && other.caller.session == caller.session,
@@ -143,6 +157,19 @@ impl Server {
             None => others.count() == 0,
         };
         if is_certain { Ok((request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
+    }
+
+    /// The call in whose course a server asks that works on none: one that waits for its start may be what makes it ask.
+    fn asking_held(&self) -> Result<(RequestId, &Caller), Declined> {
+        let newest = self.held.back().ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
+        let session = &newest.caller.session;
+        let is_certain = self.session.is_some() || self.held.iter().all(|held| held.caller.session == *session);
+        match (is_certain, session.is_empty()) {
+            (true, false) => Ok((newest.request, &newest.caller)),
+            // A modern client is told by the answer to its call, which was not begun.
+            (true, true) => Err((code::METHOD_NOT_FOUND, NOBODY)),
+            (false, _) => Err((code::AMBIGUOUS, AMBIGUOUS)),
+        }
     }
 
     /// What a client says in the course of its call: the answer to a question, or how far it is with it. Whatever was

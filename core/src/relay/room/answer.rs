@@ -8,10 +8,10 @@ use http::StatusCode;
 use super::{Room, reset};
 use crate::id::ExchangeId;
 use crate::limits;
+use crate::mcp::task;
 use crate::relay::calls::{Call, CallKey, Phase, Progress, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx, Timer};
-use crate::relay::tasks;
 use crate::rpc::{self, RawId, envelope};
 use crate::tunnel::{Dialect, Outcome, ResetCode};
 
@@ -31,7 +31,7 @@ impl Room {
             return tracing::debug!(conn = %key.0, call = %key.1, "late piece dropped");
         };
         if end && call.on_all && matches!(call.phase, Phase::Answered { outcome: Outcome::Result, .. }) {
-            let task = tasks::id_in(&bytes);
+            let task = task::id_in(&bytes);
             let server = task.as_ref().map(|_| alloc::sync::Arc::from(call.place.server.as_str()));
             if let (Some(task), Some(server)) = (task, server) {
                 self.tasks.learn(&task, (key.0, server));
