@@ -403,6 +403,73 @@ fn each_client_sees_and_calls_the_tools_of_its_own_era() {
     assert_eq!(own_tools(&mut modern, &mut stage.world), ["new", "newer"]);
 }
 
+// Subscriptions to one server.
+
+/// What was said on a subscription: the ends of the methods. All of it carries the client's own id.
+fn told(world: &World, stream: ExchangeId, id: u64) -> Vec<String> {
+    let reply = world.exchange(stream);
+    assert_eq!(reply.outcome, None, "it goes on: {:?}", reply.messages());
+    let method = |message: Value| {
+        assert_eq!(message["params"]["_meta"][key::SUBSCRIPTION_ID], id, "{message}");
+        message["method"].as_str().expect("a notification").replace("notifications/", "")
+    };
+    reply.messages().into_iter().map(method).collect()
+}
+
+#[test]
+fn subscription_to_one_server_outlives_its_process_its_tunnel_and_its_agent() {
+    for pair in PAIRS.into_iter().filter(|(client, _)| *client == Era::Modern) {
+        let mut stage = Stage::new(9, pair);
+        let mut client = stage.client.clone().at("/mcp/tools");
+        let id = client.next_id();
+        let params = json!({"notifications": {"toolsListChanged": true}});
+        let stream = client.request(&mut stage.world, "subscriptions/listen", &params);
+        stage.world.run(SECOND);
+        let (acknowledged, changed) = ("subscriptions/acknowledged".to_owned(), "tools/list_changed".to_owned());
+        let mut expected = vec![acknowledged];
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}");
+
+        stage.world.server_dies(stage.laptop, "tools");
+        stage.world.run(limits::RESTART_MAX + SECOND);
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}: the same tools");
+        let script = stage.world.look(stage.laptop).scripts.get_mut("tools").expect("its script");
+        script.extra_tools.push("one-more".to_owned());
+        stage.world.server_dies(stage.laptop, "tools");
+        stage.world.run(limits::RESTART_MAX + SECOND);
+        expected.push(changed.clone());
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}: others");
+
+        stage.world.silence(stage.laptop);
+        stage.world.run(PATIENCE);
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}: a blip is nobody's news");
+        let script = stage.script().clone();
+        stage.world.kill_agent(stage.laptop);
+        stage.world.run(60 * SECOND);
+        let token = stage.world.mint("ada", Role::Agent);
+        let script = Script { era: script.era, extra_tools: vec!["another".to_owned()], ..Script::default() };
+        stage.laptop = stage.world.agent("laptop", &token, [("tools", script)]);
+        stage.world.settle();
+        expected.push(changed.clone());
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}: its next agent has others");
+
+        // And it is as alive as on the first day.
+        let script = stage.world.look(stage.laptop).scripts.get_mut("tools").expect("its script");
+        script.extra_tools.clear();
+        stage.world.server_dies(stage.laptop, "tools");
+        stage.world.run(limits::RESTART_MAX + SECOND);
+        expected.push(changed);
+        assert_eq!(told(&stage.world, stream, id), expected, "{pair:?}");
+
+        // A device that has no such server any more ends it in peace.
+        stage.world.kill_agent(stage.laptop);
+        stage.laptop = stage.world.agent("laptop", &token, [("others", Script::default())]);
+        stage.world.settle();
+        let reply = stage.world.finish(stream);
+        assert_eq!(reply.answers().len(), 1);
+        assert_eq!(reply.answer().expect("it is there")["result"]["resultType"], "complete", "{pair:?}");
+    }
+}
+
 // An unreliable network.
 
 /// How many worlds are tried of each pair.

@@ -46,6 +46,7 @@ pub struct World {
     pub(crate) disk: Disk,
     pub(crate) relay: Option<Relay>,
     pub(crate) agents: BTreeMap<AgentKey, Agent>,
+    pub(crate) agents_made: usize,
     pub(crate) links: BTreeMap<ConnId, Link>,
     pub(crate) exchanges: BTreeMap<ExchangeId, Exchange>,
     pub(crate) admin: BTreeMap<JobId, Bytes>,
@@ -91,6 +92,7 @@ impl World {
             disk: Disk::default(),
             relay: None,
             agents: BTreeMap::new(),
+            agents_made: 0,
             links: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             admin: BTreeMap::new(),
@@ -164,7 +166,7 @@ impl World {
         token: &str,
         servers: [(&str, Script); N],
     ) -> AgentKey {
-        let key = AgentKey(self.agents.len());
+        let key = self.next_agent();
         let scripts = servers.into_iter().map(|(name, script)| (name.to_owned(), script)).collect();
         let seed = self.seed ^ (0x1000 + key.0 as u64);
         self.agents.insert(key, Agent::under(policy, "laptop", "id-of-laptop", token, scripts, seed));
@@ -192,12 +194,18 @@ impl World {
         token: &str,
         servers: [(&str, Script); N],
     ) -> AgentKey {
-        let key = AgentKey(self.agents.len());
+        let key = self.next_agent();
         let scripts = servers.into_iter().map(|(name, script)| (name.to_owned(), script)).collect();
         let seed = self.seed ^ (0x1000 + key.0 as u64);
         self.agents.insert(key, Agent::new(device, device_id, token, scripts, seed));
         self.tell(key, AgentEvent::Start { person: Person::Absent });
         key
+    }
+
+    /// A key that no agent had, not even one that was killed: its links are still there.
+    fn next_agent(&mut self) -> AgentKey {
+        self.agents_made += 1;
+        AgentKey(self.agents_made - 1)
     }
 
     /// An agent, to look at and to change what its servers do.
