@@ -1,7 +1,7 @@
 //! What servers say to clients that have asked nothing: passed on to those who listen, and kept for a moment for those who
 //! are about to, since a client listens again only some time after its relay was restarted or its connection was lost.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -41,7 +41,7 @@ impl Room {
         }
         if notice.json.len() <= limits::MAX_LATE_NOTICE {
             if self.late.len() >= limits::MAX_LATE_NOTICES {
-                self.late.pop_front();
+                self.drop_late();
             }
             self.late.push_back(notice);
         }
@@ -59,6 +59,19 @@ impl Room {
             }
         }
         self.late = late;
+    }
+
+    /// Makes room for one more: the oldest goes of the server that has most, so that no other is drowned.
+    fn drop_late(&mut self) {
+        let mut counts: BTreeMap<(ConnId, &str), usize> = BTreeMap::new();
+        for notice in &self.late {
+            *counts.entry((notice.conn, notice.server.as_str())).or_default() += 1;
+        }
+        let busiest = counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source);
+        let is_its = |notice: &Notice| busiest == Some((notice.conn, notice.server.as_str()));
+        if let Some(oldest) = self.late.iter().position(is_its) {
+            self.late.remove(oldest);
+        }
     }
 
     fn tell_of(&mut self, exchange: ExchangeId, endpoint: &Endpoint, notice: &mut Notice, cx: &mut Cx<'_>) {

@@ -1,6 +1,6 @@
 //! What an agent tells beside calls: its catalog, and notifications of its servers that belong to no call.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -19,6 +19,8 @@ pub(super) struct Announcements {
 #[derive(Debug)]
 struct Announcement {
     kind: Kind,
+    /// Whose notice it is.
+    server: Option<String>,
     rest: Bytes,
     started: bool,
 }
@@ -40,13 +42,14 @@ impl Announcements {
         if waiting.saturating_add(json.len()) > 2 * MAX_CATALOG {
             return Err(Fault::internal("catalog changes faster than the tunnel carries it"));
         }
-        self.push(Kind::Catalog, json);
+        self.push(Kind::Catalog, None, json);
         Ok(())
     }
 
-    /// Queues a notification; the oldest makes room.
-    pub(super) fn push_notice(&mut self, head: &NoticeHead, json: &[u8]) {
-        let head = serde_json::to_vec(head).expect("a notice's head is strings");
+    /// Queues a notification. The oldest makes room of the server that has most waiting: one that says much drowns no
+    /// other.
+    pub(super) fn push_notice(&mut self, notice: &NoticeHead, json: &[u8]) {
+        let head = serde_json::to_vec(notice).expect("a notice's head is strings");
         let Ok(length) = u16::try_from(head.len()) else {
             return tracing::debug!(bytes = head.len(), "notification dropped: it is for too many sessions");
         };
@@ -55,14 +58,13 @@ impl Announcements {
             return;
         }
         if self.of(Kind::Notice).count() >= MAX_NOTICES {
-            let oldest = self.queue.iter().position(|waiting| waiting.kind == Kind::Notice && !waiting.started);
-            oldest.and_then(|at| self.queue.remove(at));
+            self.oldest_of_the_busiest().and_then(|at| self.queue.remove(at));
         }
         let mut body = Vec::with_capacity(2 + head.len() + json.len());
         body.extend_from_slice(&length.to_be_bytes());
         body.extend_from_slice(&head);
         body.extend_from_slice(json);
-        self.push(Kind::Notice, body.into());
+        self.push(Kind::Notice, Some(notice.server.clone()), body.into());
     }
 
     /// The next frame, with at most `room` bytes of body.
@@ -84,8 +86,18 @@ impl Announcements {
         self.queue.is_empty()
     }
 
-    fn push(&mut self, kind: Kind, rest: Bytes) {
-        self.queue.push_back(Announcement { kind, rest, started: false });
+    fn push(&mut self, kind: Kind, server: Option<String>, rest: Bytes) {
+        self.queue.push_back(Announcement { kind, server, rest, started: false });
+    }
+
+    fn oldest_of_the_busiest(&self) -> Option<usize> {
+        let waiting = || self.queue.iter().enumerate().filter(|(_, waiting)| !waiting.started);
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for server in waiting().filter_map(|(_, waiting)| waiting.server.as_deref()) {
+            *counts.entry(server).or_default() += 1;
+        }
+        let (busiest, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        waiting().find(|(_, waiting)| waiting.server.as_deref() == Some(busiest)).map(|(at, _)| at)
     }
 
     fn of(&self, kind: Kind) -> impl Iterator<Item = &Announcement> {
@@ -138,6 +150,31 @@ mod tests {
         assert_eq!(frames.len(), MAX_NOTICES + 1);
         assert_eq!(frames[0], Frame::Notice(Piece { last: true, bytes: Bytes::from_static(b"first") }));
         assert_eq!(frames[1], Frame::Catalog(Piece { last: true, bytes: Bytes::from_static(b"{}") }));
+    }
+
+    #[test]
+    fn server_that_says_much_drowns_no_other() {
+        let mut announcements = Announcements::default();
+        let of = |server: &str| NoticeHead { server: server.into(), sessions: Vec::new() };
+        announcements.push_notice(&of("quiet"), b"first");
+        for number in 0..10 * MAX_NOTICES {
+            announcements.push_notice(&of("loud"), alloc::format!("{number}").as_bytes());
+            if number == 5 * MAX_NOTICES {
+                announcements.push_notice(&of("quiet"), b"second");
+            }
+        }
+        let said: Vec<_> = drain(&mut announcements)
+            .into_iter()
+            .filter_map(|frame| match frame {
+                Frame::Notice(piece) => split_notice(piece.bytes).ok(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(said.len(), MAX_NOTICES);
+        let quiet: Vec<_> = said.iter().filter(|(head, _)| head.server == "quiet").map(|(_, json)| &json[..]).collect();
+        assert_eq!(quiet, [&b"first"[..], b"second"]);
+        let newest = alloc::format!("{}", 10 * MAX_NOTICES - 1);
+        assert_eq!(said.last().map(|(_, json)| &json[..]), Some(newest.as_bytes()));
     }
 
     #[test]
