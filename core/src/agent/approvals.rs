@@ -61,9 +61,11 @@ pub(super) struct Approvals {
 }
 
 impl Approvals {
-    /// Whether another call with so many bytes may wait.
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.waiting.len() < limits::MAX_WAITING && self.bytes.saturating_add(bytes) <= limits::MAX_WAITING_BYTES
+    /// Whether another call of that client with so many bytes may wait: alone it may have half of all there may be, so
+    /// that others find room.
+    pub(super) fn has_room(&self, caller: &Caller, bytes: usize) -> bool {
+        let own = self.waiting.values().filter(|waiting| waiting.caller.key() == caller.key()).count();
+        own + self.waiting.len() < limits::MAX_WAITING && self.bytes.saturating_add(bytes) <= limits::MAX_WAITING_BYTES
     }
 
     pub(super) fn add(&mut self, request: RequestId, waiting: Waiting) {
@@ -141,17 +143,26 @@ mod tests {
     #[test]
     fn queue_is_bounded_in_calls_and_bytes() {
         let mut approvals = Approvals::default();
-        for number in 0..limits::MAX_WAITING {
-            assert!(approvals.has_room(0), "{number}");
-            approvals.add(RequestId(number as u64), waiting("t", 0));
+        let of = |session: &str| Caller { session: session.into(), ..Caller::default() };
+        let mut number = 0;
+        for (session, most) in [("flood", limits::MAX_WAITING / 2), ("other", limits::MAX_WAITING / 4)] {
+            let caller = of(session);
+            for _ in 0..most {
+                assert!(approvals.has_room(&caller, 0), "{number}");
+                approvals.add(RequestId(number), Waiting { caller: caller.clone(), ..waiting("t", 0) });
+                number += 1;
+            }
+            assert!(!approvals.has_room(&caller, 0), "{session}");
         }
-        assert!(!approvals.has_room(0));
+        let (has_room, caller) = (Approvals::has_room, &Caller::default());
         let mut approvals = Approvals::default();
-        assert!(approvals.has_room(limits::MAX_WAITING_BYTES) && !approvals.has_room(limits::MAX_WAITING_BYTES + 1));
-        approvals.add(RequestId(1), waiting("t", limits::MAX_WAITING_BYTES));
-        assert!(approvals.has_room(0) && !approvals.has_room(1) && !approvals.has_room(usize::MAX));
+        let most = limits::MAX_WAITING_BYTES;
+        assert!(has_room(&approvals, caller, most) && !has_room(&approvals, caller, most + 1));
+        approvals.add(RequestId(1), waiting("t", most));
+        let left = [0, 1, usize::MAX].map(|bytes| has_room(&approvals, caller, bytes));
+        assert_eq!(left, [true, false, false]);
         assert!(approvals.take(RequestId(1)).is_some() && approvals.take(RequestId(1)).is_none());
-        assert!(approvals.has_room(limits::MAX_WAITING_BYTES), "what was taken out is free again");
+        assert!(has_room(&approvals, caller, most), "what was taken out is free again");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod lives;
 mod notices;
 mod questions;
 mod rest;
+mod sharing;
 mod shown;
 mod signin;
 mod subscriptions;

@@ -104,7 +104,7 @@ impl Agent {
         if !self.must_ask(call.place(), &call.method, &call.subject) || self.resumes(&call) {
             return self.hand_on(request, call);
         }
-        if !self.approvals.has_room(call.params.len()) {
+        if !self.approvals.has_room(&call.caller, call.params.len()) {
             self.ledger.decide(request, Decision::Limited);
             return self.refuse(request, code::OVERLOADED, "too many calls wait for approval on this device");
         }

@@ -212,7 +212,7 @@ impl Room {
         let is_part = matches!(sink, Sink::Part { .. } | Sink::Feed { .. });
         let request = caller.speaker.session().filter(|_| !is_part).map(|session| (session.clone(), id.clone()));
         let audit = caller.record(&errand.method, errand.tool.as_deref(), errand.params.len());
-        match self.may_open(request.as_ref(), &errand, cx.settings.limits.calls_per_user) {
+        match self.may_open(request.as_ref(), caller, &errand, cx.settings.limits.calls_per_user) {
             Err(failure) => {
                 let place = audit.as_ref().and_then(|_| self.place(&errand));
                 let line = audit.map(|it| it.failed(place.as_ref(), &failure, cx.now.instant, cx.now));
@@ -286,6 +286,7 @@ impl Room {
     fn may_open(
         &mut self,
         request: Option<&(SessionKey, RawId)>,
+        caller: &Caller,
         errand: &Errand,
         most: usize,
     ) -> Result<(Place, StreamId), Failure> {
@@ -295,7 +296,11 @@ impl Room {
         if self.calls.len() >= most {
             return Err(Failure::Overloaded("of this user (limits.callsPerUser)"));
         }
-        let open = self.calls.range((errand.conn, StreamId(0))..=(errand.conn, StreamId(u32::MAX))).count();
+        if caller.is_crowding(self.calls.values(), most) {
+            return Err(Failure::Overloaded("of this client (of limits.callsPerUser it has its share)"));
+        }
+        let on_device = (errand.conn, StreamId(0))..=(errand.conn, StreamId(u32::MAX));
+        let open = self.calls.range(on_device.clone()).count();
         let device = self.devices.get_mut(&errand.conn).expect("an errand's device was just found connected");
         let (_, server) =
             device.catalog.server(&errand.server).expect("an errand's server was just found on its device");
@@ -311,6 +316,10 @@ impl Room {
         }
         if open >= device.max_streams() {
             return Err(Failure::Overloaded("on this device"));
+        }
+        let most = device.max_streams();
+        if caller.is_crowding(self.calls.range(on_device).map(|(_, call)| call), most) {
+            return Err(Failure::Overloaded("of this client on this device"));
         }
         let stream = device.next_stream().ok_or_else(|| Failure::Leaving(place.clone()))?;
         Ok((place, stream))
@@ -336,6 +345,18 @@ impl Caller {
         let (session, client) = (self.speaker.session(), self.speaker.client());
         let who = |user| Who { user, grant: &self.family, session, actor: &self.actor, client };
         self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
+    }
+
+    /// Whether it has so many of these calls, of which there may be `most`, that others could find none left: alone a
+    /// client may have half, and whoever comes later finds half of what is left. So may each session of its.
+    fn is_crowding<'a>(&self, calls: impl Iterator<Item = &'a Call>, most: usize) -> bool {
+        let session = self.speaker.session();
+        let count = |(all, of_client, of_session), call: &Call| {
+            let is_its = session.is_some() && call.session.as_ref() == session;
+            (all + 1, of_client + usize::from(call.family == self.family), of_session + usize::from(is_its))
+        };
+        let (all, of_client, of_session): (usize, usize, usize) = calls.fold((0, 0, 0), count);
+        all + of_client.max(of_session) >= most
     }
 
     /// The lines about calls that the caller's scopes do not allow.

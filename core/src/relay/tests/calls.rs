@@ -342,7 +342,8 @@ fn calls_of_a_user_are_bounded() {
     world.up(1, "laptop", Some("id-1"));
     world.catalog(1, &files());
     world.drain();
-    for id in 0..3 {
+    for (id, session) in [(0, "s"), (1, "s"), (2, "t")] {
+        (world.session, world.family) = (session, if session == "s" { "client-family" } else { "another-family" });
         assert!(world.call(id)[0].starts_with("tunnel 1 open"));
     }
     let refused = &world.call(5000)[0];
@@ -350,7 +351,35 @@ fn calls_of_a_user_are_bounded() {
     assert!(refused.contains("limits.callsPerUser"), "{refused}");
     world.answer(1, 1, None);
     world.data(1, 1, "{}", true);
+    assert!(failure(&world.call(5000)[0]).1 == "overloaded", "it has its share");
+    (world.session, world.family) = ("u", "third-family");
     assert!(world.call(5000)[0].starts_with("tunnel 1 open"));
+}
+
+#[test]
+fn flood_of_one_client_leaves_calls_for_the_users_others() {
+    let bounds = RelayLimits { calls_per_user: 64, ..RelayLimits::default() };
+    for (sessions, families, others) in [(1, 1, 16), (8, 1, 16), (1, 2, 8)] {
+        let mut world = World::with(&RelayConfig { limits: bounds.clone(), ..config() });
+        world.up(1, "laptop", Some("id-1"));
+        world.catalog(1, &files());
+        world.drain();
+        let mut id = 0;
+        let mut open = |world: &mut World| {
+            id += 1;
+            world.call(id)[0].starts_with("tunnel 1 open")
+        };
+        let all = [("f1", ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]), ("f2", ["b1"; 8])];
+        for (family, its) in all.into_iter().take(families) {
+            for session in its.into_iter().take(sessions) {
+                (world.session, world.family) = (session, family);
+                let opened = (0..100).filter(|_| open(&mut world)).count();
+                assert!(opened <= 32, "{opened}");
+            }
+        }
+        (world.session, world.family) = ("other", "other");
+        assert_eq!((0..100).filter(|_| open(&mut world)).count(), others, "{sessions} sessions, {families} clients");
+    }
 }
 
 #[test]

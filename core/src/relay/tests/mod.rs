@@ -81,6 +81,8 @@ struct World {
     exchanges: u64,
     user: &'static str,
     session: &'static str,
+    /// The grant of the client.
+    family: &'static str,
     endpoint: Endpoint,
     accepts: Accepts,
     /// A version without sessions: the client is none's.
@@ -109,6 +111,7 @@ impl World {
             exchanges: 0,
             user: "ann",
             session: "s",
+            family: "client-family",
             endpoint: Endpoint::All,
             accepts: Accepts::Either,
             version: Version::V2025_06_18,
@@ -219,7 +222,8 @@ impl World {
     }
 
     fn principal(&self) -> Arc<Principal> {
-        Arc::new(Principal { scopes: self.scopes.clone(), ..principal(self.user, Role::Client) })
+        let family = FamilyId::new(self.family);
+        Arc::new(Principal { scopes: self.scopes.clone(), family, ..principal(self.user, Role::Client) })
     }
 
     fn speaker(&self) -> Speaker {
