@@ -1,13 +1,15 @@
 //! What a server says: answers, requests, notifications, and what is none of them.
 
 use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
 use super::handshake::{Asked, Refusal};
-use super::http::Heard;
+use super::http::{Heard, SESSION_LOST};
 use super::link::Link;
-use super::{Fault, Server, State, people, stdio};
+use super::{Fault, Server, State, Timer, people, stdio};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::http::fetch::FetchEvent;
@@ -124,6 +126,22 @@ impl Server {
         } else if self.state == State::Ready {
             self.ask_refused(cx);
         }
+    }
+
+    /// Begins a new session with a server that ended the last one. Its calls that are under way stay so.
+    fn renew_session(&mut self, cx: &mut Cx) {
+        assert_eq!(self.state, State::Ready, "only a session that was begun is begun anew");
+        self.forget_run(cx);
+        let lost = match &mut self.link {
+            Some(Link::Http(http)) => http.forget_session(cx),
+            Some(Link::Stdio(_)) | None => Vec::new(),
+        };
+        for request in lost {
+            self.unanswered(request, code::SERVER_UNAVAILABLE, SESSION_LOST, cx);
+        }
+        cx.arm(self.slot, Timer::Start, Duration::from_secs(self.config.start_timeout_secs));
+        self.enter(State::Probing, None, cx);
+        self.initialize(cx);
     }
 
     fn fail_http(&mut self, reason: &str, cx: &mut Cx) {

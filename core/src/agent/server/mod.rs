@@ -90,7 +90,6 @@ use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
 use crate::mcp::catalog::Changed;
-use crate::mcp::code;
 use crate::time::Instant;
 
 /// What a server waits for.
@@ -521,22 +520,6 @@ impl Server {
         assert_eq!(self.state, State::Starting, "only a started server is asked what it can do");
         self.enter(State::Probing, None, cx);
         self.probe(cx);
-    }
-
-    /// Begins a new session with a server that ended the last one. Its calls that are under way stay so.
-    fn renew_session(&mut self, cx: &mut Cx) {
-        assert_eq!(self.state, State::Ready, "only a session that was begun is begun anew");
-        self.forget_run(cx);
-        let lost = match &mut self.link {
-            Some(Link::Http(http)) => http.forget_session(cx),
-            Some(Link::Stdio(_)) | None => Vec::new(),
-        };
-        for request in lost {
-            self.unanswered(request, code::SERVER_UNAVAILABLE, http::SESSION_LOST, cx);
-        }
-        cx.arm(self.slot, Timer::Start, Duration::from_secs(self.config.start_timeout_secs));
-        self.enter(State::Probing, None, cx);
-        self.initialize(cx);
     }
 
     fn move_to_ready(&mut self, cx: &mut Cx) {
