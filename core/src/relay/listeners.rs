@@ -32,9 +32,12 @@ pub(super) struct Listener {
 }
 
 impl Listeners {
-    /// How many listen.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether the client with that grant gets no stream of changes any more: alone it may have half of all that there may
+    /// be, `most`, and whoever comes later finds half of what is left. `others`: the streams of the user besides these,
+    /// and those of them that the client has.
+    pub(super) fn is_full(&self, family: &FamilyId, (others, of_client): (usize, usize), most: usize) -> bool {
+        let own = self.0.values().filter(|listener| listener.family == *family).count();
+        self.0.len() + others + own + of_client >= most
     }
 
     /// Whether nobody listens.
@@ -44,15 +47,16 @@ impl Listeners {
 
     /// Opens a stream. A session has one: a second takes the place of the first, whose client may not know that it is
     /// gone. `stale`: the client may have read its list before the last change, so it is told at once.
-    /// `others`: how many streams of changes the user has besides these.
-    pub(super) fn add(&mut self, listen: Listen, seen: Lists, stale: bool, others: usize, cx: &mut Cx<'_>) {
+    /// `others`: as in [`is_full`](Self::is_full).
+    pub(super) fn add(&mut self, listen: Listen, seen: Lists, stale: bool, others: (usize, usize), cx: &mut Cx<'_>) {
         let Listen { exchange, principal, endpoint, session, headers, .. } = listen;
         let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, None);
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
-        if self.0.len() + others >= cx.settings.limits.streams_per_user {
+        let (family, most) = (principal.family.clone(), cx.settings.limits.streams_per_user);
+        if self.is_full(&family, others, most) {
             self.0.retain(|_, listener| !listener.outlet.is_away());
         }
-        if self.0.len() + others >= cx.settings.limits.streams_per_user {
+        if self.is_full(&family, others, most) {
             let message = "too many clients of this user listen for changes (limits.streamsPerUser)";
             let response = envelope::error(None, code::OVERLOADED, message, None);
             return outlet.whole(StatusCode::SERVICE_UNAVAILABLE, response, cx);
@@ -65,7 +69,7 @@ impl Listeners {
             outlet.message(envelope::notification(method, b""), None, 0, cx);
         }
         cx.lease(Lease::Exchange(exchange), principal.family_expires);
-        let (session, family, expires) = (session.key, principal.family.clone(), principal.family_expires);
+        let (session, expires) = (session.key, principal.family_expires);
         self.0.insert(exchange, Listener { outlet, session, family, endpoint, expires, seen });
     }
 

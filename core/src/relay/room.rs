@@ -136,7 +136,8 @@ impl Room {
         let seen = self.lists_of(&listen.endpoint, Era::Legacy, cx);
         let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let (exchange, endpoint, expires) = (listen.exchange, listen.endpoint.clone(), listen.session.expires);
-        self.listeners.add(listen, seen, recent, self.subscribed(), cx);
+        let others = self.subscribed(&listen.principal.family);
+        self.listeners.add(listen, seen, recent, others, cx);
         self.tell_late(exchange, &endpoint, expires, cx);
     }
 

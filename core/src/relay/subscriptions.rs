@@ -95,9 +95,9 @@ impl Subscriptions {
         self.0.is_empty()
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// The grants of their clients.
+    pub(super) fn families(&self) -> impl Iterator<Item = &FamilyId> {
+        self.0.values().map(|subscription| &subscription.family)
     }
 
     /// Whether there is one on that exchange.

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::Room;
 use super::ask::Caller;
 use super::feeds;
-use crate::id::{ConnId, ExchangeId};
+use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
 use crate::mcp::catalog::State;
 use crate::mcp::{Era, code, method, mirror};
@@ -26,7 +26,7 @@ impl Room {
     /// A modern client's request. On an endpoint of one server all of them are its agent's to answer.
     pub(super) fn modern(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
         if request.method == method::SUBSCRIPTIONS_LISTEN
-            && let Some(refusal) = self.no_stream(&sink, cx)
+            && let Some(refusal) = self.no_stream(&sink, &caller.family, cx)
         {
             let (status, code, text) = refusal;
             return self.deliver(sink, status, envelope::error(Some(&request.id), code, text, None), cx);
@@ -95,10 +95,13 @@ impl Room {
         mirror::params(&schema, &arguments).iter().try_for_each(|(field, raw)| agrees(mirrored, field, raw.as_ref()))
     }
 
-    /// How many streams of changes this user's clients have open.
-    pub(super) fn subscribed(&self) -> usize {
+    /// How many streams of changes this user's clients have open that subscribed; and how many of those the client has
+    /// with that grant.
+    pub(super) fn subscribed(&self, family: &FamilyId) -> (usize, usize) {
         let feeds = |call: &Call| matches!(call.sink, Sink::Feed { .. });
-        self.subscriptions.len() + self.calls.values().filter(|call| call.until.is_some() && !feeds(call)).count()
+        let lasting = self.calls.values().filter(|call| call.until.is_some() && !feeds(call)).map(|call| &call.family);
+        let families = self.subscriptions.families().chain(lasting);
+        families.fold((0, 0), |(all, own), of| (all + 1, own + usize::from(of == family)))
     }
 
     /// The grant of a call that lasts may have run out.
@@ -129,14 +132,15 @@ impl Room {
     }
 
     /// Why a client gets no stream of changes, if it does not.
-    fn no_stream(&self, sink: &Sink, cx: &Cx<'_>) -> Option<(StatusCode, i64, &'static str)> {
+    fn no_stream(&self, sink: &Sink, family: &FamilyId, cx: &Cx<'_>) -> Option<(StatusCode, i64, &'static str)> {
         match sink {
             Sink::Reply(outlet) if !outlet.takes_events() => {
                 let text = "a subscription is an event stream: Accept must allow text/event-stream";
                 Some((StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text))
             }
             Sink::Reply(_) | Sink::Slot { .. } | Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => {
-                let is_full = self.listeners.len() + self.subscribed() >= cx.settings.limits.streams_per_user;
+                let (all, own) = self.subscribed(family);
+                let is_full = self.listeners.is_full(family, (all, own), cx.settings.limits.streams_per_user);
                 let text = "too many clients of this user listen for changes (limits.streamsPerUser)";
                 is_full.then_some((StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, text))
             }

@@ -103,7 +103,7 @@ fn stream_ends_with_its_session_its_family_and_the_relay() {
 #[test]
 fn listeners_of_a_user_are_bounded() {
     const SESSIONS: [&str; 2] = ["a", "b"];
-    let bounds = RelayLimits { streams_per_user: 3, ..RelayLimits::default() };
+    let bounds = RelayLimits { streams_per_user: 5, ..RelayLimits::default() };
     let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
     for index in 0..3 {
         world.endpoint = Endpoint::Server(format!("server-{index}"));

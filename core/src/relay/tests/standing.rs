@@ -131,7 +131,7 @@ fn one_that_waits_ends_with_its_client_its_grant_and_its_relay() {
 
 #[test]
 fn ones_that_wait_count_among_the_users_streams() {
-    let bounds = RelayLimits { streams_per_user: 1, ..RelayLimits::default() };
+    let bounds = RelayLimits { streams_per_user: 2, ..RelayLimits::default() };
     let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
     world.up(1, "laptop", Some("id-1"));
     world.catalog(1, &files());

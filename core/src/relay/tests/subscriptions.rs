@@ -113,7 +113,7 @@ fn subscription_ends_with_a_result() {
 
 #[test]
 fn streams_of_both_eras_are_bounded_together() {
-    let bounds = RelayLimits { streams_per_user: 3, ..RelayLimits::default() };
+    let bounds = RelayLimits { streams_per_user: 6, ..RelayLimits::default() };
     let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
     world.up(1, "laptop", Some("id-1"));
     world.catalog(1, &files());
@@ -130,6 +130,9 @@ fn streams_of_both_eras_are_bounded_together() {
     }
     world.session = "another";
     assert!(world.listen()[0].contains(" 503 "));
+    (world.session, world.family) = ("theirs", "another-client");
+    assert!(world.listen()[0].starts_with("begin"), "another client's share is its own");
+    (world.session, world.family) = ("another", "client-family");
     world.gone(2);
     assert!(world.listen()[0].starts_with("begin"));
 }
@@ -418,7 +421,7 @@ fn watched_resources_are_bounded() {
 
 #[test]
 fn what_a_subscription_asks_of_servers_is_no_stream_of_the_users() {
-    let bounds = RelayLimits { streams_per_user: 2, ..RelayLimits::default() };
+    let bounds = RelayLimits { streams_per_user: 3, ..RelayLimits::default() };
     let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
     world.up(1, "laptop", Some("id-1"));
     world.catalog(1, &whole(&[aggregate::rich("a", ""), aggregate::rich("b", "")]));
