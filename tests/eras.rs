@@ -57,6 +57,22 @@ impl Stage {
         &self.world.look(self.laptop).scripts["tools"]
     }
 
+    /// The run of the server that older clients hear of says something by itself.
+    fn server_tells(&mut self, method: &str, params: &Value) {
+        let agent = self.world.look(self.laptop);
+        let script = &agent.scripts["tools"];
+        let spoken = |era: Era| agent.children.keys().find(|child| script.spoken.get(child) == Some(&era)).copied();
+        let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        let child = spoken(Era::Legacy).unwrap_or_else(|| {
+            let mut listens = script.heard.iter().filter(|message| message["method"] == "subscriptions/listen");
+            message["params"]["_meta"][key::SUBSCRIPTION_ID] =
+                listens.next_back().expect("it is listened to")["id"].clone();
+            spoken(Era::Modern).expect("it runs")
+        });
+        let line = message.to_string().into();
+        self.world.tell(self.laptop, Event::Line { child, line });
+    }
+
     fn call(&mut self, tool: &str, arguments: &Value) -> ExchangeId {
         self.client.call(&mut self.world, &format!("tools__{tool}"), arguments)
     }
@@ -234,6 +250,42 @@ fn killed_relay_costs_the_calls_under_way_and_nothing_else() {
         assert_eq!(stage.world.look(stage.laptop).spawned["tools"], processes, "{pair:?}: its server goes on");
         let script = stage.script();
         assert_eq!((script.calls("silent"), script.calls("echo"), script.cancellations()), (1, 1, 1), "{pair:?}");
+    }
+}
+
+#[test]
+fn what_a_session_set_outlives_the_agent() {
+    for server in [Era::Legacy, Era::Modern, Era::Both] {
+        let mut stage = Stage::new(9, (Era::Legacy, server));
+        stage.world.look(stage.laptop).scripts.get_mut("tools").expect("it is there").is_watchable = true;
+        stage.laptop = stage.world.restart_agent(stage.laptop);
+        stage.world.run(limits::RECONNECT_MAX + SECOND);
+        stage.client = stage.client.at("/mcp/tools");
+        for (method, params) in
+            [("resources/subscribe", json!({"uri": "test://x"})), ("logging/setLevel", json!({"level": "error"}))]
+        {
+            let set = stage.client.request(&mut stage.world, method, &params);
+            assert_eq!(stage.finish(set)["result"], json!({}), "{server:?}");
+        }
+        stage.world.run(2 * SECOND);
+        stage.laptop = stage.world.restart_agent(stage.laptop);
+        stage.world.run(limits::RECONNECT_MAX + SECOND);
+        let stream = stage.client.listen(&mut stage.world);
+        stage.world.run(SECOND);
+        stage.server_tells("notifications/resources/updated", &json!({"uri": "test://x"}));
+        stage.server_tells("notifications/resources/updated", &json!({"uri": "test://y"}));
+        if server != Era::Modern {
+            stage.server_tells("notifications/message", &json!({"level": "warning", "data": "too little"}));
+            stage.server_tells("notifications/message", &json!({"level": "error", "data": "enough"}));
+        }
+        stage.world.run(SECOND);
+        let heard = stage.world.exchange(stream).messages();
+        let of = |method: &str| heard.iter().filter(|message| message["method"] == method).collect::<Vec<_>>();
+        let updates = of("notifications/resources/updated");
+        assert_eq!((updates.len(), &updates[0]["params"]["uri"]), (1, &json!("test://x")), "{server:?}");
+        let logged: Vec<_> = of("notifications/message").iter().map(|log| log["params"]["data"].clone()).collect();
+        let expected: &[&str] = if server == Era::Modern { &[] } else { &["enough"] };
+        assert_eq!(logged, expected, "{server:?}");
     }
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::BufRead;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Agent, Client, Process, Relay, descendants, eventually, program, runs};
+use support::Reply;
+use support::{Agent, Client, Process, Relay, descendants, eventually, program, read_chunk, runs};
 
 /// A demo server behind `wrapped`, a shell's script in which `%` stands for it.
 fn demo(wrapped: &str) -> Value {
@@ -265,4 +267,83 @@ fn audit_that_cannot_be_written_stands_in_status_before_a_call() {
         let told = status["problems"][0].as_str().is_some_and(|problem| problem.contains("audit.log"));
         if told { Ok(()) } else { Err(status.to_string()) }
     });
+}
+
+/// Tells of a resource that was subscribed to, and logs with the level that was set, again and again.
+const TELLER: &str = r#"
+say() { printf '{"jsonrpc":"2.0",%s}\n' "$1"; }
+again() { while sleep 0.1; do say "$1"; done & }
+while read -r line; do
+    id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+    case "$line" in
+    *'"method":"initialize"'*) say '"id":'$id',"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"t","version":"1"},
+        "capabilities":{"logging":{},"resources":{"subscribe":true}}}' | tr -d '\n'; echo ;;
+    *'"method":"tools/list"'*) say '"id":'$id',"result":{"tools":[]}' ;;
+    *'"method":"resources/subscribe"'*)
+        say '"id":'$id',"result":{}'
+        again '"method":"notifications/resources/updated","params":{"uri":"test://x","by":"'$$'"}' ;;
+    *'"method":"logging/setLevel"'*)
+        say '"id":'$id',"result":{}'
+        again '"method":"notifications/message","params":{"level":"alert","by":"'$$'"}' ;;
+    *) [ -z "$id" ] || say '"id":'$id',"error":{"code":-32601,"message":"unknown"}' ;;
+    esac
+done
+"#;
+
+#[test]
+fn subscription_and_log_level_of_a_session_outlive_a_killed_agent() {
+    let relay = Relay::start("outlives");
+    let mut agent = up(&relay, &json!({"teller": {"command": ["sh", "-c", TELLER]}}));
+    until_state(&agent, "teller", "ready");
+    let (token, session) = Client::connect(&relay).parts();
+    let (bearer, session) = (format!("Bearer {token}"), session.expect("it has one"));
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json, text/event-stream"),
+        ("Mcp-Session-Id", session.as_str()),
+        ("MCP-Protocol-Version", "2025-11-25"),
+    ];
+    for (method, params) in
+        [("resources/subscribe", json!({"uri": "test://x"})), ("logging/setLevel", json!({"level": "alert"}))]
+    {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let reply = relay.http("POST", "/mcp/teller", &headers, body.as_bytes());
+        assert_eq!(reply.messages().pop().expect("an answer")["result"], json!({}), "{method}");
+    }
+    let kept = agent.home.path().join(".config/mcp-local-tunnel/sessions");
+    let kept = eventually("both are kept", Duration::from_secs(20), || {
+        let file = fs::read_dir(&kept).ok().and_then(|files| files.flatten().next()).map(|file| file.path());
+        let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let is_kept = text.contains("test://x") && text.contains("alert");
+        file.filter(|_| is_kept).ok_or(text)
+    });
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(&kept), mode(kept.parent().expect("it has one"))), (0o600, 0o700));
+    let mut stream = relay.send("GET", "/mcp/teller", &headers, b"").expect("the relay listens");
+    assert_eq!(Reply::head(&mut stream).expect("it answers").0, 200);
+    let old = tellers(&mut stream, &BTreeSet::new());
+    agent.process.kill();
+    agent.process = Process::start(agent.home.path(), &agent.config, &["agent"]);
+    let new = tellers(&mut stream, &old);
+    assert_eq!((old.len(), new.len()), (1, 1), "each time one process: {old:?} {new:?}");
+}
+
+/// Reads a stream until somebody who is not of `old` both told of the resource and logged; returns whoever did either.
+fn tellers(stream: &mut impl BufRead, old: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut tellers: [BTreeSet<String>; 2] = Default::default();
+    let mut text = String::new();
+    while tellers.iter().any(BTreeSet::is_empty) {
+        let chunk = read_chunk(stream).expect("the stream goes on").expect("and does not end");
+        text.push_str(&String::from_utf8_lossy(&chunk));
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for data in text.drain(..whole).collect::<String>().lines().filter_map(|line| line.strip_prefix("data:")) {
+            let message: Value = serde_json::from_str(data).unwrap_or_default();
+            let kind = usize::from(message["method"] == "notifications/message");
+            let by = message["params"]["by"].as_str().filter(|by| !old.contains(*by));
+            tellers[kind].extend(by.map(str::to_owned));
+        }
+    }
+    let [told, logged] = tellers;
+    &told | &logged
 }

@@ -352,6 +352,11 @@ pub const MAX_CLIENT_SESSIONS: usize = 256;
 pub const MAX_SESSION_KEY: usize = 128;
 /// Resources that one session watches, at all servers of an agent together: what a person can look at, with room.
 pub const MAX_SUBSCRIPTIONS: usize = 128;
+/// What is kept on disk of what sessions set, in bytes: a session with all that it may watch has some tens of kilobytes,
+/// and a person a dozen of them. What does not fit is that of those who called nothing for longest.
+pub const MAX_KEPT_WISHES: usize = MIB;
+/// Between two times that it is written: whoever subscribes to much at once costs the disk no more than that.
+pub const KEEP_WISHES_EVERY: Duration = Duration::from_secs(1);
 /// The URI of a resource that is watched, in bytes: remembered for as long as it is.
 pub const MAX_URI: usize = 2 * KIB;
 /// Requests of the agent's own to one server whose answer is of no interest, and has not come: more, and it does not

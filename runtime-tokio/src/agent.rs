@@ -243,6 +243,10 @@ impl Driver {
             tracing::warn!(path = %options.config_dir.display(), %error, "others can look into this directory");
         }
         let mut agent = Agent::new(options.config, identity, options.token, Box::new(OsEntropy::new()));
+        let shelf = Shelf::new(&options.config_dir, &options.source);
+        if let Some(json) = shelf.wishes() {
+            agent.handle_event(Event::WishesRecalled { json }, clock.now());
+        }
         agent.handle_event(Event::Start { person: options.person }, clock.now());
         let mut sessions = Sessions::new(daemon_machine::Settings {
             kind: options.kind,
@@ -261,7 +265,7 @@ impl Driver {
             connector,
             launcher,
             silent_shell: None,
-            shelf: Shelf::new(&options.config_dir, &options.source),
+            shelf,
             pins: options.config_dir.join("pins"),
             audit: Audit::new(logs, move |result| drop(audited.send(Input::Event(Event::AuditWritten(result))))),
             read_config: Arc::new(options.read_config),
@@ -400,6 +404,7 @@ impl Driver {
                 self.pending.push(Event::Recalled { server, catalog });
             }
             Action::Keep { server, catalog } => self.shelf.save(&server, &catalog),
+            Action::KeepWishes { json } => self.shelf.keep_wishes(&json),
             Action::ReadConfig => {
                 let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
                 tokio::task::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));

@@ -28,6 +28,11 @@ pub struct Identity {
 /// What happened, as far as an agent is concerned.
 #[derive(Debug)]
 pub enum Event {
+    /// What [`Action::KeepWishes`] brought last. Before `Start`, or it is of no use.
+    WishesRecalled {
+        /// The content; it may be anything.
+        json: Bytes,
+    },
     /// Begin: sign in, start servers, dial.
     Start {
         /// Who is there to sign in.
@@ -321,6 +326,12 @@ pub enum Action {
         server: String,
         /// What it offers: JSON.
         catalog: Bytes,
+    },
+    /// Keep what clients' sessions set, in the place of what was kept before, for the owner alone. What cannot be kept is
+    /// lost with this process.
+    KeepWishes {
+        /// Of each session its key, which opens nothing by itself, and what it watches: JSON.
+        json: Bytes,
     },
     /// Read the configuration again, then bring `ConfigRead`.
     ReadConfig,

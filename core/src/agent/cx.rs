@@ -41,6 +41,8 @@ pub(super) enum Timer {
     Network,
     /// The end of the patience with whatever still runs at the stop.
     StopDeadline,
+    /// Sessions set something else than what was kept last.
+    Wishes,
     /// The end of the patience with whoever should approve a call.
     Approval(RequestId),
     /// Something of one local server.
@@ -56,6 +58,7 @@ impl Timer {
             Self::SigninAgain => "sign in again",
             Self::Network => "look at the changed network",
             Self::StopDeadline => "end without waiting",
+            Self::Wishes => "keep what sessions set",
             Self::Approval(_) => "give an approval up",
             Self::Server(_, timer) => timer.reason(),
         }

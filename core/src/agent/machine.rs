@@ -7,6 +7,7 @@ mod decisions;
 mod entries;
 mod sessions;
 mod tunnel;
+mod wishes;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -74,6 +75,10 @@ pub struct Agent {
     network_seen: Option<Instant>,
     /// How often the relay may have servers restarted.
     relay_restarts: Restraint,
+    /// When what sessions set was kept the last time.
+    wishes_kept: Option<Instant>,
+    /// Servers of which sessions watch something that nobody tells them since a run of it is gone.
+    unwatched: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +150,8 @@ impl Agent {
             user: String::new(),
             network_seen: None,
             relay_restarts: Restraint::new(limits::RELAY_RESTARTS, limits::RELAY_RESTARTS_WINDOW),
+            wishes_kept: None,
+            unwatched: BTreeSet::new(),
         };
         agent.cx.guard = Guard::new(agent.config.policy.clone());
         for name in agent.config.servers.keys().cloned().collect::<Vec<_>>() {
@@ -180,6 +187,7 @@ impl Agent {
 
     fn dispatch(&mut self, event: Event) {
         match event {
+            Event::WishesRecalled { json } => self.recall_wishes(&json),
             Event::Start { person } => self.start(person),
             Event::Signin(event) => self.signin_event(event),
             Event::Dialed { conn, dialect } => self.uplink.dialed(conn, dialect, &mut self.cx),
@@ -299,6 +307,7 @@ impl Agent {
                     self.exit(exit);
                 }
             }
+            Timer::Wishes => {}
             Timer::Approval(request) => self.approval_timed_out(request),
             Timer::Server(slot, timer) => {
                 if let Some(server) = self.servers.get_mut(&slot) {
@@ -319,10 +328,12 @@ impl Agent {
         self.servers.retain(|slot, server| self.names.get(server.name()) == Some(slot) || !server.is_gone());
         self.send_catalog();
         self.cx.guard.save(&mut self.cx.out);
+        self.keep_wishes();
         self.finish();
     }
 
     fn exit(&mut self, exit: Exit) {
+        self.keep_wishes_now();
         self.phase = Phase::Done;
         self.cx.out.push(Action::Exit(exit));
     }

@@ -18,6 +18,7 @@ mod shown;
 mod signin;
 mod subscriptions;
 mod uplink;
+mod wishes;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;

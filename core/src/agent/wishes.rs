@@ -1,13 +1,21 @@
 //! What the sessions of clients want to hear of each server: how talkative its log is, which resources they watch.
 //!
-//! It lives here and not at the relay, so that it outlives the relay, and the server's process too.
+//! It lives here and not at the relay, so that it outlives the relay, and the server's process too; [`kept`] is how it
+//! outlives this one.
+
+mod kept;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
+use super::caller::Caller;
 use crate::limits;
+use crate::mcp::Version;
 pub(super) use crate::mcp::level::Level;
+use crate::time::UnixTime;
 
 /// The sessions that called a server of this agent lately.
 #[derive(Debug, Default)]
@@ -15,11 +23,19 @@ pub(super) struct Wishes {
     sessions: BTreeMap<String, Session>,
     /// Calls so far: tells which session is the oldest.
     uses: u64,
+    /// Whether it is not what was kept last.
+    is_changed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Session {
     last_use: u64,
+    /// When that was.
+    seen: UnixTime,
+    /// As its client introduced itself: a run of its own begins with that.
+    client: String,
+    version: Option<Version>,
+    capabilities: Bytes,
     /// By the names of the servers that it called.
     servers: BTreeMap<String, Wish>,
 }
@@ -38,33 +54,51 @@ const DEFAULT: Level = Level::INFO;
 pub(super) struct TooMany;
 
 impl Wishes {
-    /// A session calls a server. Beyond the bound the session goes that called nothing for longest.
-    pub(super) fn touch(&mut self, session: &str, server: &str) {
-        if session.is_empty() {
+    /// A session calls a server. Beyond the bound the session goes that called nothing for longest, and so do those that
+    /// have run out at any relay.
+    pub(super) fn touch(&mut self, caller: &Caller, server: &str, now: UnixTime) {
+        let key = caller.session.as_str();
+        if key.is_empty() {
             return;
         }
-        if !self.sessions.contains_key(session) && self.sessions.len() >= limits::MAX_CLIENT_SESSIONS {
+        if !self.sessions.contains_key(key) {
+            self.sessions.retain(|_, it| !it.has_run_out(now));
+        }
+        if !self.sessions.contains_key(key) && self.sessions.len() >= limits::MAX_CLIENT_SESSIONS {
             let oldest = self.sessions.iter().min_by_key(|(_, it)| it.last_use).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.sessions.remove(&key));
         }
         self.uses += 1;
-        let entry = self.sessions.entry(session.to_string()).or_default();
+        let entry = self.sessions.entry(key.to_string()).or_default();
         entry.last_use = self.uses;
+        // A clock that was set back makes nobody older.
+        entry.seen = entry.seen.max(now);
         if !entry.servers.contains_key(server) {
+            entry.client.clone_from(&caller.client);
+            (entry.version, entry.capabilities) = (caller.version, caller.capabilities.clone());
             entry.servers.insert(server.to_string(), Wish::default());
+            self.is_changed = true;
         }
     }
 
     /// A session is over.
     pub(super) fn forget(&mut self, session: &str) {
-        self.sessions.remove(session);
+        self.is_changed |= self.sessions.remove(session).is_some();
     }
 
     /// A server has no entry any more.
     pub(super) fn forget_server(&mut self, server: &str) {
         for session in self.sessions.values_mut() {
-            session.servers.remove(server);
+            self.is_changed |= session.servers.remove(server).is_some();
         }
+    }
+
+    /// The sessions that watch something of a server, as their clients introduced themselves; who called last is first.
+    pub(super) fn watching(&self, server: &str) -> Vec<Caller> {
+        let watches = |it: &Session| it.servers.get(server).is_some_and(|wish| !wish.uris.is_empty());
+        let mut watching: Vec<_> = self.sessions.iter().filter(|(_, it)| watches(it)).collect();
+        watching.sort_by_key(|(_, it)| core::cmp::Reverse(it.last_use));
+        watching.into_iter().map(|(key, it)| it.caller(key)).collect()
     }
 
     /// The servers that a session called.
@@ -75,7 +109,9 @@ impl Wishes {
     /// Sets what a session wants of a server's log; returns what it wanted before.
     pub(super) fn set_level(&mut self, session: &str, server: &str, level: Option<Level>) -> Option<Level> {
         let wish = self.wish_mut(session, server)?;
-        core::mem::replace(&mut wish.level, level)
+        let before = core::mem::replace(&mut wish.level, level);
+        self.is_changed |= before != level;
+        before
     }
 
     /// The most talkative level that a session wants; `only`: of this session alone.
@@ -108,13 +144,16 @@ impl Wishes {
         if watched >= limits::MAX_SUBSCRIPTIONS || uri.len() > limits::MAX_URI {
             return Err(TooMany);
         }
-        Ok(wish.uris.insert(uri.to_string()))
+        wish.uris.insert(uri.to_string());
+        self.is_changed = true;
+        Ok(true)
     }
 
     /// A session does not watch a resource any more.
     pub(super) fn unsubscribe(&mut self, session: &str, server: &str, uri: &str) {
         if let Some(wish) = self.wish_mut(session, server) {
-            wish.uris.remove(uri);
+            let was_watched = wish.uris.remove(uri);
+            self.is_changed |= was_watched;
         }
     }
 
@@ -149,6 +188,24 @@ impl Wishes {
     }
 }
 
+impl Session {
+    /// Whether no relay knows it any more, whenever it was begun.
+    fn has_run_out(&self, now: UnixTime) -> bool {
+        self.seen + limits::SESSION_LIFETIME <= now
+    }
+
+    fn caller(&self, key: &str) -> Caller {
+        Caller {
+            session: key.to_string(),
+            actor: String::new(),
+            client: self.client.clone(),
+            version: self.version,
+            capabilities: self.capabilities.clone(),
+            is_reachable: true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::format;
@@ -161,8 +218,13 @@ mod tests {
 
     fn wishes(sessions: &[&str]) -> Wishes {
         let mut wishes = Wishes::default();
-        sessions.iter().for_each(|session| wishes.touch(session, "s"));
+        sessions.iter().for_each(|session| touch(&mut wishes, session, 0));
         wishes
+    }
+
+    fn touch(wishes: &mut Wishes, session: &str, secs: u64) {
+        let caller = Caller { session: session.to_string(), ..Caller::default() };
+        wishes.touch(&caller, "s", UnixTime::from_secs(secs));
     }
 
     #[test]
@@ -208,16 +270,29 @@ mod tests {
         }
         assert_eq!(wishes.subscribe("first", "s", "test://one-more"), Err(TooMany));
         assert_eq!(wishes.subscribe("first", "s", "test://0"), Ok(false));
-        wishes.touch("second", "s");
+        touch(&mut wishes, "second", 0);
         assert_eq!(wishes.subscribe("second", "s", &"x".repeat(limits::MAX_URI + 1)), Err(TooMany));
         for n in 2..limits::MAX_CLIENT_SESSIONS {
-            wishes.touch(&n.to_string(), "s");
+            touch(&mut wishes, &n.to_string(), 0);
         }
-        wishes.touch("first", "s");
-        wishes.touch("one more", "s");
+        touch(&mut wishes, "first", 0);
+        touch(&mut wishes, "one more", 0);
         assert!(wishes.servers_of("second").is_empty(), "it called nothing for longest");
         assert_eq!(wishes.watched("s", Some("first")).len(), limits::MAX_SUBSCRIPTIONS);
         wishes.forget("first");
         assert!(wishes.servers_of("first").is_empty());
+    }
+
+    #[test]
+    fn session_that_has_run_out_at_its_relay_makes_room() {
+        let lifetime = limits::SESSION_LIFETIME.as_secs();
+        let mut wishes = wishes(&["old"]);
+        touch(&mut wishes, "young", 100);
+        touch(&mut wishes, "young", 50);
+        touch(&mut wishes, "new", lifetime + 99);
+        assert!(wishes.servers_of("old").is_empty());
+        assert!(!wishes.servers_of("young").is_empty());
+        touch(&mut wishes, "newer", lifetime + 100);
+        assert!(wishes.servers_of("young").is_empty());
     }
 }

@@ -37,6 +37,8 @@ pub struct Agent {
     pub spawned: BTreeMap<String, usize>,
     /// What it keeps of its servers on disk.
     pub kept: BTreeMap<String, Bytes>,
+    /// What it keeps of clients' sessions on disk.
+    pub wishes: Option<Bytes>,
     /// When it dialed, in microseconds.
     pub dials: Vec<u64>,
     /// Why it ended, if it did.
@@ -49,6 +51,8 @@ pub struct Agent {
     pub audit: Vec<String>,
     /// What it answered on its control socket.
     pub answers: BTreeMap<JobId, Bytes>,
+    identity: Identity,
+    token: Secret,
 }
 
 impl Agent {
@@ -75,20 +79,50 @@ impl Agent {
             version: "2.0.0".to_owned(),
             os: "linux".to_owned(),
         };
-        let entropy = Box::new(Seeded::new(seed));
+        let (entropy, token) = (Box::new(Seeded::new(seed)), Secret::new(token));
         Self {
-            machine: Machine::new(config.clone(), identity, Some(Secret::new(token)), entropy),
+            machine: Machine::new(config.clone(), identity.clone(), Some(token.clone()), entropy),
             connection: None,
             scripts,
             children: BTreeMap::new(),
             spawned: BTreeMap::new(),
             kept: BTreeMap::new(),
+            wishes: None,
             dials: Vec::new(),
             exit: None,
             config,
             pins: BTreeMap::new(),
             audit: Vec::new(),
             answers: BTreeMap::new(),
+            identity,
+            token,
+        }
+    }
+
+    /// Another process of the same agent: what it has on disk is there, what it had in memory is not.
+    #[must_use]
+    pub fn restarted(self, seed: u64) -> Self {
+        let Self { config, mut scripts, kept, wishes, pins, identity, token, .. } = self;
+        let machine = Machine::new(config.clone(), identity.clone(), Some(token.clone()), Box::new(Seeded::new(seed)));
+        for script in scripts.values_mut() {
+            script.forget_processes();
+        }
+        Self {
+            machine,
+            connection: None,
+            scripts,
+            children: BTreeMap::new(),
+            spawned: BTreeMap::new(),
+            kept,
+            wishes,
+            dials: Vec::new(),
+            exit: None,
+            config,
+            pins,
+            audit: Vec::new(),
+            answers: BTreeMap::new(),
+            identity,
+            token,
         }
     }
 }
@@ -150,6 +184,7 @@ impl World {
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, recalled));
                 }
                 Action::Keep { server, catalog } => drop(self.look(key).kept.insert(server, catalog)),
+                Action::KeepWishes { json } => self.look(key).wishes = Some(json),
                 Action::Exit(exit) => self.look(key).exit = Some(exit),
                 Action::LoadPins { key: pins } => {
                     let content = self.look(key).pins.get(&pins).cloned();

@@ -50,6 +50,9 @@ pub struct Script {
     pub spoken: BTreeMap<ChildId, Era>,
     /// The ids of the calls that wait for a client's answer, by process and our own id.
     pub asking: BTreeMap<(ChildId, String), Value>,
+    /// Whether its log has levels and its resources can be watched, where a process speaks the legacy era; in the modern
+    /// one whether these can be.
+    pub is_watchable: bool,
     /// Names of tools beside the built-in ones.
     pub extra_tools: Vec<String>,
     /// Names of tools that it has in one era alone.
@@ -140,11 +143,14 @@ impl Script {
                 id,
                 &json!({
                     "protocolVersion": "2025-11-25",
-                    "capabilities": {"tools": {"listChanged": true}},
+                    "capabilities": self.capabilities(),
                     "serverInfo": {"name": "script", "version": "1"},
                 }),
             ),
             "ping" => answer(id, &json!({})),
+            "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if self.is_watchable => {
+                answer(id, &json!({}))
+            }
             "tools/call" if params["name"] == "ask" => {
                 let question = format!("question-{}", self.heard.len());
                 let mut message = question_of(params);
@@ -162,8 +168,7 @@ impl Script {
             "server/discover" => {
                 let versions: &[&str] =
                     if self.era == Era::Both { &["2026-07-28", "2025-11-25"] } else { &["2026-07-28"] };
-                let capabilities = json!({"tools": {"listChanged": true}});
-                answer(id, &json!({"supportedVersions": versions, "capabilities": capabilities}))
+                answer(id, &json!({"supportedVersions": versions, "capabilities": self.capabilities()}))
             }
             "subscriptions/listen" => vec![now(&json!({
                 "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
@@ -181,6 +186,21 @@ impl Script {
             _ => self.hear_either(Era::Modern, id, method, params),
         };
         said.into_iter().map(completed).collect()
+    }
+
+    fn capabilities(&self) -> Value {
+        let mut capabilities = json!({"tools": {"listChanged": true}});
+        if self.is_watchable {
+            capabilities["resources"] = json!({"subscribe": true});
+            capabilities["logging"] = json!({});
+        }
+        capabilities
+    }
+
+    /// Its processes are gone, and their numbers will be others'.
+    pub(crate) fn forget_processes(&mut self) {
+        self.spoken.clear();
+        self.asking.clear();
     }
 
     fn hear_either(&self, era: Era, id: &Value, method: &str, params: &Value) -> Vec<Say> {

@@ -219,11 +219,35 @@ impl World {
 
     /// Kills an agent: its sockets break, its servers die with it.
     pub fn kill_agent(&mut self, agent: AgentKey) {
-        self.agents.remove(&agent);
+        self.take_agent(agent);
+    }
+
+    /// Kills an agent and starts it again, with what it has on disk.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn restart_agent(&mut self, agent: AgentKey) -> AgentKey {
+        let old = self.take_agent(agent).expect("the agent lives");
+        // Nothing that is under way to the old process may reach the new one.
+        let key = AgentKey(self.agents.keys().map(|key| key.0 + 1).max().unwrap_or_default().max(agent.0 + 1));
+        let node = old.restarted(self.seed ^ (0x1000 + key.0 as u64));
+        let wishes = node.wishes.clone();
+        self.agents.insert(key, node);
+        if let Some(json) = wishes {
+            self.tell(key, AgentEvent::WishesRecalled { json });
+        }
+        self.tell(key, AgentEvent::Start { person: Person::Absent });
+        key
+    }
+
+    fn take_agent(&mut self, agent: AgentKey) -> Option<Agent> {
+        let node = self.agents.remove(&agent);
         let links: Vec<_> = self.links.values().filter(|link| link.agent == agent).map(|link| link.at_relay).collect();
         for conn in links {
             self.schedule(self.latency, Delivery::Gone(conn, Toward::Relay));
         }
+        node
     }
 
     /// Makes every tunnel of an agent half open: what is sent vanishes, and nobody is told.

@@ -92,6 +92,7 @@ impl Agent {
             if let Some(server) = self.servers.get_mut(&run) {
                 server.stop(&mut self.cx);
             }
+            self.lose_watch(main);
         }
     }
 

@@ -71,7 +71,10 @@ impl Agent {
     /// What a server has to say.
     pub(super) fn hear(&mut self, report: Report) {
         match report {
-            Report::Changed(slot) => drop(self.catalog.changed.insert(slot)),
+            Report::Changed(slot) => {
+                self.catalog.changed.insert(slot);
+                self.watch_again(slot);
+            }
             Report::Learned(run) => self.learn_from(run),
             Report::Answer { request, outcome, body } => {
                 if let Some(Route { conn, stream, .. }) = self.routes.take(request) {
@@ -126,6 +129,8 @@ impl Agent {
                 server.call(request, caller, method, params, &mut self.cx);
             }
         }
+        self.lose_watch(main);
+        self.watch_again(main);
     }
 
     /// Tells the relay what changed; everything, when it has heard nothing yet.
@@ -153,7 +158,7 @@ impl Agent {
         self.cx.out.push(Action::Tunnel { conn, command });
     }
 
-    fn is_current(&self, slot: Slot) -> bool {
+    pub(super) fn is_current(&self, slot: Slot) -> bool {
         self.servers.get(&slot).is_some_and(|server| self.names.get(server.name()) == Some(&slot))
     }
 

@@ -34,7 +34,7 @@ impl Server {
         if !self.has_room(&caller) {
             return self.refuse(request, code::OVERLOADED, "it has too many calls of this client under way", cx);
         }
-        cx.wishes.touch(&caller.session, &self.name);
+        cx.wishes.touch(&caller, &self.name, cx.now.unix);
         if caller.era() == Era::Modern {
             // 2026-07-28, basic, Statelessness: what it can do it says with each request.
             caller.capabilities = meta::capabilities(&params);

@@ -83,7 +83,7 @@ impl Server {
         if !self.is_modern() || self.state != State::Ready || self.listening.is_useless {
             return;
         }
-        let everything = Filter { tools: true, prompts: true, resources: true, uris: self.watched_by_sessions(cx) };
+        let everything = Filter { tools: true, prompts: true, resources: true, uris: self.watched_here(cx) };
         let wanted = everything.within(self.about.capabilities.as_deref());
         if self.listening.own.as_ref().is_some_and(|(_, filter)| *filter == wanted) {
             return;
@@ -100,11 +100,6 @@ impl Server {
         if let Some((old, _)) = old {
             self.tell_cancelled(old, "what is listened for changed", cx);
         }
-    }
-
-    /// What legacy clients' sessions watch here; of a server that has a run for them, they do it there.
-    fn watched_by_sessions(&self, cx: &Cx) -> BTreeSet<String> {
-        if self.is_dual() { BTreeSet::new() } else { cx.wishes.watched(&self.name, self.session_key()) }
     }
 
     /// Our own stream ended. Returns whether that request was it.

@@ -377,6 +377,11 @@ impl Server {
         self.calls.is_empty() && self.held.is_empty() && !self.listening.is_used()
     }
 
+    /// Whether it is known what it offers, so that it can be told which runs it needs.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.state, State::Ready | State::Asleep)
+    }
+
     /// Whether a call may be given to it.
     pub(super) fn takes_calls(&self) -> bool {
         !matches!(self.state, State::Failed | State::Stopped | State::Stopping(_, Then::Nothing))

@@ -79,7 +79,7 @@ impl Server {
 
     /// It is ready: does it have to be?
     pub(super) fn rest_unless_used(&mut self, cx: &mut Cx) {
-        if self.is_lazy() && self.is_idle() {
+        if self.is_lazy() && self.is_idle() && self.watched_here(cx).is_empty() {
             return self.move_to_stopping(Then::Sleep, cx);
         }
         if let Some(limit) = self.idle_stop() {
@@ -92,7 +92,9 @@ impl Server {
     pub(super) fn rest_if_idle(&mut self, cx: &mut Cx) {
         let Some(limit) = self.idle_stop() else { return };
         let quiet = cx.now.instant.saturating_since(self.last_used);
-        if !self.is_idle() {
+        // The run of all older clients of a server of both eras is no more idle than one of the older era alone would be.
+        let is_needed = self.is_branch && self.config.life.idle_stop_secs.is_none();
+        if !self.is_idle() || (is_needed && !self.watched_here(cx).is_empty()) {
             cx.arm(self.slot, Timer::Idle, limit);
         } else if quiet < limit {
             cx.arm(self.slot, Timer::Idle, limit.saturating_sub(quiet));
@@ -105,6 +107,13 @@ impl Server {
         }
     }
 
+    /// Somebody watches what it should tell of.
+    pub(in crate::agent) fn wake(&mut self, cx: &mut Cx) {
+        if self.state == State::Asleep {
+            self.move_to_starting(cx);
+        }
+    }
+
     pub(super) fn move_to_asleep(&mut self, cx: &mut Cx) {
         self.enter(State::Asleep, None, cx);
     }
@@ -113,8 +122,8 @@ impl Server {
     pub(super) fn idle_stop(&self) -> Option<Duration> {
         let life = &self.config.life;
         let default = match life.isolation {
-            Isolation::Shared => None,
-            Isolation::Session => Some(limits::SESSION_IDLE),
+            Isolation::Shared if !self.is_branch => None,
+            Isolation::Shared | Isolation::Session => Some(limits::SESSION_IDLE),
         };
         life.idle_stop_secs.map(Duration::from_secs).or(default)
     }

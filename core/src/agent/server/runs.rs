@@ -9,7 +9,6 @@ use crate::agent::caller::Caller;
 use crate::agent::cx::Slot;
 use crate::agent::pins::Edition;
 use crate::config::{EraChoice, ServerConfig};
-use crate::limits;
 use crate::time::Instant;
 
 /// The session that a run belongs to.
@@ -38,8 +37,6 @@ impl Server {
     pub(in crate::agent) fn branch(slot: Slot, name: String, mut config: ServerConfig, now: Instant) -> Self {
         config.life.era = EraChoice::Legacy;
         config.life.lazy = false;
-        // The next call starts it again.
-        config.life.idle_stop_secs = config.life.idle_stop_secs.or(Some(limits::SESSION_IDLE.as_secs()));
         Self { is_branch: true, is_trial: true, ..Self::new(slot, name, config, now) }
     }
 

@@ -4,7 +4,7 @@
 //! and each session hears of it what it wants itself. A resource is watched for as long as anybody watches it. A new
 //! process is told again what the old one knew.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -121,6 +121,12 @@ impl Server {
         }
     }
 
+    /// What sessions watch at this run.
+    pub(super) fn watched_here(&self, cx: &Cx) -> BTreeSet<String> {
+        let is_elsewhere = !self.is_extra() && (self.config.life.isolation == Isolation::Session || self.is_dual());
+        if is_elsewhere { BTreeSet::new() } else { cx.wishes.watched(&self.name, self.session_key()) }
+    }
+
     /// Tells a new run what the last one knew.
     pub(super) fn establish(&mut self, cx: &mut Cx) {
         self.told = Told::default();
@@ -137,7 +143,7 @@ impl Server {
         if let Some(level) = cx.wishes.lowest(&self.name, only.as_deref()) {
             self.tell_level(level, cx);
         }
-        for uri in cx.wishes.watched(&self.name, only.as_deref()) {
+        for uri in self.watched_here(cx) {
             self.tell_watch(method::RESOURCES_SUBSCRIBE, &uri, cx);
         }
     }
