@@ -214,7 +214,11 @@ impl Room {
                 self.lose(conn, close.code, cx);
             }
             Event::Notice { server, sessions, json } => self.notice(conn, server, sessions, json, cx),
-            Event::Call { .. } | Event::Restart { .. } | Event::ClientNotice { .. } | Event::SessionEnded { .. } => {
+            Event::Call { .. }
+            | Event::Restart { .. }
+            | Event::Cancelled { .. }
+            | Event::ClientNotice { .. }
+            | Event::SessionEnded { .. } => {
                 tracing::warn!(%conn, "an agent ordered what only a relay may")
             }
         }

@@ -20,6 +20,7 @@
 //! | 14 `Notice` | 0 | a piece; whole: `length u16 · JSON of NoticeHead · message` |
 //! | 15 `Session` | 0 | JSON of [`SessionWord`] |
 //! | 16 `Pause` | call | `milliseconds u32` |
+//! | 128 `Cancel` | call | params; a `Reset` follows, for agents that do not know it |
 //!
 //! A *piece* is `last u8` (0: more follow, 1: the last), then bytes. Kinds from 128 up that are not known are skipped.
 
@@ -51,6 +52,7 @@ pub(super) enum Frame {
     Notice(Piece),
     Session(SessionWord),
     Pause { stream: u32, millis: u32 },
+    Cancel { stream: u32, params: Bytes },
 }
 
 /// A part of a body that may be larger than a frame should be.
@@ -136,6 +138,7 @@ impl Frame {
             Self::Catalog(Piece { bytes, .. })
             | Self::Notice(Piece { bytes, .. })
             | Self::Message { piece: Piece { bytes, .. }, .. }
+            | Self::Cancel { params: bytes, .. }
             | Self::Data { bytes, .. }
             | Self::End { bytes, .. } => {
                 if bytes.len() < length / 2 {
@@ -176,6 +179,7 @@ impl Frame {
             Self::Notice(_) => "notice",
             Self::Session(_) => "session",
             Self::Pause { .. } => "pause",
+            Self::Cancel { .. } => "cancel",
         }
     }
 
@@ -202,12 +206,13 @@ impl Frame {
             Self::Notice(piece) => piece.encode(out, NOTICE, 0),
             Self::Session(word) => json(out, SESSION, 0, word),
             Self::Pause { stream, millis } => raw(out, PAUSE, *stream, &[&millis.to_be_bytes()]),
+            Self::Cancel { stream, params } => raw(out, CANCEL, *stream, &[params]),
         }
     }
 
     fn decode(kind: u8, stream: u32, body: Bytes) -> Result<Option<Self>, Fault> {
         let of_call = match kind {
-            OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE | PAUSE => true,
+            OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE | PAUSE | CANCEL => true,
             HELLO | CATALOG | PING | PONG | RESTART | GO_AWAY | NOTICE | SESSION => false,
             SKIPPABLE.. => return Ok(None),
             _ => return Err(Fault::protocol("unknown kind of frame")),
@@ -237,6 +242,8 @@ impl Frame {
             MESSAGE => Self::Message { stream, piece: Piece::decode(body)? },
             NOTICE => Self::Notice(Piece::decode(body)?),
             PAUSE => Self::Pause { stream, millis: u32::from_be_bytes(exact(&body)?) },
+            CANCEL if body.len() > MAX_HEAD => return Err(Fault::too_big("cancellation too large")),
+            CANCEL => Self::Cancel { stream, params: body },
             _ => Self::Session(head(&body)?),
         }))
     }
@@ -335,7 +342,9 @@ const MESSAGE: u8 = 13;
 const NOTICE: u8 = 14;
 const SESSION: u8 = 15;
 const PAUSE: u8 = 16;
+/// From here on kinds that are not known are skipped.
 const SKIPPABLE: u8 = 0x80;
+const CANCEL: u8 = 0x80;
 
 const MALFORMED: Fault = Fault::protocol("malformed frame");
 const BEYOND: Fault = Fault::protocol("frame longer than its message");
@@ -357,7 +366,7 @@ mod tests {
 
     #[test]
     fn unknown_kind_is_skipped_only_with_the_high_bit() {
-        let mut message = Bytes::from_static(&[0x80, 0, 0, 0, 9, 0, 0, 0, 1, b'x', 12, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut message = Bytes::from_static(&[0x81, 0, 0, 0, 9, 0, 0, 0, 1, b'x', 12, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Frame::take(&mut message), Ok(Some(Frame::GoAway)));
         let mut message = Bytes::from_static(&[0x7f, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Frame::take(&mut message), Err(Fault::protocol("unknown kind of frame")));
@@ -378,6 +387,7 @@ mod tests {
             ("short credit", &[7, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 1]),
             ("long ping", &[9, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             ("hello that is no JSON", &[1, 0, 0, 0, 0, 0, 0, 0, 1, b'{']),
+            ("cancellation of no call", &[0x80, 0, 0, 0, 0, 0, 0, 0, 1, b'x']),
             ("reset without code", &[8, 0, 0, 0, 1, 0, 0, 0, 0]),
         ];
         for (name, bytes) in cases {
@@ -434,6 +444,8 @@ mod tests {
             any::<u64>().prop_map(Frame::Pong),
             proptest::option::of("\\PC{0,9}").prop_map(|server| Frame::Restart(RestartBody { server })),
             Just(Frame::GoAway),
+            (stream.clone(), prop::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(stream, params)| Frame::Cancel { stream, params: params.into() }),
             (stream.clone(), any::<u32>()).prop_map(|(stream, millis)| Frame::Pause { stream, millis }),
             (stream, piece()).prop_map(|(stream, piece)| Frame::Message { stream, piece }),
             piece().prop_map(Frame::Notice),

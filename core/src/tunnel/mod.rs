@@ -222,6 +222,13 @@ pub enum Event {
         /// For people; may be empty.
         reason: String,
     },
+    /// Agent: the client of a call gave it up, in its own words. As after [`Reset`](Self::Reset), the stream is gone.
+    Cancelled {
+        /// The call.
+        stream: StreamId,
+        /// The raw params of the client's `notifications/cancelled`, with its own `requestId`; may be anything.
+        params: Bytes,
+    },
     /// Agent: restart one server, or all of them.
     Restart {
         /// The server, `None` for all.
@@ -316,6 +323,16 @@ pub enum Command {
         stream: StreamId,
         /// Why.
         code: ResetCode,
+        /// For people.
+        reason: String,
+    },
+    /// Relay: end a stream without an answer, since its client gave it up.
+    Cancel {
+        /// The call.
+        stream: StreamId,
+        /// The raw params of the client's `notifications/cancelled`. Of longer ones than a frame's head the reason alone
+        /// gets to the agent, as it does where the agent is older.
+        params: Bytes,
         /// For people.
         reason: String,
     },

@@ -18,7 +18,7 @@ use crate::agent::cx::{RequestId, Slot, Timer};
 use crate::agent::pins::Print;
 use crate::agent::policy::{self, Scope};
 use crate::agent::routing::Route;
-use crate::agent::server::people;
+use crate::agent::server::{Why, people};
 use crate::audit::{Decision, End};
 use crate::config::policy::{Approve, CallLimits};
 use crate::id::{ConnId, StreamId};
@@ -235,12 +235,12 @@ impl Agent {
     }
 
     /// The caller gave up, or the tunnel is gone.
-    pub(super) fn cancel(&mut self, request: RequestId, route: Route, reason: &str) {
+    pub(super) fn cancel(&mut self, request: RequestId, route: Route, why: &Why<'_>) {
         self.close(request, End::Cancelled);
         if self.approvals.take(request).is_some() {
             self.cx.timers.clear(&Timer::Approval(request));
         } else if let Some(server) = self.servers.get_mut(&route.slot) {
-            server.cancel(request, reason, &mut self.cx);
+            server.cancel(request, why, &mut self.cx);
         }
     }
 

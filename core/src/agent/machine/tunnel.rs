@@ -7,7 +7,7 @@ use super::{Action, Agent, Phase};
 use crate::agent::cx::{Report, Slot};
 use crate::agent::restraint::Leave;
 use crate::agent::routing::Route;
-use crate::agent::server::{Held, Server, Share, people};
+use crate::agent::server::{Held, Server, Share, Why, people};
 use crate::agent::status;
 use crate::audit::End;
 use crate::id::ConnId;
@@ -35,7 +35,12 @@ impl Agent {
             tunnel::Event::Unlisted { tool, bytes } => self.unlisted(&tool, bytes),
             tunnel::Event::Reset { stream, reason, .. } => {
                 if let Some((request, route)) = self.routes.take_stream(conn, stream) {
-                    self.cancel(request, route, &reason);
+                    self.cancel(request, route, &Why::Words(&reason));
+                }
+            }
+            tunnel::Event::Cancelled { stream, params } => {
+                if let Some((request, route)) = self.routes.take_stream(conn, stream) {
+                    self.cancel(request, route, &Why::Client(&params));
                 }
             }
             tunnel::Event::Restart { server } => self.restart_for_relay(server),
@@ -43,7 +48,7 @@ impl Agent {
             tunnel::Event::GoAway => tracing::info!("the relay is about to close the tunnel"),
             tunnel::Event::Closed(close) => {
                 for (request, route) in self.routes.take_all(conn) {
-                    self.cancel(request, route, "the tunnel to the relay is gone");
+                    self.cancel(request, route, &Why::Words("the tunnel to the relay is gone"));
                 }
                 let wish = self.uplink.closed(&close, &mut self.cx);
                 self.grant(wish);

@@ -18,8 +18,33 @@ use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::{policy, routing};
 use crate::limits;
 use crate::mcp::{code, method};
-use crate::rpc::{self, envelope};
+use crate::rpc::{self, envelope, object};
 use crate::tunnel::Outcome;
+
+/// Why a call is cancelled.
+pub(in crate::agent) enum Why<'a> {
+    /// In our own words.
+    Words(&'a str),
+    /// The raw params of its client's notification.
+    Client(&'a Bytes),
+}
+
+impl Why<'_> {
+    /// The params of the server's notification: a client's own but for the id, whatever else it says in them.
+    fn params(&self, request: RequestId) -> Bytes {
+        let words = |reason: &str| {
+            let reason = rpc::quoted(&people(reason, limits::MAX_QUOTE));
+            Bytes::from(format!("{{\"requestId\":{},\"reason\":{reason}}}", request.0))
+        };
+        match self {
+            Self::Words(reason) => words(reason),
+            Self::Client(params) => match object::Object::parse(params) {
+                Ok(params) => params.set(&[("requestId", request.0.to_string().as_bytes())]),
+                Err(_) => words("the client cancelled"),
+            },
+        }
+    }
+}
 
 impl Server {
     /// A call. It gets one [`Report::Answer`], unless it is cancelled first.
@@ -75,7 +100,7 @@ impl Server {
     }
 
     /// The caller gave up. No answer follows; the server is told, and may work on.
-    pub(in crate::agent) fn cancel(&mut self, request: RequestId, reason: &str, cx: &mut Cx) {
+    pub(in crate::agent) fn cancel(&mut self, request: RequestId, why: &Why<'_>, cx: &mut Cx) {
         self.held.retain(|held| held.request != request);
         self.end_questions(request, cx);
         if self.unsubscribe(request, cx) {
@@ -85,11 +110,9 @@ impl Server {
         if !is_under_way {
             return;
         }
-        let reason = rpc::quoted(&people(reason, limits::MAX_QUOTE));
-        let params = format!("{{\"requestId\":{},\"reason\":{reason}}}", request.0);
         if let Some(link) = &mut self.link {
             link.abandon(request, cx);
-            link.note(envelope::notification(method::CANCELLED, params.as_bytes()), cx);
+            link.note(envelope::notification(method::CANCELLED, &why.params(request)), cx);
         }
     }
 
@@ -181,7 +204,7 @@ impl Server {
         if self.calls.contains_key(&request) {
             let limit = self.config.life.call_idle_secs.unwrap_or_default();
             let reason = format!("nothing was heard of the call for {limit} s, its `callIdleTimeout`");
-            self.cancel(request, &reason, cx);
+            self.cancel(request, &Why::Words(&reason), cx);
             self.refuse(request, code::TIMED_OUT, &reason, cx);
         }
     }

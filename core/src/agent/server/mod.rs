@@ -65,6 +65,7 @@ use serde_json::value::RawValue;
 
 use self::belonging::Belongings;
 use self::bridging::Bridge;
+pub(super) use self::calls::Why;
 use self::handshake::Asked;
 use self::http::Http;
 use self::link::Link;

@@ -180,7 +180,7 @@ impl Server {
     }
 
     /// Tells the client of a call, of which something was heard.
-    fn tell(&mut self, request: RequestId, json: Bytes, droppable: bool, cx: &mut Cx) {
+    pub(super) fn tell(&mut self, request: RequestId, json: Bytes, droppable: bool, cx: &mut Cx) {
         self.renew(request, cx);
         if json.len() > limits::MAX_CALL_MESSAGE {
             // Sent, it would end the call.

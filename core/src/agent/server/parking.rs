@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::bridging::Bridge;
-use super::{Call, Held, Server, Timer};
+use super::{Call, Held, Server, Timer, Why};
 use crate::agent::bridge::questions::{self, Question};
 use crate::agent::bridge::state::{self, Binding, Ticket};
 use crate::agent::bridge::{Era, errors, meta};
@@ -119,7 +119,7 @@ impl Server {
     /// The server may not go on with a call: it is told, and so is the client.
     fn give_up_call(&mut self, request: RequestId, id: &RawId, (code, body): (i64, Bytes), cx: &mut Cx) {
         self.note(envelope::error(Some(id), code::METHOD_NOT_FOUND, "the client cannot be asked this", None), cx);
-        self.cancel(request, "the client cannot be asked what the call needs", cx);
+        self.cancel(request, &Why::Words("the client cannot be asked what the call needs"), cx);
         cx.report(Report::Answer { request, outcome: Outcome::Error { code }, body });
     }
 
@@ -259,6 +259,6 @@ impl Server {
 
     /// The client did not come back.
     pub(super) fn give_up_parked(&mut self, request: RequestId, cx: &mut Cx) {
-        self.cancel(request, "the client did not come back with what was asked", cx);
+        self.cancel(request, &Why::Words("the client did not come back with what was asked"), cx);
     }
 }

@@ -202,8 +202,7 @@ impl Server {
         }
         self.withdraw_parked(&id);
         if let Some(Question { call, .. }) = self.questions.0.remove(&id) {
-            self.renew(call, cx);
-            cx.report(Report::Message { request: call, json, droppable: false });
+            self.tell(call, json, false, cx);
         }
     }
 

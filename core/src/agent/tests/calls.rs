@@ -103,6 +103,30 @@ fn cancelled_call_is_cancelled_at_the_server_and_its_late_answer_dropped() {
 }
 
 #[test]
+fn clients_own_words_reach_the_server_with_its_id_in_them() {
+    let mut rig = Rig::ready(&["a"]);
+    let mut cancel = |params: &str| {
+        rig.call(1, "a", "{}");
+        let id = rig.written(A)[0]["id"].clone();
+        let params = Bytes::copy_from_slice(params.as_bytes());
+        rig.tunnel(tunnel::Event::Cancelled { stream: StreamId(1), params });
+        let line = rig.take(|action| match action {
+            Action::Write { bytes, .. } => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+            _ => None,
+        });
+        rig.answer(A, &id, json!({}));
+        assert!(rig.answers().is_empty() && rig.written(A).is_empty());
+        (line.expect("it is told"), id)
+    };
+    let (line, id) = cancel(r#"{"_meta":{"trace":1.0},"requestId":"mine", "reason":null,"x":[1e400]}"#);
+    let params = std::format!(r#"{{"_meta":{{"trace":1.0}},"requestId":{id}, "reason":null,"x":[1e400]}}"#);
+    let expected = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":"#;
+    assert_eq!(line, std::format!("{expected}{params}}}\n"));
+    let (line, id) = cancel("nonsense");
+    assert!(line.contains(&std::format!(r#"{{"requestId":{id},"reason":"#)), "{line}");
+}
+
+#[test]
 fn second_answer_is_dropped() {
     let mut rig = Rig::ready(&["a"]);
     rig.call(1, "a", "{}");

@@ -238,6 +238,20 @@ fn questions_of_one_call_are_bounded() {
 }
 
 #[test]
+fn question_is_taken_back_in_the_servers_own_words() {
+    let mut rig = asking();
+    rig.say(A, &sampling(json!(1)));
+    rig.messages();
+    let line = r#"{"params":{"_meta":{"x":1.0},"requestId":1,"x":[1e400]},"jsonrpc":"2.0","method":"notifications/cancelled"}"#;
+    rig.event(Event::Line { child: A, line: Bytes::from(line) });
+    let sent = rig.take_all(|action| match action {
+        Action::Tunnel { command: Command::Message { json, .. }, .. } => Some(json.clone()),
+        _ => None,
+    });
+    assert_eq!(sent, [line]);
+}
+
+#[test]
 fn question_that_is_too_large_ends_no_call() {
     let mut rig = asking();
     let mut question = sampling(json!(1));

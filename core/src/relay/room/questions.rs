@@ -18,7 +18,7 @@ use crate::relay::shard::{Action, Cx};
 use crate::relay::{Endpoint, Note, SessionKey};
 use crate::rpc::object::{self, Object};
 use crate::rpc::{self, Message, RawId, envelope, quoted};
-use crate::tunnel::{Command, Dialect, ResetCode};
+use crate::tunnel::{Command, Dialect};
 
 /// A question of a server that its client has not answered.
 #[derive(Debug)]
@@ -164,7 +164,10 @@ impl Room {
         if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {
             let reason = object::get(params, "reason").unwrap_or_default();
             let reason = rpc::string(&reason).unwrap_or_else(|| "the client cancelled".into());
-            super::reset(key, ResetCode::Cancelled, &reason, cx);
+            // Copied: it must not keep a whole request in memory, as it may in a batch.
+            let params = Bytes::copy_from_slice(params);
+            let command = Command::Cancel { stream: key.1, params, reason: reason.to_string() };
+            cx.out.push(Action::Tunnel { conn: key.0, command });
             self.fail(key, &Failure::Cancelled, cx);
         }
     }

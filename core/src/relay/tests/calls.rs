@@ -297,8 +297,10 @@ fn call_to_an_old_agent_waits_no_longer_than_it_did() {
 }
 
 #[test]
-fn cancelled_call_is_reset_and_answered() {
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"x"}}"#;
+fn cancelled_call_is_given_up_in_the_clients_words_and_answered() {
+    let params = r#"{"_meta":{"x":1.0},"requestId":7,"reason":"x","y": null}"#;
+    let cancel = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
+    let cancel = cancel.as_str();
     let mut world = World::ready();
     world.call(7);
     world.session = "other";
@@ -307,7 +309,7 @@ fn cancelled_call_is_reset_and_answered() {
     let quoted = cancel.replace('7', "\"7\"");
     assert_eq!(world.post(&quoted), ["reply 3 202 "], "\"7\" is not 7");
     let actions = world.post(cancel);
-    assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
+    assert_eq!(actions[0], format!("tunnel 1 cancel 1 {params}"));
     assert_eq!(failure(&actions[1]), (code::CANCELLED, "cancelled".into()));
     assert_eq!(actions[2..], ["reply 4 202 "]);
     assert_eq!(world.post(cancel), ["reply 5 202 "], "once");
@@ -490,7 +492,7 @@ fn batch_may_cancel() {
     world.call(7);
     let notes = std::vec![Note::Cancelled { params: Bytes::from_static(br#"{"requestId":7}"#) }];
     let actions = world.content(Content::Batch { requests: Vec::new(), notes });
-    assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
+    assert_eq!(actions[0], r#"tunnel 1 cancel 1 {"requestId":7}"#);
     assert_eq!(actions[2..], ["reply 2 202 "]);
 }
 

@@ -355,6 +355,9 @@ fn show_command(command: &Command) -> String {
             format!("open {stream} {} {} {params}{v1}", head.server, head.method)
         }
         Command::Consumed { stream, bytes } => format!("consumed {stream} {bytes}"),
+        Command::Cancel { stream, params, .. } => {
+            format!("cancel {stream} {}", core::str::from_utf8(params).unwrap())
+        }
         Command::Reset { stream, code, .. } => format!("reset {stream} {code:?}"),
         Command::Restart { server } => format!("restart {server:?}"),
         Command::Close(close) => format!("close {:?}", close.code),

@@ -155,6 +155,36 @@ fn clients_notifications_and_ends_of_sessions_reach_the_agent() {
 }
 
 #[test]
+fn clients_cancellation_reaches_the_agent_in_its_own_words_once() {
+    let mut pair = Pair::up();
+    (1..=2).for_each(|stream| pair.call(stream, b"{}"));
+    pair.agent_events();
+    let cancel = |stream, params: &Bytes| {
+        let (params, reason) = (params.clone(), "enough".to_string());
+        Command::Cancel { stream: StreamId(stream), params, reason }
+    };
+    let params = Bytes::from_static(br#"{ "x":1.0,"requestId":7}"#);
+    let large = Bytes::from(vec![b'x'; CHUNK + 1]);
+    pair.relay(cancel(1, &params));
+    pair.relay(cancel(1, &params));
+    pair.relay(cancel(2, &large));
+    pair.relay(cancel(3, &params));
+    pair.run();
+    let code = ResetCode::Cancelled;
+    let expected = [
+        Event::Cancelled { stream: StreamId(1), params },
+        Event::Reset { stream: StreamId(2), code, reason: "enough".into() },
+    ];
+    assert_eq!(pair.agent_events(), expected);
+    assert!(pair.relay_events().is_empty());
+    // What nobody heard of yet is just left out.
+    pair.relay(open(4, b"{}"));
+    pair.relay(cancel(4, &large));
+    pair.run();
+    assert!(pair.agent_events().is_empty());
+}
+
+#[test]
 fn pause_of_an_open_call_is_told_and_no_other() {
     let mut pair = Pair::up();
     pair.relay(open(1, b"{}"));

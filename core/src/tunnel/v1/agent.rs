@@ -72,6 +72,7 @@ impl V1Agent {
             Command::Message { .. } | Command::Notice { .. } | Command::Pause { .. } | Command::GoAway => {}
             Command::Open { .. }
             | Command::Consumed { .. }
+            | Command::Cancel { .. }
             | Command::Restart { .. }
             | Command::ClientNotice { .. }
             | Command::SessionEnded { .. } => {

@@ -55,7 +55,7 @@ impl V1Relay {
     pub(in crate::tunnel) fn handle_command(&mut self, command: Command, cx: &mut Cx<'_>) {
         match command {
             Command::Open { stream, head, params, v1_tool } => self.open(stream, &head, &params, v1_tool, cx),
-            Command::Reset { stream, .. } => {
+            Command::Reset { stream, .. } | Command::Cancel { stream, .. } => {
                 self.calls.clear(&stream.0);
                 self.outbox.remove(About::Call(stream.0));
             }

@@ -31,6 +31,13 @@ impl V2 {
                 }
                 Ok(())
             }
+            Frame::Cancel { stream, params } => {
+                self.open_stream(stream)?;
+                if let Some(Stream { incoming: Incoming::Replies(_), .. }) = self.remove(stream) {
+                    cx.events.push_back(Event::Cancelled { stream: StreamId(stream), params });
+                }
+                Ok(())
+            }
             Frame::Restart(body) => {
                 cx.events.push_back(Event::Restart { server: body.server });
                 Ok(())
@@ -75,9 +82,12 @@ impl V2 {
                 tracing::error!("order that is not an agent's");
                 Ok(())
             }
-            Command::GoAway | Command::Reset { .. } | Command::Message { .. } | Command::Probe | Command::Close(_) => {
-                Ok(())
-            }
+            Command::GoAway
+            | Command::Reset { .. }
+            | Command::Cancel { .. }
+            | Command::Message { .. }
+            | Command::Probe
+            | Command::Close(_) => Ok(()),
         }
     }
 

@@ -37,9 +37,11 @@ impl V2 {
                 }
                 Ok(())
             }
-            Frame::Open { .. } | Frame::Credit { .. } | Frame::Restart(_) | Frame::Session(_) => {
-                Err(Fault::protocol("frame that only a relay sends"))
-            }
+            Frame::Open { .. }
+            | Frame::Credit { .. }
+            | Frame::Restart(_)
+            | Frame::Session(_)
+            | Frame::Cancel { .. } => Err(Fault::protocol("frame that only a relay sends")),
             Frame::Hello(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::GoAway => Ok(()),
         }
     }
@@ -63,9 +65,12 @@ impl V2 {
                 tracing::error!("order that is not a relay's");
                 Ok(())
             }
-            Command::GoAway | Command::Reset { .. } | Command::Message { .. } | Command::Probe | Command::Close(_) => {
-                Ok(())
-            }
+            Command::GoAway
+            | Command::Reset { .. }
+            | Command::Cancel { .. }
+            | Command::Message { .. }
+            | Command::Probe
+            | Command::Close(_) => Ok(()),
         }
     }
 
