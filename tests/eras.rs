@@ -290,6 +290,28 @@ fn what_a_session_set_outlives_the_agent() {
 }
 
 #[test]
+fn what_a_server_says_of_its_list_is_heard_once_on_its_own_endpoint_and_nothing_before() {
+    for server in [Era::Legacy, Era::Modern, Era::Both] {
+        let mut stage = Stage::new(10, (Era::Legacy, server));
+        stage.echoes(1);
+        let own = client(&mut stage.world, Era::Legacy).at("/mcp/tools");
+        let streams = [own.listen(&mut stage.world), stage.client.listen(&mut stage.world)];
+        stage.world.run(SECOND);
+        let heard = |stage: &Stage| streams.map(|stream| stage.world.exchange(stream).messages().len());
+        assert_eq!(heard(&stage), [0, 0], "{server:?}: nothing changed since they began");
+        for _ in 0..3 {
+            stage.server_tells("notifications/tools/list_changed", &json!({}));
+        }
+        stage.world.run(2 * SECOND);
+        assert_eq!(heard(&stage), [1, 0], "{server:?}: it lists what it did");
+        stage.world.look(stage.laptop).scripts.get_mut("tools").expect("it is there").extra_tools.push("new".into());
+        stage.server_tells("notifications/tools/list_changed", &json!({}));
+        stage.world.run(2 * SECOND);
+        assert_eq!(heard(&stage), [2, 1], "{server:?}: it lists something else");
+    }
+}
+
+#[test]
 fn clients_of_both_eras_use_one_server_at_once() {
     for (server, processes) in [(Era::Legacy, 1), (Era::Modern, 1), (Era::Both, 2)] {
         let mut stage = Stage::new(8, (Era::Legacy, server));

@@ -1,6 +1,6 @@
 //! What the parts of an agent share while one input is handled: the time, the outbox, the timers, the numbers.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -70,8 +70,13 @@ impl Timer {
 pub(super) enum Report {
     /// Its part of the catalog changed.
     Changed(Slot),
-    /// A session's run of a server was told what the server offers.
-    Learned(Slot),
+    /// A further run of a server was told what the server offers.
+    Learned {
+        /// Which.
+        run: Slot,
+        /// Of which lists it had said that they changed.
+        announced: BTreeSet<server::List>,
+    },
     /// A call has its final answer.
     Answer {
         /// Which.

@@ -60,6 +60,12 @@ pub struct Server {
     /// What clients of revisions with a handshake are told otherwise; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub legacy: Option<Box<Legacy>>,
+    /// How often it said that they changed.
+    #[serde(default, skip_serializing_if = "Announced::is_none")]
+    pub announced: Announced,
+    /// The same of what it said to clients of revisions with a handshake; absent: it does not make a difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_legacy: Option<Announced>,
     /// Tools that are not what its device pinned: at most [`MAX_CHANGED`](crate::limits::MAX_CHANGED).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
@@ -97,6 +103,25 @@ pub struct Legacy {
     /// The resource templates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub templates: Option<Vec<Box<RawValue>>>,
+}
+
+/// How often a server said since its agent's start that a list of it changed, each after it was listed anew, whether that
+/// brought something else or not. What it says in one moment counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Announced {
+    /// Its tools.
+    pub tools: u64,
+    /// Its prompts.
+    pub prompts: u64,
+    /// Its resources, or their templates.
+    pub resources: u64,
+}
+
+impl Announced {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A tool that is not what it was when its device first saw it.

@@ -19,7 +19,7 @@ use crate::config::RelayLimits;
 use crate::limits;
 use crate::mcp::Era;
 use crate::mcp::catalog::{self, Changed, State};
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 
 /// The servers of one device, by name.
 #[derive(Debug, Default)]
@@ -48,6 +48,8 @@ pub(super) struct Server {
     /// When it came into its state.
     pub(super) since: Instant,
     pub(super) restarts: u32,
+    /// When the lists that clients with a session have changed last, or it said that they did.
+    pub(super) listed_at: Now,
     /// What it takes of what its device may list.
     taken: Room,
 }
@@ -62,7 +64,8 @@ pub(super) struct Dropped {
 
 impl Catalog {
     /// Takes in an update: JSON of [`catalog::Update`]. One that cannot be read at all changes nothing but the fault.
-    pub(super) fn apply(&mut self, update: &Bytes, most: &RelayLimits, now: Instant) {
+    /// Returns whether what is listed may be something else now.
+    pub(super) fn apply(&mut self, update: &Bytes, most: &RelayLimits, now: Now) -> bool {
         if !update.trim_ascii_start().starts_with(b"{") {
             return self.refuse("it is not an object");
         }
@@ -73,18 +76,22 @@ impl Catalog {
         };
         self.fault = None;
         self.remark = update.remark.map(|text| printable(&text, limits::MAX_REASON)).filter(|text| !text.is_empty());
-        if update.whole {
-            self.servers.clear();
-        }
+        let mut old = if update.whole { core::mem::take(&mut self.servers) } else { BTreeMap::new() };
+        let mut is_news = false;
         for name in update.removed {
-            self.servers.remove(name.as_str());
+            is_news |= self.servers.remove(name.as_str()).is_some();
         }
         for raw in update.servers {
-            if let Err(why) = self.put(raw, most, now) {
-                tracing::warn!(reason = why, "server left out of a catalog");
-                self.fault = Some(format!("a server was left out: {why}"));
+            match self.put(raw, &mut old, most, now) {
+                Ok(listed_anew) => is_news |= listed_anew,
+                Err(why) => {
+                    tracing::warn!(reason = why, "server left out of a catalog");
+                    self.fault = Some(format!("a server was left out: {why}"));
+                    is_news = true;
+                }
             }
         }
+        is_news || !old.is_empty()
     }
 
     /// Whether any server offers clients of one era something else than those of the other.
@@ -114,28 +121,44 @@ impl Catalog {
         self.remark.as_deref()
     }
 
-    fn refuse(&mut self, why: &'static str) {
+    fn refuse(&mut self, why: &'static str) -> bool {
         tracing::warn!(reason = why, "catalog refused");
         self.fault = Some(format!("the last catalog was refused: {why}"));
+        false
     }
 
-    fn put(&mut self, raw: &RawValue, most: &RelayLimits, now: Instant) -> Result<(), &'static str> {
+    /// Takes in what is said of one server, which may be among those of the last whole catalog. Returns whether it lists
+    /// something else than before.
+    fn put(
+        &mut self,
+        raw: &RawValue,
+        old: &mut BTreeMap<Arc<str>, Server>,
+        most: &RelayLimits,
+        now: Now,
+    ) -> Result<bool, &'static str> {
         let server: catalog::Server = serde_json::from_str(raw.get()).map_err(|_| "it is not a server")?;
         let name: Arc<str> = Arc::from(server.name.as_str());
         if !is_name(&name) {
             return Err("its name is empty, too long or not printable");
         }
-        self.servers.remove(&name);
+        let before = self.servers.remove(&name).or_else(|| old.remove(&name));
         if self.servers.len() >= limits::MAX_SERVERS {
             return Err("there are too many servers");
         }
         let room = self.room(most);
-        let server = Server::checked(server, room, now);
+        let mut server = Server::checked(server, room, now);
+        let is_like = |before: &Server, era| before.offer(era).lists.are_like(&server.offer(era).lists);
+        let is_news =
+            before.as_ref().is_none_or(|before| !(is_like(before, Era::Legacy) && is_like(before, Era::Modern)));
+        let is_said = |before: &Server| before.offer(Era::Legacy).lists != server.offer(Era::Legacy).lists;
+        if let Some(before) = before.filter(|before| !is_said(before)) {
+            server.listed_at = before.listed_at;
+        }
         for dropped in &server.dropped {
             tracing::warn!(server = %name, tool = %dropped.name, reason = dropped.why, "tool left out of a catalog");
         }
         self.servers.insert(name, server);
-        Ok(())
+        Ok(is_news)
     }
 
     fn room(&self, most: &RelayLimits) -> Room {
@@ -151,7 +174,7 @@ impl Catalog {
 }
 
 impl Server {
-    fn checked(mut server: catalog::Server, room: Room, now: Instant) -> Self {
+    fn checked(mut server: catalog::Server, room: Room, now: Now) -> Self {
         let (mut left, mut dropped) = (room, Vec::new());
         let legacy = server.legacy.take();
         let said = Said {
@@ -162,9 +185,14 @@ impl Server {
             prompts: server.prompts,
             resources: server.resources,
             templates: server.templates,
+            announced: server.announced,
         };
         let modern = Offer::checked(said, &mut left, &mut dropped);
-        let legacy = legacy.map(|other| modern.but(*other, &mut left, &mut dropped));
+        let announced = server.announced_legacy;
+        let legacy = (legacy.is_some() || announced.is_some()).then(|| {
+            let said = legacy.map(|said| *said).unwrap_or_default();
+            modern.but(said, announced.unwrap_or(server.announced), &mut left, &mut dropped)
+        });
         Self {
             state: server.state,
             reason: server.reason.map(|reason| printable(&reason, limits::MAX_REASON)),
@@ -172,7 +200,8 @@ impl Server {
             legacy: legacy.map(Box::new),
             dropped,
             changed: server.changed.iter().take(limits::MAX_CHANGED).map(checked_change).collect(),
-            since: now - core::time::Duration::from_secs(server.since_secs),
+            listed_at: now,
+            since: now.instant - core::time::Duration::from_secs(server.since_secs),
             restarts: server.restarts,
             taken: room.without(left),
         }

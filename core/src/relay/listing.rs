@@ -13,6 +13,7 @@ use crate::config::Naming;
 use crate::id::{ConnId, DeviceName};
 use crate::limits;
 use crate::mcp::Era;
+use crate::mcp::catalog::Announced;
 
 /// The lists of `/mcp`, and the meaning of every name and URI in them. Rebuilt whole after a change.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ impl Listing {
             tools: tools.body.clone(),
             prompts: any(Offer::has_prompts).then(|| prompts.body.clone()),
             resources: any(Offer::has_resources).then(|| resources.bodies.clone()),
+            announced: Announced::default(),
         };
         Self { lists, tools, prompts, resources }
     }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::mcp::catalog::Announced;
 use crate::mcp::method;
 use crate::rpc::quoted;
 
@@ -13,6 +14,9 @@ pub(super) struct Lists {
     pub(super) tools: Bytes,
     pub(super) prompts: Option<Bytes>,
     pub(super) resources: Option<Resources>,
+    /// How often their server said that they changed: whoever is told what it says is told also of lists that turned out
+    /// to be the same. None on the endpoint of all servers.
+    pub(super) announced: Announced,
 }
 
 /// The results of `resources/list` and `resources/templates/list`, which change with one notification.
@@ -25,12 +29,19 @@ pub(super) struct Resources {
 impl Lists {
     /// The notifications for whoever has seen `seen`.
     pub(super) fn news(&self, seen: &Self) -> Vec<&'static str> {
+        // An agent that was started anew counts anew: less is no news.
+        let (now, then) = (self.announced, seen.announced);
         let changed = [
-            (self.tools != seen.tools, method::TOOLS_CHANGED),
-            (self.prompts != seen.prompts, method::PROMPTS_CHANGED),
-            (self.resources != seen.resources, method::RESOURCES_CHANGED),
+            (self.tools != seen.tools || now.tools > then.tools, method::TOOLS_CHANGED),
+            (self.prompts != seen.prompts || now.prompts > then.prompts, method::PROMPTS_CHANGED),
+            (self.resources != seen.resources || now.resources > then.resources, method::RESOURCES_CHANGED),
         ];
         changed.into_iter().filter(|(is_news, _)| *is_news).map(|(_, method)| method).collect()
+    }
+
+    /// Whether there is the same in them, whatever their server said.
+    pub(super) fn are_like(&self, other: &Self) -> bool {
+        (&self.tools, &self.prompts, &self.resources) == (&other.tools, &other.prompts, &other.resources)
     }
 
     /// The notifications for whoever may have seen anything.

@@ -14,7 +14,7 @@ use super::catalog::{Dropped, MAX_DROPPED, is_name, printable};
 use super::items::{self, Item, Kind, Left};
 use super::lists::{self, Lists};
 use crate::limits;
-use crate::mcp::catalog;
+use crate::mcp::catalog::{self, Announced};
 use crate::rpc::{self, object::Object};
 use crate::sse::one_line;
 
@@ -95,6 +95,8 @@ pub(super) struct Said {
     pub(super) prompts: Vec<Box<RawValue>>,
     pub(super) resources: Vec<Box<RawValue>>,
     pub(super) templates: Vec<Box<RawValue>>,
+    /// How often it said that its lists changed.
+    pub(super) announced: Announced,
 }
 
 impl Offer {
@@ -110,12 +112,18 @@ impl Offer {
             templates: left.items(Kind::Template, said.templates, dropped),
             lists: Lists::default(),
         };
-        checked.lists = checked.own_lists();
+        checked.lists = checked.own_lists(said.announced);
         checked
     }
 
     /// The same but for what is said otherwise.
-    pub(super) fn but(&self, other: catalog::Legacy, left: &mut Room, dropped: &mut Vec<Dropped>) -> Self {
+    pub(super) fn but(
+        &self,
+        other: catalog::Legacy,
+        announced: Announced,
+        left: &mut Room,
+        dropped: &mut Vec<Dropped>,
+    ) -> Self {
         let mut items = |kind, raw: Option<Vec<_>>, same: &[Item]| {
             raw.map_or_else(|| same.to_vec(), |raw| left.items(kind, raw, dropped))
         };
@@ -135,12 +143,12 @@ impl Offer {
             templates,
             lists: Lists::default(),
         };
-        checked.lists = checked.own_lists();
+        checked.lists = checked.own_lists(announced);
         checked
     }
 
     /// The lists as they are, whatever it declared: a list with something in it is offered.
-    fn own_lists(&self) -> Lists {
+    fn own_lists(&self, announced: Announced) -> Lists {
         let page =
             |kind: Kind, items: &[Item]| lists::page(kind.member(), items.iter().map(|item| item.json.text().clone()));
         let prompts = page(Kind::Prompt, &self.prompts);
@@ -152,6 +160,7 @@ impl Offer {
             tools: lists::page("tools", self.tools.iter().map(|tool| tool.json.text().clone())),
             prompts: self.has_prompts().then_some(prompts),
             resources: self.has_resources().then_some(resources),
+            announced,
         }
     }
 

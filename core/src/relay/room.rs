@@ -48,7 +48,7 @@ use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
 use crate::mcp::Era;
 use crate::rpc::RawId;
-use crate::time::Instant;
+use crate::time::Now;
 use crate::tunnel::{Close, CloseCode, Command, Event, ResetCode};
 
 /// One user's room.
@@ -82,7 +82,8 @@ pub(super) struct Room {
     pub(super) replay: Replay,
     /// The lists of `/mcp`, by the era of the clients that see them; gone after a change, until somebody asks.
     listings: BTreeMap<Era, Listing>,
-    changed_at: Instant,
+    /// Since when `/mcp` lists what it does.
+    listed_at: Now,
 }
 
 /// A batch whose answers are collected.
@@ -94,7 +95,7 @@ struct Batch {
 
 impl Room {
     /// A room without anybody in it. It counts as changed: what a client saw in the room before it is not known.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Now) -> Self {
         Self {
             devices: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -113,7 +114,7 @@ impl Room {
             late: VecDeque::new(),
             replay: Replay::default(),
             listings: BTreeMap::new(),
-            changed_at: now,
+            listed_at: now,
         }
     }
 
@@ -134,10 +135,16 @@ impl Room {
             return;
         }
         let seen = self.lists_of(&listen.endpoint, Era::Legacy, cx);
-        let recent = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
         let (exchange, endpoint, expires) = (listen.exchange, listen.endpoint.clone(), listen.session.expires);
+        let listed_at = match &endpoint {
+            Endpoint::All => self.listed_at,
+            single => self.locate(single, cx).map_or(self.listed_at, |(_, _, server)| server.listed_at),
+        };
+        // Who began after the last change has read nothing older.
+        let may_know_older = expires <= listed_at.unix + limits::SESSION_LIFETIME;
+        let is_stale = may_know_older && is_recent(listed_at, cx);
         let others = self.subscribed(&listen.principal.family);
-        self.listeners.add(listen, seen, recent, others, cx);
+        self.listeners.add(listen, seen, is_stale, others, cx);
         self.tell_late(exchange, &endpoint, expires, cx);
     }
 
@@ -189,8 +196,8 @@ impl Room {
         match event {
             Event::Up(hello) => device.hello = Some(hello),
             Event::Catalog(update) => {
-                device.catalog.apply(&update, &cx.settings.limits, cx.now.instant);
-                self.changed(cx);
+                let is_news = device.catalog.apply(&update, &cx.settings.limits, cx.now);
+                self.changed(is_news, cx);
                 self.feed_anew(cx);
                 self.stand_anew(conn, cx);
             }
@@ -380,9 +387,12 @@ impl Room {
 
 /// What there is.
 impl Room {
-    fn changed(&mut self, cx: &mut Cx<'_>) {
+    /// `is_news`: what is listed may be something else now.
+    fn changed(&mut self, is_news: bool, cx: &mut Cx<'_>) {
         self.listings.clear();
-        self.changed_at = cx.now.instant;
+        if is_news {
+            self.listed_at = cx.now;
+        }
         let timer = Timer::Announce(cx.user.clone());
         if cx.timers.get(&timer).is_none() && self.is_heard() {
             cx.timers.set(timer, cx.now.instant + limits::ANNOUNCE_DELAY);
@@ -462,6 +472,11 @@ impl Room {
         let names: BTreeSet<&str> = all.map(|(name, _)| name.as_ref()).collect();
         names.into_iter().take(16).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Whether a client may have read a list before it became what it is then, and begin to listen only now.
+fn is_recent(listed_at: Now, cx: &Cx<'_>) -> bool {
+    cx.now.instant.saturating_since(listed_at.instant) < limits::ANNOUNCE_LATE
 }
 
 fn close(conn: ConnId, code: CloseCode, reason: &str, cx: &mut Cx<'_>) {

@@ -264,7 +264,7 @@ impl Shard {
 
     /// Runs `step` in `user`'s room, which is made if need be and goes when nothing is in it.
     fn in_room(&mut self, user: &UserId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
-        let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now.instant));
+        let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now));
         let mut cx = Cx {
             now,
             user,

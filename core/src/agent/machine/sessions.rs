@@ -1,5 +1,6 @@
 //! Servers that each session of a client has for itself (`isolation: "session"`).
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -8,9 +9,9 @@ use super::Agent;
 use super::admission::Refusal;
 use crate::agent::bridge::Era;
 use crate::agent::caller::Caller;
-use crate::agent::cx::Slot;
+use crate::agent::cx::{Report, Slot};
 use crate::agent::pins::Edition;
-use crate::agent::server::Server;
+use crate::agent::server::{List, Server};
 use crate::config::Isolation;
 use crate::limits;
 
@@ -102,13 +103,17 @@ impl Agent {
     }
 
     /// A further run was told what the server offers, or what it offers clients of the legacy era: so is the server itself.
-    pub(super) fn learn_from(&mut self, run: Slot) {
+    pub(super) fn learn_from(&mut self, run: Slot, announced: &BTreeSet<List>) {
         let Some((about, edition)) = self.servers.get(&run).map(|run| (run.about(), run.edition())) else { return };
         let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
         if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
+            server.count(announced, edition);
             match edition {
                 Edition::Legacy => server.adopt(&about, &mut self.cx),
                 Edition::Main => server.learn(&about, &mut self.cx),
+            }
+            if !announced.is_empty() {
+                self.cx.report(Report::Changed(server.slot()));
             }
         }
     }

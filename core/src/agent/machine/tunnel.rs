@@ -80,7 +80,7 @@ impl Agent {
                 self.catalog.changed.insert(slot);
                 self.watch_again(slot);
             }
-            Report::Learned(run) => self.learn_from(run),
+            Report::Learned { run, announced } => self.learn_from(run, &announced),
             Report::Answer { request, outcome, body } => {
                 if let Some(Route { conn, stream, .. }) = self.routes.take(request) {
                     self.close(request, End::of(outcome, body.len()));

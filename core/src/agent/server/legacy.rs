@@ -14,6 +14,7 @@ use super::{About, Server};
 use crate::agent::bridge::Era;
 use crate::agent::cx::{Cx, Report};
 use crate::agent::tools::Tools;
+use crate::mcp::catalog::Announced;
 
 /// What is told otherwise. `None`: the same.
 #[derive(Debug, Default)]
@@ -51,6 +52,13 @@ impl Server {
         };
         // A server that never was ready has no list.
         tools.filter(|tools| !tools.is_empty())
+    }
+
+    /// How often the run for clients of the legacy era said that its lists changed; `None`: there was none yet, or it
+    /// makes no difference.
+    pub(super) fn announced_otherwise(&self) -> Option<Announced> {
+        let is_told = self.is_dual() && self.legacy.is_some() && self.announced_legacy != self.announced;
+        is_told.then_some(self.announced_legacy)
     }
 
     /// What clients of the legacy era are told otherwise.

@@ -1,7 +1,8 @@
 //! The lists of a server: what it offers, asked for page by page before it is ready, and again when it changes.
 //!
 //! Without its tools a server is not ready; any other list that fails leaves what was known, and keeps nothing waiting.
-//! That a list changed is not passed on as the server says it: the relay sees it in the catalog, once it is listed anew.
+//! That a list changed is not passed on as the server says it: the relay sees it in the catalog, once it is listed anew,
+//! and also that it was said.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use super::handshake::{Asked, Refusal};
 use super::{Fault, Server, State, Timer, mirror, people};
 use crate::agent::cx::{Cx, Report, RequestId};
+use crate::agent::pins::Edition;
 use crate::agent::tools::{Tool, Tools};
 use crate::limits;
 use crate::mcp::{code, method};
@@ -23,7 +25,7 @@ use crate::rpc::object::Object;
 
 /// One of the lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum List {
+pub(in crate::agent) enum List {
     Tools,
     Prompts,
     Resources,
@@ -37,6 +39,8 @@ pub(super) struct Lists {
     queue: BTreeSet<List>,
     /// They changed since they were asked for.
     stale: BTreeSet<List>,
+    /// Of those that are asked for the ones that the server said to have changed.
+    announced: BTreeSet<List>,
 }
 
 /// A list under way.
@@ -109,7 +113,7 @@ impl Server {
         for list in List::ALL.into_iter().filter(|list| !queue.contains(list)) {
             self.set_list(list, Vec::new());
         }
-        self.lists = Lists { queue, stale: BTreeSet::new() };
+        self.lists = Lists { queue, ..Lists::default() };
         self.next_list(cx);
     }
 
@@ -131,6 +135,7 @@ impl Server {
         match self.asked.take() {
             None if self.state == State::Ready => {
                 self.lists.queue = core::mem::take(&mut self.lists.stale);
+                self.lists.announced = self.lists.queue.clone();
                 self.next_list(cx);
             }
             // Without its tools it is not ready: the patience with its start is the one with them.
@@ -252,14 +257,30 @@ impl Server {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
         }
         self.keep(cx);
+        let announced = core::mem::take(&mut self.lists.announced);
+        self.count(&announced, Edition::Main);
         if self.is_extra() {
-            cx.report(Report::Learned(self.slot));
+            cx.report(Report::Learned { run: self.slot, announced });
         }
         if self.state == State::Probing {
             self.move_to_ready(cx);
         } else {
             cx.report(Report::Changed(self.slot));
         }
+    }
+}
+
+impl Server {
+    /// It, or a further run of it, said that these lists of an edition changed, and they were listed anew.
+    pub(in crate::agent) fn count(&mut self, announced: &BTreeSet<List>, edition: Edition) {
+        let has = |list| u64::from(announced.contains(&list));
+        let counts = match edition {
+            Edition::Main => &mut self.announced,
+            Edition::Legacy => &mut self.announced_legacy,
+        };
+        counts.tools += has(List::Tools);
+        counts.prompts += has(List::Prompts);
+        counts.resources += has(List::Resources);
     }
 }
 

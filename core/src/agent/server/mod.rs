@@ -70,6 +70,7 @@ use self::handshake::Asked;
 use self::http::Http;
 use self::link::Link;
 use self::listening::Listening;
+pub(super) use self::lists::List;
 use self::lists::Lists;
 use self::questions::Questions;
 use self::runs::Owner;
@@ -90,7 +91,7 @@ use crate::backoff::Backoff;
 use crate::config::{ServerConfig, Transport};
 use crate::id::ChildId;
 use crate::limits;
-use crate::mcp::catalog::Changed;
+use crate::mcp::catalog::{Announced, Changed};
 use crate::time::Instant;
 
 /// What a server waits for.
@@ -178,6 +179,10 @@ pub(super) struct Server {
     about: About,
     /// What its run for clients of the legacy era told, of a server that speaks both.
     legacy: Option<About>,
+    /// How often it said that its lists changed.
+    announced: Announced,
+    /// The same of what its run for clients of the legacy era said.
+    announced_legacy: Announced,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
     calls: BTreeMap<RequestId, Call>,
@@ -317,6 +322,8 @@ impl Server {
             is_branch: false,
             about: About::default(),
             legacy: None,
+            announced: Announced::default(),
+            announced_legacy: Announced::default(),
             changed: Vec::new(),
             calls: BTreeMap::new(),
             held: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! What a server tells without being asked: what belongs to a call goes on the call's stream, the rest to the sessions
 //! that want it.
 //!
-//! That a list changed is not passed on: the relay hears of it in the catalog ([`lists`](super::lists)).
+//! That a list changed is not passed on as it is said: the relay hears of it in the catalog ([`lists`](super::lists)).
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

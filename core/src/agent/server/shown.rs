@@ -67,6 +67,8 @@ impl Server {
             info: self.about.info.clone(),
             capabilities: self.about.capabilities.clone(),
             instructions: self.about.instructions.clone(),
+            announced: self.announced,
+            announced_legacy: self.announced_otherwise(),
             changed: self.changed.clone(),
             versions: self.about.versions.clone(),
             prompts: first(&self.about.prompts, share.prompts),

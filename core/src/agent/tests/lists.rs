@@ -217,3 +217,39 @@ fn lists_of_a_lazy_server_are_kept_with_its_tools() {
     let server = server(&mut rig);
     assert_eq!((&server["state"], &server["resources"][0]["name"]), (&json!("asleep"), &json!("one")));
 }
+
+/// How often the servers of the last catalog said that their lists changed.
+fn announced(rig: &mut Rig) -> Vec<Value> {
+    rig.catalogs().iter().map(|catalog| catalog["servers"][0]["announced"].clone()).collect()
+}
+
+#[test]
+fn what_a_server_says_of_its_lists_is_counted_once_they_are_listed_anew() {
+    let mut rig = Rig::started(&["a"]);
+    rig.connect(Dialect::V2);
+    let child = greeted(&mut rig, &capabilities());
+    list_others(&mut rig, child, "one");
+    assert!(announced(&mut rig).iter().all(Value::is_null), "nothing was said yet");
+    let changed = |kind: &str| json!({"jsonrpc": "2.0", "method": std::format!("notifications/{kind}/list_changed")});
+    for kind in ["resources", "resources", "prompts"] {
+        rig.say(child, &changed(kind));
+    }
+    rig.advance(limits::RELIST_DELAY);
+    for method in OTHERS {
+        assert!(announced(&mut rig).is_empty(), "not before it is known what they are");
+        let list = asked(&mut rig, child);
+        assert_eq!(list["method"], method);
+        rig.say(child, &json!({"jsonrpc": "2.0", "id": list["id"], "error": {"code": -1, "message": "not now"}}));
+    }
+    assert_eq!(announced(&mut rig), [json!({"tools": 0, "prompts": 1, "resources": 1})]);
+    rig.say(child, &changed("prompts"));
+    rig.advance(limits::RELIST_DELAY);
+    let list = asked(&mut rig, child);
+    rig.say(child, &changed("prompts"));
+    rig.answer(child, &list["id"], json!({"prompts": [{"name": "one"}]}));
+    assert_eq!(announced(&mut rig), [json!({"tools": 0, "prompts": 2, "resources": 1})]);
+    rig.advance(limits::RELIST_DELAY);
+    let list = asked(&mut rig, child);
+    rig.answer(child, &list["id"], json!({"prompts": [{"name": "one"}]}));
+    assert_eq!(announced(&mut rig), [json!({"tools": 0, "prompts": 3, "resources": 1})]);
+}

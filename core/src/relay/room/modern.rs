@@ -125,7 +125,7 @@ impl Room {
         let Sink::Reply(outlet) = sink else { return };
         let exchange = outlet.exchange();
         let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
-        let stale = cx.now.instant.saturating_since(self.changed_at) < limits::ANNOUNCE_LATE;
+        let stale = super::is_recent(self.listed_at, cx);
         let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
         self.subscriptions.add(outlet, who, wants, (lists, stale), cx);
         self.begin_feeds(exchange, caller, request, asked, cx);

@@ -47,7 +47,7 @@ impl Room {
         note(&device, Passage::Up, cx);
         cx.lease(Lease::Tunnel(conn), device.expires);
         self.devices.insert(conn, device);
-        self.changed(cx);
+        self.changed(true, cx);
     }
 
     /// A tunnel is over: every call on it is answered at once, and whoever waited for its name is called back.
@@ -123,7 +123,7 @@ impl Room {
         self.tasks.forget(conn);
         note(&device, passage, cx);
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
-        self.changed(cx);
+        self.changed(true, cx);
         Some(device)
     }
 }

@@ -309,7 +309,7 @@ fn lists_of_a_device_are_bounded() {
         [(limits::MAX_PROMPTS, limits::MAX_PROMPTS), (limits::MAX_PROMPTS + 1, limits::MAX_PROMPTS)]
     {
         let mut catalog = super::super::catalog::Catalog::default();
-        catalog.apply(&Bytes::from(whole(&[with(count)])), &RelayLimits::default(), Instant::default());
+        catalog.apply(&Bytes::from(whole(&[with(count)])), &RelayLimits::default(), Now::default());
         let (_, server) = catalog.servers().next().unwrap();
         assert_eq!((server.offer(Era::Modern).prompts.len(), server.dropped.len()), (expected, count - expected));
     }
@@ -318,7 +318,7 @@ fn lists_of_a_device_are_bounded() {
         let bounds = RelayLimits { catalog_per_agent: bytes, ..RelayLimits::default() };
         let mut catalog = super::super::catalog::Catalog::default();
         let server = format!(r#"{{"name":"s","state":"ready","resources":[{item}]}}"#);
-        catalog.apply(&Bytes::from(whole(&[server])), &bounds, Instant::default());
+        catalog.apply(&Bytes::from(whole(&[server])), &bounds, Now::default());
         assert_eq!(catalog.servers().next().unwrap().1.offer(Era::Modern).resources.len(), listed);
     }
 }

@@ -247,7 +247,7 @@ fn one_tool_is_bounded() {
 /// How many tools of a server are taken, and why the others are not.
 fn taken(server: &str, bounds: &RelayLimits) -> (usize, Vec<&'static str>) {
     let mut catalog = super::super::catalog::Catalog::default();
-    catalog.apply(&Bytes::from(whole(&[server.to_string()])), bounds, Instant::default());
+    catalog.apply(&Bytes::from(whole(&[server.to_string()])), bounds, Now::default());
     let (_, server) = catalog.servers().next().expect("it has a server");
     (server.offer(Era::Modern).tools.len(), server.dropped.iter().map(|dropped| dropped.why).collect())
 }

@@ -63,6 +63,69 @@ fn listener_that_comes_soon_after_a_change_is_told() {
 }
 
 #[test]
+fn listener_whose_session_began_after_the_last_change_is_told_nothing() {
+    for endpoint in [Endpoint::All, Endpoint::Server("files".into())] {
+        let mut world = World::ready();
+        world.advance(Duration::from_secs(2));
+        (world.began, world.endpoint) = (1_002, endpoint);
+        // The same again is no change.
+        world.catalog(1, &files());
+        world.catalog(1, &format!(r#"{{"servers":[{}]}}"#, server("files", &["read", "write"])));
+        assert_eq!(world.listen(), ["begin 1 events", HEARTBEAT]);
+    }
+}
+
+#[test]
+fn change_between_the_begin_of_a_session_and_its_stream_is_told() {
+    let single = || Endpoint::Server("files".into());
+    let more = format!(r#"{{"servers":[{}]}}"#, server("files", &["read", "new"]));
+    let said = format!(r#"{{"servers":[{}]}}"#, announcing(1));
+    let other = format!(r#"{{"servers":[{}]}}"#, server("git", &["log"]));
+    for (endpoint, update, told) in [
+        (Endpoint::All, &more, true),
+        (Endpoint::All, &other, true),
+        (Endpoint::All, &said, false),
+        (single(), &more, true),
+        (single(), &other, false),
+        (single(), &said, true),
+    ] {
+        let mut world = World::ready();
+        world.advance(Duration::from_secs(2));
+        (world.began, world.endpoint) = (1_002, endpoint);
+        world.advance(Duration::from_secs(2));
+        world.catalog(1, update);
+        let is_told = world.listen().contains(&CHANGED.to_string());
+        assert_eq!(is_told, told, "{:?} {update}", world.endpoint);
+    }
+}
+
+/// The server `files` as it is, which said so often that its tools changed.
+fn announcing(times: u32) -> String {
+    let listed = server("files", &["read", "write"]);
+    format!(r#"{},"announced":{{"tools":{times}}}}}"#, &listed[..listed.len() - 1])
+}
+
+#[test]
+fn what_a_server_says_is_told_on_its_own_endpoint_also_when_nothing_changed() {
+    let mut world = listening();
+    world.session = "other";
+    world.endpoint = Endpoint::Server("files".into());
+    assert_eq!(world.listen()[0], "begin 2 events");
+    let on_own = CHANGED.replace("body 1", "body 2");
+    let mut say = |update: String| {
+        world.catalog(1, &format!(r#"{{"servers":[{update}]}}"#));
+        world.advance(limits::ANNOUNCE_DELAY)
+    };
+    assert_eq!(say(announcing(1)), [on_own.as_str()]);
+    assert_eq!(say(announcing(1)), [""; 0]);
+    assert_eq!(say(announcing(3)), [on_own.as_str()]);
+    let more = announcing(4).replace("read", "new");
+    assert_eq!(say(more.clone()), [CHANGED, on_own.as_str()], "once each");
+    assert_eq!(say(more.replace(":4", ":0")), [""; 0], "its agent was started anew");
+    assert_eq!(say(more.replace(":4", ":1")), [on_own.as_str()]);
+}
+
+#[test]
 fn second_stream_of_a_session_takes_the_place_of_the_first() {
     let mut world = listening();
     assert_eq!(world.listen()[0], "finish 1");

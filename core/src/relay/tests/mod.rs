@@ -83,6 +83,8 @@ struct World {
     session: &'static str,
     /// The grant of the client.
     family: &'static str,
+    /// When the session was begun, in seconds.
+    began: u64,
     endpoint: Endpoint,
     accepts: Accepts,
     /// A version without sessions: the client is none's.
@@ -112,6 +114,7 @@ impl World {
             user: "ann",
             session: "s",
             family: "client-family",
+            began: 0,
             endpoint: Endpoint::All,
             accepts: Accepts::Either,
             version: Version::V2025_06_18,
@@ -239,7 +242,7 @@ impl World {
             version: self.version,
             client: "Cursor 1".into(),
             capabilities: String::new(),
-            expires: UnixTime::from_secs(100_000),
+            expires: UnixTime::from_secs(self.began) + crate::limits::SESSION_LIFETIME,
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{About, Envelope, Outbox, label, text};
 use crate::id::StreamId;
 use crate::limits::{MAX_CATALOG, MAX_STREAMS, MAX_TOOLS, V1_CALL_TIMEOUT};
-use crate::mcp::catalog::{Server, State, Update};
+use crate::mcp::catalog::{Announced, Server, State, Update};
 use crate::mcp::method;
 use crate::names;
 use crate::rpc::{self, INTERNAL_ERROR, METHOD_NOT_FOUND, envelope, object, quoted};
@@ -185,6 +185,8 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         resources: Vec::new(),
         templates: Vec::new(),
         legacy: None,
+        announced: Announced::default(),
+        announced_legacy: None,
         changed: Vec::new(),
         since_secs: 0,
         restarts: 0,
