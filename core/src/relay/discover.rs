@@ -42,15 +42,17 @@ pub(super) enum Keep {
 }
 
 /// What goes before and after a result of the relay's own, of which the opening brace is left out. It has members.
-pub(super) fn around(id: &RawId, keep: Keep) -> (Bytes, Bytes) {
+/// `server`: the raw `serverInfo` of the server that it speaks for, if it is one.
+pub(super) fn around(id: &RawId, keep: Keep, server: Option<&str>) -> (Bytes, Bytes) {
     let (before, after) = envelope::around_result(id);
-    (Bytes::from([&before[..], members(keep).as_bytes()].concat()), after)
+    (Bytes::from([&before[..], members(keep, server).as_bytes()].concat()), after)
 }
 
-fn members(keep: Keep) -> String {
+fn members(keep: Keep, server: Option<&str>) -> String {
     let kept = match keep {
         Keep::No => String::new(),
         Keep::Lists => format!(r#""ttlMs":{},"cacheScope":"private","#, limits::LIST_TTL.as_millis()),
     };
-    format!(r#"{{"resultType":"complete",{kept}"_meta":{{"{}":{OWN_INFO}}},"#, key::SERVER_INFO)
+    let info = server.unwrap_or(OWN_INFO);
+    format!(r#"{{"resultType":"complete",{kept}"_meta":{{"{}":{info}}},"#, key::SERVER_INFO)
 }

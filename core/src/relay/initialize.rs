@@ -34,8 +34,7 @@ pub(super) fn instructions(servers: &[(&Arc<str>, &Offer)]) -> String {
 
 /// For an endpoint of one server: what the server said of itself, word for word.
 pub(super) fn transparent(version: Version, server: &Offer) -> Bytes {
-    let info = server.info.as_ref().and_then(|info| core::str::from_utf8(info).ok());
-    result(version, info.unwrap_or(OWN_INFO), capabilities(server), server.instructions.as_deref())
+    result(version, server.info().unwrap_or(OWN_INFO), capabilities(server), server.instructions.as_deref())
 }
 
 /// What a server declared that it can do.

@@ -21,8 +21,7 @@ use crate::sse::one_line;
 /// What a server offers.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The raw `serverInfo` object.
-    pub(super) info: Option<Bytes>,
+    info: Option<Bytes>,
     pub(super) instructions: Option<String>,
     /// The raw `capabilities` object.
     pub(super) capabilities: Option<Object>,
@@ -162,6 +161,11 @@ impl Offer {
             resources: self.has_resources().then_some(resources),
             announced,
         }
+    }
+
+    /// The raw `serverInfo` object.
+    pub(super) fn info(&self) -> Option<&str> {
+        self.info.as_ref().and_then(|info| core::str::from_utf8(info).ok())
     }
 
     /// Whether it has prompts, or may have some.

@@ -154,9 +154,14 @@ impl Server {
         self.refuse(request, failed.0, failed.1, cx);
     }
 
+    /// Whether fields of its HTTP requests repeat what is in their bodies.
+    pub(super) fn repeats_in_fields(&self) -> bool {
+        self.is_modern() && self.child().is_none()
+    }
+
     /// The schema of the tool that is called, if fields of an HTTP request have to repeat arguments of it.
     pub(super) fn mirrored_schema(&self, method: &str, params: &Bytes) -> Option<Bytes> {
-        let repeats = self.is_modern() && self.child().is_none() && method == method::TOOLS_CALL;
+        let repeats = self.repeats_in_fields() && method == method::TOOLS_CALL;
         let name = policy::called_tool(params).ok().filter(|_| repeats)?;
         mirror::schema_of(self.about.tools.get(&name)?.raw())
     }
@@ -211,7 +216,16 @@ impl Server {
 
     /// Whether its list, which may be another since the call came, still has the tool.
     fn may_send(&self, method: &str, params: &Bytes, cx: &Cx) -> Result<(), (i64, String)> {
-        if method != method::TOOLS_CALL || !cx.guard.wants_list(&self.name) {
+        if method != method::TOOLS_CALL {
+            return Ok(());
+        }
+        if !self.unusable.is_empty()
+            && let Ok(name) = policy::called_tool(params)
+            && let Some(reason) = self.unusable.get(&name)
+        {
+            return Err((code::INVALID_PARAMS, format!("its definition of this tool must not be used: {reason}")));
+        }
+        if !cx.guard.wants_list(&self.name) {
             return Ok(());
         }
         let name = policy::called_tool(params).map_err(|reason| (code::INVALID_PARAMS, reason.to_string()))?;

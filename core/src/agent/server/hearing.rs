@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::handshake::{Asked, Refusal};
 use super::http::{Heard, SESSION_LOST};
 use super::link::Link;
-use super::{Fault, Server, State, Timer, people, stdio};
+use super::{Fault, Server, State, Timer, mirror, people, stdio};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::routing;
 use crate::http::fetch::FetchEvent;
@@ -183,6 +183,7 @@ impl Server {
         self.learn_whose(request, &call.caller, &outcome);
         let (outcome, body) = match outcome {
             Ok(result) if call.lists_tools => {
+                let result = if self.repeats_in_fields() { mirror::usable(result) } else { result };
                 (Outcome::Result, cx.guard.shown_of(&self.name, (self.edition(), &self.about.tools), result))
             }
             Ok(result) => (Outcome::Result, result),

@@ -6,7 +6,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -223,20 +223,23 @@ impl Server {
         match list {
             List::Tools => {
                 // 2026-07-28, Streamable HTTP, Schema Extension: such a tool MUST be left out, and the others not.
-                let checks_fields = self.is_modern() && self.child().is_none();
-                let read = |raw: &RawValue| {
-                    if let Some(reason) = mirror::fault(raw).filter(|_| checks_fields) {
-                        let name = Tool::read(raw).map(|tool| people(tool.name(), limits::MAX_QUOTE));
-                        tracing::warn!(server = self.name.as_str(), tool = name, reason, "tool left out");
-                        return None;
-                    }
+                let checks_fields = self.repeats_in_fields();
+                let mut unusable = BTreeMap::new();
+                let mut read = |raw: &RawValue| {
                     let tool = Tool::read(raw);
                     if tool.is_none() {
                         tracing::warn!(server = self.name.as_str(), "tool without a name left out");
                     }
-                    tool
+                    let tool = tool?;
+                    let Some(reason) = mirror::fault(raw).filter(|_| checks_fields) else { return Some(tool) };
+                    let name = people(tool.name(), limits::MAX_QUOTE);
+                    tracing::warn!(server = self.name.as_str(), tool = name, reason, "tool left out");
+                    unusable.insert(tool.name().to_owned(), reason);
+                    None
                 };
-                self.about.tools = Tools::new(items.iter().filter_map(|raw| read(raw)).collect(), &self.name);
+                let tools = items.iter().filter_map(|raw| read(raw)).collect();
+                self.about.tools = Tools::new(tools, &self.name);
+                self.unusable = unusable;
             }
             List::Prompts => self.about.prompts = items,
             List::Resources => self.about.resources = items,

@@ -39,6 +39,18 @@ pub(super) fn fault(tool: &RawValue) -> Option<&'static str> {
     check(&schema_of(tool)?).err()
 }
 
+/// The raw result of `tools/list` without the tools that must not be used, and otherwise as it is.
+pub(super) fn usable(result: Bytes) -> Bytes {
+    let Some(object) = Object::parse(&result).ok() else { return result };
+    let Some(list) = object.get("tools") else { return result };
+    let Ok(tools) = serde_json::from_slice::<Vec<&RawValue>>(&list) else { return result };
+    let usable: Vec<&str> = tools.iter().filter(|tool| fault(tool).is_none()).map(|tool| tool.get()).collect();
+    if usable.len() == tools.len() {
+        return result;
+    }
+    object.replace(&[("tools", format!("[{}]", usable.join(",")).as_bytes())])
+}
+
 /// The `inputSchema` of a tool.
 pub(super) fn schema_of(tool: &RawValue) -> Option<Bytes> {
     // Most have no such field: they are not looked into.

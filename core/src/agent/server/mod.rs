@@ -179,6 +179,8 @@ pub(super) struct Server {
     about: About,
     /// What its run for clients of the legacy era told, of a server that speaks both.
     legacy: Option<About>,
+    /// Tools that must not be used, with the reason.
+    unusable: BTreeMap<String, &'static str>,
     /// How often it said that its lists changed.
     announced: Announced,
     /// The same of what its run for clients of the legacy era said.
@@ -322,6 +324,7 @@ impl Server {
             is_branch: false,
             about: About::default(),
             legacy: None,
+            unusable: BTreeMap::new(),
             announced: Announced::default(),
             announced_legacy: Announced::default(),
             changed: Vec::new(),

@@ -258,6 +258,7 @@ fn http_server_is_asked_with_header_fields_and_without_a_session() {
     rig.reply_to(fetch, JSON, &result(&request, &tools));
     assert!(rig.is_quiet(), "no GET");
     rig.connect(Dialect::V2);
+    let listed = tools;
     let tools = rig.catalogs().pop().unwrap()["servers"][0]["tools"].clone();
     assert_eq!(tools.as_array().unwrap().len(), 1, "a definition that breaks the rules is left out, the other stays");
     rig.modern_call(1, "web", "tools/call", r#"{"name":"t","arguments":{"region":"Zürich"},"_meta":{"x":1.0}}"#);
@@ -265,6 +266,16 @@ fn http_server_is_asked_with_header_fields_and_without_a_session() {
     assert_eq!(request.headers["mcp-name"], "t");
     assert_eq!(request.headers["mcp-param-region"], "=?base64?WsO8cmljaA==?=");
     assert!(core::str::from_utf8(&request.body).unwrap().contains(r#""_meta":{"x":1.0}"#), "its meta is its own");
+
+    rig.modern_call(2, "web", "tools/list", "{}");
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.reply_to(fetch, JSON, &result(&request, &listed));
+    let (_, _, shown) = rig.answers().pop().expect("it is answered");
+    assert!(shown.contains(r#""name":"t""#) && !shown.contains("bad"), "asked for by a client too: {shown}");
+    rig.modern_call(3, "web", "tools/call", r#"{"name":"bad","arguments":{"region":1.5}}"#);
+    assert!(rig.is_quiet(), "its server is not asked");
+    let (stream, code, why) = rig.answers().pop().expect("it is refused");
+    assert_eq!((stream, code, why.contains("x-mcp-header")), (3, Some(-32602), true), "{why}");
 }
 
 #[test]

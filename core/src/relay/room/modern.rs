@@ -16,6 +16,7 @@ use crate::mcp::{Era, code, method, mirror};
 use crate::relay::calls::{Call, CallKey, Sink};
 use crate::relay::discover::{self, Keep};
 use crate::relay::failure::Failure;
+use crate::relay::offer::Offer;
 use crate::relay::shard::{Cx, Lease};
 use crate::relay::subscriptions::{Subscriber, Wants};
 use crate::relay::{Endpoint, Request, Speaker};
@@ -71,7 +72,8 @@ impl Room {
             (Speaker::Modern { .. }, Ok(body)) => body,
             (_, result) => return self.respond(sink, id, result, cx),
         };
-        let (around, inner) = (discover::around(id, keep), body.slice(1..));
+        let server = self.locate(&caller.endpoint, cx).ok().map(|(_, _, server)| server.offer(Era::Modern));
+        let (around, inner) = (discover::around(id, keep, server.and_then(Offer::info)), body.slice(1..));
         match sink {
             Sink::Reply(outlet) if body.len() > limits::WHOLE_ANSWER => outlet.long(around, inner, cx),
             sink => self.deliver(sink, StatusCode::OK, [&around.0[..], &inner, &around.1].concat().into(), cx),

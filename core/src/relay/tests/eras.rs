@@ -105,6 +105,7 @@ fn each_client_hears_what_the_server_says_of_itself_in_its_own_era() {
     assert_eq!((&old["serverInfo"]["name"], old.get("instructions")), (&json!("old"), None));
     let new = ask(&mut world, NEW, "server/discover", "{}")["result"].clone();
     assert_eq!((&new["capabilities"]["extensions"], &new["instructions"]), (&extensions, &json!("Be new.")));
+    assert_eq!(new["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "new", "it speaks for the server");
     assert_eq!(names(&mut world, OLD, "tools/list", "tools"), ["both", "old"], "of a server that does not run");
     assert_eq!(names(&mut world, NEW, "tools/list", "tools"), ["both", "new"]);
 }
