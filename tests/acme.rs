@@ -127,7 +127,7 @@ impl Authority {
             Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
         };
         if !quiet("pebble") || !quiet("pebble-challtestsrv") {
-            eprintln!("SKIPPED: the authority `pebble` is not installed; `.ci/run` installs it (Debian: pebble)");
+            support::skip("the authority `pebble` is not installed; `.ci/run` installs it (Debian: pebble)");
             return None;
         }
         let home = Scratch::new(name);

@@ -209,12 +209,12 @@ impl Namespace {
         let number = std::process::id() % 100_000;
         let net = Self { name: format!("mlt-{number}"), link: format!("mlt{number}") };
         if !try_ip(&["netns", "add", &net.name]) {
-            eprintln!("SKIPPED: network namespaces need root and `ip`");
+            support::skip("network namespaces need root and `ip`");
             return None;
         }
         let made = try_ip(&["link", "add", &net.link, "type", "veth", "peer", "name", "eth0", "netns", &net.name]);
         if !made {
-            eprintln!("SKIPPED: no virtual links here");
+            support::skip("no virtual links here");
             return None;
         }
         ip(&["addr", "add", &format!("{HERE}/24"), "dev", &net.link]);

@@ -125,7 +125,7 @@ fn relay_on_a_read_only_root_warns_and_serves() {
     let log = home.path().join("log");
     let file = std::fs::File::create(&log).expect("writes");
     let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn() else {
-        return skip("unshare is not installed");
+        return support::skip("unshare is not installed");
     };
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     let ended = eventually("the relay is up", Duration::from_secs(20), || match child.try_wait() {
@@ -135,7 +135,7 @@ fn relay_on_a_read_only_root_warns_and_serves() {
     });
     if let Some(status) = ended {
         assert!(!said().contains("relay") && !status.success(), "{status}: {}", said());
-        return skip("mounts cannot be made read-only here");
+        return support::skip("mounts cannot be made read-only here");
     }
     let answers = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     drop(child.kill());
@@ -156,7 +156,7 @@ impl Project {
         static MADE: Mutex<Weak<Project>> = Mutex::new(Weak::new());
         let has = |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
         if !has("node") || !has("npm") {
-            skip("node and npm are not installed");
+            support::skip("node and npm are not installed");
             return None;
         }
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,8 +223,4 @@ fn gone(pid: u64) -> Result<(), String> {
 fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).expect("it runs");
-}
-
-fn skip(why: &str) {
-    eprintln!("SKIPPED: {why}");
 }

@@ -62,7 +62,7 @@ fn agent_of_a_user(relay: &Relay, servers: &Value) -> Option<Agent> {
         let owned = Command::new("chown").args(["-R", USER]).arg(home).status();
         let tool = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
         if !owned.is_ok_and(|status| status.success()) || !tool.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: there is no setpriv, which makes root another user");
+            support::skip("there is no setpriv, which makes root another user");
             return None;
         }
     }
@@ -131,7 +131,7 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
     expect("open", &[files_and_siblings.as_slice(), &harmless].concat(), &["agent", "memory"]);
     let (state, reason) = started(&agent, "boxed");
     if state == "failed" && reason.contains("Landlock") {
-        eprintln!("SKIPPED: this system has no Landlock, and so the server was not started: {reason}");
+        support::skip(&format!("this system has no Landlock, and so the server was not started: {reason}"));
         assert!(!agent.home.path().join("desk/boxed.tried").exists(), "it ran without its sandbox");
         return;
     }
@@ -146,7 +146,7 @@ fn server_in_a_sandbox_reaches_neither_its_siblings_nor_what_is_the_agents() {
 #[test]
 fn root_in_a_sandbox_reaches_no_other_process_by_its_capabilities() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: this is about root, who does not run it");
+        support::skip("this is about root, who does not run it");
         return;
     }
     let relay = Relay::start("sandbox-root");
@@ -172,7 +172,7 @@ fn root_in_a_sandbox_reaches_no_other_process_by_its_capabilities() {
         if server["state"] == "ready" || server["state"] == "failed" { Ok(server) } else { Err(status.to_string()) }
     });
     if server["state"] == "failed" && server["reason"].to_string().contains("Landlock") {
-        eprintln!("SKIPPED: this system has no Landlock, and so the server was not started: {server}");
+        support::skip(&format!("this system has no Landlock, and so the server was not started: {server}"));
         return;
     }
     assert_eq!(server["state"], "ready", "{server}");

@@ -26,6 +26,11 @@ pub fn program() -> PathBuf {
     std::env::var_os("TUNNEL_BIN").map_or_else(|| env!("CARGO_BIN_EXE_mcp-local-tunnel").into(), PathBuf::from)
 }
 
+/// Says that a test is skipped: past the test runner, which keeps what a passing test prints to itself.
+pub fn skip(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").expect("stderr is there");
+}
+
 /// Runs the program to its end with `config`, `home` as its home directory.
 pub fn run(home: &Path, config: &Value, args: &[&str]) -> Output {
     command(home, config, args).output().expect("the program runs")

@@ -113,7 +113,8 @@ pub(super) fn own_progress_token(params: &Bytes, request: RequestId) -> Result<(
     }
     let object = Object::parse(params)?;
     let meta = object.get("_meta").and_then(|meta| Object::parse(&meta).ok());
-    let Some((meta, token)) = meta.and_then(|meta| meta.get(TOKEN).map(|token| (meta, token))) else {
+    let token = |meta: &Object| meta.get(TOKEN).filter(|token| token != "null");
+    let Some((meta, token)) = meta.and_then(|meta| token(&meta).map(|token| (meta, token))) else {
         return Ok((params.clone(), None));
     };
     let meta = meta.replace(&[(TOKEN, RawId::from_number(request.0).as_bytes())]);

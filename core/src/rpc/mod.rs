@@ -212,7 +212,14 @@ impl Parts<'_> {
         if self.jsonrpc.and_then(|raw| string(raw.get().as_bytes())).as_deref() != Some("2.0") {
             return Err("jsonrpc must be \"2.0\"");
         }
-        match (self.method, self.result, self.error) {
+        // Many servers write the other of both too, as `null`: it is as if it were absent.
+        let said = |raw: &&RawValue| raw.get() != "null";
+        let (result, error) = match (self.result, self.error) {
+            (Some(result), Some(error)) if !said(&error) => (Some(result), None),
+            (Some(result), Some(error)) if !said(&result) => (None, Some(error)),
+            both => both,
+        };
+        match (self.method, result, error) {
             (Some(method), None, None) => {
                 let method = string(method.get().as_bytes()).ok_or("the method must be a string")?.into_owned();
                 let params = self.params.map(cut).unwrap_or_default();

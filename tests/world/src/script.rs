@@ -63,7 +63,8 @@ pub struct Script {
     pub page: usize,
     /// Every request and notification it heard, in order.
     pub heard: Vec<Value>,
-    /// What it says to the next requests `raw/echo`, in order: those are neither read nor written as values.
+    /// What it says to the next requests `raw/echo` and calls of tools, in order: those are neither read nor written as
+    /// values.
     pub raw: VecDeque<Raw>,
     /// The raw params of those requests.
     pub raw_heard: Vec<Bytes>,
@@ -229,7 +230,8 @@ impl Script {
         let Ok(Message::Request { id, method, params }) = rpc::parse(&Bytes::copy_from_slice(line)) else {
             return None;
         };
-        if method != "raw/echo" {
+        let is_call = method == "tools/call" && !self.raw.is_empty();
+        if method != "raw/echo" && !is_call {
             return None;
         }
         let Raw { note, answer } = self.raw.pop_front().expect("a test says what a script answers");

@@ -34,6 +34,11 @@ impl Server {
         if stdio.is_flooding() {
             return self.fail_flooding(cx);
         }
+        if messages.is_empty()
+            && let Some(request) = stdio::broken_answer(line)
+        {
+            self.unanswered(request, code::INTERNAL_ERROR, "its answer is no JSON-RPC message", cx);
+        }
         for (message, json) in messages {
             self.hear(message, json, None, cx);
         }

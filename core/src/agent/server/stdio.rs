@@ -100,6 +100,17 @@ pub(super) fn answered_by(prefix: &[u8], suffix: &[u8]) -> Option<RequestId> {
     id_at_start(prefix).or_else(|| id_at_end(suffix)).map(RequestId)
 }
 
+/// The request that a line would answer if it were a message: there will be no better one. Only top-level members are
+/// believed, and a line that may be the request itself, printed, is none.
+pub(super) fn broken_answer(line: &Bytes) -> Option<RequestId> {
+    let has = |key: &[u8]| line.windows(key.len()).any(|window| window == key);
+    if has(b"\"method\"") || !(has(b"\"result\"") || has(b"\"error\"")) {
+        return None;
+    }
+    let id = rpc::parse(line).err()?.id.and_then(|id| id.as_number());
+    id.map(RequestId).or_else(|| answered_by(line, line))
+}
+
 /// Lines on stdout that are no messages: debug output, a banner, a stack trace; a flood of them is another program.
 #[derive(Debug, Default)]
 struct Noise {
@@ -240,6 +251,19 @@ mod tests {
         assert_eq!(found(r#"{ "id":7,"#, ""), Some(7));
         assert_eq!(found(r#"{"result":{"content":"#, r#"aaa"}]},"jsonrpc":"2.0","id":9}"#), Some(9));
         assert_eq!(found(r#"{"result":"#, r#"a"},"id":9,"jsonrpc":"2.0"} "#), Some(9));
+    }
+
+    #[test]
+    fn broken_answer_names_its_request_and_other_lines_none() {
+        let found = |line: &[u8]| broken_answer(&Bytes::copy_from_slice(line)).map(|id| id.0);
+        assert_eq!(found(br#"{"jsonrpc":"2.0","id":7,"result":{"x":NaN}}"#), Some(7));
+        assert_eq!(found(br#"{"jsonrpc":"2.0","id":7,"error":"bad"}"#), Some(7));
+        assert_eq!(found(br#"{"result":{},"id":7}"#), Some(7), "without its version");
+        assert_eq!(found(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"\xff\"}"), Some(7));
+        assert_eq!(found(br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"result"#), None);
+        assert_eq!(found(br#"{"result":{"id":7,"x":NaN}}"#), None);
+        assert_eq!(found(br#"{"id":7}"#), None);
+        assert_eq!(found(br#"{"jsonrpc":"2.0","id":7,"result":{}}"#), None, "it is a message");
     }
 
     #[test]
