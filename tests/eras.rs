@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tunnel_core::agent::contract::Event;
+use tunnel_core::config::Isolation;
 use tunnel_core::entropy::Seeded;
 use tunnel_core::id::ExchangeId;
 use tunnel_core::limits;
-use tunnel_core::mcp::key;
+use tunnel_core::mcp::{code, key};
 use tunnel_core::oauth::Role;
 use tunnel_world::{AgentKey, Client, Era, Outcome, Script, World, script};
 
@@ -475,6 +476,105 @@ fn each_client_sees_and_calls_the_tools_of_its_own_era() {
     stage.world.run(limits::RECONNECT_MAX + SECOND);
     assert_eq!(own_tools(&mut stage.client, &mut stage.world), ["old", "older"]);
     assert_eq!(own_tools(&mut modern, &mut stage.world), ["new", "newer"]);
+}
+
+// Questions outside of calls.
+
+/// What a stream of a client's asks for roots: the ids.
+fn asked_for_roots(world: &World, stream: ExchangeId) -> Vec<Value> {
+    let messages = world.exchange(stream).messages();
+    messages
+        .into_iter()
+        .filter(|message| message["method"] == "roots/list")
+        .map(|message| message["id"].clone())
+        .collect()
+}
+
+/// Sessions that use the server, each with the stream that it listens on; the last one is another user's, at a server
+/// of the same name.
+fn listening(stage: &mut Stage) -> Vec<(Client, ExchangeId)> {
+    let eve = stage.world.mint("eve", Role::Agent);
+    let script = Script { asks_roots: true, ..Script::default() };
+    stage.world.agent_with_id("desktop", "id-of-desktop", &eve, [("tools", script)]);
+    stage.world.settle();
+    let tokens = ["ada", "ada", "eve"].map(|user| stage.world.mint(user, Role::Client));
+    let mut begin = |token: &String| {
+        let mut client = Client::new(token);
+        client.initialize(&mut stage.world);
+        client.call_now(&mut stage.world, "tools__echo", &json!({}));
+        let stream = client.listen(&mut stage.world);
+        (client, stream)
+    };
+    tokens.iter().map(&mut begin).collect()
+}
+
+#[test]
+fn client_whose_roots_changed_is_asked_for_them_and_nobody_else() {
+    const CHANGED: &str = "notifications/roots/list_changed";
+    for (isolation, server) in [
+        (Isolation::Shared, Era::Legacy),
+        (Isolation::Shared, Era::Both),
+        (Isolation::Session, Era::Legacy),
+        (Isolation::Session, Era::Both),
+    ] {
+        let script = Script { era: server, isolation, asks_roots: true, ..Script::default() };
+        let mut stage = Stage::with(10, Era::Legacy, script);
+        let mut clients = listening(&mut stage);
+        for n in [1, 0] {
+            let (client, stream) = &mut clients[n];
+            client.notify(&mut stage.world, CHANGED, &json!({}));
+            stage.world.run(SECOND);
+            let asked = asked_for_roots(&stage.world, *stream);
+            assert_eq!(asked.len(), 1, "{isolation:?} {server:?}");
+            let roots = json!({"roots": [{"uri": format!("file:///{n}")}]});
+            let answer = json!({"jsonrpc": "2.0", "id": asked[0], "result": roots});
+            for _ in 0..2 {
+                let posted = client.post(&mut stage.world, &answer);
+                stage.world.finish(posted);
+            }
+            stage.world.run(SECOND);
+            assert_eq!(stage.script().told_of_roots().last().expect("it is told")["result"], roots);
+        }
+        assert_eq!(stage.script().told_of_roots().count(), 2, "{isolation:?} {server:?}: once each");
+        assert_eq!(asked_for_roots(&stage.world, clients[1].1).len(), 1, "not for the other one's");
+        assert_eq!(asked_for_roots(&stage.world, clients[2].1).len(), 0, "never another user");
+
+        // Both at once: a process that both share cannot say whose it wants.
+        for (client, _) in &mut clients[..2] {
+            let json = json!({"jsonrpc": "2.0", "method": CHANGED});
+            client.post(&mut stage.world, &json);
+        }
+        stage.world.run(SECOND);
+        let asked = [0, 1].map(|n| asked_for_roots(&stage.world, clients[n].1).len());
+        let declined = stage.script().told_of_roots().filter(|told| told["error"]["code"] == code::AMBIGUOUS).count();
+        let expected = if isolation == Isolation::Session { ([2, 2], 0) } else { ([1, 1], 2) };
+        assert_eq!((asked, declined), expected, "{isolation:?} {server:?}");
+    }
+}
+
+#[test]
+fn question_outside_of_calls_ends_with_its_session_and_is_declined_where_nobody_listens() {
+    let script = Script { asks_roots: true, ..Script::default() };
+    let mut stage = Stage::with(11, Era::Legacy, script);
+    let ask = |stage: &mut Stage| {
+        stage.client.notify(&mut stage.world, "notifications/roots/list_changed", &json!({}));
+        stage.world.run(SECOND);
+    };
+    let errors = |stage: &mut Stage| -> Vec<Value> {
+        stage.script().told_of_roots().map(|told| told["error"]["code"].clone()).collect()
+    };
+    stage.echoes(1);
+    ask(&mut stage);
+    assert_eq!(errors(&mut stage), [code::METHOD_NOT_FOUND]);
+    let stream = stage.client.listen(&mut stage.world);
+    stage.world.run(SECOND);
+    assert_eq!(asked_for_roots(&stage.world, stream).len(), 0, "it is never asked later");
+    ask(&mut stage);
+    assert_eq!(asked_for_roots(&stage.world, stream).len(), 1);
+    let ended = stage.client.delete(&mut stage.world);
+    stage.world.finish(ended);
+    stage.world.run(SECOND);
+    assert_eq!(errors(&mut stage), [code::METHOD_NOT_FOUND, code::CANCELLED]);
 }
 
 // Subscriptions to one server.

@@ -136,6 +136,11 @@ pub const MAX_LATE_NOTICES: usize = 32;
 pub const MAX_LATE_NOTICE: usize = 16 * KIB;
 /// Questions of servers to one user's clients that are open: each call asks one at a time, few ask several.
 pub const MAX_QUESTIONS: usize = 1_024;
+/// Those that belong to no call, to one session.
+pub const MAX_BESIDE_OF_SESSION: usize = 32;
+/// After which time one that belongs to no call may be forgotten: its agent has long given it up, and may have been
+/// unable to say so.
+pub const BESIDE_KEPT: Duration = Duration::from_secs(20 * 60);
 /// Parameters of one tool that are repeated in header fields: each is a field of the request, whose fields are bounded
 /// together.
 pub const MAX_MIRRORED: usize = 64;
@@ -343,6 +348,15 @@ pub const MAX_LET_PASS: usize = 1_024;
 pub const MAX_SERVER_CALLS: usize = 512;
 /// Questions of a server that wait for the client of one call: a person answers one at a time.
 pub const MAX_CALL_QUESTIONS: usize = 32;
+/// Questions of one run of a server that wait for clients with no call open: it asks for roots, now and then.
+pub const MAX_BESIDE: usize = 8;
+/// How long such a question waits for its answer: nothing else tells that nobody is there, and a person may be away from
+/// the keyboard.
+pub const BESIDE_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How soon a server asks for the roots that a client said to be others: at once, or when it has collected such words.
+pub const ROOTS_ASKED_WITHIN: Duration = Duration::from_secs(10);
+/// A session that called nothing for longer is taken to be left: most clients go without ending theirs.
+pub const SESSION_IN_USE: Duration = Duration::from_secs(60 * 60);
 /// Tasks, and pages that clients were asked to visit, whose owners are remembered of one server's run, each: half a
 /// kilobyte at most. Of older ones, as of all others, every session is told.
 pub const MAX_BELONGINGS: usize = 512;

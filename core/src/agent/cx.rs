@@ -116,7 +116,7 @@ pub(super) enum Report {
         /// After this time.
         wait: core::time::Duration,
     },
-    /// A notification that belongs to no call.
+    /// A notification that belongs to no call, or a question to the client of one session.
     Notice {
         /// The server's name.
         server: String,
@@ -137,6 +137,8 @@ pub(super) struct Cx {
     pub(super) guard: Guard,
     /// What clients' sessions want to hear.
     pub(super) wishes: Wishes,
+    /// Whether the relay asks clients what servers ask with no call open.
+    pub(super) asks_beside: bool,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,
     /// Seals what modern clients carry for calls that wait for their answers: this agent's alone, since they end with it.
@@ -158,6 +160,7 @@ impl Cx {
             reports: VecDeque::new(),
             guard: Guard::default(),
             wishes: Wishes::default(),
+            asks_beside: false,
             version,
             states,
             children: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! Behaviour of a whole agent, and what the tests of its parts share: a driver that records, with simulated time.
 
 mod belonging;
+mod beside;
 mod bridging;
 mod calls;
 mod editions;
@@ -249,9 +250,11 @@ impl Rig {
     fn connect(&mut self, dialect: Dialect) {
         self.conn = self.dialled().expect("the relay was dialled");
         self.event(Event::Dialed { conn: self.conn, dialect });
+        let features = if dialect == Dialect::V2 { [tunnel::ASKS_BESIDE.to_string()].into() } else { Vec::new() };
         self.tunnel(tunnel::Event::Up(Hello {
             version: "2.0.1".to_string(),
             user: "u-1".to_string(),
+            features,
             ..Hello::default()
         }));
     }

@@ -106,6 +106,18 @@ impl Wishes {
         self.sessions.get(session).into_iter().flat_map(|it| it.servers.keys().cloned()).collect()
     }
 
+    /// The client of a session that called a server, as it introduced itself.
+    pub(super) fn client(&self, session: &str, server: &str) -> Option<Caller> {
+        let it = self.sessions.get(session).filter(|it| it.servers.contains_key(server))?;
+        Some(it.caller(session))
+    }
+
+    /// The sessions that use a server: those that ever called it, and lately something of this agent.
+    pub(super) fn in_use(&self, server: &str, now: UnixTime) -> Vec<&str> {
+        let is_used = |it: &Session| it.servers.contains_key(server) && now < it.seen + limits::SESSION_IN_USE;
+        self.sessions.iter().filter(|(_, it)| is_used(it)).map(|(key, _)| key.as_str()).collect()
+    }
+
     /// Sets what a session wants of a server's log; returns what it wanted before.
     pub(super) fn set_level(&mut self, session: &str, server: &str, level: Option<Level>) -> Option<Level> {
         let wish = self.wish_mut(session, server)?;

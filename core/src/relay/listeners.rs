@@ -113,13 +113,16 @@ impl Listeners {
         }
     }
 
-    /// A listener's grant may have run out.
-    pub(super) fn expired(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
-        match self.0.get(&exchange).map(|listener| listener.expires) {
-            Some(expires) if cx.now.unix < expires => cx.lease(Lease::Exchange(exchange), expires),
-            Some(_) => self.0.remove(&exchange).into_iter().for_each(|listener| listener.outlet.finish(cx)),
-            None => {}
+    /// A listener's grant may have run out: returns it if it has.
+    pub(super) fn expired(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) -> Option<FamilyId> {
+        let expires = self.0.get(&exchange)?.expires;
+        if cx.now.unix < expires {
+            cx.lease(Lease::Exchange(exchange), expires);
+            return None;
         }
+        let listener = self.0.remove(&exchange)?;
+        listener.outlet.finish(cx);
+        Some(listener.family)
     }
 
     /// A stream has been quiet.
@@ -132,6 +135,13 @@ impl Listeners {
     /// Who listens where.
     pub(super) fn endpoints(&self) -> Vec<(ExchangeId, Endpoint)> {
         self.0.iter().map(|(exchange, listener)| (*exchange, listener.endpoint.clone())).collect()
+    }
+
+    /// The streams of a session, with their endpoints and grants. `is_there`: those that somebody reads.
+    pub(super) fn of(&self, session: &SessionKey, is_there: bool) -> Vec<(ExchangeId, &Endpoint, &FamilyId)> {
+        let its = self.0.iter().filter(|(_, listener)| listener.session == *session);
+        let read = its.filter(|(_, listener)| !is_there || !listener.outlet.is_away());
+        read.map(|(exchange, listener)| (*exchange, &listener.endpoint, &listener.family)).collect()
     }
 
     /// The session of a listener.

@@ -6,6 +6,7 @@
 mod aggregate;
 mod answer;
 mod ask;
+mod beside;
 mod feeds;
 mod gather;
 mod modern;
@@ -238,6 +239,7 @@ impl Room {
         }
         self.end_gathers(|caller| meant(&caller.family), &Failure::SignedOut, cx);
         self.end_calls(|call| meant(&call.family), cx);
+        self.end_beside(&meant, cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
         self.subscriptions.end(|subscription| meant(&subscription.family), cx);
         self.end_feeds(cx);
@@ -255,7 +257,9 @@ impl Room {
             Lease::Exchange(exchange) => match self.replies.get(exchange) {
                 Some(key) => self.lapsed(*exchange, *key, cx),
                 None => {
-                    self.listeners.expired(*exchange, cx);
+                    if let Some(family) = self.listeners.expired(*exchange, cx) {
+                        self.end_beside(|one| *one == family, cx);
+                    }
                     self.subscriptions.expired(*exchange, cx);
                     self.end_feeds(cx);
                 }
@@ -272,6 +276,7 @@ impl Room {
             cx.out.push(Action::Tunnel { conn: device.conn, command });
         }
         self.listeners.end(|listener| listener.session == *session, cx);
+        self.forget_beside(|_, of| of == session);
         self.watches.forget(session);
         cx.replay.end_session(session);
     }

@@ -19,6 +19,7 @@ mod v1;
 mod v2;
 
 pub use close::{Close, CloseCode};
+pub use v2::fits_notice;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -143,6 +144,10 @@ pub struct Hello {
     pub features: Vec<String>,
 }
 
+/// The feature of a relay that asks a client what a server asks with no call open: a request in a [`Command::Notice`] to
+/// one session, whose response comes back as an [`Event::ClientNotice`]. An older one drops such a request.
+pub const ASKS_BESIDE: &str = "asks-beside-calls";
+
 /// What a connection tells its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -203,13 +208,13 @@ pub enum Event {
         /// For how long, in milliseconds.
         millis: u32,
     },
-    /// Relay: a local server's notification that belongs to no call.
+    /// Relay: a local server's notification that belongs to no call, or its question to the client of one session.
     Notice {
         /// The local server.
         server: String,
         /// For whom: the keys of clients' sessions; empty: for every client that listens to that server.
         sessions: Vec<String>,
-        /// The raw JSON-RPC notification.
+        /// The raw JSON-RPC message.
         json: Bytes,
     },
     /// A stream is gone without an answer: the peer ended it, or this connection did because a limit was hit (too large,
@@ -234,13 +239,13 @@ pub enum Event {
         /// The server, `None` for all.
         server: Option<String>,
     },
-    /// Agent: a client's notification that belongs to no call.
+    /// Agent: a client's notification that belongs to no call, or its answer to such a question of that server.
     ClientNotice {
         /// The key of the client's session.
         session: String,
         /// The local server that it is for; `None`: all that the session uses.
         server: Option<String>,
-        /// The raw JSON-RPC notification.
+        /// The raw JSON-RPC message.
         json: Bytes,
     },
     /// Agent: a client's session is over, and with it what it has set or subscribed to.
@@ -308,13 +313,14 @@ pub enum Command {
         /// For how long, in milliseconds.
         millis: u32,
     },
-    /// Agent: a local server's notification that belongs to no call.
+    /// Agent: a local server's notification that belongs to no call, or, to a relay that [asks so](ASKS_BESIDE), its question
+    /// to the client of one session.
     Notice {
         /// The local server.
         server: String,
         /// For whom: the keys of clients' sessions; empty: for every client that listens to that server.
         sessions: Vec<String>,
-        /// The raw JSON-RPC notification.
+        /// The raw JSON-RPC message.
         json: Bytes,
     },
     /// End a stream without an answer.
@@ -341,13 +347,14 @@ pub enum Command {
         /// The server, `None` for all.
         server: Option<String>,
     },
-    /// Relay: pass a client's notification on that belongs to no call. One longer than a frame's head is dropped.
+    /// Relay: pass a client's notification on that belongs to no call, or its answer to such a question of that server. One
+    /// that [does not fit](fits_notice) a frame's head is dropped.
     ClientNotice {
         /// The key of the client's session.
         session: String,
         /// The local server that it is for; `None`: all that the session uses.
         server: Option<String>,
-        /// The raw JSON-RPC notification.
+        /// The raw JSON-RPC message.
         json: Bytes,
     },
     /// Relay: a client's session is over.

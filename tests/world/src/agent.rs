@@ -18,7 +18,7 @@ use tunnel_core::relay::gate::Admission;
 use tunnel_core::relay::shard::Event as ShardEvent;
 use tunnel_core::secret::Secret;
 use tunnel_core::tunnel::connection::{Connection, Settings};
-use tunnel_core::tunnel::{Hello, Side};
+use tunnel_core::tunnel::{self, Hello, Side};
 
 use crate::link::{Link, Toward, WINDOW, size};
 use crate::script::{Say, Script, Start};
@@ -72,7 +72,10 @@ impl Agent {
         scripts: BTreeMap<String, Script>,
         seed: u64,
     ) -> Self {
-        let config = AgentConfig { policy, ..config(scripts.keys().map(String::as_str)) };
+        let mut config = AgentConfig { policy, ..config(scripts.keys().map(String::as_str)) };
+        for (name, server) in &mut config.servers {
+            server.life.isolation = scripts[name].isolation;
+        }
         let identity = Identity {
             device: DeviceName::new(device),
             device_id: DeviceId::new(device_id),
@@ -257,7 +260,8 @@ impl World {
             Admission::Read { .. } => panic!("an upgrade has no body"),
         };
         let dialect = upgrade.dialect;
-        let ours = Hello { version: "2.0.0".to_owned(), ..hello.clone() };
+        let features = vec![tunnel::ASKS_BESIDE.to_owned()];
+        let ours = Hello { version: "2.0.0".to_owned(), features, ..hello.clone() };
         let relay_end = Connection::new(Settings { side: Side::Relay, dialect, hello: ours }, now);
         let agent_end = Connection::new(Settings { side: Side::Agent, dialect, hello }, now);
         let conn = ConnId(self.number());

@@ -145,7 +145,7 @@ impl Client {
             world,
             "initialize",
             &json!({
-                "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}},
+                "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}, "roots": {"listChanged": true}},
                 "clientInfo": {"name": "world", "version": "1"},
             }),
         );

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tunnel_core::config::Isolation;
 use tunnel_core::id::ChildId;
 use tunnel_core::mcp::key;
 use tunnel_core::rpc::{self, Message};
@@ -46,6 +47,10 @@ pub struct Script {
     pub start: Start,
     /// What it speaks.
     pub era: Era,
+    /// Whether each session has a process of it for itself.
+    pub isolation: Isolation,
+    /// Whether it asks for a client's roots when it hears that they changed.
+    pub asks_roots: bool,
     /// The era that each of its processes heard.
     pub spoken: BTreeMap<ChildId, Era>,
     /// The ids of the calls that wait for a client's answer, by process and our own id.
@@ -96,6 +101,13 @@ pub const TOOLS: [&str; 8] = ["echo", "wait", "blob", "progress", "silent", "die
 /// The `requestState` of a modern `ask`.
 const STATE: &str = "asked once";
 
+/// How the ids of questions for roots begin.
+const ROOTS: &str = "roots-";
+
+fn is_about_roots(message: &Value) -> bool {
+    message["id"].as_str().is_some_and(|id| id.starts_with(ROOTS))
+}
+
 impl Script {
     /// What it does when its process starts.
     pub fn started(&self) -> Vec<Say> {
@@ -116,7 +128,7 @@ impl Script {
         }
         let message: Value = serde_json::from_slice(line).expect("an agent writes JSON lines");
         self.heard.push(message.clone());
-        let Some(id) = message.get("id") else { return Vec::new() };
+        let Some(id) = message.get("id") else { return self.notified(&message) };
         let Some(method) = message["method"].as_str() else { return self.told(child, &message) };
         let params = &message["params"];
         let era = if params["_meta"][key::VERSION].is_string() { Era::Modern } else { Era::Legacy };
@@ -218,8 +230,25 @@ impl Script {
         }
     }
 
-    /// A client's answer to what `ask` wanted to know.
+    fn notified(&self, message: &Value) -> Vec<Say> {
+        if !self.asks_roots || message["method"] != "notifications/roots/list_changed" {
+            return Vec::new();
+        }
+        let id = format!("{ROOTS}{}", self.heard.len());
+        vec![now(&json!({"jsonrpc": "2.0", "id": id, "method": "roots/list"}))]
+    }
+
+    /// What it heard of clients' roots, in order: results and errors.
+    pub fn told_of_roots(&self) -> impl Iterator<Item = &Value> {
+        let is_told = |message: &&Value| message["method"].is_null() && is_about_roots(message);
+        self.heard.iter().filter(is_told)
+    }
+
+    /// A client's answer to what it was asked: for its roots, or what `ask` wanted to know.
     fn told(&mut self, child: ChildId, message: &Value) -> Vec<Say> {
+        if is_about_roots(message) {
+            return Vec::new();
+        }
         let question = message["id"].as_str().expect("it asks with text").to_owned();
         let id = self.asking.remove(&(child, question)).expect("an answer is to an open question, and the only one");
         answer(&id, &text(said_by(&message["result"])))

@@ -21,14 +21,18 @@ impl Agent {
         }
     }
 
-    /// A client's notification that belongs to no call, for one server, or for all that its session uses.
+    /// What a client says that belongs to no call, to one server, or to all that its session uses: a notification, or
+    /// its answer to what that server asked it.
     pub(super) fn client_notice(&mut self, session: &str, server: Option<String>, json: &Bytes) {
         let method = match rpc::parse(json) {
-            Ok(Message::Notification { method, .. }) => method,
-            Ok(_) | Err(_) => return tracing::debug!("word of a client that is no notification dropped"),
+            Ok(Message::Notification { method, .. }) if method != method::PROGRESS => method,
+            Ok(Message::Notification { .. } | Message::Response { .. }) => {
+                return self.client_answers(session, server.as_deref(), json);
+            }
+            Ok(Message::Request { .. }) | Err(_) => return tracing::debug!("word of a client that is none dropped"),
         };
-        // The handshake with a server is the agent's own, and so are the ids and tokens of what it asks there.
-        if matches!(&*method, method::INITIALIZED | method::CANCELLED | method::PROGRESS) {
+        // The handshake with a server is the agent's own, and so are the ids of what it asks there.
+        if matches!(&*method, method::INITIALIZED | method::CANCELLED) {
             return;
         }
         let servers = server.map_or_else(|| self.cx.wishes.servers_of(session), |server| Vec::from([server]));
@@ -38,13 +42,25 @@ impl Agent {
             }
             let run = self.names.get(&server).copied().and_then(|main| self.run_of(main, session));
             if let Some(server) = run.and_then(|run| self.servers.get_mut(&run)) {
-                server.pass_notice(json.clone(), &mut self.cx);
+                server.pass_notice(session, &method, json.clone(), &mut self.cx);
             }
+        }
+    }
+
+    /// A client answers what a server asked it outside of its calls, or says how far it is with that.
+    fn client_answers(&mut self, session: &str, server: Option<&str>, json: &Bytes) {
+        let main = server.and_then(|server| self.names.get(server)).copied();
+        let run = main.and_then(|main| self.run_of(main, session));
+        if let Some(server) = run.and_then(|run| self.servers.get_mut(&run)) {
+            server.hear_beside(session, json.clone(), &mut self.cx);
         }
     }
 
     /// A client's session is over: what it set goes, and its own runs end.
     pub(super) fn session_ended(&mut self, session: &str) {
+        for server in self.servers.values_mut() {
+            server.end_beside(Some(session), "the client's session is over", &mut self.cx);
+        }
         for server in self.cx.wishes.servers_of(session) {
             for run in self.shared_runs(&server) {
                 if let Some(server) = self.servers.get_mut(&run) {

@@ -29,6 +29,7 @@ impl Agent {
             tunnel::Event::Up(hello) => {
                 self.uplink.hello(&hello, &mut self.cx);
                 self.user = people(&hello.user, limits::MAX_QUOTE);
+                self.cx.asks_beside = hello.features.iter().any(|feature| feature == tunnel::ASKS_BESIDE);
                 self.catalog.whole = true;
             }
             tunnel::Event::Call { stream, head, params } => self.call(conn, stream, head, params),
@@ -49,6 +50,10 @@ impl Agent {
             tunnel::Event::Closed(close) => {
                 for (request, route) in self.routes.take_all(conn) {
                     self.cancel(request, route, &Why::Words("the tunnel to the relay is gone"));
+                }
+                self.cx.asks_beside = false;
+                for server in self.servers.values_mut() {
+                    server.end_beside(None, "the tunnel to the relay is gone", &mut self.cx);
                 }
                 let wish = self.uplink.closed(&close, &mut self.cx);
                 self.grant(wish);

@@ -60,6 +60,9 @@ impl Server {
             return self.refuse(request, code::OVERLOADED, "it has too many calls of this client under way", cx);
         }
         cx.wishes.touch(&caller, &self.name, cx.now.unix);
+        if caller.session.is_empty() {
+            self.beside.meet_stranger(cx.now.instant);
+        }
         if caller.era() == Era::Modern {
             // 2026-07-28, basic, Statelessness: what it can do it says with each request.
             caller.capabilities = meta::capabilities(&params);

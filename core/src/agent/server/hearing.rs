@@ -217,13 +217,6 @@ impl Server {
         }
     }
 
-    /// Passes on what a client tells it.
-    pub(in crate::agent) fn pass_notice(&mut self, json: Bytes, cx: &mut Cx) {
-        if self.state == State::Ready {
-            self.note(json, cx);
-        }
-    }
-
     /// Asks something of our own. Should it not get there, the patience with its answer ends.
     pub(super) fn ask(&mut self, request: RequestId, method: &str, params: &[u8], cx: &mut Cx) {
         let params = self.own_params(params, cx);

@@ -4,7 +4,7 @@
 //! [`runs`] are those that it has beside the one that all share, and [`legacy`] what one of those told;
 //! [`era`] is which protocol it is spoken to with, [`handshake`] and [`lists`] are what it is asked before it takes calls,
 //! [`calls`] are what it is asked then, [`hearing`] is what it says, [`notices`] and [`questions`] what it says unasked,
-//! [`belonging`] to whom that belongs;
+//! [`belonging`] to whom that belongs, and [`beside`] what it asks with no call open;
 //! [`subscriptions`] are what clients set, [`listening`] streams of changes, and [`lasting`] how those outlive a run;
 //! [`bridging`] and [`parking`] stand between it and clients of the other era; [`stdio`] and [`http`] are the links to it.
 //!
@@ -26,6 +26,7 @@
 //! error that names it and says why.
 
 mod belonging;
+mod beside;
 mod bridging;
 mod calls;
 mod ends;
@@ -64,6 +65,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::belonging::Belongings;
+use self::beside::Beside;
 use self::bridging::Bridge;
 pub(super) use self::calls::Why;
 use self::handshake::Asked;
@@ -119,6 +121,8 @@ pub(super) enum Timer {
     Call(RequestId),
     /// The client of a call that waits for its answers did not come back.
     Parked(RequestId),
+    /// A client does not answer what it was asked outside of its calls.
+    Beside(RequestId),
 }
 
 impl Timer {
@@ -136,6 +140,7 @@ impl Timer {
             Self::Idle => "stop a server that nobody calls",
             Self::Call(_) => "give a silent call up",
             Self::Parked(_) => "give a call up whose client is away",
+            Self::Beside(_) => "give a question up",
         }
     }
 }
@@ -171,6 +176,7 @@ pub(super) struct Server {
     asked: Option<Asked>,
     lists: Lists,
     questions: Questions,
+    beside: Beside,
     belongings: Belongings,
     told: Told,
     listening: Listening,
@@ -318,6 +324,7 @@ impl Server {
             asked: None,
             lists: Lists::default(),
             questions: Questions::default(),
+            beside: Beside::default(),
             belongings: Belongings::default(),
             told: Told::default(),
             listening: Listening::default(),
@@ -487,6 +494,7 @@ impl Server {
             (Timer::Idle, State::Ready) => self.rest_if_idle(cx),
             (Timer::Call(request), State::Ready) => self.give_up(request, cx),
             (Timer::Parked(request), State::Ready) => self.give_up_parked(request, cx),
+            (Timer::Beside(number), State::Probing | State::Ready) => self.give_up_beside(number, cx),
             // A timer of a state that is over.
             (
                 Timer::Start
@@ -499,7 +507,8 @@ impl Server {
                 | Timer::Resume(_)
                 | Timer::Idle
                 | Timer::Call(_)
-                | Timer::Parked(_),
+                | Timer::Parked(_)
+                | Timer::Beside(_),
                 _,
             ) => {}
         }
@@ -607,6 +616,7 @@ impl Server {
         self.asked = None;
         self.lists = Lists::default();
         self.questions = Questions::default();
+        self.forget_beside(cx);
         self.belongings = Belongings::default();
         self.listening.forget();
         for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Subscribe, Timer::Idle] {

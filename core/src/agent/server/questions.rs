@@ -1,7 +1,8 @@
 //! What a server asks a client: to whom the question goes, and how its answer finds back.
 //!
-//! Every question belongs to a call. Over HTTP the stream tells which; a process says nothing, so that the question is
-//! passed on only where there is no doubt: a client must never be asked on behalf of another.
+//! A question belongs to a call. Over HTTP the stream tells to which; a process says nothing, so that the question is
+//! passed on only where there is no doubt: a client must never be asked on behalf of another. What is asked with no call
+//! open is for [`beside`](super::beside).
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -27,7 +28,7 @@ struct Question {
 }
 
 /// Why a question is not passed on: code and text of the error that answers it.
-type Declined = (i64, &'static str);
+pub(super) type Declined = (i64, &'static str);
 
 impl Questions {
     fn count_of(&self, call: RequestId) -> usize {
@@ -69,7 +70,7 @@ impl Server {
         {
             return;
         }
-        if self.questions.0.contains_key(&id) {
+        if self.questions.0.contains_key(&id) || self.beside.has(&id) {
             return tracing::debug!(server = self.name.as_str(), "second question of one id dropped");
         }
         match self.whom_to_ask(method, params, json.len(), on) {
@@ -87,11 +88,19 @@ impl Server {
                 self.renew(call, cx);
                 cx.report(Report::Message { request: call, json, droppable: false });
             }
-            Err((code, why)) => {
-                tracing::debug!(server = self.name.as_str(), reason = why, "server's question declined");
-                self.note(envelope::error(Some(&id), code, why, None), cx);
+            // What comes on a call's stream is that call's, or nobody's.
+            Err(NOBODY) if on.is_none() => {
+                if let Err((id, declined)) = self.ask_beside(id, method, params, json, cx) {
+                    self.decline(&id, declined, cx);
+                }
             }
+            Err(declined) => self.decline(&id, declined, cx),
         }
+    }
+
+    fn decline(&mut self, id: &RawId, (code, why): Declined, cx: &mut Cx) {
+        tracing::debug!(server = self.name.as_str(), reason = why, "server's question declined");
+        self.note(envelope::error(Some(id), code, why, None), cx);
     }
 
     /// The call that a question belongs to, if its client can be asked that.
@@ -104,10 +113,10 @@ impl Server {
     ) -> Result<RequestId, Declined> {
         let (call, caller) = self.asking_call(method, params, on)?;
         if !caller.is_reachable {
-            return Err((code::METHOD_NOT_FOUND, UNREACHABLE));
+            return Err(UNREACHABLE);
         }
         if !caller.declares(method, params) {
-            return Err((code::METHOD_NOT_FOUND, UNDECLARED));
+            return Err(UNDECLARED);
         }
         if bytes > limits::MAX_CALL_MESSAGE {
             return Err((code::TOO_LARGE, "the question is larger than a client can be asked"));
@@ -126,11 +135,7 @@ impl Server {
         on: Option<RequestId>,
     ) -> Result<(RequestId, &Caller), Declined> {
         if let Some(request) = on {
-            return self
-                .calls
-                .get(&request)
-                .map(|call| (request, &call.caller))
-                .ok_or((code::METHOD_NOT_FOUND, NOBODY));
+            return self.calls.get(&request).map(|call| (request, &call.caller)).ok_or(NOBODY);
         }
         let newest = self.calls.iter().next_back().map(|(request, call)| (*request, &call.caller));
         let Some(newest) = newest else { return self.asking_held() };
@@ -138,9 +143,9 @@ impl Server {
             return Ok(newest);
         }
         // A task is its maker's, whoever else calls meanwhile.
-        if let Some(whose) = self.belongings.whose(method, params).filter(|whose| !whose.session.is_empty()) {
-            let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == whose.session);
-            return its.map(|(request, call)| (*request, &call.caller)).ok_or((code::METHOD_NOT_FOUND, NOBODY));
+        if let Some(session) = self.owner_of(method, params) {
+            let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == session);
+            return its.map(|(request, call)| (*request, &call.caller)).ok_or(NOBODY);
         }
         // A modern client's call that is parked waits for what was asked in it, and may have been left behind: it leaves
         // no doubt about another call of the same client.
@@ -161,13 +166,13 @@ impl Server {
 
     /// The call in whose course a server asks that works on none: one that waits for its start may be what makes it ask.
     fn asking_held(&self) -> Result<(RequestId, &Caller), Declined> {
-        let newest = self.held.back().ok_or((code::METHOD_NOT_FOUND, NOBODY))?;
+        let newest = self.held.back().ok_or(NOBODY)?;
         let session = &newest.caller.session;
         let is_certain = self.session.is_some() || self.held.iter().all(|held| held.caller.session == *session);
         match (is_certain, session.is_empty()) {
             (true, false) => Ok((newest.request, &newest.caller)),
             // A modern client is told by the answer to its call, which was not begun.
-            (true, true) => Err((code::METHOD_NOT_FOUND, NOBODY)),
+            (true, true) => Err(NOBODY),
             (false, _) => Err((code::AMBIGUOUS, AMBIGUOUS)),
         }
     }
@@ -201,8 +206,9 @@ impl Server {
             return;
         }
         self.withdraw_parked(&id);
-        if let Some(Question { call, .. }) = self.questions.0.remove(&id) {
-            self.tell(call, json, false, cx);
+        match self.questions.0.remove(&id) {
+            Some(Question { call, .. }) => self.tell(call, json, false, cx),
+            None => self.withdraw_beside(&id, json, cx),
         }
     }
 
@@ -214,8 +220,11 @@ impl Server {
     }
 }
 
-const NOBODY: &str = "no client's call is open that this could belong to, so that there is nobody to ask";
-const UNREACHABLE: &str = "the client is behind an old relay, and cannot be asked";
-const UNDECLARED: &str = "the client did not declare that it can be asked this";
+pub(super) const NOBODY: Declined =
+    (code::METHOD_NOT_FOUND, "no client's call is open that this could belong to, so that there is nobody to ask");
+pub(super) const UNREACHABLE: Declined =
+    (code::METHOD_NOT_FOUND, "the client is behind an old relay, and cannot be asked");
+pub(super) const UNDECLARED: Declined =
+    (code::METHOD_NOT_FOUND, "the client did not declare that it can be asked this");
 const AMBIGUOUS: &str = "several calls are open, and this could belong to any of them: with `isolation: \"session\"` in \
 the server's entry each client that has a session has a process of its own; a server over HTTP says itself what belongs to which";

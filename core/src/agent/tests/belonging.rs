@@ -160,7 +160,7 @@ fn question_about_a_task_is_its_makers_whoever_else_calls() {
     };
     rig.say(A, &question(1));
     assert!(rig.messages().is_empty(), "its maker has no call open");
-    assert_eq!(asked(&mut rig, A)["error"]["code"], code::METHOD_NOT_FOUND);
+    assert_eq!(rig.notices(), for_session("one", &question(1)), "and is asked where it listens");
     call(&mut rig, 3, "one");
     call(&mut rig, 4, "two");
     rig.say(A, &question(2));

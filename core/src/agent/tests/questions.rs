@@ -18,7 +18,7 @@ fn result(id: Value) -> Value {
 }
 
 /// The errors that a server was answered with: its id, the code, the text.
-fn declined(rig: &mut Rig, child: ChildId) -> Vec<(Value, i64, String)> {
+pub(super) fn declined(rig: &mut Rig, child: ChildId) -> Vec<(Value, i64, String)> {
     let errors = rig.written(child).into_iter().filter(|message| message.get("error").is_some());
     let read = |message: Value| {
         let error = &message["error"];
@@ -291,7 +291,7 @@ fn shared_server_hears_of_all_that_some_client_may_declare() {
 }
 
 /// An agent whose server `a` runs once for each session, learned before.
-fn isolated() -> Rig {
+pub(super) fn isolated() -> Rig {
     let mut config = config(&["a"]);
     let life = Life { isolation: Isolation::Session, ..Life::default() };
     config

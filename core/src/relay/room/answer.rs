@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::questions::Of;
 use super::{Room, reset};
 use crate::id::ExchangeId;
 use crate::limits;
@@ -113,7 +114,7 @@ impl Room {
     pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
-        self.questions.retain(|_, question| question.key != key);
+        self.questions.retain(|_, question| question.of != Of::Call(key));
         if let Some(session) = &call.session {
             let request = (session.clone(), call.id.clone());
             // One of several calls for a request does not stand for it.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Room;
 use crate::id::{ConnId, ExchangeId};
 use crate::limits;
+use crate::mcp::method;
 use crate::relay::shard::Cx;
 use crate::relay::{Endpoint, SessionKey};
 use crate::rpc::{self, Message};
@@ -30,10 +31,19 @@ pub(super) struct Notice {
 }
 
 impl Room {
-    /// A notification of a server that belongs to no call.
+    /// A notification of a server that belongs to no call, or a question that does not.
     pub(super) fn notice(&mut self, conn: ConnId, server: String, sessions: Vec<String>, json: Bytes, cx: &mut Cx<'_>) {
-        let Ok(Message::Notification { method, .. }) = rpc::parse(&json) else {
-            return tracing::debug!(%conn, "notice that is no notification dropped");
+        let method = match rpc::parse(&json) {
+            Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
+                return self.withdrawn_beside((conn, &server), &params, &json, cx);
+            }
+            Ok(Message::Notification { method, .. }) => method,
+            Ok(Message::Request { id, params, .. }) => {
+                return self.ask_beside((conn, &server), &sessions, &id, (&params, &json), cx);
+            }
+            Ok(Message::Response { .. }) | Err(_) => {
+                return tracing::debug!(%conn, "notice that is none dropped");
+            }
         };
         let mut notice = Notice { at: cx.now, conn, server, method, sessions, json, heard: BTreeSet::new() };
         for (exchange, endpoint) in self.listeners.endpoints() {

@@ -121,6 +121,7 @@ impl Room {
         }
         let device = device?;
         self.tasks.forget(conn);
+        self.forget_beside(|beside, _| beside.conn == conn);
         note(&device, passage, cx);
         cx.timers.clear(&Timer::Expiry(Lease::Tunnel(conn)));
         self.changed(true, cx);

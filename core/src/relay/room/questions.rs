@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::Room;
 use super::ask::Caller;
+use super::beside::Beside;
 use crate::limits;
 use crate::mcp::{Era, code, method};
 use crate::relay::calls::{self, CallKey, Sink};
@@ -23,13 +24,20 @@ use crate::tunnel::{Command, Dialect};
 /// A question of a server that its client has not answered.
 #[derive(Debug)]
 pub(super) struct Question {
-    /// The call that it belongs to.
-    pub(super) key: CallKey,
-    session: SessionKey,
+    pub(super) of: Of,
+    pub(super) session: SessionKey,
     /// The server's own id.
-    id: RawId,
+    pub(super) id: RawId,
     /// The server's own progress token, if it wants to hear.
-    token: Option<Bytes>,
+    pub(super) token: Option<Bytes>,
+}
+
+/// What a question belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Of {
+    Call(CallKey),
+    /// To no call.
+    Nothing(Beside),
 }
 
 /// What agents say.
@@ -108,22 +116,14 @@ impl Room {
             return false;
         }
         let number = cx.numbers.draw();
-        let name = quoted(&cx.numbers.name(number));
-        let token = object::get_path(params, PROGRESS_TOKEN);
-        let params = token.as_ref().and_then(|_| object::set_path(params, PROGRESS_TOKEN, name.as_bytes()).ok());
-        let question = match &params {
-            Some(params) => object.replace(&[("id", name.as_bytes()), ("params", params)]),
-            None => object.replace(&[("id", name.as_bytes())]),
-        };
+        let (question, token) = named_anew(&object, params, &cx.numbers.name(number));
         let on_call = self.say(key, question.clone(), credit, cx);
         // A client that takes no stream as its answer may listen on another one.
         if !on_call && !self.listeners.say(&session, question, cx) {
             self.decline(key, id, "this client takes no event stream, on which it could be asked", cx);
             return false;
         }
-        // Copied: a few bytes must not keep the whole question in memory.
-        let token = token.map(|token| Bytes::copy_from_slice(&token));
-        self.questions.insert(number, Question { key, session, id: id.clone(), token });
+        self.questions.insert(number, Question { of: Of::Call(key), session, id: id.clone(), token });
         on_call
     }
 
@@ -136,7 +136,7 @@ impl Room {
     /// A server takes a question back: its notification with the id that the client knows.
     fn withdrawn(&mut self, key: CallKey, json: &Bytes, params: &Bytes, cx: &Cx<'_>) -> Option<Bytes> {
         let id = RawId::from_raw(&object::get(params, "requestId")?)?;
-        let asked = |question: &Question| question.key == key && question.id == id;
+        let asked = |question: &Question| question.of == Of::Call(key) && question.id == id;
         let number = self.questions.iter().find(|(_, question)| asked(question)).map(|(number, _)| *number)?;
         self.questions.remove(&number);
         object::set_path(json, &["params", "requestId"], quoted(&cx.numbers.name(number)).as_bytes()).ok()
@@ -174,24 +174,36 @@ impl Room {
 
     /// A client answered a question of this session. One that nobody asked, or not any more, is dropped.
     fn answered(&mut self, session: &SessionKey, id: &RawId, json: &Bytes, cx: &mut Cx<'_>) {
-        let Some((number, key)) = self.question(session, id.as_bytes(), cx) else {
+        let Some(number) = self.question(session, id.as_bytes(), cx) else {
             return tracing::debug!("answer to no open question dropped");
         };
-        if let (Some(question), Ok(object)) = (self.questions.remove(&number), Object::parse(json)) {
-            answer(key, object.replace(&[("id", question.id.as_bytes())]), cx);
-            self.renew(key, cx);
+        let (Some(question), Ok(object)) = (self.questions.remove(&number), Object::parse(json)) else { return };
+        let json = object.replace(&[("id", question.id.as_bytes())]);
+        match question.of {
+            Of::Call(key) => {
+                answer(key, json, cx);
+                self.renew(key, cx);
+            }
+            Of::Nothing(beside) => beside.answered(session, &question.id, json, cx),
         }
     }
 
     /// A client says how far its answer is.
     fn progressed(&mut self, session: &SessionKey, params: &Bytes, json: &Bytes, cx: &mut Cx<'_>) {
         let name = object::get(params, "progressToken").unwrap_or_default();
-        let Some((number, key)) = self.question(session, &name, cx) else { return };
-        let token = self.questions.get(&number).and_then(|question| question.token.as_ref());
-        if let Some(json) = token.and_then(|token| object::set_path(json, &["params", "progressToken"], token).ok()) {
-            let command = Command::Message { stream: key.1, json, droppable: true };
-            cx.out.push(Action::Tunnel { conn: key.0, command });
-            self.renew(key, cx);
+        let Some(question) = self.question(session, &name, cx).and_then(|number| self.questions.get(&number)) else {
+            return;
+        };
+        let token = question.token.as_ref();
+        let json = token.and_then(|token| object::set_path(json, &["params", "progressToken"], token).ok());
+        match (&question.of, json) {
+            (Of::Call((conn, stream)), Some(json)) => {
+                let command = Command::Message { stream: *stream, json, droppable: true };
+                cx.out.push(Action::Tunnel { conn: *conn, command });
+                self.renew((*conn, *stream), cx);
+            }
+            (Of::Nothing(beside), Some(json)) => beside.progressed(session, json, cx),
+            (_, None) => {}
         }
     }
 
@@ -218,11 +230,23 @@ impl Room {
     }
 
     /// The open question of that session which a client knows by the raw name.
-    fn question(&self, session: &SessionKey, raw: &[u8], cx: &Cx<'_>) -> Option<(u64, CallKey)> {
+    fn question(&self, session: &SessionKey, raw: &[u8], cx: &Cx<'_>) -> Option<u64> {
         let number = cx.numbers.read(&rpc::string(raw)?)?;
-        let question = self.questions.get(&number).filter(|question| question.session == *session)?;
-        Some((number, question.key))
+        self.questions.get(&number).filter(|question| question.session == *session).map(|_| number)
     }
+}
+
+/// A server's question with a name of the relay's for its id, and for its progress token if it has one; and that token.
+pub(super) fn named_anew(question: &Object, params: &Bytes, name: &str) -> (Bytes, Option<Bytes>) {
+    let name = quoted(name);
+    let token = object::get_path(params, PROGRESS_TOKEN);
+    let params = token.as_ref().and_then(|_| object::set_path(params, PROGRESS_TOKEN, name.as_bytes()).ok());
+    let question = match &params {
+        Some(params) => question.replace(&[("id", name.as_bytes()), ("params", params)]),
+        None => question.replace(&[("id", name.as_bytes())]),
+    };
+    // Copied: a few bytes must not keep the whole question in memory.
+    (question, token.map(|token| Bytes::copy_from_slice(&token)))
 }
 
 /// Brings a server the answer to what it asked.

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod audit;
+mod beside;
 mod calls;
 mod catalogs;
 mod devices;

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+pub use self::relay::fits_notice;
 use crate::id::StreamId;
 use crate::limits::{
     CHUNK, MAX_ASSEMBLY, MAX_BUFFERED, MAX_CALL_MESSAGE, MAX_CONTROL, MAX_MESSAGE, MAX_RECEIVE, MAX_STREAMS,

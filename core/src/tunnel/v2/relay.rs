@@ -9,6 +9,7 @@ use super::V2;
 use super::announcements::{MAX_NOTICE_BODY, NoticeHead, split_notice};
 use crate::id::StreamId;
 use crate::limits::{MAX_CALL_MESSAGE, MAX_CATALOG};
+use crate::rpc;
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
 use crate::tunnel::frame::{AnswerHead, Frame, MAX_HEAD, Piece, RestartBody, SessionWord};
@@ -106,9 +107,8 @@ impl V2 {
         self.bound_buffers(cx)
     }
 
-    /// A notification is small, but for what a client may add to it. Escapes make a byte six at most.
     fn pass_notice(&mut self, session: String, server: Option<String>, json: &[u8]) -> Result<(), Fault> {
-        let notification = core::str::from_utf8(json).ok().filter(|json| json.len() <= MAX_HEAD / 8);
+        let notification = core::str::from_utf8(json).ok().filter(|_| fits_notice(json));
         let Some(notification) = notification else {
             tracing::debug!(bytes = json.len(), "client's notification dropped: over the limit");
             return Ok(());
@@ -195,6 +195,17 @@ impl V2 {
         }
     }
 }
+
+/// Whether what a client says beside its calls fits a frame's head. A notification is small, but for what a client may
+/// add to it. Escapes make a byte six at most, so only what is long is measured.
+#[must_use]
+pub fn fits_notice(json: &[u8]) -> bool {
+    let fits = |text: &str| rpc::quoted(text).len() <= MAX_HEAD - ROOM_FOR_NAMES;
+    json.len() <= MAX_HEAD / 8 || (json.len() <= MAX_HEAD && core::str::from_utf8(json).is_ok_and(fits))
+}
+
+/// For the names of a session and a server, and what stands around them.
+const ROOM_FOR_NAMES: usize = 2 * 1024;
 
 /// Whether a head does not fit its frame. Escapes make a byte six at most, so only strange heads are measured.
 fn is_head_too_large(head: &OpenHead) -> bool {
