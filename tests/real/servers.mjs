@@ -235,10 +235,10 @@ await run(async () => {
   const all = servers(await startPage());
   const entries = Object.entries(all).map(([name, {command}]) => [name, {command, ...place(`tunnel-${name}`)}]);
   const tunnel = await step('relay and agent run', () => startTunnel(PROGRAM, Object.fromEntries(entries)));
-  /** The agent gives each ten seconds to say that it speaks the new era: on a machine that is too slow it does not. */
+  /** The agent gives each twenty seconds to say that it speaks the new era: on a machine that is too slow it does not. */
   tunnel.takesForModern = (server) => {
     const older = tunnel.agent.lines.some((line) => line.includes('spoken to with an older one') && line.includes(`server="${server}"`));
-    if (older) console.log(`# SLOW: ${server} took ten seconds to start, and is spoken to as one of the old era alone`);
+    if (older) console.log(`# SLOW: ${server} took very long to start, and is spoken to as one of the old era alone`);
     return !older;
   };
   const {clients, end} = startClients(PYTHON, ROOTS);

@@ -106,7 +106,7 @@ const inspector = async (target, {calls, has = [], after = []}) => {
   const server = target.url
     ? ['--server-url', target.url, '--transport', 'http', '--header', `Authorization: Bearer ${target.token}`]
     : ['--cwd', target.cwd, ...Object.entries(target.env).flatMap(([name, value]) => ['-e', `${name}=${value}`]), '--', ...target.command];
-  const ask = async (...question) => JSON.parse(await output(NODE22, [INSPECTOR, '--format', 'json', '--quiet', ...question, ...server], {env: home('inspector')}, TOLD));
+  const ask = async (...question) => JSON.parse(await output(NODE22, [INSPECTOR, '--format', 'json', '--quiet', '--connect-timeout', '60000', ...question, ...server], {env: home('inspector')}, TOLD));
   const list = async (method) => [method, [(await ask('--method', method)).result]];
   const call = async ([name, args]) => (await ask('--method', 'tools/call', '--tool-name', name, '--tool-args-json', JSON.stringify(args))).result;
   const [lists, results] = await Promise.all([Promise.all(['tools/list', ...has].map(list)), Promise.all(calls.map(call))]);
