@@ -1,17 +1,20 @@
 //! Errors whose code is another in the other era.
 
+use alloc::string::String;
+
 use bytes::Bytes;
 
 use crate::mcp::{code, method};
 use crate::rpc::object::{self, Object};
 use crate::rpc::{self, envelope};
 
-/// A legacy server's error as a modern client knows it: a resource that does not exist is -32602, and -32002 and -32042
-/// MUST NOT be used (2026-07-28, basic, Error Codes).
+/// A legacy server's error as a modern client knows it: a resource that does not exist is -32602, and -32002 MUST NOT be
+/// used. The codes from -32020 to -32099 are the specification's, each with one meaning, or none yet: a server that does
+/// not know them means something of its own (2026-07-28, basic, Error Codes).
 pub(in crate::agent) fn to_modern(code: i64, error: &Bytes) -> (i64, Bytes) {
     match code {
         code::RESOURCE_NOT_FOUND => with_code(code::INVALID_PARAMS, error),
-        code::URL_ELICITATION_REQUIRED => with_code(code::INTERNAL_ERROR, error),
+        -32_099..=-32_020 => with_code(code::INTERNAL_ERROR, error),
         _ => (code, error.clone()),
     }
 }
@@ -31,9 +34,14 @@ pub(in crate::agent) fn to_legacy(method: &str, params: &Bytes, code: i64, error
 /// The error of a call that cannot go on since its client lacks what the server needs (2026-07-28,
 /// `MissingRequiredClientCapabilityError`).
 pub(in crate::agent) fn missing_capability(required: &str) -> Bytes {
-    let data = alloc::format!("{{\"requiredCapabilities\":{required}}}");
+    let data = required_capabilities(required);
     let message = "the server asks for what this client did not declare that it can";
     envelope::error_object(code::MISSING_CAPABILITY, message, Some(data.as_bytes()))
+}
+
+/// The `data` of such an error.
+pub(in crate::agent) fn required_capabilities(required: &str) -> String {
+    alloc::format!("{{\"requiredCapabilities\":{required}}}")
 }
 
 fn with_code(code: i64, error: &Bytes) -> (i64, Bytes) {
@@ -62,6 +70,17 @@ mod tests {
             (-32042, r#"{"code":-32042,"message":"m"}"#, (-32603, r#"{"code":-32603,"message":"m"}"#)),
             (-32601, r#"{"code":-32601,"message":"m"}"#, (-32601, r#"{"code":-32601,"message":"m"}"#)),
             (7, r#"{"code":7}"#, (7, r#"{"code":7}"#)),
+            (-32000, r#"{"code":-32000}"#, (-32000, r#"{"code":-32000}"#)),
+            (-32019, r#"{"code":-32019}"#, (-32019, r#"{"code":-32019}"#)),
+            (
+                -32020,
+                r#"{"message":"own","code":-32020,"data":[1e400]}"#,
+                (-32603, r#"{"message":"own","code":-32603,"data":[1e400]}"#),
+            ),
+            (-32021, r#"{"code":-32021}"#, (-32603, r#"{"code":-32603}"#)),
+            (-32022, r#"{"code":-32022}"#, (-32603, r#"{"code":-32603}"#)),
+            (-32099, r#"{"code":-32099}"#, (-32603, r#"{"code":-32603}"#)),
+            (-32100, r#"{"code":-32100}"#, (-32100, r#"{"code":-32100}"#)),
         ] {
             assert_eq!(to_modern(code, &raw(error)), (expected.0, raw(expected.1)));
         }
