@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 
 use bytes::Bytes;
 
+use super::bridge::Era;
 use super::server::people;
 use crate::limits;
 use crate::mcp::{Version, method};
@@ -45,6 +46,15 @@ impl Caller {
     /// Whose calls share what one may have under way.
     pub(super) fn key(&self) -> (&str, &str) {
         if self.session.is_empty() { ("", &self.actor) } else { (&self.session, "") }
+    }
+
+    /// Whether both are surely one client: of one session, or, in the modern era, which has none, of one actor.
+    pub(super) fn is_same_client(&self, other: &Self) -> bool {
+        let is_known = match self.session.is_empty() {
+            true => self.era() == Era::Modern && other.era() == Era::Modern && !self.actor.is_empty(),
+            false => true,
+        };
+        is_known && self.key() == other.key()
     }
 
     /// Name and version of its program. A relay tells both in one text; a version begins with a number.

@@ -160,6 +160,11 @@ pub(in crate::agent) fn missing(capabilities: &Bytes, method: &str, params: &Byt
     }
 }
 
+/// Whether a request of that method may be answered with questions (2026-07-28, MRTR, Supported Requests).
+pub(in crate::agent) fn may_ask(method: &str) -> bool {
+    matches!(method, method::TOOLS_CALL | method::PROMPTS_GET | method::RESOURCES_READ)
+}
+
 /// Whether a client can be asked that at all.
 pub(in crate::agent) fn is_question(method: &str) -> bool {
     matches!(method, method::SAMPLING | method::ELICITATION | method::ROOTS_LIST)

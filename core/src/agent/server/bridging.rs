@@ -6,7 +6,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use bytes::Bytes;
 
@@ -60,6 +60,20 @@ struct Asking {
     answers: BTreeMap<String, Bytes>,
 }
 
+/// Why a client is not asked what its call needs.
+struct Unasked {
+    code: i64,
+    reason: String,
+    /// The raw capabilities that it would have to declare.
+    lacks: Option<&'static str>,
+}
+
+impl Unasked {
+    fn of(code: i64, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), lacks: None }
+    }
+}
+
 /// A call, as its server is asked it.
 pub(super) struct Crossing {
     pub(super) held: Held,
@@ -87,11 +101,19 @@ impl Bridge {
         matches!(self, Self::Down(_))
     }
 
-    /// Whether it waits for a modern client's answers.
-    pub(super) fn is_parked(&self) -> bool {
+    /// Whether its server has nothing to do for it before a modern client comes back.
+    pub(super) fn is_waiting(&self) -> bool {
         match self {
-            Self::Down(down) => down.is_parked(),
+            Self::Down(down) => down.is_waiting(),
             Self::Straight | Self::Subscription(_) | Self::Up(_) => false,
+        }
+    }
+
+    /// Whether its client can be asked something in the course of it, by what it calls.
+    pub(super) fn may_ask(&self) -> bool {
+        match self {
+            Self::Down(down) => questions::may_ask(down.method()),
+            Self::Straight | Self::Subscription(_) | Self::Up(_) => true,
         }
     }
 
@@ -191,9 +213,7 @@ impl Server {
             return None;
         };
         let asked_with = core::mem::replace(&mut held.params, params);
-        // 2026-07-28, MRTR, Supported Requests: no other comes back for input.
-        let may_ask = matches!(&*held.method, method::TOOLS_CALL | method::PROMPTS_GET | method::RESOURCES_READ);
-        let keeps = may_ask && held.params.len() <= self.room_for_params();
+        let keeps = questions::may_ask(&held.method) && held.params.len() <= self.room_for_params();
         Some(Bridge::Up(Up {
             method: held.method.clone(),
             params: keeps.then(|| held.params.clone()),
@@ -223,7 +243,9 @@ impl Server {
             }
             _ => {}
         }
-        match questions::state_of(&held.params) {
+        // No other request has a state or answers, so that what another one says under these names is its own.
+        let may_ask = questions::may_ask(&held.method);
+        match if may_ask { questions::state_of(&held.params) } else { Ok(None) } {
             Ok(None) => {}
             Ok(Some(state)) if self.begins(&held, &state, cx) => {}
             Ok(Some(state)) => {
@@ -240,7 +262,10 @@ impl Server {
             self.log_from(level, cx);
         }
         let down = Down::new(&held, &self.name);
-        held.params = meta::strip(&questions::without_answers(&held.params));
+        if may_ask {
+            held.params = questions::without_answers(&held.params);
+        }
+        held.params = meta::strip(&held.params);
         Some(Crossing { held, bridge: Bridge::Down(down), level })
     }
 
@@ -260,8 +285,8 @@ impl Server {
         match InputRequired::read(result) {
             Ok(None) => false,
             Ok(Some(required)) => {
-                if let Err((code, reason)) = self.ask_client(request, required, cx) {
-                    self.end_with(request, code, &reason, cx);
+                if let Err(Unasked { code, reason, lacks }) = self.ask_client(request, required, cx) {
+                    self.end_lacking(request, (code, &reason), lacks, cx);
                 }
                 true
             }
@@ -273,29 +298,38 @@ impl Server {
     }
 
     /// Asks a legacy client what its call needs; or sends the call again, when nothing has to be asked.
-    fn ask_client(&mut self, request: RequestId, required: InputRequired, cx: &mut Cx) -> Result<(), (i64, String)> {
+    fn ask_client(&mut self, request: RequestId, required: InputRequired, cx: &mut Cx) -> Result<(), Unasked> {
         let Some(Call { bridge: Bridge::Up(up), caller, .. }) = self.calls.get_mut(&request) else { return Ok(()) };
         up.rounds += 1;
         if up.rounds > limits::MAX_ROUNDS {
-            return Err((code::INTERNAL_ERROR, format!("it asked for input {} times", limits::MAX_ROUNDS)));
+            let reason = format!("it asked for input {} times", limits::MAX_ROUNDS);
+            return Err(Unasked::of(code::INTERNAL_ERROR, reason));
         }
         if up.params.is_none() {
-            return Err((code::TOO_LARGE, "it asks for input, and the call is too large to be sent again".to_string()));
+            return Err(Unasked::of(code::TOO_LARGE, "it asks for input, and the call is too large to be sent again"));
         }
         let mut open = BTreeMap::new();
         for question in &required.questions {
-            let known = questions::is_question(&question.method);
-            if !known || !caller.declares(&question.method, &question.params) {
+            if !questions::is_question(&question.method) {
+                let method = people(&question.method, limits::MAX_QUOTE);
+                // There is no capability that a client could declare to be asked that.
+                return Err(Unasked::of(
+                    code::INTERNAL_ERROR,
+                    format!("it asks for {method}, which nobody can answer"),
+                ));
+            }
+            if !caller.declares(&question.method, &question.params) {
                 let method = people(&question.method, limits::MAX_QUOTE);
                 let reason = format!("it asks for {method}, which the client did not declare that it can answer");
-                return Err((code::MISSING_CAPABILITY, reason));
+                let lacks = questions::missing(&caller.capabilities, &question.method, &question.params);
+                return Err(Unasked { code: code::MISSING_CAPABILITY, reason, lacks });
             }
             if !caller.is_reachable {
                 let reason = "it asks for input, and the client is behind an old relay, and cannot be asked";
-                return Err((code::MISSING_CAPABILITY, reason.to_string()));
+                return Err(Unasked::of(code::INTERNAL_ERROR, reason));
             }
             if question.params.len() > limits::MAX_CALL_MESSAGE - limits::MAX_QUOTED {
-                return Err((code::TOO_LARGE, "its question is larger than a client can be asked".to_string()));
+                return Err(Unasked::of(code::TOO_LARGE, "its question is larger than a client can be asked"));
             }
             let id = cx.request_id();
             let params = questions::to_legacy(question, id.0);
@@ -361,8 +395,14 @@ impl Server {
 
     /// Ends a call with an error of ours.
     pub(super) fn end_with(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+        self.end_lacking(request, (code, reason), None, cx);
+    }
+
+    /// The same, which names the (raw) capabilities that the client lacks.
+    fn end_lacking(&mut self, request: RequestId, (code, reason): (i64, &str), lacks: Option<&str>, cx: &mut Cx) {
         if self.close_call(request, cx).is_some() {
-            self.refuse(request, code, reason, cx);
+            let data = lacks.map(errors::required_capabilities);
+            self.refuse_with(request, (code, reason), data.as_deref(), cx);
         }
     }
 }

@@ -255,10 +255,21 @@ impl Server {
     }
 
     pub(super) fn refuse(&mut self, request: RequestId, code: i64, reason: &str, cx: &mut Cx) {
+        self.refuse_with(request, (code, reason), None, cx);
+    }
+
+    /// The same with this raw `data`.
+    pub(super) fn refuse_with(
+        &mut self,
+        request: RequestId,
+        (code, reason): (i64, &str),
+        data: Option<&str>,
+        cx: &mut Cx,
+    ) {
         self.end_questions(request, cx);
         let (name, reason) = (people(&self.name, limits::MAX_QUOTE), self.veil.hide(reason));
         let message = format!("server \"{name}\": {reason}");
-        let body = envelope::error_object(code, &message, None);
+        let body = envelope::error_object(code, &message, data.map(str::as_bytes));
         cx.report(Report::Answer { request, outcome: Outcome::Error { code }, body });
     }
 }

@@ -161,8 +161,12 @@ impl Server {
     pub(super) fn subscribe(&mut self, held: Held, cx: &mut Cx) {
         let Held { request, params, .. } = held;
         let Some(filter) = Filter::read(&params) else {
-            let reason = "notifications must be an object that says what to listen for, within reason";
-            return self.refuse(request, code::INVALID_PARAMS, reason, cx);
+            let reason = alloc::format!(
+                "notifications must be an object that says what to listen for, with {} URIs of {} bytes each at most",
+                limits::MAX_LISTENED,
+                limits::MAX_URI
+            );
+            return self.refuse(request, code::INVALID_PARAMS, &reason, cx);
         };
         let filter = filter.within(self.about.capabilities.as_deref());
         let id = RawId::from_number(request.0).0;

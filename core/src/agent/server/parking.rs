@@ -58,8 +58,10 @@ impl Down {
         &self.method
     }
 
-    pub(super) fn is_parked(&self) -> bool {
-        self.is_parked
+    /// Whether its server has nothing to do for it before its client comes back: it waits for an answer, or is done. A
+    /// parked call whose questions were all taken back goes on.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_parked && (self.done.is_some() || !self.open.is_empty())
     }
 
     /// Takes out what the server still waits for.
@@ -79,7 +81,12 @@ impl Server {
         cx: &mut Cx,
     ) -> bool {
         let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get_mut(&request) else { return false };
-        let declined = if !questions::is_question(method) {
+        let declined = if !questions::may_ask(&down.method) {
+            Some((
+                code::METHOD_NOT_FOUND,
+                "a client of this era cannot be asked anything in the course of such a request",
+            ))
+        } else if !questions::is_question(method) {
             Some((code::METHOD_NOT_FOUND, "a client of this era cannot be asked that"))
         } else if params.len() > limits::MAX_CALL_MESSAGE {
             Some((code::TOO_LARGE, "the question is larger than a client can be asked"))
@@ -156,7 +163,7 @@ impl Server {
 
     /// Whether a call goes on with one that is parked here, so that nobody has to allow it once more.
     pub(in crate::agent) fn resumes(&self, caller: &Caller, method: &str, params: &Bytes, cx: &Cx) -> bool {
-        let state = questions::state_of(params).ok().flatten();
+        let state = questions::state_of(params).ok().flatten().filter(|_| questions::may_ask(method));
         let is_bridged = self.era == Era::Legacy && caller.era() == Era::Modern;
         state.is_some_and(|state| is_bridged && self.ticket(caller, method, params, &state, cx).is_some())
     }
@@ -224,7 +231,11 @@ impl Server {
     pub(super) fn sends_away(&mut self, request: RequestId, error: &Bytes, cx: &mut Cx) -> bool {
         let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get(&request) else { return false };
         let pages = questions::pages(error);
-        if down.is_parked || routing::error_code(error) != code::URL_ELICITATION_REQUIRED || pages.is_empty() {
+        if down.is_parked
+            || !questions::may_ask(&down.method)
+            || routing::error_code(error) != code::URL_ELICITATION_REQUIRED
+            || pages.is_empty()
+        {
             return false;
         }
         let missing =

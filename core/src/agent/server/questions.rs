@@ -137,31 +137,27 @@ impl Server {
         if let Some(request) = on {
             return self.calls.get(&request).map(|call| (request, &call.caller)).ok_or(NOBODY);
         }
-        let newest = self.calls.iter().next_back().map(|(request, call)| (*request, &call.caller));
-        let Some(newest) = newest else { return self.asking_held() };
+        let Some((newest, call)) = self.calls.iter().next_back() else { return self.asking_held() };
         if self.session.is_some() {
-            return Ok(newest);
+            return Ok((*newest, &call.caller));
         }
         // A task is its maker's, whoever else calls meanwhile.
         if let Some(session) = self.owner_of(method, params) {
             let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == session);
             return its.map(|(request, call)| (*request, &call.caller)).ok_or(NOBODY);
         }
-        // A modern client's call that is parked waits for what was asked in it, and may have been left behind: it leaves
-        // no doubt about another call of the same client.
-        let working = self.calls.iter().rev().find(|(_, call)| !call.bridge.is_parked());
-        let working = working.map(|(request, call)| (*request, &call.caller));
-        let (request, caller) = working.unwrap_or(newest);
-        let is_same = |other: &Call| match other.bridge.is_parked() {
-            true => !caller.actor.is_empty() && other.caller.key() == caller.key(),
-            false => !other.caller.session.is_empty() && other.caller.session == caller.session,
-        };
-        let others = self.calls.iter().filter(|(other, _)| **other != request);
-        let is_certain = match working {
-            Some(_) => others.map(|(_, call)| call).all(is_same),
-            None => others.count() == 0,
-        };
-        if is_certain { Ok((request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
+        // A call that waits for a modern client had its question, and its server needs that answer first: another question
+        // is almost surely of a call that the server works on. Else a client that stays away would keep all others from
+        // being asked for as long as its call waits.
+        let is_working = |call: &&Call| !call.bridge.is_waiting();
+        let any_works = self.calls.values().any(|call| is_working(&call));
+        let candidates = || self.calls.iter().filter(|(_, call)| !any_works || is_working(call));
+        // Of several calls of one client any will do, since the same person is asked: the newest is the likeliest.
+        let may_ask = |(_, call): &(&RequestId, &Call)| call.bridge.may_ask();
+        let found = candidates().rev().find(may_ask).or_else(|| candidates().next_back());
+        let Some((request, Call { caller, .. })) = found else { return Err(NOBODY) };
+        let is_certain = candidates().all(|(other, call)| other == request || call.caller.is_same_client(caller));
+        if is_certain { Ok((*request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
     }
 
     /// The call in whose course a server asks that works on none: one that waits for its start may be what makes it ask.

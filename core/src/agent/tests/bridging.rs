@@ -198,9 +198,12 @@ fn what_a_legacy_client_cannot_answer_ends_its_call() {
     };
     let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
     ask(&mut rig, json!({"a": {"method": "sampling/createMessage", "params": {}}}));
-    assert_eq!(answer(&mut rig).1, Some(code::MISSING_CAPABILITY));
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!(code, Some(code::MISSING_CAPABILITY));
+    assert_eq!(body["data"], json!({"requiredCapabilities": {"sampling": {}}}));
     ask(&mut rig, json!({"a": {"method": "vendor/other"}}));
-    assert_eq!(answer(&mut rig).1, Some(code::MISSING_CAPABILITY));
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!((code, body.get("data")), (Some(code::INTERNAL_ERROR), None), "no capability stands for that");
     ask(&mut rig, json!([]));
     assert_eq!(answer(&mut rig).1, Some(code::INTERNAL_ERROR));
     rig.messages();
@@ -597,33 +600,122 @@ fn question_that_the_client_cannot_answer_ends_its_call() {
     assert_eq!((&written[1]["method"], &written[1]["params"]["requestId"]), (&json!("notifications/cancelled"), &call));
 }
 
-#[test]
-fn parked_call_leaves_doubt_about_the_calls_of_others_alone() {
-    let mut rig = legacy(&json!({"tools": {}}));
-    let (_, state) = parked(&mut rig, 1);
-    let question = |id: &str| json!({"jsonrpc": "2.0", "id": id, "method": "roots/list"});
+/// A call of a modern client that is not the usual one.
+fn call_of(rig: &mut Rig, stream: u32, actor: &str, method: &str, params: &str) -> Value {
     let head = OpenHead {
         server: "a".to_string(),
-        method: "tools/call".to_string(),
+        method: method.to_string(),
         version: Some("2026-07-28".to_string()),
-        actor: "bob".to_string(),
+        actor: actor.to_string(),
         ..OpenHead::default()
     };
-    let call = |params| tunnel::Event::Call { stream: StreamId(2), head, params };
-    rig.tunnel(call(Bytes::from(params(&json!({})))));
-    let of_another = asked(&mut rig, A)["id"].clone();
-    rig.say(A, &question("r"));
-    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "it may be of either client");
-    rig.answer(A, &of_another, json!({}));
-    assert_eq!(answer(&mut rig).0, 2);
-    rig.modern_call(3, "a", "tools/call", &params(&json!({})));
-    asked(&mut rig, A);
-    rig.say(A, &question("s"));
-    assert_eq!(answer(&mut rig).0, 3, "both are one client's, and the other waits for what was asked");
-    rig.say(A, &question("t"));
-    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "both wait");
-    rig.modern_call(4, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    let params = Bytes::copy_from_slice(params.as_bytes());
+    rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params });
+    asked(rig, A)["id"].clone()
+}
+
+fn roots(id: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "roots/list"})
+}
+
+#[test]
+fn call_that_waits_for_its_client_leaves_no_doubt_about_the_only_one_that_goes_on() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (_, state) = parked(&mut rig, 1);
+    call_of(&mut rig, 2, "bob", "tools/call", &params(&json!({})));
+    rig.say(A, &roots("r"));
+    let (of, _, body) = answer(&mut rig);
+    assert_eq!((of, &body["inputRequests"]["question-1"]["method"]), (2, &json!("roots/list")));
+    rig.say(A, &roots("s"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "both wait, and are two clients'");
+    let of_carol = call_of(&mut rig, 3, "carol", "tools/call", &params(&json!({})));
+    let of_dan = call_of(&mut rig, 4, "dan", "tools/call", &params(&json!({})));
+    rig.say(A, &roots("t"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "two clients' calls go on");
+    for call in [of_carol, of_dan] {
+        rig.answer(A, &call, json!({}));
+        answer(&mut rig);
+    }
+    rig.modern_call(5, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
     assert_eq!(asked(&mut rig, A)["id"], "q");
+    rig.say(A, &roots("u"));
+    assert_eq!(answer(&mut rig).0, 5, "it goes on, and the other waits");
+}
+
+#[test]
+fn parked_call_whose_question_was_taken_back_may_be_the_one_that_asks() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    parked(&mut rig, 1);
+    let withdrawn = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}});
+    rig.say(A, &withdrawn);
+    call_of(&mut rig, 2, "bob", "tools/call", &params(&json!({})));
+    rig.say(A, &roots("r"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS);
+}
+
+#[test]
+fn second_question_of_a_parked_call_is_asked_with_the_first() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    let (_, state) = parked(&mut rig, 1);
+    rig.say(A, &roots("r"));
+    assert!(rig.answers().is_empty() && rig.written(A).is_empty());
+    rig.modern_call(2, "a", "tools/call", &back(&state, &json!({"question-1": {}})));
+    assert_eq!(asked(&mut rig, A)["id"], "q");
+    let (_, _, body) = answer(&mut rig);
+    assert_eq!(body["inputRequests"], json!({"question-2": {"method": "roots/list"}}));
+}
+
+#[test]
+fn question_in_several_calls_of_one_modern_client_is_asked_in_the_newest_that_can() {
+    let mut rig = legacy(&json!({"tools": {}}));
+    for stream in [1, 2] {
+        rig.modern_call(stream, "a", "tools/call", &params(&json!({})));
+        asked(&mut rig, A);
+    }
+    rig.modern_call(3, "a", "completion/complete", &params(&json!({})));
+    asked(&mut rig, A);
+    rig.say(A, &roots("r"));
+    assert_eq!(answer(&mut rig).0, 2);
+    rig.say(A, &roots("s"));
+    assert_eq!(answer(&mut rig).0, 1);
+    call_of(&mut rig, 4, "", "tools/call", &params(&json!({})));
+    call_of(&mut rig, 5, "", "tools/call", &params(&json!({})));
+    rig.say(A, &roots("t"));
+    assert_eq!(asked(&mut rig, A)["error"]["code"], code::AMBIGUOUS, "of whom nothing is known may be two");
+}
+
+#[test]
+fn question_in_a_call_that_cannot_come_back_is_declined_and_the_call_goes_on() {
+    for method in ["completion/complete", "vendor/x"] {
+        let mut rig = legacy(&json!({"tools": {}}));
+        let own = json!({"requestState": "own", "inputResponses": {"k": 1}, "_meta": {CAPABILITIES: able()}});
+        rig.modern_call(1, "a", method, &own.to_string());
+        let call = asked(&mut rig, A);
+        assert_eq!(call["params"], json!({"requestState": "own", "inputResponses": {"k": 1}}), "its own words");
+        rig.say(A, &roots("r"));
+        let told = asked(&mut rig, A);
+        assert_eq!((&told["id"], &told["error"]["code"]), (&json!("r"), &json!(code::METHOD_NOT_FOUND)));
+        assert!(rig.answers().is_empty(), "{method}");
+        rig.answer(A, &call["id"], json!({"x": 1}));
+        assert_eq!(answer(&mut rig), (1, None, json!({"x": 1, "resultType": "complete"})));
+        rig.modern_call(2, "a", method, &params(&json!({})));
+        let call = asked(&mut rig, A);
+        let page = json!({"mode": "url", "elicitationId": "e", "url": "https://a.example", "message": "m"});
+        let error = json!({"code": -32042, "message": "m", "data": {"elicitations": [page]}});
+        rig.say(A, &json!({"jsonrpc": "2.0", "id": call["id"], "error": error}));
+        assert_eq!(answer(&mut rig).1, Some(code::INTERNAL_ERROR), "{method}");
+    }
+}
+
+#[test]
+fn subscription_to_too_much_names_the_limit() {
+    let mut rig = legacy(&json!({"resources": {"subscribe": true}}));
+    let uris: Vec<String> = (0..=limits::MAX_LISTENED).map(|n| std::format!("a:{n}")).collect();
+    let params = json!({"notifications": {"resourceSubscriptions": uris}});
+    rig.modern_call(1, "a", "subscriptions/listen", &params.to_string());
+    let (_, code, body) = answer(&mut rig);
+    assert_eq!(code, Some(code::INVALID_PARAMS));
+    assert!(body["message"].as_str().unwrap().contains("256 URIs of 2048 bytes"), "{body}");
 }
 
 #[test]
