@@ -18,6 +18,7 @@ use super::shard::{Action, Cx};
 use super::{SessionKey, subscriptions};
 use crate::id::{ConnId, ExchangeId, FamilyId, StreamId};
 use crate::limits;
+use crate::mcp::code;
 use crate::rpc::scan::Scan;
 use crate::rpc::{RawId, envelope};
 use crate::time::{Instant, UnixTime};
@@ -45,6 +46,8 @@ pub(super) struct Call {
     pub(super) mend: Option<Box<Mend>>,
     /// Of a call that lasts, a subscription: when its grant runs out. It may be silent for as long as it likes.
     pub(super) until: Option<UnixTime>,
+    /// Its server has the method, so that no error means that it has not.
+    pub(super) has_method: bool,
     /// It was asked on the endpoint of all servers.
     pub(super) on_all: bool,
     /// What its line in the audit will say, if one is kept.
@@ -164,6 +167,8 @@ impl Call {
             Sink::Reply(mut outlet) => {
                 let status = match outcome {
                     Outcome::Result => StatusCode::OK,
+                    // What a handler says is in band.
+                    Outcome::Error { code: code::METHOD_NOT_FOUND } if self.has_method => StatusCode::OK,
                     Outcome::Error { code } => outlet.status_of(code),
                 };
                 if is_first && end && bytes.len() <= limits::WHOLE_ANSWER {

@@ -71,7 +71,8 @@ fn is_modern(name: &str) -> bool {
 
 /// The status of a modern client's answer that is this error (2026-07-28, Streamable HTTP): what concerns the transport
 /// shows there, what a handler says is in band. Params that lack what every request must have are refused before a
-/// handler sees them, so its [`code::INVALID_PARAMS`] is about something else.
+/// handler sees them, so its [`code::INVALID_PARAMS`] is about something else; of a method that its server has,
+/// [`code::METHOD_NOT_FOUND`] is a handler's too, which the call knows.
 pub(super) fn status(error: i64) -> StatusCode {
     match error {
         code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,

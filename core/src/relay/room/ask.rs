@@ -240,6 +240,7 @@ impl Room {
                 if let (Some(until), Some(exchange)) = (until, exchange) {
                     cx.lease(Lease::Exchange(exchange), until);
                 }
+                let has_method = self.has_method(caller.speaker.era(), &errand);
                 let call = Call {
                     id,
                     session: caller.speaker.session().cloned(),
@@ -251,6 +252,7 @@ impl Room {
                     phase: Phase::Waiting,
                     mend,
                     until,
+                    has_method,
                     on_all: caller.endpoint == Endpoint::All,
                     audit,
                 };
@@ -274,6 +276,20 @@ impl Room {
                 let command = Command::Open { stream, head, params: errand.params, v1_tool };
                 cx.out.push(Action::Tunnel { conn: errand.conn, command });
             }
+        }
+    }
+
+    /// Whether an errand's server surely has its method. For other methods nothing says so but its answer.
+    fn has_method(&self, era: Era, errand: &Errand) -> bool {
+        let device = self.devices.get(&errand.conn);
+        let server = device.and_then(|device| device.catalog.server(&errand.server));
+        let Some(offer) = server.map(|(_, server)| server.offer(era)) else { return false };
+        match &*errand.method {
+            method::TOOLS_CALL => !offer.tools.is_empty(),
+            method::PROMPTS_GET => offer.declares(&["prompts"]),
+            method::RESOURCES_READ => offer.declares(&["resources"]),
+            method::COMPLETE => offer.declares(&["completions"]),
+            _ => false,
         }
     }
 

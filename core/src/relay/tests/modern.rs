@@ -126,7 +126,7 @@ fn methods_that_are_not_there_show_in_the_status() {
 
 #[test]
 fn errors_of_an_agent_choose_the_status_before_their_body() {
-    for (code, status) in [(-32601, 404), (-32020, 400), (-32021, 400), (-32022, 400), (-32602, 200), (-32050, 200)] {
+    for (code, status) in [(-32020, 400), (-32021, 400), (-32022, 400), (-32602, 200), (-32050, 200)] {
         let error = format!(r#"{{"code":{code},"message":"x"}}"#);
         let mut world = modern();
         world.call(7);
@@ -144,12 +144,42 @@ fn errors_of_an_agent_choose_the_status_before_their_body() {
     }
     // An error that comes in pieces.
     let mut world = modern();
-    world.call(7);
+    world.endpoint = Endpoint::Server("files".into());
+    world.post(&ask("vendor/method"));
     let outcome = Outcome::Error { code: -32601 };
     world.tunnel(1, tunnel::Event::Answer { stream: StreamId(1), outcome, length: None });
     let bytes = Bytes::from_static(b"{\"code\":");
     world.tunnel(1, tunnel::Event::Data { stream: StreamId(1), bytes, end: false });
     assert!(matches!(world.shard.poll_action(), Some(Action::Begin { head, .. }) if head.status == 404));
+}
+
+#[test]
+fn method_that_is_not_there_shows_in_the_status_unless_its_server_has_it() {
+    let capabilities = r#"{"prompts":{},"resources":{},"completions":{}}"#;
+    let able = server("files", &["read"]).replace(r#""state""#, &format!(r#""capabilities":{capabilities},"state""#));
+    let unable = server("files", &[]);
+    let error = r#"{"code":-32601,"message":"x"}"#;
+    for (offer, method, status) in [
+        (&able, "tools/call", 200),
+        (&able, "prompts/get", 200),
+        (&able, "resources/read", 200),
+        (&able, "completion/complete", 200),
+        (&able, "tools/list", 404),
+        (&able, "tasks/get", 404),
+        (&able, "vendor/method", 404),
+        (&unable, "tools/call", 404),
+        (&unable, "prompts/get", 404),
+        (&unable, "resources/read", 404),
+        (&unable, "completion/complete", 404),
+    ] {
+        let mut world = modern();
+        world.catalog(1, &whole(core::slice::from_ref(offer)));
+        world.drain();
+        world.endpoint = Endpoint::Server("files".into());
+        assert!(world.post(&ask(method))[0].starts_with("tunnel 1 open 1 files "), "{method}");
+        let reply = format!(r#"reply 1 {status} {{"jsonrpc":"2.0","id":1,"error":{error}}}"#);
+        assert_eq!(world.error(1, 1, -32601, error), [reply], "{method} {offer}");
+    }
 }
 
 #[test]
