@@ -162,10 +162,10 @@ pub const MAX_TASK_ANSWER: usize = 4 * KIB;
 /// Subscriptions of one user's sessions on `/mcp` whose spelling is remembered: two kilobytes each at most, usually 100
 /// bytes.
 pub const MAX_WATCHES: usize = 512;
-/// Resources that one user's modern clients watch on `/mcp`: six kilobytes each at most, with both spellings. What is
-/// asked for beyond is not acknowledged.
+/// Resources and tasks that one user's modern clients watch on `/mcp`: six kilobytes each at most, with both spellings of
+/// a URI. What is asked for beyond is not acknowledged.
 pub const MAX_FED: usize = 512;
-/// The `_meta` of a `subscriptions/listen` on `/mcp` that watches resources, in bytes: it is kept for as long, since each
+/// The `_meta` of a `subscriptions/listen` on `/mcp` that watches resources or tasks, in bytes: it is kept for as long, since each
 /// server is asked with it, and again when it comes back. A client's name, version and capabilities are a kilobyte.
 pub const MAX_FEED_META: usize = 16 * KIB;
 /// How long such a subscription waits for what its servers honour before it is acknowledged: a client's library waits for
@@ -467,7 +467,7 @@ pub const MAX_KEPT_PARAMS: usize = 16 * MIB;
 /// when its server or its device comes back. A screen's worth of URIs and what a client says of itself; what is larger
 /// ends with the process or the tunnel.
 pub const MAX_KEPT_LISTEN: usize = 64 * KIB;
-/// Resources that one `subscriptions/listen` may watch: it is a screen's worth, and each is a request to a legacy server.
+/// Resources, and tasks, that one `subscriptions/listen` may watch: it is a screen's worth, and each is a request to a legacy server.
 pub const MAX_LISTENED: usize = 256;
 
 /// How far the wall clock must run ahead of the monotonic one to count as sleep.

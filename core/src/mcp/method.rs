@@ -78,7 +78,9 @@ methods! {
     SUBSCRIPTIONS_ACKNOWLEDGED = "notifications/subscriptions/acknowledged";
     /// A person finished what a URL asked for (2025-11-25).
     ELICITATION_COMPLETE = "notifications/elicitation/complete";
-    /// A task's state changed.
+    /// A task's state, which the client listens for (extension `io.modelcontextprotocol/tasks`).
+    TASK_NOTICE = "notifications/tasks";
+    /// A task's state changed (2025-11-25).
     TASK_STATUS = "notifications/tasks/status";
 }
 

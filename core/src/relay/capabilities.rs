@@ -84,7 +84,8 @@ const TASKS: [(&[&str], &str); 3] = [
     (&["tasks", "requests", "tools", "call"], r#""requests":{"tools":{"call":{}}}"#),
 ];
 
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+/// Tasks of the modern era.
+pub(super) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// Tasks are routed by their ids; apps and skills are resources.
 const EXTENSIONS: [&str; 3] = [TASKS_EXTENSION, "io.modelcontextprotocol/ui", "io.modelcontextprotocol/skills"];

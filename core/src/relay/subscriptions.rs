@@ -67,13 +67,13 @@ impl Wants {
         Ok(Self { tools, prompts, resources })
     }
 
-    fn acknowledged(self, uris: &[&str]) -> String {
+    fn acknowledged(self, (uris, tasks): (&[&str], &[&str])) -> String {
         let all = [(self.tools, TOOLS), (self.prompts, PROMPTS), (self.resources, RESOURCES)];
         let wanted = all.into_iter().filter(|(is_wanted, _)| *is_wanted);
         let mut members: Vec<String> = wanted.map(|(_, name)| format!("\"{name}\":true")).collect();
-        if !uris.is_empty() {
-            let uris: Vec<String> = uris.iter().map(|uri| quoted(uri)).collect();
-            members.push(format!("\"{WATCHED}\":[{}]", uris.join(",")));
+        for (name, texts) in [(WATCHED, uris), (TASKS, tasks)].iter().filter(|(_, texts)| !texts.is_empty()) {
+            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            members.push(format!("\"{name}\":[{}]", texts.join(",")));
         }
         format!("{{{}}}", members.join(","))
     }
@@ -142,12 +142,19 @@ impl Subscriptions {
         self.0.get(&exchange).is_some_and(|subscription| subscription.acknowledged)
     }
 
-    /// Says what is honoured, `uris` among it, and what changed meanwhile: `lists` is what `/mcp` lists now.
-    pub(super) fn acknowledge(&mut self, exchange: ExchangeId, uris: &[&str], lists: &Lists, cx: &mut Cx<'_>) {
+    /// Says what is honoured, these URIs and tasks among it, and what changed meanwhile: `lists` is what `/mcp` lists
+    /// now.
+    pub(super) fn acknowledge(
+        &mut self,
+        exchange: ExchangeId,
+        watched: (&[&str], &[&str]),
+        lists: &Lists,
+        cx: &mut Cx<'_>,
+    ) {
         let Some(subscription) = self.0.get_mut(&exchange) else { return };
         let Subscription { outlet, id, wants, seen, stale, acknowledged, .. } = subscription;
         *acknowledged = true;
-        let honoured = wants.acknowledged(uris);
+        let honoured = wants.acknowledged(watched);
         outlet.message(notice(id, method::SUBSCRIPTIONS_ACKNOWLEDGED, Some(&honoured)), None, 0, cx);
         let news = if *stale { lists.all() } else { lists.news(seen) };
         for method in wants.among(news) {
@@ -241,6 +248,8 @@ const TOOLS: &str = "toolsListChanged";
 const PROMPTS: &str = "promptsListChanged";
 const RESOURCES: &str = "resourcesListChanged";
 pub(super) const WATCHED: &str = "resourceSubscriptions";
+/// The same of the extension `io.modelcontextprotocol/tasks` (Task Status Notifications).
+pub(super) const TASKS: &str = "taskIds";
 
 fn meta(id: &RawId) -> String {
     let id = core::str::from_utf8(id.as_bytes()).expect("an id is JSON, which is UTF-8");

@@ -1,4 +1,5 @@
-//! Single resources that modern clients watch on the endpoint of all servers (2026-07-28, patterns, Subscriptions).
+//! Single resources, and tasks, that modern clients watch on the endpoint of all servers (2026-07-28, patterns,
+//! Subscriptions; extension `io.modelcontextprotocol/tasks`, Task Status Notifications).
 //!
 //! Each server that has any of them is asked for its own by a `subscriptions/listen` of the relay's, a call that lasts and
 //! feeds the client's subscription. It is opened anew when it ends or its device comes back, and ends with the
@@ -28,7 +29,8 @@ use crate::relay::calls::{CallKey, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::resources::Owner;
 use crate::relay::shard::{Cx, Timer};
-use crate::relay::subscriptions::{self, WATCHED};
+use crate::relay::subscriptions::{self, TASKS, WATCHED};
+use crate::relay::tasks;
 use crate::relay::watches::{self, MAX_WATCHED};
 use crate::relay::{Endpoint, Request};
 use crate::rpc::{self, RawId, object, quoted};
@@ -56,6 +58,8 @@ struct Feed {
     place: (String, String),
     /// In the client's order.
     uris: Vec<Watched>,
+    /// Ids of tasks, each with its place in what the client asked for.
+    tasks: Vec<(usize, String)>,
     state: State,
     /// How often in a row it ended soon.
     failures: u32,
@@ -69,6 +73,13 @@ struct Watched {
     spelled: String,
     /// The server's own.
     own: String,
+}
+
+/// What a client asks to hear of.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    uris: Vec<String>,
+    pub(super) tasks: Vec<String>,
 }
 
 /// How far a server is.
@@ -86,18 +97,30 @@ enum State {
     Refused,
 }
 
-/// The resources that the params of `subscriptions/listen` ask for, each once, as far as there is room for so many.
-pub(super) fn asked(params: &Bytes) -> Result<Vec<String>, Failure> {
-    let raw = object::get_path(params, &["notifications", WATCHED]).unwrap_or(Bytes::from_static(b"[]"));
-    let asked: Vec<String> = serde_json::from_slice(&raw)
-        .map_err(|_| Failure::BadParams("params.notifications.resourceSubscriptions must be a list of URIs"))?;
-    let mut seen = BTreeSet::new();
-    let fits = asked.iter().filter(|uri| uri.len() <= MAX_WATCHED && seen.insert(uri.as_str()));
-    let asked: Vec<String> = fits.take(limits::MAX_LISTENED).cloned().collect();
+/// The resources and tasks that the params of `subscriptions/listen` ask for, each once, as far as there is room for so
+/// many.
+pub(super) fn asked(params: &Bytes) -> Result<Asked, Failure> {
+    let list = |name: &str, longest: usize, fault: &'static str| {
+        let raw = object::get_path(params, &["notifications", name]).unwrap_or(Bytes::from_static(b"[]"));
+        let asked: Vec<String> = serde_json::from_slice(&raw).map_err(|_| Failure::BadParams(fault))?;
+        let mut seen = BTreeSet::new();
+        let fits = asked.iter().filter(|text| text.len() <= longest && seen.insert(text.as_str()));
+        Ok(fits.take(limits::MAX_LISTENED).cloned().collect::<Vec<String>>())
+    };
+    let asked = Asked {
+        uris: list(WATCHED, MAX_WATCHED, "params.notifications.resourceSubscriptions must be a list of URIs")?,
+        tasks: list(TASKS, limits::MAX_ID, "params.notifications.taskIds must be a list of tasks' ids")?,
+    };
     if !asked.is_empty() && object::get(params, "_meta").is_some_and(|meta| meta.len() > limits::MAX_FEED_META) {
-        return Err(Failure::BadParams("params._meta is too long for a subscription to resources"));
+        return Err(Failure::BadParams("params._meta is too long for a subscription to resources or tasks"));
     }
     Ok(asked)
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        self.uris.is_empty() && self.tasks.is_empty()
+    }
 }
 
 impl Room {
@@ -108,11 +131,11 @@ impl Room {
         exchange: ExchangeId,
         caller: &Caller,
         request: &Request,
-        asked: Vec<String>,
+        asked: Asked,
         cx: &mut Cx<'_>,
     ) {
         let all = self.feeds.values().flat_map(|feeds| &feeds.feeds);
-        let room = limits::MAX_FED.saturating_sub(all.map(|feed| feed.uris.len()).sum());
+        let room = limits::MAX_FED.saturating_sub(all.map(|feed| feed.uris.len() + feed.tasks.len()).sum());
         let feeds = self.owners(asked, room, cx);
         if !feeds.is_empty() {
             let meta = object::get(&request.params, "_meta").unwrap_or_default();
@@ -193,6 +216,18 @@ impl Room {
                     self.subscriptions.say(exchange, json, cx);
                 }
             }
+            method::TASK_NOTICE => {
+                let raw = object::get(params, "taskId").unwrap_or_default();
+                let feed = self.feeds.get(&exchange).and_then(|feeds| feeds.feeds.get(index));
+                let (Some(feed), Some(id), Some(call)) = (feed, rpc::string(&raw), self.calls.get(&key)) else {
+                    return;
+                };
+                if feed.tasks.iter().any(|(_, task)| *task == *id) {
+                    let json = call.notification(json.clone());
+                    self.acknowledge_now(exchange, cx);
+                    self.subscriptions.say(exchange, json, cx);
+                }
+            }
             _ => {}
         }
     }
@@ -229,23 +264,27 @@ impl Room {
         }
     }
 
-    /// The servers of which there are any of these resources. What is nobody's, or not clearly one server's, is left out.
-    fn owners(&mut self, asked: Vec<String>, room: usize, cx: &Cx<'_>) -> Vec<Feed> {
+    /// The servers of which there are any of these resources and tasks. What is nobody's, or not clearly one server's, is
+    /// left out.
+    fn owners(&mut self, asked: Asked, room: usize, cx: &Cx<'_>) -> Vec<Feed> {
         let mut feeds: Vec<Feed> = Vec::new();
         if asked.is_empty() {
             return feeds;
         }
+        let whose = |id: String| self.whose_task(Era::Modern, &id).map(|owner| (id, owner));
+        let tasks: Vec<(String, tasks::Owner)> = asked.tasks.into_iter().filter_map(whose).collect();
         let resources = &self.listing(Era::Modern, cx).resources;
-        for (rank, spelled) in asked.into_iter().enumerate().take(room) {
+        let left = room.saturating_sub(asked.uris.len());
+        for (rank, spelled) in asked.uris.into_iter().enumerate().take(room) {
             let Owner::One(spot, own) = resources.owner(&spelled) else { continue };
-            if own.len() > limits::MAX_URI {
-                continue;
-            }
             let (place, own) = (spot.labels().clone(), own.to_string());
-            let watched = Watched { rank, spelled, own };
-            match feeds.iter_mut().find(|feed| feed.place == place) {
-                Some(feed) => feed.uris.push(watched),
-                None => feeds.push(Feed { place, uris: [watched].into(), state: State::Away, failures: 0 }),
+            if own.len() <= limits::MAX_URI {
+                add(&mut feeds, place, |feed| feed.uris.push(Watched { rank, spelled, own }));
+            }
+        }
+        for (rank, (id, (conn, server))) in tasks.into_iter().enumerate().take(left) {
+            if let Some(spot) = resources.spot_of(conn, &server) {
+                add(&mut feeds, spot.labels().clone(), |feed| feed.tasks.push((rank, id)));
             }
         }
         feeds
@@ -274,13 +313,17 @@ impl Room {
         if !matches!(feed.state, State::Asked(_)) {
             return;
         }
-        let honoured = object::get_path(params, &["notifications", WATCHED]);
-        let honoured: BTreeSet<String> = honoured.and_then(|raw| serde_json::from_slice(&raw).ok()).unwrap_or_default();
+        let honoured = |name: &str| -> BTreeSet<String> {
+            let raw = object::get_path(params, &["notifications", name]);
+            raw.and_then(|raw| serde_json::from_slice(&raw).ok()).unwrap_or_default()
+        };
         // What was promised once stays so: the server may honour it again next time.
         if is_first {
-            feed.uris.retain(|watched| honoured.contains(&watched.own));
+            let (uris, tasks) = (honoured(WATCHED), honoured(TASKS));
+            feed.uris.retain(|watched| uris.contains(&watched.own));
+            feed.tasks.retain(|(_, id)| tasks.contains(id));
         }
-        if feed.uris.is_empty() {
+        if feed.uris.is_empty() && feed.tasks.is_empty() {
             feed.state = State::Refused;
             reset(key, ResetCode::Cancelled, "nothing that was asked for is told", cx);
             return self.fail(key, &Failure::Cancelled, cx);
@@ -324,12 +367,30 @@ impl Room {
         }
         let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
         let feeds = self.feeds.get(&exchange).map(|feeds| feeds.feeds.as_slice()).unwrap_or_default();
-        let honoured = feeds.iter().filter(|feed| feed.state != State::Refused).flat_map(|feed| &feed.uris);
-        let mut honoured: Vec<&Watched> = honoured.collect();
-        honoured.sort_by_key(|watched| watched.rank);
-        let uris: Vec<&str> = honoured.into_iter().map(|watched| watched.spelled.as_str()).collect();
-        self.subscriptions.acknowledge(exchange, &uris, &lists, cx);
+        let honoured = || feeds.iter().filter(|feed| feed.state != State::Refused);
+        let uris = honoured().flat_map(|feed| &feed.uris).map(|watched| (watched.rank, watched.spelled.as_str()));
+        let tasks = honoured().flat_map(|feed| &feed.tasks).map(|(rank, id)| (*rank, id.as_str()));
+        let (uris, tasks) = (in_order(uris), in_order(tasks));
+        self.subscriptions.acknowledge(exchange, (&uris, &tasks), &lists, cx);
     }
+}
+
+/// Texts in the order in which the client asked for them.
+fn in_order<'a>(ranked: impl Iterator<Item = (usize, &'a str)>) -> Vec<&'a str> {
+    let mut ranked: Vec<(usize, &str)> = ranked.collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Adds something to what the server with these labels is asked for.
+fn add(feeds: &mut Vec<Feed>, place: (String, String), what: impl FnOnce(&mut Feed)) {
+    if let Some(feed) = feeds.iter_mut().find(|feed| feed.place == place) {
+        return what(feed);
+    }
+    let (uris, tasks) = (Vec::new(), Vec::new());
+    let mut feed = Feed { place, uris, tasks, state: State::Away, failures: 0 };
+    what(&mut feed);
+    feeds.push(feed);
 }
 
 impl Feed {
@@ -337,7 +398,10 @@ impl Feed {
     fn params(&self, meta: &Bytes) -> Bytes {
         let uris: BTreeSet<&str> = self.uris.iter().map(|watched| watched.own.as_str()).collect();
         let uris: Vec<String> = uris.into_iter().map(quoted).collect();
-        let params = Bytes::from(format!(r#"{{"notifications":{{"{WATCHED}":[{}]}}}}"#, uris.join(",")));
+        let tasks: Vec<String> = self.tasks.iter().map(|(_, id)| quoted(id)).collect();
+        let lists = [(WATCHED, uris), (TASKS, tasks)].into_iter().filter(|(_, texts)| !texts.is_empty());
+        let members: Vec<String> = lists.map(|(name, texts)| format!(r#""{name}":[{}]"#, texts.join(","))).collect();
+        let params = Bytes::from(format!(r#"{{"notifications":{{{}}}}}"#, members.join(",")));
         if meta.is_empty() {
             return params;
         }

@@ -106,14 +106,7 @@ impl Room {
         let Some(id) = rpc::string(&raw) else {
             return self.refuse(sink, caller, &request, Failure::BadParams("params.taskId must be the task's id"), cx);
         };
-        let known = self.tasks.owner(&id).cloned();
-        let known = known.filter(|(conn, server)| self.serves(*conn, server));
-        let having = self.having(caller.speaker.era(), Offer::has_tasks);
-        let only = match having.as_slice() {
-            [only] => Some(only.clone()),
-            _ => None,
-        };
-        if let Some((conn, server)) = known.or(only) {
+        if let Some((conn, server)) = self.whose_task(caller.speaker.era(), &id) {
             return self.pass_on(sink, caller, request, (conn, server), cx);
         }
         let awake = self.awake(caller.speaker.era(), Offer::has_tasks);
@@ -256,6 +249,15 @@ impl Room {
         }
         for (index, errand) in errands.into_iter().enumerate() {
             self.open(Sink::Part { gather: number, index, held: BytesMut::new() }, caller, id.clone(), errand, cx);
+        }
+    }
+
+    /// Whose a task is: of whom it is known, or whose all tasks are.
+    pub(super) fn whose_task(&self, era: Era, id: &str) -> Option<tasks::Owner> {
+        let known = self.tasks.owner(id).filter(|(conn, server)| self.serves(*conn, server));
+        match (known, self.having(era, Offer::has_tasks).as_slice()) {
+            (Some(known), _) | (None, [known]) => Some(known.clone()),
+            (None, _) => None,
         }
     }
 

@@ -12,8 +12,9 @@ use super::feeds;
 use crate::id::{ConnId, ExchangeId, FamilyId};
 use crate::limits;
 use crate::mcp::catalog::State;
-use crate::mcp::{Era, code, method, mirror};
+use crate::mcp::{Era, code, key, method, mirror};
 use crate::relay::calls::{Call, CallKey, Sink};
+use crate::relay::capabilities::TASKS_EXTENSION;
 use crate::relay::discover::{self, Keep};
 use crate::relay::failure::Failure;
 use crate::relay::offer::Offer;
@@ -124,6 +125,12 @@ impl Room {
             Ok(asked) => asked,
             Err(failure) => return self.respond(sink, &request.id, Err(failure), cx),
         };
+        if !asked.tasks.is_empty() && !declares_tasks(&request.params) {
+            let text = "a client that listens for tasks must declare that it knows them";
+            let lacks = format!(r#"{{"requiredCapabilities":{{"extensions":{{"{TASKS_EXTENSION}":{{}}}}}}}}"#);
+            let error = envelope::error(Some(&request.id), code::MISSING_CAPABILITY, text, Some(lacks.as_bytes()));
+            return self.deliver(sink, StatusCode::BAD_REQUEST, error, cx);
+        }
         let Sink::Reply(outlet) = sink else { return };
         let exchange = outlet.exchange();
         let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
@@ -156,6 +163,13 @@ impl Room {
         let is_old = self.devices.get(&conn).is_some_and(|device| device.dialect == Dialect::V1);
         is_old || server.state != State::Ready
     }
+}
+
+/// Whether a request's client knows tasks: one that does not MUST hear what it lacks (extension
+/// `io.modelcontextprotocol/tasks`, Task Status Notifications).
+fn declares_tasks(params: &Bytes) -> bool {
+    let path = ["_meta", key::CLIENT_CAPABILITIES, "extensions", TASKS_EXTENSION];
+    object::get_path(params, &path).is_some_and(|raw| raw.starts_with(b"{"))
 }
 
 /// Whether a header field repeats a parameter as it must (2026-07-28, Streamable HTTP, Server Behavior for Custom

@@ -453,3 +453,73 @@ fn server_that_cannot_be_asked_at_once_is_asked_later() {
     world.error(1, 1, -32601, r#"{"code":-32601,"message":"no"}"#);
     assert_eq!(world.advance(limits::FEED_PAUSE), [asked(1, 2, "b", r#""test://b/a""#)]);
 }
+
+/// A subscription on `/mcp` to `test://a/a` and these tasks, of a client that knows tasks, on exchange 2.
+fn watching_tasks(world: &mut World, tasks: &str, capabilities: &str) -> Vec<String> {
+    let notifications = format!(r#"{{"resourceSubscriptions":["test://a/a"],"taskIds":{tasks}}}"#);
+    let meta = format!(r#"{{"io.modelcontextprotocol/clientCapabilities":{capabilities}}}"#);
+    let params = format!(r#"{{"_meta":{meta},"notifications":{notifications}}}"#);
+    world.post(&format!(r#"{{"jsonrpc":"2.0","id":"s1","method":"subscriptions/listen","params":{params}}}"#))
+}
+
+const KNOWS_TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
+/// Server `b` has made the task `t-1` for a call on exchange 1.
+fn with_task() -> World {
+    let mut world = World::new();
+    world.version = Version::V2026_07_28;
+    world.up(1, "laptop", Some("id-1"));
+    let b = aggregate::rich("b", "").replace(r#""tools":[]"#, r#""tools":[{"name":"slow","inputSchema":{}}]"#);
+    world.catalog(1, &whole(&[aggregate::rich("a", ""), b]));
+    world.drain();
+    world.advance(limits::ANNOUNCE_LATE);
+    world.post(&call("b__slow", 1));
+    world.answer(1, 1, None);
+    world.data(1, 1, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#, true);
+    world
+}
+
+#[test]
+fn tasks_are_asked_of_the_servers_that_made_them_and_told_as_they_are() {
+    let mut world = with_task();
+    let opened = watching_tasks(&mut world, r#"["t-unknown","t-1","t-1"]"#, KNOWS_TASKS);
+    assert!(
+        opened.len() == 2
+            && opened[1].contains(r#"open 3 b subscriptions/listen {"notifications":{"taskIds":["t-1"]},"_meta""#),
+        "{opened:?}"
+    );
+    assert!(opened[0].contains(
+        r#"open 2 a subscriptions/listen {"notifications":{"resourceSubscriptions":["test://a/a"]},"_meta""#
+    ));
+    honour(&mut world, 1, 2, r#""test://a/a""#);
+    let acknowledged = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"taskIds":["t-1","t-2"]}}}"#;
+    let told = world.said(3, acknowledged);
+    let honoured = r#"\"notifications\":{\"resourceSubscriptions\":[\"test://a/a\"],\"taskIds\":[\"t-1\"]}"#;
+    assert!(told[1].starts_with("body 2 ") && told[1].contains(honoured), "{told:?}");
+    let state = |id: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{{"taskId":"{id}","ttlMs":1.0,"_meta":{{"io.modelcontextprotocol/subscriptionId":9}}}}}}"#
+        )
+    };
+    let told = world.said(3, &state("t-1"));
+    let expected = r#"\"method\":\"notifications/tasks\",\"params\":{\"taskId\":\"t-1\",\"ttlMs\":1.0,\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":\"s1\"}}"#;
+    assert!(told.len() == 2 && told[0].starts_with("body 2 ") && told[0].contains(expected), "{told:?}");
+    for (stream, id) in [(3, "t-2"), (2, "t-1")] {
+        let told = world.said(stream, &state(id));
+        assert_eq!(told, [format!("tunnel 1 consumed {stream} 9")], "{id} was not asked for there");
+    }
+}
+
+#[test]
+fn client_that_does_not_know_tasks_hears_what_it_lacks() {
+    let mut world = with_task();
+    for capabilities in ["{}", r#"{"extensions":{"io.modelcontextprotocol/tasks":null}}"#] {
+        let reply = watching_tasks(&mut world, r#"["t-1"]"#, capabilities).remove(0);
+        assert!(reply.contains(" 400 ") && failure(&reply).0 == -32021, "{reply}");
+        assert!(reply.contains(&format!(r#""data":{{"requiredCapabilities":{KNOWS_TASKS}}}"#)), "{reply}");
+    }
+    let reply = watching_tasks(&mut world, "[7]", KNOWS_TASKS).remove(0);
+    assert!(failure(&reply).0 == -32602 && reply.contains("taskIds"), "{reply}");
+    let opened = watching_tasks(&mut world, "[]", "{}");
+    assert!(opened.len() == 1 && opened[0].contains("open 2 a "), "{opened:?}");
+}
