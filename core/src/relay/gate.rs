@@ -17,8 +17,8 @@ use super::challenge::Challenge;
 use super::era::{self, Field};
 use super::service::{self, Service};
 use super::{
-    Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, modern, route,
-    session, shard,
+    Accepts, Content, Endpoint, Item, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, modern,
+    route, session, shard,
 };
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
@@ -538,25 +538,28 @@ fn note(message: Message, json: &Bytes) -> Option<Note> {
 /// Splits a batch: 2025-03-26 alone has them (Base Protocol, Batching).
 fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
     if !session.version.has_batches() {
-        let text = "batches were removed in 2025-06-18: send one message at a time";
-        return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
+        let text = format!(
+            "{} has no batches, which are 2025-03-26's alone: send one message at a time",
+            session.version.as_str()
+        );
+        return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, &text));
     }
-    let (mut requests, mut notes) = (Vec::new(), Vec::new());
+    let mut items = Vec::new();
     for message in rpc::parse_batch(body).map_err(|error| unreadable(&error))? {
         match rpc::parse(&message) {
             Ok(Message::Request { id, method, .. }) if method == method::INITIALIZE => {
                 let text = "initialize must not be part of a batch";
-                requests.push(Err(envelope::error(Some(&id), code::INVALID_REQUEST, text, None)));
+                items.push(Item::Unreadable(envelope::error(Some(&id), code::INVALID_REQUEST, text, None)));
             }
-            Ok(Message::Request { id, method, params }) => requests.push(Ok(Request { id, method, params })),
-            Ok(other) => notes.extend(note(other, &message)),
-            Err(error) => requests.push(Err(error.response())),
+            Ok(Message::Request { id, method, params }) => items.push(Item::Request(Request { id, method, params })),
+            Ok(other) => items.extend(note(other, &message).map(Item::Note)),
+            Err(error) => items.push(Item::Unreadable(error.response())),
         }
     }
-    if requests.is_empty() && notes.is_empty() {
+    if items.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Posted { speaker: Speaker::Legacy(session), content: Content::Batch { requests, notes }, minted: None }))
+    Ok(Some(Posted { speaker: Speaker::Legacy(session), content: Content::Batch(items), minted: None }))
 }
 
 /// What a client takes, checked with the rest of a `/mcp` request's fields.

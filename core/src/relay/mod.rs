@@ -207,12 +207,29 @@ pub enum Content {
     /// What has no answer.
     Note(Note),
     /// A batch of 2025-03-26 with at least one element that concerns somebody.
-    Batch {
-        /// The requests in their order. An `Err` is an element that could not be read: its JSON-RPC error response.
-        requests: Vec<Result<Request, Bytes>>,
-        /// What has no answer.
-        notes: Vec<Note>,
-    },
+    Batch(Vec<Item>),
+}
+
+/// One of the messages of a batch.
+#[derive(Debug)]
+pub enum Item {
+    /// A request.
+    Request(Request),
+    /// What has no answer.
+    Note(Note),
+    /// What could not be read, or does not belong there: its JSON-RPC error response.
+    Unreadable(Bytes),
+}
+
+impl Item {
+    /// The request, if it is one.
+    #[must_use]
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Request(request) => Some(request),
+            Self::Note(_) | Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// What a client says that has no answer.

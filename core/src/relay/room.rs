@@ -6,6 +6,7 @@
 mod aggregate;
 mod answer;
 mod ask;
+mod batches;
 mod beside;
 mod feeds;
 mod gather;
@@ -21,9 +22,9 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use http::StatusCode;
 
+use self::batches::Batch;
 use self::feeds::Feeds;
 use self::gather::Gather;
 use self::notices::Notice;
@@ -64,6 +65,7 @@ pub(super) struct Room {
     requests: BTreeMap<(SessionKey, RawId), CallKey>,
     /// Calls by the exchange that awaits their answer.
     replies: BTreeMap<ExchangeId, CallKey>,
+    /// Batches by the exchange that they came on: their clients may await them on another.
     batches: BTreeMap<ExchangeId, Batch>,
     /// What servers asked clients, by the number that the relay gave it.
     questions: BTreeMap<u64, Question>,
@@ -85,13 +87,6 @@ pub(super) struct Room {
     listings: BTreeMap<Era, Listing>,
     /// Since when `/mcp` lists what it does.
     listed_at: Now,
-}
-
-/// A batch whose answers are collected.
-#[derive(Debug)]
-struct Batch {
-    outlet: Outlet,
-    slots: Vec<Option<Bytes>>,
 }
 
 impl Room {
@@ -170,15 +165,7 @@ impl Room {
                 reset(key, ResetCode::Cancelled, "the client closed its request", cx);
                 self.fail(key, &Failure::Cancelled, cx);
             }
-        } else if let Some(batch) = self.batches.remove(&exchange) {
-            batch.outlet.left(cx);
-            self.left_batch(exchange);
-            for call in self.calls.values_mut() {
-                if matches!(&call.sink, Sink::Slot { exchange: of, .. } if *of == exchange) {
-                    call.sink = Sink::Nobody;
-                }
-            }
-        } else if !self.left_gather(exchange, cx) {
+        } else if !self.left_batch(exchange, cx) && !self.left_gather(exchange, cx) {
             self.listeners.gone(exchange, cx);
             self.subscriptions.gone(exchange, cx);
             self.end_feeds(cx);
@@ -287,6 +274,7 @@ impl Room {
             cx.timers.set(Timer::Forget(cx.user.clone()), next);
         }
         self.listeners.forget(cx);
+        self.forget_batches(cx);
     }
 
     /// A client comes back for an event stream of its session (2025-11-25, Transports, Resumability and Redelivery).
@@ -344,8 +332,8 @@ impl Room {
         let source = self.replies.get(&exchange).copied();
         if let Some(Call { sink: Sink::Reply(outlet), .. }) = source.and_then(|key| self.calls.get_mut(&key)) {
             outlet.begin_events(source, cx);
-        } else if let Some(batch) = self.batches.get_mut(&exchange) {
-            batch.outlet.begin_events(None, cx);
+        } else if let Some(outlet) = self.batching(exchange) {
+            outlet.begin_events(None, cx);
         } else if let Some(outlet) = self.gathering(exchange) {
             outlet.begin_events(None, cx);
         } else {
@@ -358,8 +346,8 @@ impl Room {
         let call = self.replies.get(&exchange).and_then(|key| self.calls.get_mut(key));
         if let Some(Call { sink: Sink::Reply(outlet), .. }) = call {
             outlet.heartbeat(cx);
-        } else if let Some(batch) = self.batches.get_mut(&exchange) {
-            batch.outlet.heartbeat(cx);
+        } else if let Some(outlet) = self.batching(exchange) {
+            outlet.heartbeat(cx);
         } else if let Some(outlet) = self.gathering(exchange) {
             outlet.heartbeat(cx);
         } else {

@@ -7,13 +7,12 @@ use http::StatusCode;
 
 use super::questions::Of;
 use super::{Room, reset};
-use crate::id::ExchangeId;
 use crate::limits;
 use crate::mcp::task;
 use crate::relay::calls::{Call, CallKey, Phase, Progress, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx, Timer};
-use crate::rpc::{self, RawId, envelope};
+use crate::rpc::{RawId, envelope};
 use crate::tunnel::{Dialect, Outcome, ResetCode};
 
 impl Room {
@@ -156,26 +155,4 @@ impl Room {
             Sink::Nobody => {}
         }
     }
-
-    /// Puts a response into its batch, and sends the batch when it was the last.
-    fn fill(&mut self, exchange: ExchangeId, index: usize, response: Bytes, cx: &mut Cx<'_>) {
-        let Some(batch) = self.batches.get_mut(&exchange) else { return };
-        let held: usize = batch.slots.iter().flatten().map(Bytes::len).sum();
-        let fits = held.saturating_add(response.len()) <= limits::MAX_BATCH_ANSWER;
-        let Some(slot) = batch.slots.get_mut(index) else { return };
-        *slot = Some(if fits { response } else { too_large(&response) });
-        if batch.slots.iter().all(Option::is_some)
-            && let Some(batch) = self.batches.remove(&exchange)
-        {
-            let whole = envelope::batch(batch.slots.iter().flatten().map(AsRef::as_ref));
-            batch.outlet.whole(StatusCode::OK, whole, cx);
-        }
-    }
-}
-
-/// The response that stands for one that its batch has no room for.
-fn too_large(response: &Bytes) -> Bytes {
-    let id = rpc::object::get(response, "id").and_then(|raw| RawId::from_raw(&raw));
-    let failure = Failure::BatchTooLarge;
-    id.map_or_else(|| rpc::envelope::error(None, failure.code(), failure.reason(), None), |id| failure.response(&id))
 }

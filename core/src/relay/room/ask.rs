@@ -5,11 +5,10 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use bytes::Bytes;
 
+use super::Room;
 use super::aggregate::one_page;
-use super::{Batch, Room};
 use crate::id::{ConnId, FamilyId, StreamId};
 use crate::limits;
 use crate::mcp::{Era, method};
@@ -22,7 +21,7 @@ use crate::relay::mend::Mend;
 use crate::relay::named::Meaning;
 use crate::relay::outlet::Outlet;
 use crate::relay::shard::{Action, Cx, Lease};
-use crate::relay::{Content, Endpoint, Post, Request, SessionKey, Speaker, device, initialize, meta};
+use crate::relay::{Content, Endpoint, Item, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
 use crate::time::{Now, UnixTime};
 use crate::tunnel::{Command, Dialect, OpenHead};
@@ -52,19 +51,11 @@ impl Room {
                 self.note(&caller, note, cx);
                 outlet.accepted(cx);
             }
-            Content::Batch { requests, notes } => {
-                for note in notes {
-                    self.note(&caller, note, cx);
-                }
-                if requests.is_empty() {
-                    return outlet.accepted(cx);
-                }
-                self.batch(outlet, &caller, requests, cx);
-            }
+            Content::Batch(items) => self.batch(outlet, &caller, items, cx),
         }
     }
 
-    fn request(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
+    pub(super) fn request(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
         if let Speaker::Modern { .. } = caller.speaker {
             return self.modern(sink, caller, request, cx);
         }
@@ -81,23 +72,6 @@ impl Room {
             (method::TOOLS_CALL, Endpoint::All) => self.call_by_name(sink, caller, request, cx),
             (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
             (_, Endpoint::Server(_) | Endpoint::DeviceServer(..)) => self.forward(sink, caller, request, cx),
-        }
-    }
-
-    /// Answers a batch (revision 2025-03-26) with an array, once all is there. Until then nothing is said of its calls:
-    /// their progress is dropped where it arrives, since the array leaves no place for it and a stream that only some
-    /// batches begin would serve no client. The revision obliges nobody to pass progress on (Progress, Behavior).
-    fn batch(&mut self, outlet: Outlet, caller: &Caller, requests: Vec<Result<Request, Bytes>>, cx: &mut Cx<'_>) {
-        let exchange = outlet.exchange();
-        outlet.hold(cx);
-        let slots = alloc::vec![None; requests.len()];
-        self.batches.insert(exchange, Batch { outlet, slots });
-        for (index, request) in requests.into_iter().enumerate() {
-            let sink = Sink::Slot { exchange, index, held: BytesMut::new() };
-            match request {
-                Ok(request) => self.request(sink, caller, request, cx),
-                Err(response) => self.deliver(sink, StatusCode::OK, response, cx),
-            }
         }
     }
 
@@ -379,7 +353,7 @@ impl Caller {
     fn refusals(&self, content: &Content, now: Now) -> Vec<Action> {
         let requests: Vec<_> = match content {
             Content::Request(request) => [request].into(),
-            Content::Batch { requests, .. } => requests.iter().flatten().collect(),
+            Content::Batch(items) => items.iter().filter_map(Item::request).collect(),
             Content::Note(_) => Vec::new(),
         };
         let calls = requests.into_iter().filter(|request| request.method == method::TOOLS_CALL);

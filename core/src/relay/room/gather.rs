@@ -212,13 +212,10 @@ impl Room {
         })
     }
 
-    /// The exchange of such a batch is gone: nobody awaits what is gathered for it.
-    pub(super) fn left_batch(&mut self, exchange: ExchangeId) {
-        for gather in self.gathers.values_mut() {
-            if matches!(&gather.sink, Sink::Slot { exchange: of, .. } if *of == exchange) {
-                gather.sink = Sink::Nobody;
-            }
-        }
+    /// Nobody awaits what is gathered for these.
+    pub(super) fn drop_gathers(&mut self, meant: impl Fn(&Sink) -> bool) {
+        let sinks = self.gathers.values_mut().map(|gather| &mut gather.sink);
+        sinks.filter(|sink| meant(sink)).for_each(|sink| *sink = Sink::Nobody);
     }
 
     fn gather(

@@ -92,12 +92,9 @@ impl Room {
         let json = call.notification(json);
         match &mut call.sink {
             Sink::Reply(outlet) => outlet.message(json, Some(key), credit, cx),
-            // The answers of a batch leave no place for it: its client may listen on another stream.
-            Sink::Slot { .. } => {
-                if let Some(session) = call.session.clone() {
-                    self.listeners.say(&session, json, cx);
-                }
-                false
+            Sink::Slot { exchange, .. } => {
+                let batch = self.batches.get_mut(exchange);
+                batch.is_some_and(|batch| batch.outlet.message(json, Some(key), credit, cx))
             }
             Sink::Part { .. } | Sink::Feed { .. } | Sink::Nobody => false,
         }

@@ -14,7 +14,7 @@ use crate::relay::challenge::Challenge;
 use crate::relay::named::Meaning;
 use crate::relay::permission::{self, Need};
 use crate::relay::shard::{Action, Cx};
-use crate::relay::{Content, Endpoint, Post, Request, meta, route};
+use crate::relay::{Content, Endpoint, Item, Post, Request, meta, route};
 use crate::rpc;
 
 impl Room {
@@ -26,7 +26,7 @@ impl Room {
         };
         match &post.content {
             Content::Request(request) => lacks(request).into_iter().collect(),
-            Content::Batch { requests, .. } => requests.iter().flatten().filter_map(lacks).collect(),
+            Content::Batch(items) => items.iter().filter_map(Item::request).filter_map(lacks).collect(),
             Content::Note(_) => Scopes::default(),
         }
     }

@@ -209,17 +209,6 @@ fn error_of_an_agent_must_be_an_object_and_nothing_else() {
 }
 
 #[test]
-fn answer_in_a_batch_cannot_add_another() {
-    let mut world = World::ready();
-    let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#), request(2, "ping", "")];
-    world.content(Content::Batch { requests, notes: Vec::new() });
-    world.answer(1, 1, None);
-    let actions = world.data(1, 1, r#"{}},{"jsonrpc":"2.0","id":2,"result":{}"#, true);
-    assert_eq!(actions[0], "tunnel 1 reset 1 Internal");
-    assert!(actions[1].contains("broken-answer") && actions[1].matches("\"id\":2").count() == 1, "{actions:?}");
-}
-
-#[test]
 fn answer_that_was_too_large_for_its_tunnel_is_told_as_such() {
     let mut world = World::ready();
     world.call(1);
@@ -436,64 +425,6 @@ fn end_of_a_session_ends_its_calls() {
     let actions = world.drain();
     assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
     assert_eq!(failure(&actions[1]).1, "signed-out");
-}
-
-fn request(id: u32, method: &str, params: &str) -> Result<Request, Bytes> {
-    let params = Bytes::copy_from_slice(params.as_bytes());
-    Ok(Request { id: rpc::RawId::from_number(id.into()), method: method.into(), params })
-}
-
-#[test]
-fn batch_is_answered_as_an_array_in_order() {
-    let mut world = World::ready();
-    let requests = std::vec![
-        request(1, "tools/call", r#"{"name":"files__read"}"#),
-        Err(Bytes::from_static(b"{\"bad\":1}")),
-        request(2, "ping", ""),
-    ];
-    let opened = world.content(Content::Batch { requests, notes: Vec::new() });
-    assert!(opened[0].starts_with("tunnel 1 open 1") && opened.len() == 1);
-    assert_eq!(world.advance(limits::STREAM_AFTER), ["begin 1 events"]);
-    assert_eq!(world.advance(limits::HEARTBEAT), ["body 1 +0 \": keep-alive\\n\\n\""]);
-    world.answer(1, 1, None);
-    assert_eq!(world.data(1, 1, "[", false), ["tunnel 1 consumed 1 1"]);
-    let last = world.data(1, 1, "]", true);
-    let array = r#"[{"jsonrpc":"2.0","id":1,"result":[]},{"bad":1},{"jsonrpc":"2.0","id":2,"result":{}}]"#;
-    assert_eq!(last, [format!("body 1 +0 {:?}", format!("event: message\ndata: {array}\n\n")), "finish 1".into()]);
-}
-
-#[test]
-fn batch_answers_are_bounded_together() {
-    let mut world = World::ready();
-    let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#), request(2, "ping", "")];
-    world.content(Content::Batch { requests, notes: Vec::new() });
-    world.answer(1, 1, None);
-    let big = "1".repeat(limits::MAX_BATCH_ANSWER);
-    assert_eq!(world.data(1, 1, &big, false), [format!("tunnel 1 consumed 1 {}", big.len())]);
-    let actions = world.data(1, 1, "1", false);
-    assert_eq!(actions[0], "tunnel 1 reset 1 TooLarge");
-    assert!(actions[1].contains("batch-too-large") && actions[1].contains("\"id\":2,\"result\""), "{}", actions[1]);
-}
-
-#[test]
-fn batch_whose_client_went_away_goes_on() {
-    let mut world = World::ready();
-    let requests = std::vec![request(1, "tools/call", r#"{"name":"files__read"}"#)];
-    world.content(Content::Batch { requests, notes: Vec::new() });
-    assert_eq!(world.gone(1), [""; 0]);
-    world.answer(1, 1, None);
-    assert_eq!(world.data(1, 1, "[", false), ["tunnel 1 consumed 1 1"]);
-    assert_eq!(world.data(1, 1, "]", true), [""; 0]);
-}
-
-#[test]
-fn batch_may_cancel() {
-    let mut world = World::ready();
-    world.call(7);
-    let notes = std::vec![Note::Cancelled { params: Bytes::from_static(br#"{"requestId":7}"#) }];
-    let actions = world.content(Content::Batch { requests: Vec::new(), notes });
-    assert_eq!(actions[0], r#"tunnel 1 cancel 1 {"requestId":7}"#);
-    assert_eq!(actions[2..], ["reply 2 202 "]);
 }
 
 /// Whatever becomes of a client, each byte of credit comes back once: with a piece, or at once.

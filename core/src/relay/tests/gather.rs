@@ -202,12 +202,12 @@ fn gathering_in_a_batch_fills_its_place() {
     let mut world = two_servers();
     world.version = Version::V2025_03_26;
     let read = |json: &str| match rpc::parse(&Bytes::copy_from_slice(json.as_bytes())).unwrap() {
-        Message::Request { id, method, params } => Ok(Request { id, method, params }),
+        Message::Request { id, method, params } => Item::Request(Request { id, method, params }),
         other => panic!("{other:?}"),
     };
     let requests =
         std::vec![read(&request(1, "logging/setLevel", r#"{"level":"info"}"#)), read(&request(2, "ping", "{}"))];
-    world.content(Content::Batch { requests, notes: Vec::new() });
+    world.content(Content::Batch(requests));
     answered(&mut world, 1, "{}");
     let done = answered(&mut world, 2, "{}");
     let expected = r#"reply 1 200 [{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":2,"result":{}}]"#;

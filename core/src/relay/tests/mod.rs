@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod audit;
+mod batches;
 mod beside;
 mod calls;
 mod catalogs;
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::shard::{Action, Event, Shard};
-use super::{Accepts, Content, Endpoint, Listen, Note, Post, Request, Session, SessionKey, Settings, Speaker};
+use super::{Accepts, Content, Endpoint, Item, Listen, Note, Post, Request, Session, SessionKey, Settings, Speaker};
 use crate::config::{Local, Login, Naming, RelayConfig, RelayLimits};
 use crate::entropy::Seeded;
 use crate::host::Machine;

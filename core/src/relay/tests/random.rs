@@ -164,7 +164,7 @@ fn run(ops: &[Op]) {
                 let params = Bytes::from_static(br#"{"level":"info","taskId":"t"}"#);
                 let request = Request { id: rpc::RawId::from_number(id.into()), method: method.into(), params };
                 let content = match batch {
-                    true => Content::Batch { requests: std::vec![Ok(request)], notes: Vec::new() },
+                    true => Content::Batch(std::vec![Item::Request(request)]),
                     false => Content::Request(request),
                 };
                 expect(&mut world, &mut ledger, content);
@@ -172,10 +172,14 @@ fn run(ops: &[Op]) {
             Op::Batch { id } => {
                 let request = |id: u32| {
                     let params = Bytes::from_static(br#"{"name":"files__read"}"#);
-                    Ok(Request { id: rpc::RawId::from_number(id.into()), method: "tools/call".into(), params })
+                    Item::Request(Request {
+                        id: rpc::RawId::from_number(id.into()),
+                        method: "tools/call".into(),
+                        params,
+                    })
                 };
                 let requests = std::vec![request(id), request(id + 1)];
-                expect(&mut world, &mut ledger, Content::Batch { requests, notes: Vec::new() });
+                expect(&mut world, &mut ledger, Content::Batch(requests));
             }
             Op::Listen { session, back } => {
                 world.session = if session { "s" } else { "t" };

@@ -123,14 +123,14 @@ fn one_server_alone_judges_its_own_names() {
 #[test]
 fn batch_is_carried_out_whole_or_not_at_all() {
     let element = |json: &str| match request(json) {
-        Content::Request(request) => Ok(request),
+        Content::Request(request) => Item::Request(request),
         other => panic!("{other:?}"),
     };
     let call = |name: &str| element(&ask("tools/call", &format!(r#"{{"name":"{name}"}}"#)));
     let mut world = world(READ);
     world.version = Version::V2025_03_26;
     let requests = std::vec![call("files__look"), call("restart"), call("files__read")];
-    let told = challenged(&mut world, Content::Batch { requests, notes: Vec::new() });
+    let told = challenged(&mut world, Content::Batch(requests));
     assert_eq!(told.as_deref(), Some("mcp:tools mcp:read tunnel:manage"));
     assert!(world.drain().is_empty(), "nothing was opened");
 }
