@@ -198,6 +198,9 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_MEMBERS: usize = 4_096;
 /// A sealed value as text: a registration of ten redirects of 512 bytes with room to spare, and no header is longer.
 pub const MAX_SEALED: usize = 16 * KIB;
+/// The ids of requests in the id of an event, in bytes of JSON: any one, or a batch of sixteen with UUIDs. Of a larger
+/// batch the others are left out.
+pub const MAX_ASKED: usize = 640;
 /// The id of an event in a stream: it comes back in a header. Longer ones are ignored, so such a stream cannot resume.
 pub const MAX_EVENT_ID: usize = KIB;
 /// How long a request to the login provider, or an agent's to its relay, may take.

@@ -157,6 +157,7 @@ fn decision(failure: &Failure) -> Decision {
         | Failure::SignedOut
         | Failure::BatchTooLarge
         | Failure::Missed
+        | Failure::Forgotten
         | Failure::Stopping => Decision::Allowed,
     }
 }

@@ -57,6 +57,8 @@ pub(super) enum Failure {
     BatchTooLarge,
     /// The client comes back for what is not kept any more.
     Missed,
+    /// The client comes back for a stream of which nothing is known any more.
+    Forgotten,
     /// The relay stops.
     Stopping,
 }
@@ -93,7 +95,8 @@ impl Failure {
             Self::Unknown { code, .. } => *code,
             Self::Ambiguous { .. } | Self::AmbiguousTool { .. } | Self::AmbiguousServer { .. } => code::AMBIGUOUS,
             Self::NotReady { .. } => code::SERVER_UNAVAILABLE,
-            Self::Leaving(_) | Self::Disconnected { .. } | Self::Missed | Self::Stopping => code::AGENT_GONE,
+            Self::Leaving(_) | Self::Disconnected { .. } => code::AGENT_GONE,
+            Self::Missed | Self::Forgotten | Self::Stopping => code::AGENT_GONE,
             Self::TimedOut(_) => code::TIMED_OUT,
             Self::Broken(_) => code::INTERNAL_ERROR,
             Self::Cancelled | Self::SignedOut => code::CANCELLED,
@@ -137,6 +140,7 @@ impl Failure {
             | Self::IdInUse
             | Self::BatchTooLarge
             | Self::Missed
+            | Self::Forgotten
             | Self::Stopping => StatusCode::OK,
         }
     }
@@ -173,6 +177,7 @@ impl Failure {
             Self::IdInUse => "id-in-use",
             Self::BatchTooLarge => "batch-too-large",
             Self::Missed => "answer-missed",
+            Self::Forgotten => "outcome-unknown",
             Self::Stopping => "relay-stopping",
             Self::Reset { code, .. } => match code {
                 ResetCode::Cancelled => "cancelled",
@@ -256,6 +261,10 @@ impl Failure {
             Self::IdInUse => "another request of this session with the same id is under way".to_string(),
             Self::BatchTooLarge => "the answers of this batch are too long: send this request alone".to_string(),
             Self::Missed => "the answer was sent while the connection was lost, and is too long to be kept".to_string(),
+            Self::Forgotten => {
+                "the relay was restarted, or the connection lost for too long: what became of this call is not known"
+                    .to_string()
+            }
             Self::Stopping => "the relay is restarting: try again shortly".to_string(),
         }
     }
@@ -281,6 +290,7 @@ impl Failure {
             | Self::IdInUse
             | Self::BatchTooLarge
             | Self::Missed
+            | Self::Forgotten
             | Self::Stopping => None,
         };
         if let Some(place) = place {

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::lists::Lists;
 use super::outlet::Outlet;
+use super::replay::Asked;
 use super::shard::{Cx, Lease};
 use super::{Accepts, Endpoint, Listen, SessionKey};
 use crate::id::{ExchangeId, FamilyId};
@@ -50,7 +51,7 @@ impl Listeners {
     /// `others`: as in [`is_full`](Self::is_full).
     pub(super) fn add(&mut self, listen: Listen, seen: Lists, stale: bool, others: (usize, usize), cx: &mut Cx<'_>) {
         let Listen { exchange, principal, endpoint, session, headers, .. } = listen;
-        let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, None);
+        let mut outlet = Outlet::new(exchange, Accepts::Stream, headers).resumable(&session, Asked::default());
         self.end(|listener| listener.session == session.key && listener.endpoint == endpoint, cx);
         let (family, most) = (principal.family.clone(), cx.settings.limits.streams_per_user);
         if self.is_full(&family, others, most) {

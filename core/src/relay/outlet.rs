@@ -14,14 +14,13 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::calls::consume;
-use super::replay::event_id;
+use super::replay::{self, Asked};
 use super::shard::{Action, Cx, Lease, Timer};
 use super::{Accepts, Session, SessionKey, Speaker, era};
 use crate::http::{Reply, ReplyHead};
 use crate::id::{ConnId, ExchangeId, StreamId};
 use crate::limits;
 use crate::mcp::{Version, header};
-use crate::rpc::RawId;
 use crate::sse::{self, one_line};
 
 /// The reply of one exchange. Consumed when the reply is complete.
@@ -46,8 +45,7 @@ pub(super) struct Outlet {
 #[derive(Debug)]
 struct Resumable {
     session: SessionKey,
-    /// The request that it answers.
-    request: Option<RawId>,
+    asked: Asked,
     /// It begins with an id and no data (2025-11-25, Transports, Streamable HTTP). Older clients take that for a message.
     primes: bool,
     /// Its number, once it has begun.
@@ -89,11 +87,11 @@ impl Outlet {
         self.accepts != Accepts::Json
     }
 
-    /// The same for a client of a session, which may take an event stream up again. `request` is what it answers.
-    pub(super) fn resumable(mut self, session: &Session, request: Option<&RawId>) -> Self {
+    /// The same for a client of a session, which may take an event stream up again. `asked` is what it answers.
+    pub(super) fn resumable(mut self, session: &Session, asked: Asked) -> Self {
         let primes = session.version >= Version::V2025_11_25;
-        let (session, request) = (session.key.clone(), request.cloned());
-        self.resumable = Some(Resumable { session, request, primes, stream: None });
+        let session = session.key.clone();
+        self.resumable = Some(Resumable { session, asked, primes, stream: None });
         self
     }
 
@@ -161,6 +159,9 @@ impl Outlet {
                 cx.out.push(Action::Reply { exchange: self.exchange, reply });
             }
             (State::Events, _) => {
+                if let Some(stream) = self.stream() {
+                    cx.replay.ends(stream);
+                }
                 self.emit(message, 0, cx);
                 self.finish(cx);
             }
@@ -244,7 +245,7 @@ impl Outlet {
             self.begin_events(source, cx);
             self.state = State::Line;
             let id = self.stream().and_then(|stream| Some((stream, cx.replay.begin_message(stream)?)));
-            let id = id.map(|(stream, place)| event_id(cx.numbers, stream, place));
+            let id = id.map(|(stream, place)| cx.replay.event_id(cx.numbers, stream, place));
             let bytes: Bytes = [&sse::data_prefix(id.as_deref())[..], &before].concat().into();
             if let Some(stream) = self.stream() {
                 cx.replay.piece(stream, &before);
@@ -281,11 +282,27 @@ impl Outlet {
         self.finish(cx);
     }
 
+    /// Answers a client that comes back for its event stream with a message that ends it.
+    pub(super) fn instead(mut self, message: &Bytes, cx: &mut Cx<'_>) {
+        self.begin_events(None, cx);
+        let id = replay::last_id(cx.numbers);
+        self.send(sse::event(Some(&id), message), 0, cx);
+        self.finish(cx);
+    }
+
+    /// Answers a client that comes back for an event stream which it has had to its end: no more of it is to come. Some
+    /// clients come back after an error, and again whenever that stream ends, but for this status (WHATWG HTML,
+    /// Server-sent events: 204 ends the attempts).
+    pub(super) fn nothing(self, cx: &mut Cx<'_>) {
+        let reply = Reply { status: StatusCode::NO_CONTENT, headers: self.headers, body: Bytes::new() };
+        cx.out.push(Action::Reply { exchange: self.exchange, reply });
+    }
+
     /// Answers with what is left of an event stream that is over.
     pub(super) fn again(mut self, (stream, place): (u64, u64), cx: &mut Cx<'_>) {
         self.begin_events(None, cx);
         for (place, data) in cx.replay.take_up(stream, place).0 {
-            let id = event_id(cx.numbers, stream, place);
+            let id = cx.replay.event_id(cx.numbers, stream, place);
             self.send(sse::event(Some(&id), &data), 0, cx);
         }
         // It may be lost once more.
@@ -310,6 +327,7 @@ impl Outlet {
         }
         if let Some(stream) = self.stream() {
             cx.replay.drop_message(stream);
+            cx.replay.ends(stream);
             cx.replay.add(stream, &one_line(response));
         }
         self.state = State::Events;
@@ -360,12 +378,12 @@ impl Outlet {
         self.begin(StatusCode::OK, headers, None, self.source, cx);
         let (events, pending) = cx.replay.take_up(stream, place);
         for (place, data) in events {
-            let id = event_id(cx.numbers, stream, place);
+            let id = cx.replay.event_id(cx.numbers, stream, place);
             self.send(sse::event(Some(&id), &data), 0, cx);
         }
         match pending {
             Some((place, beginning)) => {
-                let id = event_id(cx.numbers, stream, place);
+                let id = cx.replay.event_id(cx.numbers, stream, place);
                 let bytes = [&sse::data_prefix(Some(&id))[..], &beginning].concat().into();
                 self.send(bytes, 0, cx);
             }
@@ -390,9 +408,9 @@ impl Outlet {
         let Some(resumable) = &mut self.resumable else { return };
         let stream = cx.numbers.draw();
         resumable.stream = Some(stream);
-        cx.replay.begin(stream, resumable.session.clone(), resumable.request.clone());
+        cx.replay.begin(stream, resumable.session.clone(), resumable.asked.clone());
         if resumable.primes {
-            let id = event_id(cx.numbers, stream, 0);
+            let id = cx.replay.event_id(cx.numbers, stream, 0);
             self.send(sse::event(Some(&id), b""), 0, cx);
         }
     }
@@ -401,7 +419,7 @@ impl Outlet {
     fn emit(&self, message: Bytes, credit: u32, cx: &mut Cx<'_>) {
         let message = one_line(message);
         let id = self.stream().and_then(|stream| Some((stream, cx.replay.add(stream, &message)?)));
-        let id = id.map(|(stream, place)| event_id(cx.numbers, stream, place));
+        let id = id.map(|(stream, place)| cx.replay.event_id(cx.numbers, stream, place));
         self.send(sse::event(id.as_deref(), &message), credit, cx);
     }
 

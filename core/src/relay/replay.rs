@@ -1,20 +1,25 @@
 //! What was said on event streams of the revisions with a handshake, kept for a moment for clients that lose a connection
 //! and come back (2025-03-26 to 2025-11-25, Transports, Resumability and Redelivery).
 //!
-//! An event's id names the run of the relay, its stream and its place there. Nothing of this outlives the relay: a client
-//! that comes back after a restart begins a new stream.
+//! An event's id names the run of the relay, its stream and its place there. Nothing of this outlives the relay, but the
+//! id itself: where the stream answers requests it says whose responses are still to come, so that a client that comes
+//! back after a restart is told that they will not. That is encoded and not sealed: who makes it up is told of failures of
+//! requests that it never sent. One that listens begins a new stream.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 
 use super::SessionKey;
+use super::failure::Failure;
 use super::shard::Numbers;
 use crate::limits;
-use crate::rpc::RawId;
+use crate::rpc::{self, RawId, envelope};
 use crate::time::Instant;
 
 /// The streams of one user.
@@ -29,8 +34,9 @@ pub(super) struct Replay {
 #[derive(Debug)]
 struct Stream {
     session: SessionKey,
-    /// The request that it answers; none on a stream of notifications.
-    request: Option<RawId>,
+    asked: Asked,
+    /// The place of the event with what was asked for, once that is known.
+    last: Option<u64>,
     /// The events that are kept, the last of those that were sent.
     events: VecDeque<Bytes>,
     bytes: usize,
@@ -43,6 +49,50 @@ struct Stream {
     is_over: bool,
 }
 
+/// The ids of the requests that an event stream answers, as JSON: one, or those of a batch in an array. Empty for a
+/// stream of notifications.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked(Bytes);
+
+impl Asked {
+    /// One request.
+    pub(super) fn one(id: &RawId) -> Self {
+        Self(id.0.clone())
+    }
+
+    /// The requests of a batch, as many as there is room for.
+    pub(super) fn batch<'a>(ids: impl Iterator<Item = &'a RawId>) -> Self {
+        let mut length = 1;
+        let mut fits = |id: &&[u8]| {
+            length += id.len() + 1;
+            length <= limits::MAX_ASKED
+        };
+        let ids: Vec<&[u8]> = ids.map(RawId::as_bytes).filter(|id| fits(id)).collect();
+        if ids.is_empty() { Self::default() } else { Self(envelope::batch(ids)) }
+    }
+
+    /// What the event with that id says that is still to come; `None` on a stream of notifications.
+    pub(super) fn after(id: &str) -> Option<Self> {
+        let (_, asked) = id.split_once(ASKED)?;
+        URL_SAFE_NO_PAD.decode(asked).ok().map(|raw| Self(raw.into()))
+    }
+
+    /// Whether nothing is to come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What tells each of them of a failure; `None` when they cannot be read.
+    pub(super) fn failed(&self, failure: &Failure) -> Option<Bytes> {
+        let response = |raw: &Bytes| RawId::from_raw(raw).map(|id| failure.response(&id));
+        if !rpc::is_batch(&self.0) {
+            return response(&self.0);
+        }
+        let responses: Vec<Bytes> = rpc::parse_batch(&self.0).ok()?.iter().filter_map(response).collect();
+        (!responses.is_empty()).then(|| envelope::batch(responses.iter().map(AsRef::as_ref)))
+    }
+}
+
 /// An event, or its beginning, and its place.
 pub(super) type Placed = (u64, Bytes);
 
@@ -51,8 +101,8 @@ pub(super) type Placed = (u64, Bytes);
 pub(super) enum Found {
     /// No such stream of that session, or not any more.
     Nothing,
-    /// The client missed what is not kept any more. The request that the stream answers.
-    Lost(Option<RawId>),
+    /// The client missed what is not kept any more. The requests that the stream answers.
+    Lost(Asked),
     /// Everything that it missed is there. Whether the stream is over.
     Kept { is_over: bool },
 }
@@ -63,12 +113,13 @@ impl Replay {
     }
 
     /// A stream begins.
-    pub(super) fn begin(&mut self, stream: u64, session: SessionKey, request: Option<RawId>) {
+    pub(super) fn begin(&mut self, stream: u64, session: SessionKey, asked: Asked) {
         while self.streams.len() >= limits::MAX_REPLAYS {
             self.drop_oldest();
         }
         let (events, bytes, next) = (VecDeque::new(), 0, 1);
-        let kept = Stream { session, request, events, bytes, next, pending: None, left: None, is_over: false };
+        let (last, pending, left, is_over) = (None, None, None, false);
+        let kept = Stream { session, asked, last, events, bytes, next, pending, left, is_over };
         self.streams.insert(stream, kept);
     }
 
@@ -82,10 +133,30 @@ impl Replay {
         Some(place)
     }
 
-    /// A message begins that is sent in pieces. Returns its place.
+    /// The next event is the one with what was asked for.
+    pub(super) fn ends(&mut self, stream: u64) {
+        if let Some(kept) = self.streams.get_mut(&stream) {
+            kept.last = Some(kept.next);
+        }
+    }
+
+    /// The id of the event at that place.
+    pub(super) fn event_id(&self, numbers: &Numbers, stream: u64, place: u64) -> String {
+        let id = format!("{}-{place}", numbers.name(stream));
+        match self.streams.get(&stream) {
+            Some(kept) if !kept.asked.is_empty() => {
+                let due = if kept.last == Some(place) { Asked::default() } else { kept.asked.clone() };
+                format!("{id}{ASKED}{}", URL_SAFE_NO_PAD.encode(&due.0))
+            }
+            Some(_) | None => id,
+        }
+    }
+
+    /// The message with what was asked for begins, which is sent in pieces. Returns its place.
     pub(super) fn begin_message(&mut self, stream: u64) -> Option<u64> {
         let kept = self.streams.get_mut(&stream)?;
         kept.pending = Some(Some(BytesMut::new()));
+        kept.last = Some(kept.next);
         Some(kept.next)
     }
 
@@ -134,7 +205,7 @@ impl Replay {
             return Found::Nothing;
         }
         if place + 1 < kept.first() || kept.pending == Some(None) {
-            return Found::Lost(kept.request.clone());
+            return Found::Lost(kept.asked.clone());
         }
         Found::Kept { is_over: kept.is_over }
     }
@@ -220,16 +291,21 @@ impl Stream {
     }
 }
 
-/// An event's id.
-pub(super) fn event_id(numbers: &Numbers, stream: u64, place: u64) -> String {
-    format!("{}-{place}", numbers.name(stream))
+/// The id of an event, of no stream, after which nothing is to come.
+pub(super) fn last_id(numbers: &mut Numbers) -> String {
+    let number = numbers.draw();
+    format!("{}-0{ASKED}", numbers.name(number))
 }
 
 /// The stream and the place of that id; `None` when it is another run's.
 pub(super) fn read_id(numbers: &Numbers, id: &str) -> Option<(u64, u64)> {
-    let (stream, place) = id.rsplit_once('-')?;
+    let place = id.split_once(ASKED).map_or(id, |(place, _)| place);
+    let (stream, place) = place.rsplit_once('-')?;
     Some((numbers.read(stream)?, place.parse().ok()?))
 }
+
+/// Stands in an event's id before what is still to come: no other part of one contains it.
+const ASKED: char = '.';
 
 #[cfg(test)]
 mod tests {
@@ -242,9 +318,13 @@ mod tests {
         SessionKey(Arc::from(name))
     }
 
+    fn seven() -> Asked {
+        Asked::one(&RawId::from_number(7))
+    }
+
     fn begun() -> Replay {
         let mut replay = Replay::default();
-        replay.begin(1, key("s"), RawId::from_raw(b"7"));
+        replay.begin(1, key("s"), seven());
         replay
     }
 
@@ -289,9 +369,9 @@ mod tests {
         for _ in 0..3 {
             replay.piece(1, &std::vec![b'x'; limits::MAX_REPLAY / 2]);
         }
-        assert_eq!(replay.find(1, &key("s"), 0), Found::Lost(RawId::from_raw(b"7")));
+        assert_eq!(replay.find(1, &key("s"), 0), Found::Lost(seven()));
         replay.end_message(1);
-        assert_eq!(replay.find(1, &key("s"), 0), Found::Lost(RawId::from_raw(b"7")));
+        assert_eq!(replay.find(1, &key("s"), 0), Found::Lost(seven()));
         assert_eq!(replay.find(1, &key("s"), 1), Found::Kept { is_over: false }, "it has had that one");
     }
 
@@ -310,7 +390,31 @@ mod tests {
         assert!(replay.is_empty());
     }
 
+    #[test]
+    fn id_of_an_event_fits_into_a_header_whatever_was_asked() {
+        let id = |length: usize| RawId::from_raw(format!("\"{}\"", "x".repeat(length - 2)).as_bytes()).unwrap();
+        let mut ids: Vec<RawId> = (0..i32::try_from(limits::MAX_BATCH).unwrap()).map(|_| id(38)).collect();
+        let some = Asked::batch(ids.iter());
+        assert!(rpc::parse_batch(&some.0).is_ok_and(|ids| ids.len() == 16), "{some:?}");
+        ids.insert(0, id(limits::MAX_ID));
+        for asked in [Asked::one(&ids[0]), Asked::batch(ids.iter())] {
+            assert!(asked.0.len() <= limits::MAX_ASKED);
+            let id = format!("AAAAAAAA-{0}-{0}{ASKED}{1}", u64::MAX, URL_SAFE_NO_PAD.encode(&asked.0));
+            assert!(id.len() <= limits::MAX_EVENT_ID, "{}", id.len());
+            assert_eq!(Asked::after(&id), Some(asked));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_id_of_an_event_is_read(id in any::<String>(), raw in any::<Vec<u8>>()) {
+            for asked in [Asked::after(&id), Some(Asked(raw.into()))].into_iter().flatten() {
+                if let Some(told) = asked.failed(&Failure::Forgotten) {
+                    prop_assert!(serde_json::from_slice::<serde_json::Value>(&told).is_ok());
+                }
+            }
+        }
+
         #[test]
         fn what_is_kept_is_bounded_and_right(
             ops in prop::collection::vec((0..4_u64, 0..limits::MAX_REPLAY * 5 / 4, any::<bool>()), 0..60),
@@ -319,7 +423,7 @@ mod tests {
             let mut last: BTreeMap<u64, (u64, u8)> = BTreeMap::new();
             for (index, (stream, length, over)) in ops.into_iter().enumerate() {
                 if !replay.has(stream) {
-                    replay.begin(stream, key("s"), None);
+                    replay.begin(stream, key("s"), Asked::default());
                     last.remove(&stream);
                 }
                 let byte = u8::try_from(index).unwrap();

@@ -22,8 +22,6 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use http::StatusCode;
-
 use self::batches::Batch;
 use self::feeds::Feeds;
 use self::gather::Gather;
@@ -40,7 +38,7 @@ use super::listing::{Listing, Source};
 use super::lists::Lists;
 use super::offer::Offer;
 use super::outlet::Outlet;
-use super::replay::{Found, Replay, read_id};
+use super::replay::{Asked, Found, Replay, read_id};
 use super::shard::{Action, Cx, Lease, Timer};
 use super::subscriptions::Subscriptions;
 use super::tasks::Tasks;
@@ -277,17 +275,28 @@ impl Room {
         self.forget_batches(cx);
     }
 
-    /// A client comes back for an event stream of its session (2025-11-25, Transports, Resumability and Redelivery).
-    /// Returns false for one that is not known: it gets a new one.
+    /// A client comes back for an event stream of its session (2025-11-25, Transports, Resumability and Redelivery). Of one
+    /// that is not known, the responses that were to come will not; one of notifications is begun anew: returns false.
     fn take_up(&mut self, listen: &Listen, cx: &mut Cx<'_>) -> bool {
-        let Some((stream, place)) = listen.last_event.as_ref().and_then(|id| read_id(cx.numbers, id)) else {
-            return false;
-        };
+        let Some(id) = &listen.last_event else { return false };
+        let due = Asked::after(id);
         let (exchange, headers, session) = (listen.exchange, listen.headers.clone(), &listen.session);
         let outlet = || Outlet::new(exchange, Accepts::Stream, headers.clone());
+        if due.as_ref().is_some_and(Asked::is_empty) {
+            outlet().nothing(cx);
+            return true;
+        }
+        // No stream has the number 0.
+        let (stream, place) = read_id(cx.numbers, id).unwrap_or_default();
         match cx.replay.find(stream, &session.key, place) {
-            Found::Nothing | Found::Lost(None) => return false,
-            Found::Lost(Some(request)) => outlet().whole(StatusCode::OK, Failure::Missed.response(&request), cx),
+            Found::Nothing => match due.and_then(|due| due.failed(&Failure::Forgotten)) {
+                Some(response) => outlet().instead(&response, cx),
+                None => return false,
+            },
+            Found::Lost(asked) => match asked.failed(&Failure::Missed) {
+                Some(response) => outlet().instead(&response, cx),
+                None => return false,
+            },
             Found::Kept { is_over: true } => outlet().again((stream, place), cx),
             Found::Kept { is_over: false } => {
                 for (key, call) in &mut self.calls {
@@ -303,6 +312,10 @@ impl Room {
                     }
                 }
                 if let Some(outlet) = self.gather_outlets().find(|outlet| outlet.stream() == Some(stream)) {
+                    outlet.take_up(exchange, headers, place, cx);
+                    return true;
+                }
+                if let Some(outlet) = self.batch_outlets().find(|outlet| outlet.stream() == Some(stream)) {
                     outlet.take_up(exchange, headers, place, cx);
                     return true;
                 }

@@ -20,6 +20,7 @@ use crate::relay::failure::{Failure, Place};
 use crate::relay::mend::Mend;
 use crate::relay::named::Meaning;
 use crate::relay::outlet::Outlet;
+use crate::relay::replay::Asked;
 use crate::relay::shard::{Action, Cx, Lease};
 use crate::relay::{Content, Endpoint, Item, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
@@ -39,14 +40,12 @@ impl Room {
             return Self::step_up(post.exchange, &post.principal, &caller.endpoint, (&lacking, post.headers), cx);
         }
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers).speaking(&caller.speaker);
+        let outlet = match &caller.speaker {
+            Speaker::Legacy(session) => outlet.resumable(session, asked(&post.content)),
+            Speaker::Modern { .. } => outlet,
+        };
         match post.content {
-            Content::Request(request) => {
-                let outlet = match &caller.speaker {
-                    Speaker::Legacy(session) => outlet.resumable(session, Some(&request.id)),
-                    Speaker::Modern { .. } => outlet,
-                };
-                self.request(Sink::Reply(outlet), &caller, request, cx);
-            }
+            Content::Request(request) => self.request(Sink::Reply(outlet), &caller, request, cx),
             Content::Note(note) => {
                 self.note(&caller, note, cx);
                 outlet.accepted(cx);
@@ -362,6 +361,15 @@ impl Caller {
             self.record(&request.method, rpc::string(&name).as_deref(), request.params.len())
         };
         calls.filter_map(record).map(|record| Action::Audit(record.refused(now))).collect()
+    }
+}
+
+/// What the answer to a message answers.
+fn asked(content: &Content) -> Asked {
+    match content {
+        Content::Request(request) => Asked::one(&request.id),
+        Content::Batch(items) => Asked::batch(items.iter().filter_map(Item::request).map(|request| &request.id)),
+        Content::Note(_) => Asked::default(),
     }
 }
 

@@ -122,8 +122,103 @@ fn answer_too_long_to_be_kept_is_told_as_missed() {
     world.data(1, 1, &piece[1..], false);
     world.data(1, 1, &piece[1..], false);
     world.data(1, 1, "\"", true);
-    let [told] = &back(&mut world, &id)[..] else { panic!("one reply") };
-    assert!(told.starts_with("reply 2 200 ") && told.contains("answer-missed") && told.contains(r#""id":7"#), "{told}");
+    let told = back(&mut world, &id);
+    assert!(told[1].contains("answer-missed") && told[1].contains(r#"\"id\":7"#), "{told:?}");
+    assert_eq!((told[0].as_str(), told[2..].join("").as_str()), ("begin 2 events", "finish 2"));
+}
+
+/// The same relay after a restart.
+fn restarted() -> World {
+    let settings = Settings::from_config(&config(), "https://relay.example");
+    let mut world = primed();
+    world.shard = Shard::new(Arc::new(settings), Box::new(Seeded::new(2)));
+    world
+}
+
+#[test]
+fn client_that_comes_back_after_a_restart_is_told_that_its_call_is_lost() {
+    let (_, id) = streaming();
+    let mut world = restarted();
+    let told = back(&mut world, &id);
+    assert_eq!((told[0].as_str(), told[2..].join("").as_str()), ("begin 1 events", "finish 1"));
+    let event = &events(&told)[0];
+    assert!(event.2.starts_with(r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32000,"#), "{event:?}");
+    assert!(event.2.contains("outcome-unknown"), "{event:?}");
+    assert_eq!(back(&mut world, &event.1), ["reply 2 204 "], "once");
+}
+
+#[test]
+fn client_that_comes_back_to_a_forgotten_stream_is_told_that_its_call_is_lost() {
+    let (mut world, id) = streaming();
+    world.gone(1);
+    world.advance(limits::REPLAY_KEPT + limits::REPLAY_KEPT);
+    assert!(events(&back(&mut world, &id))[0].2.contains("outcome-unknown"));
+}
+
+#[test]
+fn client_that_has_had_its_response_is_told_that_nothing_more_comes() {
+    for failure in [false, true] {
+        let (mut world, id) = streaming();
+        world.gone(1);
+        if failure {
+            world.error(1, 1, -1, "{}");
+        } else {
+            world.answer(1, 1, Some(5));
+            world.data(1, 1, "[1", false);
+            world.data(1, 1, ",2]", true);
+        }
+        let had = events(&back(&mut world, &id)).remove(0);
+        assert!(had.2.contains(r#""id":7"#), "{had:?}");
+        assert_eq!(back(&mut world, &had.1), ["reply 3 204 "]);
+        assert_eq!(back(&mut restarted(), &had.1), ["reply 1 204 "]);
+    }
+}
+
+#[test]
+fn batch_goes_on_without_its_client_and_is_answered_when_it_comes_back() {
+    let mut world = World { version: Version::V2025_03_26, ..primed() };
+    let read = |id: u64| {
+        let params = Bytes::from_static(br#"{"name":"files__read"}"#);
+        Item::Request(Request { id: rpc::RawId::from_number(id), method: "tools/call".into(), params })
+    };
+    world.content(Content::Batch(std::vec![read(50), read(51)]));
+    let id = events(&world.progress(1, 1))[0].1.clone();
+    world.gone(1);
+    world.answer(1, 1, None);
+    world.data(1, 1, "{}", true);
+    let actions = back(&mut world, &id);
+    assert_eq!(actions.len(), 1, "{actions:?}");
+    assert_eq!(world.advance(limits::HEARTBEAT), [r#"body 2 +0 ": keep-alive\n\n""#]);
+    world.gone(2);
+    world.progress(1, 2);
+    world.answer(1, 2, None);
+    world.data(1, 2, "{}", true);
+    let array = r#"[{"jsonrpc":"2.0","id":50,"result":{}},{"jsonrpc":"2.0","id":51,"result":{}}]"#;
+    for _ in 0..2 {
+        let actions = back(&mut world, &id);
+        let data: Vec<_> = events(&actions).into_iter().map(|(_, _, data)| data).collect();
+        assert_eq!(data, [PROGRESS, array]);
+        assert!(actions.last().unwrap().starts_with("finish "));
+    }
+    let told = events(&back(&mut restarted(), &id));
+    assert!(told[0].2.starts_with(r#"[{"jsonrpc":"2.0","id":50,"error":"#), "{told:?}");
+    assert_eq!(told[0].2.matches("outcome-unknown").count(), 2, "{told:?}");
+}
+
+#[test]
+fn batch_whose_client_does_not_come_back_is_dropped_and_its_calls_go_on() {
+    let mut world = World { version: Version::V2025_03_26, ..primed() };
+    let params = Bytes::from_static(br#"{"name":"files__read"}"#);
+    let id = rpc::RawId::from_number(50);
+    let request = Request { id, method: "tools/call".into(), params };
+    world.content(Content::Batch(std::vec![Item::Request(request)]));
+    let id = events(&world.progress(1, 1))[0].1.clone();
+    world.gone(1);
+    world.advance(limits::REPLAY_KEPT + limits::REPLAY_KEPT);
+    world.answer(1, 1, None);
+    assert_eq!(world.data(1, 1, "[", false), ["tunnel 1 consumed 1 1"]);
+    assert_eq!(world.data(1, 1, "]", true), [""; 0]);
+    assert!(events(&back(&mut world, &id))[0].2.contains("outcome-unknown"));
 }
 
 #[test]
