@@ -79,7 +79,7 @@ impl Record {
     /// The line about a call that failed, or that was not begun.
     pub(super) fn failed(&self, place: Option<&Place>, failure: &Failure, opened: Instant, now: Now) -> Bytes {
         let end = match failure {
-            Failure::Cancelled | Failure::SignedOut => End::Cancelled,
+            Failure::Cancelled | Failure::SignedOut | Failure::SessionEnded => End::Cancelled,
             other => End::Error(other.code()),
         };
         self.line(place, decision(failure), end, Some(failure.reason()), opened, now)
@@ -155,6 +155,7 @@ fn decision(failure: &Failure) -> Decision {
         | Failure::Broken(_)
         | Failure::Cancelled
         | Failure::SignedOut
+        | Failure::SessionEnded
         | Failure::BatchTooLarge
         | Failure::Missed
         | Failure::Forgotten

@@ -47,8 +47,10 @@ pub(super) enum Failure {
     Broken(Place),
     /// The caller cancelled.
     Cancelled,
-    /// The caller's sign-in or session ended.
+    /// The caller's sign-in ended.
     SignedOut,
+    /// The caller ended its session.
+    SessionEnded,
     /// Too many calls at once; of whom or where.
     Overloaded(&'static str),
     /// An id that is still in use by another request of the session.
@@ -99,7 +101,7 @@ impl Failure {
             Self::Missed | Self::Forgotten | Self::Stopping => code::AGENT_GONE,
             Self::TimedOut(_) => code::TIMED_OUT,
             Self::Broken(_) => code::INTERNAL_ERROR,
-            Self::Cancelled | Self::SignedOut => code::CANCELLED,
+            Self::Cancelled | Self::SignedOut | Self::SessionEnded => code::CANCELLED,
             Self::Overloaded(_) => code::OVERLOADED,
             Self::IdInUse => code::INVALID_REQUEST,
             Self::BatchTooLarge => code::TOO_LARGE,
@@ -136,6 +138,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::Cancelled
             | Self::SignedOut
+            | Self::SessionEnded
             | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge
@@ -173,6 +176,7 @@ impl Failure {
             Self::Broken(_) => "broken-answer",
             Self::Cancelled => "cancelled",
             Self::SignedOut => "signed-out",
+            Self::SessionEnded => "session-ended",
             Self::Overloaded(_) => "overloaded",
             Self::IdInUse => "id-in-use",
             Self::BatchTooLarge => "batch-too-large",
@@ -256,7 +260,8 @@ impl Failure {
             }
             Self::Broken(place) => format!("the agent on {} sent a broken answer", place.device),
             Self::Cancelled => "the call was cancelled".to_string(),
-            Self::SignedOut => "the sign-in or the session of this client ended".to_string(),
+            Self::SignedOut => "the sign-in of this client ended".to_string(),
+            Self::SessionEnded => "this client ended its session".to_string(),
             Self::Overloaded(whose) => format!("too many calls {whose} at once: wait for some to end"),
             Self::IdInUse => "another request of this session with the same id is under way".to_string(),
             Self::BatchTooLarge => "the answers of this batch are too long: send this request alone".to_string(),
@@ -286,6 +291,7 @@ impl Failure {
             | Self::AmbiguousServer { .. }
             | Self::Cancelled
             | Self::SignedOut
+            | Self::SessionEnded
             | Self::Overloaded(_)
             | Self::IdInUse
             | Self::BatchTooLarge

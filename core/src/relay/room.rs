@@ -223,7 +223,7 @@ impl Room {
             self.expel(conn, Passage::Down(CloseCode::Revoked), cx);
         }
         self.end_gathers(|caller| meant(&caller.family), &Failure::SignedOut, cx);
-        self.end_calls(|call| meant(&call.family), cx);
+        self.end_calls(|call| meant(&call.family), &Failure::SignedOut, cx);
         self.end_beside(&meant, cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
         self.subscriptions.end(|subscription| meant(&subscription.family), cx);
@@ -254,8 +254,8 @@ impl Room {
 
     /// A client ended its session.
     pub(super) fn session_ended(&mut self, session: &SessionKey, cx: &mut Cx<'_>) {
-        self.end_gathers(|caller| caller.speaker.session() == Some(session), &Failure::SignedOut, cx);
-        self.end_calls(|call| call.session.as_ref() == Some(session), cx);
+        self.end_gathers(|caller| caller.speaker.session() == Some(session), &Failure::SessionEnded, cx);
+        self.end_calls(|call| call.session.as_ref() == Some(session), &Failure::SessionEnded, cx);
         for device in self.devices.values() {
             let command = Command::SessionEnded { session: session.0.to_string() };
             cx.out.push(Action::Tunnel { conn: device.conn, command });

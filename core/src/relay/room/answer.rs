@@ -75,11 +75,11 @@ impl Room {
     }
 
     /// Ends the calls of a client that may not have their answers any more; a batch ends with the last of its calls.
-    pub(super) fn end_calls(&mut self, meant: impl Fn(&Call) -> bool, cx: &mut Cx<'_>) {
+    pub(super) fn end_calls(&mut self, meant: impl Fn(&Call) -> bool, failure: &Failure, cx: &mut Cx<'_>) {
         let ended: Vec<CallKey> = self.calls.iter().filter(|(_, call)| meant(call)).map(|(key, _)| *key).collect();
         for key in ended {
             reset(key, ResetCode::Cancelled, "the client's sign-in or session ended", cx);
-            self.fail(key, &Failure::SignedOut, cx);
+            self.fail(key, failure, cx);
         }
     }
 

@@ -155,7 +155,10 @@ impl Room {
         }
     }
 
-    /// `notifications/cancelled`: of a request in the same session, or of none.
+    /// `notifications/cancelled`: of a request in the same session, or of none. The request is answered all the same, with
+    /// an error, though no response should be sent (2025-11-25, Cancellation, Behavior Requirements): its POST needs an
+    /// answer, and clients take an event stream that ends without a response for a broken one, and come back for it. An
+    /// answer to a request that it gave up a client ignores (the same page).
     fn cancelled(&mut self, session: &SessionKey, params: &Bytes, cx: &mut Cx<'_>) {
         let id = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw));
         if let Some(key) = id.and_then(|id| self.requests.get(&(session.clone(), id)).copied()) {

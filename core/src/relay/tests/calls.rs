@@ -424,7 +424,7 @@ fn end_of_a_session_ends_its_calls() {
     world.event(Event::SessionEnded { user, session });
     let actions = world.drain();
     assert_eq!(actions[0], "tunnel 1 reset 1 Cancelled");
-    assert_eq!(failure(&actions[1]).1, "signed-out");
+    assert_eq!(failure(&actions[1]).1, "session-ended");
 }
 
 /// Whatever becomes of a client, each byte of credit comes back once: with a piece, or at once.

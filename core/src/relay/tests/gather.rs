@@ -186,7 +186,7 @@ fn gathering_ends_with_its_devices_its_session_and_the_relay() {
     found(&mut world);
     world.event(Event::SessionEnded { user: UserId::new("ann"), session: SessionKey(Arc::from("s")) });
     let ended = world.drain();
-    assert_eq!(failure(&ended[0]).1, "signed-out");
+    assert_eq!(failure(&ended[0]).1, "session-ended");
     assert!(!ended.iter().any(|action| action.contains("open")), "{ended:?}");
 
     let mut world = two_servers();
