@@ -464,6 +464,40 @@ fn each_session_has_its_own_server_where_that_is_asked_for() {
 }
 
 #[test]
+fn what_one_sessions_own_server_offers_is_that_sessions_alone() {
+    let (mut world, laptop, mut ada) = one_laptop(47);
+    let life = Life { isolation: Isolation::Session, ..Life::default() };
+    with_life(&mut world, laptop, &mut ada, life);
+    let at = |world: &mut World, path: &str| {
+        let mut client = Client::new(&world.mint("ada", Role::Client)).at(path);
+        client.initialize(world);
+        let heard = client.listen(world);
+        (client, heard)
+    };
+    let (mut one, heard) = at(&mut world, "/mcp/tools");
+    let (mut two, others) = at(&mut world, "/mcp/tools");
+    let (mut all, aside) = at(&mut world, "/mcp");
+    assert_eq!(one.tools(&mut world), script::TOOLS);
+    let child = *world.look(laptop).children.keys().next().expect("its list is its own run's");
+    assert_eq!(two.tools(&mut world), script::TOOLS);
+    assert_eq!(world.look(laptop).children.len(), 2);
+    world.run(10 * SECOND);
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    let script = world.look(laptop).scripts.get_mut("tools").expect("it has it");
+    script.own_tools.insert(child, vec!["toggled".to_owned()]);
+    world.tell(laptop, AgentEvent::Line { child, line: changed.to_string().into() });
+    world.run(10 * SECOND);
+    assert_eq!(world.exchange(heard).messages(), [changed]);
+    assert!(world.exchange(others).messages().is_empty() && world.exchange(aside).messages().is_empty());
+    assert!(one.tools(&mut world).contains(&"toggled".to_owned()));
+    assert_eq!(two.tools(&mut world), script::TOOLS);
+    assert!(!all.tools(&mut world).contains(&"tools__toggled".to_owned()));
+    // What is not listed to all may be called: the session's own run judges it.
+    assert!(all.call_now(&mut world, "tools__toggled", &json!({})).get("result").is_some());
+    assert_eq!(world.look(laptop).children.len(), 3);
+}
+
+#[test]
 fn restart_reads_the_configuration_anew() {
     let (mut world, laptop, mut client) = one_laptop(42);
     world.look(laptop).config = tunnel_world::agent::config(["tools", "added"].into_iter());

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::bridge::Era;
 use super::caller::Caller;
 use super::cx::{RequestId, Slot};
 use super::status;
@@ -45,9 +44,9 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// The server that it is for, and the era of its client: together they say which of the server's lists counts.
-    pub(super) fn place(&self) -> (Slot, Era) {
-        (self.slot, self.caller.era())
+    /// The server that it is for, and its client: together they say which of the server's lists counts.
+    pub(super) fn place(&self) -> (Slot, &Caller) {
+        (self.slot, &self.caller)
     }
 }
 

@@ -8,6 +8,7 @@ mod editions;
 mod eras;
 mod guard;
 mod http;
+mod isolation;
 mod lasting;
 mod lists;
 mod lives;

@@ -69,6 +69,9 @@ pub struct Server {
     /// Tools that are not what its device pinned: at most [`MAX_CHANGED`](crate::limits::MAX_CHANGED).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
+    /// Whether each session of a client has a run of it for itself, which may list something of its own.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub isolated: bool,
     /// How many seconds ago it came into its state.
     #[serde(default)]
     pub since_secs: u64,

@@ -48,6 +48,8 @@ pub(super) struct Server {
     /// When it came into its state.
     pub(super) since: Instant,
     pub(super) restarts: u32,
+    /// Whether each session has a run of it for itself: what is listed here is then what it offers without one.
+    pub(super) isolated: bool,
     /// When the lists that clients with a session have changed last, or it said that they did.
     pub(super) listed_at: Now,
     /// What it takes of what its device may list.
@@ -203,6 +205,7 @@ impl Server {
             listed_at: now,
             since: now.instant - core::time::Duration::from_secs(server.since_secs),
             restarts: server.restarts,
+            isolated: server.isolated,
             taken: room.without(left),
         }
     }

@@ -12,6 +12,7 @@ mod feeds;
 mod gather;
 mod modern;
 mod notices;
+mod own;
 mod presence;
 mod questions;
 mod scopes;

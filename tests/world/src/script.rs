@@ -62,6 +62,8 @@ pub struct Script {
     pub extra_tools: Vec<String>,
     /// Names of tools that it has in one era alone.
     pub era_tools: BTreeMap<Era, Vec<String>>,
+    /// Names of tools that one process lists besides, where it speaks the legacy era.
+    pub own_tools: BTreeMap<ChildId, Vec<String>>,
     /// Raw tool objects listed as they are, hostile ones for example.
     pub raw_tools: Vec<Value>,
     /// How many tools it lists on a page; 0: all on one.
@@ -161,6 +163,9 @@ impl Script {
                 }),
             ),
             "ping" => answer(id, &json!({})),
+            "tools/list" if self.own_tools.contains_key(&child) => {
+                answer(id, &json!({"tools": self.named(&self.own_tools[&child])}))
+            }
             "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if self.is_watchable => {
                 answer(id, &json!({}))
             }
@@ -213,6 +218,7 @@ impl Script {
     /// Its processes are gone, and their numbers will be others'.
     pub(crate) fn forget_processes(&mut self) {
         self.spoken.clear();
+        self.own_tools.clear();
         self.asking.clear();
     }
 

@@ -18,7 +18,8 @@ use crate::agent::cx::{RequestId, Slot, Timer};
 use crate::agent::pins::Print;
 use crate::agent::policy::{self, Scope};
 use crate::agent::routing::Route;
-use crate::agent::server::{Why, people};
+use crate::agent::server::{Server, Why, people};
+use crate::agent::tools::Tools;
 use crate::audit::{Decision, End};
 use crate::config::policy::{Approve, CallLimits};
 use crate::id::{ConnId, StreamId};
@@ -67,10 +68,10 @@ impl Agent {
             server: head.server.clone(),
             tool: tool.clone().unwrap_or_default(),
         };
-        let era = Caller::era_of(&head);
+        let caller = Caller::of(&head, self.uplink.carries_messages());
         let verdict = self.destination(&head).and_then(|slot| {
             tool.map_err(|reason| Refusal::invalid(code::INVALID_PARAMS, reason))?;
-            self.allowed((slot, era), &head.method, &subject)?;
+            self.allowed((slot, &caller), &head.method, &subject)?;
             let counted = self.counted(&head.method, &subject)?;
             Ok((slot, counted))
         });
@@ -84,7 +85,6 @@ impl Agent {
                 self.cx.guard.limiter.take(&counted, now);
                 let scopes = counted.into_iter().map(|(scope, _)| scope).collect();
                 self.ledger.open(request, self.entry(&head.method, &head.session, &subject, params.len(), scopes));
-                let caller = Caller::of(&head, self.uplink.carries_messages());
                 let method = head.method;
                 self.pass(request, Waiting { subject, slot, caller, method, params, since: now, until: now });
             }
@@ -157,6 +157,11 @@ impl Agent {
         if head.method == method::INITIALIZE || method::is_notification(&head.method) {
             return Err(Refusal::invalid(code::METHOD_NOT_FOUND, "this method cannot be called"));
         }
+        // Never two eras in one process: what only the modern one knows comes to no run that speaks the other.
+        let is_modern_alone = matches!(&*head.method, method::DISCOVER | method::SUBSCRIPTIONS_LISTEN);
+        if is_modern_alone && Caller::era_of(head) == Era::Legacy {
+            return Err(Refusal::invalid(code::METHOD_NOT_FOUND, "this method is of a newer protocol"));
+        }
         if head.session.len() > limits::MAX_SESSION_KEY {
             return Err(Refusal::invalid(code::INVALID_REQUEST, "the key of the session is too long"));
         }
@@ -168,8 +173,8 @@ impl Agent {
         Ok(*slot)
     }
 
-    /// Whether rules and pins allow a call by a client of that era.
-    pub(super) fn allowed(&self, (slot, era): (Slot, Era), method: &str, subject: &Subject) -> Result<(), Refusal> {
+    /// Whether rules and pins allow a call by that client.
+    pub(super) fn allowed(&self, place: (Slot, &Caller), method: &str, subject: &Subject) -> Result<(), Refusal> {
         let Subject { server, tool, .. } = subject;
         let name = || people(tool, limits::MAX_QUOTE);
         // What may not be called is taken out of the list.
@@ -185,9 +190,11 @@ impl Agent {
         if !self.cx.guard.rules.allows(server, tool) {
             return Err(Refusal::denied(format!("the tool \"{}\" is not allowed by this device's policy", name())));
         }
-        // A run that never was ready has no list yet: it is looked at again once it has.
-        let tools = self.servers.get(&slot).and_then(|server| server.tools_for(era));
-        match tools.filter(|_| self.cx.guard.wants_list(server)).and_then(|tools| tools.refusal(tool)) {
+        // A run that never was ready has no list yet: it is looked at again once it has. So is what the server itself
+        // does not list, where each session has a run that may.
+        let is_new_to = |tools: &Tools| tools.get(tool).is_none() && self.will_have_own(place);
+        let tools = self.tools_of(place).filter(|tools| self.cx.guard.wants_list(server) && !is_new_to(tools));
+        match tools.and_then(|tools| tools.refusal(tool)) {
             Some(reason) => Err(Refusal::denied(format!("server \"{}\": {reason}", people(server, limits::MAX_QUOTE)))),
             None => Ok(()),
         }
@@ -204,7 +211,7 @@ impl Agent {
     }
 
     /// Whether a person has to say yes first.
-    pub(super) fn must_ask(&self, place: (Slot, Era), method: &str, subject: &Subject) -> bool {
+    pub(super) fn must_ask(&self, place: (Slot, &Caller), method: &str, subject: &Subject) -> bool {
         if method != method::TOOLS_CALL && !policy::brings_content(method) {
             return false;
         }
@@ -220,9 +227,26 @@ impl Agent {
     }
 
     /// What tells a tool's definition from others; that of a tool that nobody listed is empty.
-    pub(super) fn print(&self, (slot, era): (Slot, Era), subject: &Subject) -> Print {
-        let tools = self.servers.get(&slot).and_then(|server| server.tools_for(era));
-        tools.and_then(|tools| tools.get(&subject.tool)).map(|tool| tool.print().clone()).unwrap_or_default()
+    pub(super) fn print(&self, place: (Slot, &Caller), subject: &Subject) -> Print {
+        let tool = self.tools_of(place).and_then(|tools| tools.get(&subject.tool));
+        tool.map(|tool| tool.print().clone()).unwrap_or_default()
+    }
+
+    /// The tools that a client has: those of its session's own run, or else those that the server lists to its era.
+    fn tools_of(&self, place: (Slot, &Caller)) -> Option<&Tools> {
+        let (slot, caller) = place;
+        self.own_tools(place).or_else(|| self.servers.get(&slot)?.tools_for(caller.era()))
+    }
+
+    fn own_tools(&self, (slot, caller): (Slot, &Caller)) -> Option<&Tools> {
+        let run = self.servers.get(&self.own_run(slot, &caller.session)?).filter(|run| run.takes_calls());
+        run.map(Server::tools).filter(|tools| !tools.is_empty())
+    }
+
+    /// Whether the client's session has a run of its own that is not there yet, or has listed nothing.
+    fn will_have_own(&self, (slot, caller): (Slot, &Caller)) -> bool {
+        let is_isolated = self.servers.get(&slot).is_some_and(Server::is_isolated) && !caller.session.is_empty();
+        is_isolated && self.own_tools((slot, caller)).is_none()
     }
 
     /// Answers a call that no server works on.
@@ -269,7 +293,8 @@ impl Agent {
             |(server, slot, tool)| (server, Some(slot), tool),
         );
         let subject = Subject { actor: String::new(), client: String::new(), server, tool };
-        let refusal = slot.and_then(|slot| self.allowed((slot, Era::Legacy), method::TOOLS_CALL, &subject).err());
+        let nobody = Caller::default();
+        let refusal = slot.and_then(|slot| self.allowed((slot, &nobody), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
         let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, "", &subject, bytes, Vec::new()) };
         self.audit(&entry, End::Error(code::INVALID_PARAMS));

@@ -93,7 +93,12 @@ impl Agent {
     fn run_of(&self, main: Slot, session: &str) -> Option<Slot> {
         match self.servers.get(&main)?.config().life.isolation {
             Isolation::Shared => Some(self.branch_of(main).unwrap_or(main)),
-            Isolation::Session => self.sessions.get(&(main, String::from(session))).copied(),
+            Isolation::Session => self.own_run(main, session),
         }
+    }
+
+    /// The run of a server that a session has for itself, if there is one.
+    pub(super) fn own_run(&self, main: Slot, session: &str) -> Option<Slot> {
+        self.sessions.get(&(main, String::from(session))).copied().filter(|_| !session.is_empty())
     }
 }

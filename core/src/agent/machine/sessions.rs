@@ -102,16 +102,21 @@ impl Agent {
         self.sessions.retain(|_, run| self.servers.get(run).is_some_and(Server::takes_calls));
     }
 
-    /// A further run was told what the server offers, or what it offers clients of the legacy era: so is the server itself.
+    /// A further run was told what the server offers, or what it offers clients of the legacy era: so is the server
+    /// itself, but for what concerns a session alone.
     pub(super) fn learn_from(&mut self, run: Slot, announced: &BTreeSet<List>) {
-        let Some((about, edition)) = self.servers.get(&run).map(|run| (run.about(), run.edition())) else { return };
+        let told = |run: &Server| (run.about(), run.edition(), run.session_number().is_some());
+        let Some((about, edition, is_sessions)) = self.servers.get(&run).map(told) else { return };
         let main = self.sessions.iter().find(|(_, slot)| **slot == run).map(|((main, _), _)| *main);
         if let Some(server) = main.and_then(|main| self.servers.get_mut(&main)) {
-            server.count(announced, edition);
-            match edition {
-                Edition::Legacy => server.adopt(&about, &mut self.cx),
-                Edition::Main => server.learn(&about, &mut self.cx),
+            match (edition, is_sessions) {
+                (Edition::Legacy, true) => return server.adopt_of_session(&about, &mut self.cx),
+                (Edition::Main, true) => return server.learn(&about, &mut self.cx),
+                (Edition::Legacy, false) => server.adopt(&about, &mut self.cx),
+                // The one run beside the main one that all share is the one for older clients.
+                (Edition::Main, false) => {}
             }
+            server.count(announced, edition);
             if !announced.is_empty() {
                 self.cx.report(Report::Changed(server.slot()));
             }

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{About, Server};
@@ -15,6 +16,7 @@ use crate::agent::bridge::Era;
 use crate::agent::cx::{Cx, Report};
 use crate::agent::tools::Tools;
 use crate::mcp::catalog::Announced;
+use crate::rpc::object;
 
 /// What is told otherwise. `None`: the same.
 #[derive(Debug, Default)]
@@ -31,6 +33,13 @@ pub(super) struct Otherwise<'a> {
 }
 
 impl Server {
+    /// A session's run for its client of the legacy era was told that: as [`learn`](Self::learn).
+    pub(in crate::agent) fn adopt_of_session(&mut self, about: &About, cx: &mut Cx) {
+        if self.legacy.as_ref().is_none_or(|known| !about.is_of_version(known)) {
+            self.adopt(about, cx);
+        }
+    }
+
     /// Its run for clients of the legacy era was told what they are offered.
     pub(in crate::agent) fn adopt(&mut self, about: &About, cx: &mut Cx) {
         // Which revision it was that this run spoke says nothing of the next one.
@@ -81,6 +90,15 @@ impl Server {
 }
 
 impl About {
+    /// Whether the program that told it is of the version that told the other.
+    pub(super) fn is_of_version(&self, other: &Self) -> bool {
+        let version = |about: &Self| {
+            let info = Bytes::copy_from_slice(about.info.as_ref()?.get().as_bytes());
+            object::get(&info, "version")
+        };
+        version(self) == version(other)
+    }
+
     /// Whether the same was told.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let json = |about: &Self| serde_json::to_vec(about).expect("what a server told is JSON");

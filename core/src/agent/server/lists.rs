@@ -2,13 +2,13 @@
 //!
 //! Without its tools a server is not ready; any other list that fails leaves what was known, and keeps nothing waiting.
 //! That a list changed is not passed on as the server says it: the relay sees it in the catalog, once it is listed anew,
-//! and also that it was said.
+//! and also that it was said. Of a session's own run that session alone is told, likewise.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::agent::pins::Edition;
 use crate::agent::tools::{Tool, Tools};
 use crate::limits;
 use crate::mcp::{code, method};
+use crate::rpc::envelope;
 use crate::rpc::object::Object;
 
 /// One of the lists.
@@ -92,6 +93,16 @@ impl List {
             method::RESOURCES_CHANGED => &[Self::Resources, Self::Templates],
             _ => &[],
         }
+    }
+
+    /// What is said of those that changed.
+    fn said(changed: &BTreeSet<Self>) -> BTreeSet<&'static str> {
+        let said = |list: &Self| match list {
+            Self::Tools => method::TOOLS_CHANGED,
+            Self::Prompts => method::PROMPTS_CHANGED,
+            Self::Resources | Self::Templates => method::RESOURCES_CHANGED,
+        };
+        changed.iter().map(said).collect()
     }
 
     /// How many bytes of it are kept.
@@ -262,6 +273,11 @@ impl Server {
         self.keep(cx);
         let announced = core::mem::take(&mut self.lists.announced);
         self.count(&announced, Edition::Main);
+        if let Some(session) = self.session_key().map(ToString::to_string) {
+            for method in List::said(&announced) {
+                self.announce(Vec::from([session.clone()]), envelope::notification(method, b""), cx);
+            }
+        }
         if self.is_extra() {
             cx.report(Report::Learned { run: self.slot, announced });
         }

@@ -189,8 +189,8 @@ impl Server {
         cx.report(Report::Message { request, json, droppable });
     }
 
-    fn announce(&self, sessions: Vec<String>, json: Bytes, cx: &mut Cx) {
-        if self.is_modern() && self.is_dual() {
+    pub(super) fn announce(&self, sessions: Vec<String>, json: Bytes, cx: &mut Cx) {
+        if self.is_modern() && self.is_dual() && self.session.is_none() {
             // Sessions are those of legacy clients, who have another run.
             return;
         }

@@ -19,8 +19,12 @@ use crate::limits;
 impl Server {
     /// Whether it runs only from a call on. One whose sessions have runs of their own need not run for itself.
     pub(super) fn is_lazy(&self) -> bool {
-        let life = &self.config.life;
-        !self.is_extra() && (life.lazy || life.isolation == Isolation::Session)
+        !self.is_extra() && (self.config.life.lazy || self.is_isolated())
+    }
+
+    /// Whether each session has a run of it for itself.
+    pub(in crate::agent) fn is_isolated(&self) -> bool {
+        self.config.life.isolation == Isolation::Session
     }
 
     /// Looks up what it offered when it ran last, so that it is listed before it is started.
@@ -62,11 +66,12 @@ impl Server {
         }
     }
 
-    /// Takes over what a run of one of its sessions was told.
-    pub(in crate::agent) fn learn(&mut self, about: &About, cx: &mut Cx) {
+    /// A run of one of its sessions was told that: taken over where what is known is of another version of the program.
+    /// What one version offers may depend on the client, and one session's is not shown to the others.
+    pub(in crate::agent) fn learn(&mut self, told: &About, cx: &mut Cx) {
+        let mut about = if told.is_of_version(&self.about) { self.about.clone() } else { told.clone() };
         // Each session's run speaks its own client's version.
-        let mut about = about.clone();
-        about.versions.extend(self.about.versions.iter().cloned());
+        about.versions.extend([told, &self.about].into_iter().flat_map(|about| about.versions.iter().cloned()));
         about.versions.sort();
         about.versions.dedup();
         if self.state == State::Asleep && !self.about.is_same(&about) {

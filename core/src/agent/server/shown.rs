@@ -76,6 +76,7 @@ impl Server {
             templates: first(&self.about.templates, share.templates),
             tools: self.about.tools.shown().take(share.tools).map(ToOwned::to_owned).collect(),
             legacy,
+            isolated: self.is_isolated(),
             since_secs: now.saturating_since(self.since).as_secs(),
             restarts: self.restarts,
         }

@@ -286,14 +286,3 @@ fn sessions_runs_end_with_their_server() {
     rig.exited(one, 0, "");
     assert_eq!(rig.exit(), Some(Exit::Stopped));
 }
-
-#[test]
-fn what_a_sessions_run_tells_is_listed_and_kept() {
-    let mut rig = asleep(Life { isolation: Isolation::Session, ..Life::default() });
-    rig.catalogs();
-    call_in(&mut rig, 1, "one");
-    rig.bring_up("a", &["tool", "new"]);
-    assert_eq!(rig.server_status("a").tools, 2);
-    assert_eq!(kept(&mut rig).len(), 1);
-    assert_eq!(rig.catalogs().pop().unwrap()["servers"][0]["tools"].as_array().unwrap().len(), 2);
-}

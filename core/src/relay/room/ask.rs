@@ -64,7 +64,9 @@ impl Room {
                 let result = self.initialize(caller, cx);
                 self.respond(sink, &request.id, result, cx);
             }
-            (method::TOOLS_LIST, endpoint) if *endpoint == Endpoint::All || self.answers_for(endpoint, cx) => {
+            (method::TOOLS_LIST, endpoint)
+                if *endpoint == Endpoint::All || self.answers_for(endpoint, Era::Legacy, cx) =>
+            {
                 let result = self.list(caller, &request.params, cx);
                 self.respond(sink, &request.id, result, cx);
             }
@@ -120,14 +122,21 @@ impl Room {
         }
         let shown = || printable(&name, limits::MAX_LISTED_NAME);
         let is_alone = self.devices.is_empty();
+        let own = self.own_tool(caller.speaker.era(), &name);
         let target = match self.listing(caller.speaker.era(), cx).resolve(&name) {
             Meaning::One(target) => target.clone(),
             Meaning::Ambiguous(choices) => {
                 return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
             }
-            // An agent may be on its way back.
-            Meaning::Unknown(_) if is_alone => return Err(Failure::NoDevice(shown())),
-            Meaning::Unknown(near) => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
+            Meaning::Unknown(near) => match own {
+                Some(Ok(target)) => target,
+                Some(Err(choices)) => {
+                    return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
+                }
+                // An agent may be on its way back.
+                None if is_alone => return Err(Failure::NoDevice(shown())),
+                None => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
+            },
         };
         self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.name), &request.params)?;
         Ok(Some(Errand {

@@ -45,7 +45,7 @@ impl Room {
             }
             (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
             (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
-            (method::TOOLS_LIST | method::DISCOVER, single) if self.answers_for(single, cx) => {
+            (method::TOOLS_LIST | method::DISCOVER, single) if self.answers_for(single, Era::Modern, cx) => {
                 let result = match request.method.as_str() {
                     method::DISCOVER => {
                         let place = self.locate(single, cx);
@@ -157,11 +157,13 @@ impl Room {
     }
 
     /// Whether what the one server of an endpoint offers is said for it, from the catalog: its agent is an old one, which
-    /// can be asked for nothing but calls of tools; or it does not run, and is not to be started for being looked at.
-    pub(super) fn answers_for(&self, endpoint: &Endpoint, cx: &Cx<'_>) -> bool {
+    /// can be asked for nothing but calls of tools; or it does not run, and is not to be started for being looked at. What
+    /// a session has a run of for itself that run alone knows to tell it.
+    pub(super) fn answers_for(&self, endpoint: &Endpoint, era: Era, cx: &Cx<'_>) -> bool {
         let Ok((conn, _, server)) = self.locate(endpoint, cx) else { return false };
         let is_old = self.devices.get(&conn).is_some_and(|device| device.dialect == Dialect::V1);
-        is_old || server.state != State::Ready
+        let is_own = era == Era::Legacy && server.isolated && server.takes_calls();
+        is_old || (server.state != State::Ready && !is_own)
     }
 }
 

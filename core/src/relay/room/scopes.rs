@@ -55,17 +55,19 @@ impl Room {
         let raw = rpc::object::get(&request.params, "name").unwrap_or_default();
         // A call that names no tool there is comes to none: it is answered with what the lists tell.
         let Some(name) = rpc::string(&raw) else { return permission::READING_TOOL };
+        let is_own = *endpoint == Endpoint::All && self.own_tool(era, &name).is_some();
         match endpoint {
             Endpoint::All if name == meta::STATUS => permission::READING_TOOL,
             Endpoint::All if name == meta::RESTART => permission::MANAGES,
-            Endpoint::All => match self.listing(era, cx).resolve(&name) {
-                Meaning::One(target) => {
+            Endpoint::All => match (self.listing(era, cx).resolve(&name), is_own) {
+                (Meaning::One(target), _) => {
                     let target = target.clone();
                     let server =
                         self.devices.get(&target.conn).and_then(|device| device.catalog.server(&target.server));
                     permission::of_tool(server.is_some_and(|(_, server)| server.offer(era).is_read_only(&target.name)))
                 }
-                Meaning::Ambiguous(_) | Meaning::Unknown(_) => permission::READING_TOOL,
+                (Meaning::Unknown(_), true) => permission::of_tool(false),
+                (Meaning::Ambiguous(_) | Meaning::Unknown(_), _) => permission::READING_TOOL,
             },
             // A server may have tools that it does not list.
             single => match self.locate(single, cx) {

@@ -10,6 +10,7 @@ mod devices;
 mod eras;
 mod gate;
 mod gather;
+mod isolation;
 mod listeners;
 mod modern;
 mod modern_gate;

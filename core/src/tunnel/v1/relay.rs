@@ -188,6 +188,7 @@ fn server(name: String, tools: Vec<alloc::boxed::Box<RawValue>>) -> Server {
         announced: Announced::default(),
         announced_legacy: None,
         changed: Vec::new(),
+        isolated: false,
         since_secs: 0,
         restarts: 0,
     }
