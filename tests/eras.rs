@@ -136,6 +136,47 @@ fn spoken_by(answer: &Value) -> &str {
 }
 
 #[test]
+fn methods_of_the_modern_era_come_to_no_server_from_a_client_of_the_older_one() {
+    for server in [Era::Legacy, Era::Modern, Era::Both] {
+        let mut stage = Stage::new(20, (Era::Legacy, server));
+        for path in ["/mcp", "/mcp/tools"] {
+            let mut client = stage.client.clone().at(path);
+            client.initialize(&mut stage.world);
+            for method in ["server/discover", "subscriptions/listen"] {
+                let exchange = client.request(&mut stage.world, method, &json!({}));
+                assert_eq!(stage.finish(exchange)["error"]["code"], -32601, "{path} {method} {server:?}");
+            }
+        }
+        let foreign = |heard: &&Value| {
+            let of_the_agent = heard["params"]["_meta"][key::VERSION].is_string();
+            !of_the_agent && matches!(heard["method"].as_str(), Some("server/discover" | "subscriptions/listen"))
+        };
+        assert_eq!(stage.script().heard.iter().find(foreign), None, "{server:?}");
+    }
+}
+
+#[test]
+fn what_a_server_says_in_the_course_of_an_older_clients_call_comes_on_its_stream() {
+    for path in ["/mcp", "/mcp/tools"] {
+        let mut stage = Stage::new(21, (Era::Legacy, Era::Legacy));
+        let mut client = stage.client.clone().at(path);
+        client.initialize(&mut stage.world);
+        let tool = if path == "/mcp" { "tools__wait" } else { "wait" };
+        let call = client.call(&mut stage.world, tool, &json!({"ms": 5_000}));
+        stage.world.run(SECOND);
+        let methods = ["vendor", "elicitation/complete", "tasks/status"].map(|it| format!("notifications/{it}"));
+        for method in &methods {
+            stage.server_tells(method, &json!({"n": 1}));
+        }
+        let reply = stage.world.finish(call);
+        assert_eq!((reply.outcome, reply.answers().len()), (Some(Outcome::Complete), 1), "{reply:?}");
+        let messages = reply.messages();
+        let told: Vec<_> = messages.iter().filter_map(|message| message["method"].as_str()).collect();
+        assert_eq!(told, methods, "{path}");
+    }
+}
+
+#[test]
 fn tools_are_listed_and_called() {
     for pair in PAIRS {
         let mut stage = Stage::new(1, pair);

@@ -19,14 +19,19 @@ pub(in crate::agent) fn to_modern(code: i64, error: &Bytes) -> (i64, Bytes) {
     }
 }
 
-/// A modern server's error as a legacy client knows it (2025-11-25, resources, Error Handling). `params` are the
-/// request's: without a URI they are really invalid.
+/// A modern server's error as a legacy client knows it (2025-11-25, resources, Error Handling), whose era has no errors
+/// of the modern one alone. `params` are the request's: without a URI they are really invalid.
 pub(in crate::agent) fn to_legacy(method: &str, params: &Bytes, code: i64, error: &Bytes) -> (i64, Bytes) {
     let names_one = || object::get(params, "uri").is_some_and(|raw| rpc::string(&raw).is_some());
     match code {
         code::INVALID_PARAMS if method == method::RESOURCES_READ && names_one() => {
             with_code(code::RESOURCE_NOT_FOUND, error)
         }
+        // What both sides can do is negotiated there, and -32602 is what says that it does not fit (2025-11-25,
+        // Lifecycle, Error Handling).
+        code::MISSING_CAPABILITY => with_code(code::INVALID_PARAMS, error),
+        // About what this agent sent: no fault of the client's.
+        code::HEADER_MISMATCH | code::UNSUPPORTED_VERSION => with_code(code::INTERNAL_ERROR, error),
         _ => (code, error.clone()),
     }
 }
@@ -98,6 +103,15 @@ mod tests {
             assert_eq!(to_legacy(method, &raw(params), -32602, &error).0, expected, "{method} {params}");
         }
         assert_eq!(to_legacy("resources/read", &raw(r#"{"uri":"a:b"}"#), -32603, &error), (-32603, error));
+    }
+
+    #[test]
+    fn codes_of_the_modern_era_are_not_told_to_a_legacy_client() {
+        for (code, expected) in [(-32021, -32602), (-32020, -32603), (-32022, -32603), (-32602, -32602), (7, 7)] {
+            let error = |code| Bytes::from(alloc::format!(r#"{{"code":{code}, "message":"m","data":{{"n":1.00}}}}"#));
+            let told = to_legacy("tools/call", &Bytes::new(), code, &error(code));
+            assert_eq!(told, (expected, error(expected)));
+        }
     }
 
     #[test]

@@ -170,10 +170,6 @@ impl Server {
         let session = held.caller.session.clone();
         match &*held.method {
             method::PING => {}
-            method::DISCOVER | method::SUBSCRIPTIONS_LISTEN => {
-                self.refuse(request, code::METHOD_NOT_FOUND, "this method is of a newer protocol", cx);
-                return None;
-            }
             method::SET_LEVEL => match text("level").and_then(|text| Level::parse(&text)) {
                 Some(level) => drop(cx.wishes.set_level(&session, &self.name, Some(level))),
                 None => {
@@ -322,7 +318,7 @@ impl Server {
                 let method = people(&question.method, limits::MAX_QUOTE);
                 let reason = format!("it asks for {method}, which the client did not declare that it can answer");
                 let lacks = questions::missing(&caller.capabilities, &question.method, &question.params);
-                return Err(Unasked { code: code::MISSING_CAPABILITY, reason, lacks });
+                return Err(Unasked { code: code::INVALID_PARAMS, reason, lacks });
             }
             if !caller.is_reachable {
                 let reason = "it asks for input, and the client is behind an old relay, and cannot be asked";

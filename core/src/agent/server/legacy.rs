@@ -4,6 +4,7 @@
 //! It is what the run told that those clients have, and is kept when that run ends. Before there was one, what the server
 //! itself told stands in.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,15 +16,16 @@ use super::{About, Server};
 use crate::agent::bridge::Era;
 use crate::agent::cx::{Cx, Report};
 use crate::agent::tools::Tools;
+use crate::config::EraChoice;
 use crate::mcp::catalog::Announced;
-use crate::rpc::object;
+use crate::rpc::object::{self, Object};
 
 /// What is told otherwise. `None`: the same.
 #[derive(Debug, Default)]
 pub(super) struct Otherwise<'a> {
     pub(super) info: Option<&'a RawValue>,
     /// Raw.
-    pub(super) capabilities: Option<&'a str>,
+    pub(super) capabilities: Option<Cow<'a, str>>,
     /// Empty: there are none.
     pub(super) instructions: Option<&'a str>,
     pub(super) tools: Option<Vec<&'a RawValue>>,
@@ -72,13 +74,15 @@ impl Server {
 
     /// What clients of the legacy era are told otherwise.
     pub(super) fn otherwise(&self) -> Otherwise<'_> {
-        let Some(legacy) = self.legacy.as_ref().filter(|_| self.is_dual()) else { return Otherwise::default() };
+        let Some(legacy) = self.legacy.as_ref().filter(|_| self.is_dual()) else {
+            return Otherwise { capabilities: self.without_extensions().map(Cow::Owned), ..Otherwise::default() };
+        };
         let main = &self.about;
         let text = |raw: &'_ Option<Box<RawValue>>| raw.as_ref().map(|raw| String::from(raw.get()));
         Otherwise {
             info: legacy.info.as_deref().filter(|_| text(&legacy.info) != text(&main.info)),
             capabilities: (text(&legacy.capabilities) != text(&main.capabilities))
-                .then(|| legacy.capabilities.as_ref().map_or("{}", |raw| raw.get())),
+                .then(|| Cow::Borrowed(legacy.capabilities.as_ref().map_or("{}", |raw| raw.get()))),
             instructions: (legacy.instructions != main.instructions)
                 .then(|| legacy.instructions.as_deref().unwrap_or_default()),
             tools: differing(legacy.tools.shown(), main.tools.shown()),
@@ -88,6 +92,20 @@ impl Server {
         }
     }
 }
+
+impl Server {
+    /// The raw capabilities without extensions, if clients of the legacy era are bridged, which has none, and there are
+    /// any (`ServerCapabilities.extensions` is of 2026-07-28): their methods would be asked as that era does not.
+    fn without_extensions(&self) -> Option<String> {
+        let is_bridged = self.about.speaks(Era::Modern) && !self.is_dual() && self.config.life.era != EraChoice::Legacy;
+        let raw = self.about.capabilities.as_ref().filter(|_| is_bridged)?;
+        let all = Object::parse(&Bytes::copy_from_slice(raw.get().as_bytes())).ok()?;
+        all.get(EXTENSIONS)?;
+        String::from_utf8(all.remove(&[EXTENSIONS]).to_vec()).ok()
+    }
+}
+
+const EXTENSIONS: &str = "extensions";
 
 impl About {
     /// Whether the program that told it is of the version that told the other.

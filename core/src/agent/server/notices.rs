@@ -136,8 +136,8 @@ impl Server {
         others.iter().all(is_one).then_some(*newest)
     }
 
-    /// Something about a task, or a page that somebody was to visit: its owner hears of it, and if nobody knows whose it
-    /// is, every session.
+    /// Something about a task, or a page that somebody was to visit, or of a kind that is not known here: its owner hears
+    /// of it. If nobody knows whose it is, it is that of the one call in whose course it came, and else every session's.
     fn hear_of_belonging(&mut self, method: &str, params: &Bytes, json: Bytes, cx: &mut Cx) {
         match self.belongings.whose(method, params).cloned() {
             Some(Whose { call, .. }) if self.calls.get(&call).is_some_and(|call| !call.bridge.is_down()) => {
@@ -145,12 +145,38 @@ impl Server {
             }
             // A modern client has no stream that this could come on, and these words no meaning (2026-07-28, changelog).
             Some(Whose { session, .. }) if session.is_empty() => {}
-            Some(Whose { session, .. }) => self.announce(Vec::from([session]), json, cx),
-            None => {
-                let sessions = self.session_key().map(ToString::to_string).into_iter().collect();
-                self.announce(sessions, json, cx);
-            }
+            Some(Whose { session, .. }) => match self.open_call_of(&session) {
+                Some(request) => self.tell(request, json, false, cx),
+                None => self.announce(Vec::from([session]), json, cx),
+            },
+            None => match self.only_call(method) {
+                Some(request) => self.tell(request, json, false, cx),
+                None => {
+                    let sessions = self.session_key().map(ToString::to_string).into_iter().collect();
+                    self.announce(sessions, json, cx);
+                }
+            },
         }
+    }
+
+    /// The newest call of a session that a process works on: a client need not listen on any other stream. A server over
+    /// HTTP says itself what belongs to a call.
+    fn open_call_of(&self, session: &str) -> Option<RequestId> {
+        self.child()?;
+        let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == session);
+        its.map(|(request, _)| *request)
+    }
+
+    /// The call in whose course a process says something, if it can be but one client's.
+    fn only_call(&self, method: &str) -> Option<RequestId> {
+        self.child()?;
+        let is_worked_on = |call: &Call| !call.bridge.is_subscription() && !call.bridge.is_parked();
+        let calls: Vec<_> = self.calls.iter().filter(|(_, call)| is_worked_on(call)).map(|(id, _)| *id).collect();
+        let only = self.only_client(&calls)?;
+        // These words have no meaning to a modern client (2026-07-28, changelog).
+        let is_legacy = matches!(method, method::TASK_STATUS | method::ELICITATION_COMPLETE);
+        let era = self.calls.get(&only)?.caller.era();
+        (!is_legacy || era == Era::Legacy).then_some(only)
     }
 
     /// A resource changed: those hear of it who watch it.

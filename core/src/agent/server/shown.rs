@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
@@ -200,7 +200,7 @@ impl Otherwise<'_> {
         };
         catalog::Legacy {
             info: self.info.map(owned),
-            capabilities: self.capabilities.and_then(|raw| RawValue::from_string(raw.to_owned()).ok()),
+            capabilities: self.capabilities.as_ref().and_then(|raw| RawValue::from_string(raw.to_string()).ok()),
             instructions: self.instructions.map(ToOwned::to_owned),
             tools: first(&self.tools, share.tools),
             prompts: first(&self.prompts, share.prompts),
@@ -212,7 +212,7 @@ impl Otherwise<'_> {
     /// About how many bytes it takes in the catalog, without its lists.
     fn weight(&self) -> usize {
         let info = self.info.map_or(0, |raw| raw.get().len());
-        info + self.capabilities.map_or(0, str::len) + 2 * self.instructions.map_or(0, str::len)
+        info + self.capabilities.as_ref().map_or(0, |raw| raw.len()) + 2 * self.instructions.map_or(0, str::len)
     }
 }
 

@@ -103,6 +103,10 @@ fn page_that_was_visited_is_told_to_the_session_that_was_asked_to() {
     rig.answer(A, &first, json!({}));
     rig.say(A, &done("e1"));
     assert_eq!((streams(&mut rig, &done("e1")), rig.notices()), (Vec::new(), for_session("one", &done("e1"))));
+    rig.written(A);
+    call(&mut rig, 3, "one");
+    rig.say(A, &done("e1"));
+    assert_eq!((streams(&mut rig, &done("e1")), rig.notices()), (Vec::from([3]), Vec::new()), "a later call of it");
     rig.say(A, &done("other"));
     assert_eq!(rig.notices(), for_session("", &done("other")), "nobody knows whose it is");
 }
@@ -144,6 +148,7 @@ fn what_is_about_a_task_is_told_to_the_session_that_made_it() {
         rig.say(A, &json);
         assert_eq!((rig.messages(), rig.notices()), (Vec::new(), for_session("one", &json)));
     }
+    call(&mut rig, 3, "three");
     rig.say(A, &status("other"));
     assert_eq!(rig.notices(), for_session("", &status("other")), "nobody knows whose it is");
 }

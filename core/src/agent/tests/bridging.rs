@@ -190,6 +190,46 @@ fn state_without_questions_is_sent_back_at_once_and_not_for_ever() {
 }
 
 #[test]
+fn errors_of_the_modern_era_are_told_in_words_of_the_legacy_one() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &json!({}), "tools/call", r#"{"name":"t"}"#);
+    let call = asked(&mut rig, A);
+    let error = json!({"code": -32021, "message": "m", "data": {"requiredCapabilities": {"sampling": {}}}});
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": call["id"], "error": error}));
+    let mut told = error;
+    told["code"] = json!(-32602);
+    assert_eq!(answer(&mut rig), (1, Some(-32602), told));
+}
+
+#[test]
+fn extensions_are_not_told_to_clients_that_are_bridged() {
+    let capabilities = json!({"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let told = |rig: &mut Rig| {
+        rig.tunnel(tunnel::Event::Up(Hello::default()));
+        rig.catalogs().pop().expect("a catalog")["servers"][0].clone()
+    };
+    let server = told(&mut modern(&["2026-07-28"], &capabilities));
+    assert_eq!((&server["capabilities"], &server["legacy"]), (&capabilities, &json!({"capabilities": {"tools": {}}})));
+    assert!(told(&mut modern(&["2026-07-28"], &json!({"tools": {}})))["legacy"].is_null());
+    assert!(told(&mut trying(&["2026-07-28"], &capabilities))["legacy"].is_null(), "it may speak their era");
+}
+
+#[test]
+fn methods_of_the_modern_era_come_to_no_legacy_run() {
+    for mut rig in [legacy(&json!({"tools": {}})), modern(&["2026-07-28"], &json!({"tools": {}}))] {
+        for (stream, method) in [(1, "server/discover"), (2, "subscriptions/listen")] {
+            rig.call_as(stream, "s", &json!({}), method, "{}");
+            assert_eq!(answer(&mut rig).1, Some(code::METHOD_NOT_FOUND), "{method}");
+        }
+        assert!(rig.written(A).is_empty());
+    }
+    // Nor does it begin one.
+    let mut rig = trying(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &json!({}), "server/discover", "{}");
+    assert_eq!((answer(&mut rig).1, rig.spawned("a")), (Some(code::METHOD_NOT_FOUND), None));
+}
+
+#[test]
 fn what_a_legacy_client_cannot_answer_ends_its_call() {
     let ask = |rig: &mut Rig, requests: Value| {
         rig.call_as(1, "s", &json!({"roots": {}}), "tools/call", r#"{"name":"t"}"#);
@@ -199,7 +239,7 @@ fn what_a_legacy_client_cannot_answer_ends_its_call() {
     let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
     ask(&mut rig, json!({"a": {"method": "sampling/createMessage", "params": {}}}));
     let (_, code, body) = answer(&mut rig);
-    assert_eq!(code, Some(code::MISSING_CAPABILITY));
+    assert_eq!(code, Some(code::INVALID_PARAMS));
     assert_eq!(body["data"], json!({"requiredCapabilities": {"sampling": {}}}));
     ask(&mut rig, json!({"a": {"method": "vendor/other"}}));
     let (_, code, body) = answer(&mut rig);

@@ -25,15 +25,45 @@ fn log_of_a_process_that_works_on_one_call_goes_on_its_stream() {
     assert_eq!(rig.notices(), [(String::new(), log("info"))]);
 }
 
+const OTHERS: [&str; 3] = ["notifications/elicitation/complete", "notifications/tasks/status", "notifications/vendor"];
+
+#[test]
+fn what_a_process_says_in_the_course_of_one_clients_calls_goes_on_the_newest_ones_stream() {
+    let mut rig = Rig::ready(&["a"]);
+    for stream in 1..=2 {
+        rig.call_in(stream, "one");
+        for method in OTHERS {
+            rig.say(A, &note(method));
+            assert_eq!((rig.messages(), rig.notices()), (Vec::from([(stream, note(method), false)]), Vec::new()));
+        }
+    }
+}
+
 #[test]
 fn what_belongs_to_nobody_is_for_all() {
     let mut rig = Rig::ready(&["a"]);
+    let for_all = |rig: &mut Rig| {
+        for method in OTHERS {
+            rig.say(A, &note(method));
+            assert_eq!((rig.messages(), rig.notices()), (Vec::new(), Vec::from([(String::new(), note(method))])));
+        }
+    };
+    for_all(&mut rig);
     rig.call_in(1, "one");
-    for method in ["notifications/elicitation/complete", "notifications/tasks/status", "notifications/vendor"] {
+    rig.call_in(2, "two");
+    for_all(&mut rig);
+}
+
+#[test]
+fn modern_client_hears_what_its_era_has_a_meaning_for() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.modern_call(1, "a", "tools/call", r#"{"name":"tool"}"#);
+    for method in OTHERS {
         rig.say(A, &note(method));
-        assert_eq!(rig.notices(), [(String::new(), note(method))]);
     }
-    assert!(rig.messages().is_empty());
+    assert_eq!(rig.messages(), [(1, note("notifications/vendor"), false)]);
+    let told: Vec<_> = rig.notices().into_iter().map(|(_, json)| json).collect();
+    assert_eq!(told, [note(OTHERS[0]), note(OTHERS[1])], "sessions may know what is meant");
 }
 
 #[test]
@@ -57,6 +87,9 @@ fn notices_of_a_sessions_run_are_for_its_session_alone() {
     rig.say(child, &note("notifications/tasks/status"));
     let expected = [log("debug"), note("notifications/tasks/status")].map(|json| ("one".to_string(), json));
     assert_eq!(rig.notices(), expected);
+    rig.call_in(2, "one");
+    rig.say(child, &note("notifications/vendor"));
+    assert_eq!((rig.messages().len(), rig.notices().len()), (1, 0), "on the stream of its call");
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Room {
     }
 
     /// A server's notification that belongs to no call, for who listens on `/mcp`. That a list changed the relay says
-    /// itself, and what else there may be has no meaning among several servers.
+    /// itself. What is not known here passes as it is: it has no names that are others among several servers.
     pub(super) fn notice_to_all(
         &mut self,
         exchange: crate::id::ExchangeId,
@@ -193,13 +193,14 @@ impl Room {
         cx: &mut Cx<'_>,
     ) -> bool {
         let json = match method {
-            method::LOG_MESSAGE | method::TASK_STATUS | method::ELICITATION_COMPLETE => json.clone(),
+            method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => return false,
             // Only who subscribed hears of it.
             method::RESOURCE_UPDATED if !sessions.is_empty() => {
                 let session = self.listeners.session(exchange).map(|key: SessionKey| key.0);
                 self.respelled((session.as_deref(), Era::Legacy), source, json, cx)
             }
-            _ => return false,
+            method::RESOURCE_UPDATED => return false,
+            _ => json.clone(),
         };
         self.listeners.pass(exchange, &json, cx)
     }

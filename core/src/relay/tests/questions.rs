@@ -147,6 +147,24 @@ fn notices_reach_those_they_are_for() {
 }
 
 #[test]
+fn what_is_of_no_known_kind_is_heard_where_all_servers_are_too() {
+    let mut world = World::ready();
+    world.listen();
+    let mut notice = |json: &str| {
+        let (server, json) = ("files".into(), Bytes::copy_from_slice(json.as_bytes()));
+        world.tunnel(1, tunnel::Event::Notice { server, sessions: Vec::new(), json });
+        world.drain()
+    };
+    for method in ["notifications/vendor", "notifications/tasks/status"] {
+        let json = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"n":1.00}}}}"#);
+        assert_eq!(notice(&json), [event(1, 0, &json)]);
+    }
+    for method in ["tools/list_changed", "prompts/list_changed", "resources/list_changed", "resources/updated"] {
+        assert_eq!(notice(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}"}}"#)), [""; 0], "{method}");
+    }
+}
+
+#[test]
 fn notice_waits_a_moment_for_a_client_that_is_about_to_listen() {
     const UPDATED: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}"#;
     const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":1}}"#;
