@@ -101,6 +101,14 @@ impl Bridge {
         matches!(self, Self::Down(_))
     }
 
+    /// Whether its client was sent away for answers, and hears nothing of it until it comes back.
+    pub(super) fn is_parked(&self) -> bool {
+        match self {
+            Self::Down(down) => down.is_parked(),
+            Self::Straight | Self::Subscription(_) | Self::Up(_) => false,
+        }
+    }
+
     /// Whether its server has nothing to do for it before a modern client comes back.
     pub(super) fn is_waiting(&self) -> bool {
         match self {

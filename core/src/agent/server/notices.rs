@@ -170,13 +170,14 @@ impl Server {
     /// The call in whose course a process says something, if it can be but one client's.
     fn only_call(&self, method: &str) -> Option<RequestId> {
         self.child()?;
-        let is_worked_on = |call: &Call| !call.bridge.is_subscription() && !call.bridge.is_parked();
+        let is_worked_on = |call: &Call| !call.bridge.is_subscription() && !call.bridge.is_waiting();
         let calls: Vec<_> = self.calls.iter().filter(|(_, call)| is_worked_on(call)).map(|(id, _)| *id).collect();
         let only = self.only_client(&calls)?;
         // These words have no meaning to a modern client (2026-07-28, changelog).
         let is_legacy = matches!(method, method::TASK_STATUS | method::ELICITATION_COMPLETE);
-        let era = self.calls.get(&only)?.caller.era();
-        (!is_legacy || era == Era::Legacy).then_some(only)
+        let call = self.calls.get(&only)?;
+        let hears = !call.bridge.is_parked() && (!is_legacy || call.caller.era() == Era::Legacy);
+        hears.then_some(only)
     }
 
     /// A resource changed: those hear of it who watch it.

@@ -64,6 +64,11 @@ impl Down {
         self.is_parked && (self.done.is_some() || !self.open.is_empty())
     }
 
+    /// Whether its client was sent away, so that it hears nothing of it.
+    pub(super) fn is_parked(&self) -> bool {
+        self.is_parked
+    }
+
     /// Takes out what the server still waits for.
     pub(super) fn take_open(&mut self) -> Vec<RawId> {
         core::mem::take(&mut self.open).into_iter().map(|(id, _)| id).collect()

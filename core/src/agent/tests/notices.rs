@@ -67,6 +67,22 @@ fn modern_client_hears_what_its_era_has_a_meaning_for() {
 }
 
 #[test]
+fn nothing_goes_on_the_stream_of_a_call_whose_client_was_sent_away() {
+    let mut rig = Rig::ready(&["a"]);
+    let able = json!({"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}});
+    rig.modern_call(1, "a", "tools/call", &json!({"name": "tool", "_meta": able}).to_string());
+    let params = json!({"message": "m", "requestedSchema": {}});
+    rig.say(A, &json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": params}));
+    assert!(rig.answers()[0].2.contains("input_required"));
+    let vendor = note("notifications/vendor");
+    rig.say(A, &vendor);
+    assert_eq!((rig.messages(), rig.notices()), (Vec::new(), Vec::from([(String::new(), vendor.clone())])));
+    rig.call_in(2, "one");
+    rig.say(A, &vendor);
+    assert_eq!((rig.messages(), rig.notices()), (Vec::from([(2, vendor, false)]), Vec::new()));
+}
+
+#[test]
 fn notices_of_a_sessions_run_are_for_its_session_alone() {
     let mut config = config(&["a"]);
     let life = Life { isolation: Isolation::Session, ..Life::default() };
