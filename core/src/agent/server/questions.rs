@@ -137,9 +137,13 @@ impl Server {
         if let Some(request) = on {
             return self.calls.get(&request).map(|call| (request, &call.caller)).ok_or(NOBODY);
         }
-        let Some((newest, call)) = self.calls.iter().next_back() else { return self.asking_held() };
+        let Some(newest) = self.calls.iter().next_back() else { return self.asking_held() };
         if self.session.is_some() {
-            return Ok((*newest, &call.caller));
+            // Any call will do, since the client is one; it must not end before the answer. Calls ask in the order in
+            // which they came, mostly.
+            let (request, call) =
+                self.calls.iter().find(|(request, _)| self.questions.count_of(**request) == 0).unwrap_or(newest);
+            return Ok((*request, &call.caller));
         }
         // A task is its maker's, whoever else calls meanwhile.
         if let Some(session) = self.owner_of(method, params) {

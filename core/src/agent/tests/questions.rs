@@ -338,7 +338,10 @@ fn sessions_own_run_may_ask_in_any_of_its_calls_even_in_one_that_waits_for_it() 
     rig.answer(child, &list["id"], json!({"tools": []}));
     rig.call_in(2, "one");
     rig.say(child, &roots(2));
-    assert_eq!(rig.messages(), [(2, roots(2), false)]);
+    rig.say(child, &roots(3));
+    rig.say(child, &roots(4));
+    let expected = [(1, roots(2), false), (2, roots(3), false), (2, roots(4), false)];
+    assert_eq!(rig.messages(), expected, "each in a call that asks nothing yet, in their order");
 }
 
 #[test]
