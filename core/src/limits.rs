@@ -349,6 +349,11 @@ pub const MAX_LET_PASS: usize = 1_024;
 /// Calls under way at one local server, held ones included: one client alone may have half of it, and more than that is
 /// a client out of control.
 pub const MAX_SERVER_CALLS: usize = 512;
+/// How long after its cancellation a question of a process may still be a call's: it reads what it is written within a
+/// moment, and whoever asks in another call meanwhile can ask again.
+pub const CANCEL_HEARD: Duration = Duration::from_secs(2);
+/// Cancelled calls of one process that are remembered for that: beyond it the oldest was certainly heard of.
+pub const MAX_CANCELLED: usize = 64;
 /// Questions of a server that wait for the client of one call: a person answers one at a time.
 pub const MAX_CALL_QUESTIONS: usize = 32;
 /// Questions of one run of a server that wait for clients with no call open: it asks for roots, now and then.

@@ -109,10 +109,8 @@ impl Server {
         if self.unsubscribe(request, cx) {
             return;
         }
-        let is_under_way = self.close_call(request, cx).is_some_and(|call| call.bridge.is_under_way());
-        if !is_under_way {
-            return;
-        }
+        let Some(call) = self.close_call(request, cx).filter(|call| call.bridge.is_under_way()) else { return };
+        self.cancelled.add(call.caller.session, cx.now.instant);
         if let Some(link) = &mut self.link {
             link.abandon(request, cx);
             link.note(envelope::notification(method::CANCELLED, &why.params(request)), cx);

@@ -74,7 +74,7 @@ use self::link::Link;
 use self::listening::Listening;
 pub(super) use self::lists::List;
 use self::lists::Lists;
-use self::questions::Questions;
+use self::questions::{Cancelled, Questions};
 use self::runs::Owner;
 pub(super) use self::shown::Share;
 use self::stdio::Stdio;
@@ -178,6 +178,7 @@ pub(super) struct Server {
     questions: Questions,
     beside: Beside,
     belongings: Belongings,
+    cancelled: Cancelled,
     told: Told,
     listening: Listening,
     /// It is the run of a server of both eras for clients of the legacy one.
@@ -326,6 +327,7 @@ impl Server {
             questions: Questions::default(),
             beside: Beside::default(),
             belongings: Belongings::default(),
+            cancelled: Cancelled::default(),
             told: Told::default(),
             listening: Listening::default(),
             is_branch: false,
@@ -618,6 +620,7 @@ impl Server {
         self.questions = Questions::default();
         self.forget_beside(cx);
         self.belongings = Belongings::default();
+        self.cancelled = Cancelled::default();
         self.listening.forget();
         for timer in [Timer::Start, Timer::Discover, Timer::Relist, Timer::Listen, Timer::Subscribe, Timer::Idle] {
             cx.disarm(self.slot, timer);

@@ -4,7 +4,8 @@
 //! passed on only where there is no doubt: a client must never be asked on behalf of another. What is asked with no call
 //! open is for [`beside`](super::beside).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::agent::cx::{Cx, Report, RequestId};
 use crate::limits;
 use crate::mcp::{code, method};
 use crate::rpc::{self, Message, RawId, envelope, object};
+use crate::time::Instant;
 
 /// The questions of one run that wait for a client, by the server's own ids.
 #[derive(Debug, Default)]
@@ -25,6 +27,29 @@ struct Question {
     call: RequestId,
     /// The server's own progress token, as raw JSON.
     token: Option<Bytes>,
+}
+
+/// Calls of a process that were cancelled a moment ago, each with when and in which session: until the process has read
+/// that, what it asks may still be in their course.
+#[derive(Debug, Default)]
+pub(super) struct Cancelled(VecDeque<(Instant, String)>);
+
+impl Cancelled {
+    pub(super) fn add(&mut self, session: String, now: Instant) {
+        if self.0.len() >= limits::MAX_CANCELLED {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, session));
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.0.retain(|(since, _)| now.saturating_since(*since) < limits::CANCEL_HEARD);
+    }
+
+    /// Whether a question may be another client's than that of `session`.
+    fn leave_doubt(&self, session: &str) -> bool {
+        self.0.iter().any(|(_, other)| other.is_empty() || other != session)
+    }
 }
 
 /// Why a question is not passed on: code and text of the error that answers it.
@@ -65,6 +90,7 @@ impl Server {
         if method == method::PING {
             return self.note(envelope::result(&id, b"{}"), cx);
         }
+        self.cancelled.forget(cx.now.instant);
         if let Ok((call, _)) = self.asking_call(method, params, on)
             && self.ask_modern(call, &id, method, params, cx)
         {
@@ -161,6 +187,7 @@ impl Server {
         let found = candidates().rev().find(may_ask).or_else(|| candidates().next_back());
         let Some((request, Call { caller, .. })) = found else { return Err(NOBODY) };
         let is_certain = candidates().all(|(other, call)| other == request || call.caller.is_same_client(caller));
+        let is_certain = is_certain && !self.cancelled.leave_doubt(&caller.session);
         if is_certain { Ok((*request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
     }
 
@@ -226,5 +253,5 @@ pub(super) const UNREACHABLE: Declined =
     (code::METHOD_NOT_FOUND, "the client is behind an old relay, and cannot be asked");
 pub(super) const UNDECLARED: Declined =
     (code::METHOD_NOT_FOUND, "the client did not declare that it can be asked this");
-const AMBIGUOUS: &str = "several calls are open, and this could belong to any of them: with `isolation: \"session\"` in \
+const AMBIGUOUS: &str = "several calls are open, or were a moment ago, and this could belong to any of them: with `isolation: \"session\"` in \
 the server's entry each client that has a session has a process of its own; a server over HTTP says itself what belongs to which";

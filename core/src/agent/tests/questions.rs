@@ -105,6 +105,23 @@ fn question_of_a_process_that_could_belong_to_two_clients_is_declined_with_the_r
 }
 
 #[test]
+fn question_may_be_of_a_call_that_was_cancelled_a_moment_ago() {
+    let mut rig = asking();
+    rig.call_in(2, "two");
+    rig.reset(2);
+    rig.written(A);
+    rig.say(A, &sampling(json!(1)));
+    assert_eq!((rig.messages().len(), declined(&mut rig, A)[0].1), (0, code::AMBIGUOUS), "it may not have read that");
+    rig.advance(limits::CANCEL_HEARD);
+    rig.say(A, &sampling(json!(2)));
+    assert_eq!(rig.messages().len(), 1);
+    rig.call_in(3, "one");
+    rig.reset(3);
+    rig.say(A, &sampling(json!(3)));
+    assert_eq!(rig.messages().len(), 1, "it is the same client either way");
+}
+
+#[test]
 fn calls_without_a_session_are_never_taken_for_one_clients() {
     let mut rig = Rig::ready(&["a"]);
     for stream in [1, 2] {
