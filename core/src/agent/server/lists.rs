@@ -152,6 +152,10 @@ impl Server {
             // Without its tools it is not ready: the patience with its start is the one with them.
             Some(Asked::List(listing)) if self.state == State::Ready || listing.list != List::Tools => {
                 self.abandon_list(&listing, cx);
+                // It hangs, and may get over it: what changed is not to stay unseen until it changes again.
+                if self.state == State::Ready {
+                    self.lists.stale.insert(listing.list);
+                }
                 self.next_list(cx);
             }
             other => self.asked = other,

@@ -172,6 +172,11 @@ fn list_that_fails_later_leaves_the_old_one() {
     asked(&mut rig, child);
     rig.advance(limits::RELIST_TIMEOUT);
     assert_eq!(server(&mut rig)["prompts"], json!([{"name": "one"}]));
+    rig.advance(limits::RELIST_DELAY);
+    let again = asked(&mut rig, child);
+    assert_eq!(again["method"], "prompts/list", "it hung, and may have got over it");
+    rig.answer(child, &again["id"], json!({"prompts": [{"name": "two"}]}));
+    assert_eq!(server(&mut rig)["prompts"], json!([{"name": "two"}]));
 }
 
 #[test]
