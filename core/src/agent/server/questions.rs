@@ -5,7 +5,6 @@
 //! open is for [`beside`](super::beside).
 
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -29,26 +28,26 @@ struct Question {
     token: Option<Bytes>,
 }
 
-/// Calls of a process that were cancelled a moment ago, each with when and in which session: until the process has read
+/// Whose calls of a process were cancelled a moment ago, each with when: until the process has read
 /// that, what it asks may still be in their course.
 #[derive(Debug, Default)]
-pub(super) struct Cancelled(VecDeque<(Instant, String)>);
+pub(super) struct Cancelled(VecDeque<(Instant, Caller)>);
 
 impl Cancelled {
-    pub(super) fn add(&mut self, session: String, now: Instant) {
+    pub(super) fn add(&mut self, caller: Caller, now: Instant) {
         if self.0.len() >= limits::MAX_CANCELLED {
             self.0.pop_front();
         }
-        self.0.push_back((now, session));
+        self.0.push_back((now, caller));
     }
 
     fn forget(&mut self, now: Instant) {
         self.0.retain(|(since, _)| now.saturating_since(*since) < limits::CANCEL_HEARD);
     }
 
-    /// Whether a question may be another client's than that of `session`.
-    fn leave_doubt(&self, session: &str) -> bool {
-        self.0.iter().any(|(_, other)| other.is_empty() || other != session)
+    /// Whether a question may be another client's than `caller`.
+    fn leave_doubt(&self, caller: &Caller) -> bool {
+        self.0.iter().any(|(_, other)| !other.is_same_client(caller))
     }
 }
 
@@ -187,7 +186,7 @@ impl Server {
         let found = candidates().rev().find(may_ask).or_else(|| candidates().next_back());
         let Some((request, Call { caller, .. })) = found else { return Err(NOBODY) };
         let is_certain = candidates().all(|(other, call)| other == request || call.caller.is_same_client(caller));
-        let is_certain = is_certain && !self.cancelled.leave_doubt(&caller.session);
+        let is_certain = is_certain && !self.cancelled.leave_doubt(caller);
         if is_certain { Ok((*request, caller)) } else { Err((code::AMBIGUOUS, AMBIGUOUS)) }
     }
 
