@@ -1,7 +1,7 @@
 //! What servers tell without being asked, and clients.
 
+use super::questions::isolated;
 use super::*;
-use crate::config::Isolation;
 
 const A: ChildId = ChildId(1);
 
@@ -84,17 +84,7 @@ fn nothing_goes_on_the_stream_of_a_call_whose_client_was_sent_away() {
 
 #[test]
 fn notices_of_a_sessions_run_are_for_its_session_alone() {
-    let mut config = config(&["a"]);
-    let life = Life { isolation: Isolation::Session, ..Life::default() };
-    config
-        .servers
-        .insert("a".to_string(), ServerConfig { life: Life { era: EraChoice::Legacy, ..life }, ..stdio("a") });
-    let mut rig = Rig::new(config, Some("minted"));
-    rig.event(Event::Start { person: Person::Absent });
-    rig.event(Event::Recalled { server: "a".to_string(), catalog: None });
-    let child = rig.bring_up("a", &["tool"]);
-    rig.exited(child, 0, "");
-    rig.connect(Dialect::V2);
+    let mut rig = isolated();
     rig.call_in(1, "one");
     let child = rig.bring_up("a", &["tool"]);
     let call = rig.written(child).pop().unwrap();
