@@ -9,12 +9,15 @@ use crate::rpc::object::{self, Object};
 use crate::rpc::{self, envelope};
 
 /// A legacy server's error as a modern client knows it: a resource that does not exist is -32602, and -32002 MUST NOT be
-/// used. The codes from -32020 to -32099 are the specification's, each with one meaning, or none yet: a server that does
-/// not know them means something of its own (2026-07-28, basic, Error Codes).
+/// used. A code that has a meaning in the modern era alone cannot have been meant so; -32042 has none there any more
+/// (2026-07-28, basic, Error Codes).
 pub(in crate::agent) fn to_modern(code: i64, error: &Bytes) -> (i64, Bytes) {
     match code {
         code::RESOURCE_NOT_FOUND => with_code(code::INVALID_PARAMS, error),
-        -32_099..=-32_020 => with_code(code::INTERNAL_ERROR, error),
+        code::HEADER_MISMATCH
+        | code::MISSING_CAPABILITY
+        | code::UNSUPPORTED_VERSION
+        | code::URL_ELICITATION_REQUIRED => with_code(code::INTERNAL_ERROR, error),
         _ => (code, error.clone()),
     }
 }
@@ -84,7 +87,7 @@ mod tests {
             ),
             (-32021, r#"{"code":-32021}"#, (-32603, r#"{"code":-32603}"#)),
             (-32022, r#"{"code":-32022}"#, (-32603, r#"{"code":-32603}"#)),
-            (-32099, r#"{"code":-32099}"#, (-32603, r#"{"code":-32603}"#)),
+            (-32099, r#"{"code":-32099}"#, (-32099, r#"{"code":-32099}"#)),
             (-32100, r#"{"code":-32100}"#, (-32100, r#"{"code":-32100}"#)),
         ] {
             assert_eq!(to_modern(code, &raw(error)), (expected.0, raw(expected.1)));

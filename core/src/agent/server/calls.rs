@@ -110,7 +110,7 @@ impl Server {
             return;
         }
         let Some(call) = self.close_call(request, cx).filter(|call| call.bridge.is_under_way()) else { return };
-        self.cancelled.add(call.caller, cx.now.instant);
+        self.cancelled.add(call.caller, cx);
         if let Some(link) = &mut self.link {
             link.abandon(request, cx);
             link.note(envelope::notification(method::CANCELLED, &why.params(request)), cx);

@@ -172,6 +172,7 @@ impl Server {
         let Some(request) = id.and_then(RawId::as_number).map(RequestId) else {
             return tracing::debug!(server = self.name.as_str(), "answer without one of our ids dropped");
         };
+        self.cancelled.answered(request);
         if self.asked.as_ref().and_then(Asked::request) == Some(request) {
             return self.hear_about(outcome.map_err(|error| Refusal::read(&error, &self.veil)), cx);
         }

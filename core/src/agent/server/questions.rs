@@ -28,26 +28,39 @@ struct Question {
     token: Option<Bytes>,
 }
 
-/// Whose calls of a process were cancelled a moment ago, each with when: until the process has read
-/// that, what it asks may still be in their course.
+/// Whose calls of a process were cancelled a moment ago: until the process has read that, what it asks may still be in
+/// their course. It has read it when it answers what it was asked later.
 #[derive(Debug, Default)]
-pub(super) struct Cancelled(VecDeque<(Instant, Caller)>);
+pub(super) struct Cancelled(VecDeque<Doubt>);
+
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    caller: Caller,
+    /// A number between the requests before the cancellation and those after it.
+    mark: RequestId,
+}
 
 impl Cancelled {
-    pub(super) fn add(&mut self, caller: Caller, now: Instant) {
+    pub(super) fn add(&mut self, caller: Caller, cx: &mut Cx) {
         if self.0.len() >= limits::MAX_CANCELLED {
             self.0.pop_front();
         }
-        self.0.push_back((now, caller));
+        self.0.push_back(Doubt { since: cx.now.instant, caller, mark: cx.request_id() });
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&mut self, request: RequestId) {
+        self.0.retain(|doubt| doubt.mark > request);
     }
 
     fn forget(&mut self, now: Instant) {
-        self.0.retain(|(since, _)| now.saturating_since(*since) < limits::CANCEL_HEARD);
+        self.0.retain(|doubt| now.saturating_since(doubt.since) < limits::CANCEL_HEARD);
     }
 
     /// Whether a question may be another client's than `caller`.
     fn leave_doubt(&self, caller: &Caller) -> bool {
-        self.0.iter().any(|(_, other)| !other.is_same_client(caller))
+        self.0.iter().any(|doubt| !doubt.caller.is_same_client(caller))
     }
 }
 

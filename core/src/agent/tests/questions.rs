@@ -119,6 +119,14 @@ fn question_may_be_of_a_call_that_was_cancelled_a_moment_ago() {
     rig.reset(3);
     rig.say(A, &sampling(json!(3)));
     assert_eq!(rig.messages().len(), 1, "it is the same client either way");
+    rig.call_in(4, "two");
+    rig.reset(4);
+    rig.written(A);
+    rig.call_in(5, "one");
+    let later = rig.written(A).pop().expect("it was sent");
+    rig.answer(A, &later["id"], json!({"content": []}));
+    rig.say(A, &sampling(json!(4)));
+    assert_eq!(rig.messages().len(), 1, "what it answers it was asked after that");
 }
 
 #[test]
