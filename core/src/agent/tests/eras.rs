@@ -27,6 +27,17 @@ pub(super) fn started_http() -> Rig {
     rig
 }
 
+/// The same, of the modern era alone, without tools, and with its tunnel up.
+fn modern_http() -> Rig {
+    let mut rig = started_http();
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.reply_to(fetch, JSON, &result(&request, &discovery(&["2026-07-28"])));
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.reply_to(fetch, JSON, &result(&request, &json!({"tools": []})));
+    rig.connect(Dialect::V2);
+    rig
+}
+
 pub(super) fn discovery(versions: &[&str]) -> Value {
     json!({"resultType": "complete", "supportedVersions": versions, "capabilities": {"tools": {}}, "ttlMs": 0,
         "cacheScope": "private", "instructions": "i",
@@ -294,12 +305,7 @@ fn http_server_without_the_modern_era_is_initialized() {
 
 #[test]
 fn modern_http_errors_are_answers_whatever_their_status() {
-    let mut rig = started_http();
-    let (fetch, request) = rig.fetched(&Method::POST);
-    rig.reply_to(fetch, JSON, &result(&request, &discovery(&["2026-07-28"])));
-    let (fetch, request) = rig.fetched(&Method::POST);
-    rig.reply_to(fetch, JSON, &result(&request, &json!({"tools": []})));
-    rig.connect(Dialect::V2);
+    let mut rig = modern_http();
     for (stream, status, code) in [(1, 400, -32021), (2, 404, -32601), (3, 200, -32602)] {
         rig.modern_call(stream, "web", "vendor/x", "{}");
         let (fetch, request) = rig.fetched(&Method::POST);
@@ -312,12 +318,7 @@ fn modern_http_errors_are_answers_whatever_their_status() {
 
 #[test]
 fn cancelled_call_over_modern_http_is_a_closed_stream_and_no_message() {
-    let mut rig = started_http();
-    let (fetch, request) = rig.fetched(&Method::POST);
-    rig.reply_to(fetch, JSON, &result(&request, &discovery(&["2026-07-28"])));
-    let (fetch, request) = rig.fetched(&Method::POST);
-    rig.reply_to(fetch, JSON, &result(&request, &json!({"tools": []})));
-    rig.connect(Dialect::V2);
+    let mut rig = modern_http();
     rig.modern_call(1, "web", "vendor/x", "{}");
     let (fetch, _) = rig.fetched(&Method::POST);
     rig.tunnel(tunnel::Event::Reset { stream: StreamId(1), code: tunnel::ResetCode::Cancelled, reason: String::new() });
