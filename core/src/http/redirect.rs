@@ -123,7 +123,10 @@ fn parse_canonical(uri: &str) -> Option<Url> {
     // The parser drops a default port and gives an empty path a slash; both are harmless, anything else is not.
     let is_plain = |uri: &str| url.as_str() == uri || url.as_str().strip_suffix('/') == Some(uri);
     let plain = is_plain(uri) || without_default_port(uri).is_some_and(|uri| is_plain(&uri));
-    (plain && !url.cannot_be_a_base() && url.username().is_empty() && url.password().is_none()).then_some(url)
+    // A host of dots is a dot segment to whoever splits at slashes.
+    let dots = url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(|byte| byte == b'.'));
+    let bare = url.username().is_empty() && url.password().is_none();
+    (plain && bare && !dots && !url.cannot_be_a_base()).then_some(url)
 }
 
 /// `uri` without its scheme's own port, if it has that written out: a program that listens on port 80 builds such a URI.
@@ -267,6 +270,8 @@ mod tests {
             ("https://claude.ai/a/%2e%2e/cb", Form),
             ("https://CLAUDE.ai/cb", Form),
             ("https:claude.ai/cb", Form),
+            ("com.example.app://.", Form),
+            ("vscode://../did-authenticate", Form),
             ("https://localhost/cb", Host),
             ("https://intranet/cb", Host),
             ("https://printer.local/cb", Host),
