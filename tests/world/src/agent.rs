@@ -13,22 +13,37 @@ use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine as _;
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ChildId, ConnId, DeviceId, DeviceName, JobId};
+use tunnel_core::limits;
+use tunnel_core::oauth::grants::Event as GrantsEvent;
 use tunnel_core::oauth::refusals::RefusedToken;
 use tunnel_core::relay::gate::Admission;
 use tunnel_core::relay::shard::Event as ShardEvent;
+use tunnel_core::rpc;
 use tunnel_core::secret::Secret;
 use tunnel_core::tunnel::connection::{Connection, Settings};
-use tunnel_core::tunnel::{self, Hello, Side};
+use tunnel_core::tunnel::{self, Dialect, Hello, Side};
 
-use crate::link::{Link, Toward, WINDOW, size};
-use crate::script::{Say, Script, Start};
+use crate::alarms::Whose;
+use crate::clock::NodeClock;
+use crate::framing::Framing;
+use crate::link::{Link, Toward};
+use crate::script::{Pace, Say, Script, Start};
+use crate::seen::Seen;
 use crate::world::{AgentKey, Delivery, World};
 
 /// A running agent.
 pub struct Agent {
     pub(crate) machine: Machine,
     /// Its tunnel, if one is connected.
-    pub(crate) connection: Option<(ConnId, Connection)>,
+    pub(crate) connection: Option<End>,
+    /// Its clocks.
+    pub clock: NodeClock,
+    /// An old one, which speaks dialect V1.
+    pub is_old: bool,
+    /// What servers that do not read have been sent.
+    pub(crate) unread: Vec<(ChildId, Bytes)>,
+    /// Whether its disk neither keeps nor gives anything.
+    pub disk_is_broken: bool,
     /// What its servers do, by name.
     pub scripts: BTreeMap<String, Script>,
     /// Its servers' processes that run.
@@ -43,6 +58,9 @@ pub struct Agent {
     pub dials: Vec<u64>,
     /// Why it ended, if it did.
     pub exit: Option<Exit>,
+    /// Who it is.
+    identity: Identity,
+    token: Secret,
     /// What its configuration file says now.
     pub config: AgentConfig,
     /// What it pinned, on its disk.
@@ -51,8 +69,15 @@ pub struct Agent {
     pub audit: Vec<String>,
     /// What it answered on its control socket.
     pub answers: BTreeMap<JobId, Bytes>,
-    identity: Identity,
-    token: Secret,
+}
+
+/// An agent's end of its tunnel.
+pub(crate) struct End {
+    /// Its number here.
+    pub(crate) conn: ConnId,
+    /// The link's.
+    pub(crate) link: ConnId,
+    pub(crate) connection: Connection,
 }
 
 impl Agent {
@@ -76,6 +101,19 @@ impl Agent {
         for (name, server) in &mut config.servers {
             server.life.isolation = scripts[name].isolation;
         }
+        Self::configured(config, device, device_id, token, scripts, seed)
+    }
+
+    /// The same, with this configuration.
+    #[must_use]
+    pub fn configured(
+        config: AgentConfig,
+        device: &str,
+        device_id: &str,
+        token: &str,
+        scripts: BTreeMap<String, Script>,
+        seed: u64,
+    ) -> Self {
         let identity = Identity {
             device: DeviceName::new(device),
             device_id: DeviceId::new(device_id),
@@ -86,6 +124,10 @@ impl Agent {
         Self {
             machine: Machine::new(config.clone(), identity.clone(), Some(token.clone()), entropy),
             connection: None,
+            clock: NodeClock::default(),
+            is_old: false,
+            unread: Vec::new(),
+            disk_is_broken: false,
             scripts,
             children: BTreeMap::new(),
             spawned: BTreeMap::new(),
@@ -93,44 +135,56 @@ impl Agent {
             wishes: None,
             dials: Vec::new(),
             exit: None,
+            identity,
+            token,
             config,
             pins: BTreeMap::new(),
             audit: Vec::new(),
             answers: BTreeMap::new(),
-            identity,
-            token,
-        }
-    }
-
-    /// Another process of the same agent: what it has on disk is there, what it had in memory is not.
-    #[must_use]
-    pub fn restarted(self, seed: u64) -> Self {
-        let Self { config, mut scripts, kept, wishes, pins, identity, token, .. } = self;
-        let machine = Machine::new(config.clone(), identity.clone(), Some(token.clone()), Box::new(Seeded::new(seed)));
-        for script in scripts.values_mut() {
-            script.forget_processes();
-        }
-        Self {
-            machine,
-            connection: None,
-            scripts,
-            children: BTreeMap::new(),
-            spawned: BTreeMap::new(),
-            kept,
-            wishes,
-            dials: Vec::new(),
-            exit: None,
-            config,
-            pins,
-            audit: Vec::new(),
-            answers: BTreeMap::new(),
-            identity,
-            token,
         }
     }
 }
 
 impl Agent {
+    /// Another process of the same agent: what it has on disk is there, what it had in memory is not.
+    #[must_use]
+    pub fn restarted(self, seed: u64) -> Self {
+        let token = self.token.expose().to_owned();
+        let fresh = self.reborn(&token, seed, false);
+        Self { spawned: BTreeMap::new(), ..fresh }
+    }
+
+    /// The next process of the same device, started on what the last one left on its disk: nothing, if that is lost.
+    #[must_use]
+    pub fn reborn(self, token: &str, seed: u64, lose: bool) -> Self {
+        let Self { mut scripts, kept, wishes, pins, identity, config, spawned, clock, is_old, .. } = self;
+        for script in scripts.values_mut() {
+            script.forget_processes();
+        }
+        let (entropy, token) = (Box::new(Seeded::new(seed)), Secret::new(token));
+        Self {
+            machine: Machine::new(config.clone(), identity.clone(), Some(token.clone()), entropy),
+            connection: None,
+            clock,
+            is_old,
+            unread: Vec::new(),
+            disk_is_broken: false,
+            scripts,
+            children: BTreeMap::new(),
+            spawned,
+            kept: if lose { BTreeMap::new() } else { kept },
+            wishes: wishes.filter(|_| !lose),
+            dials: Vec::new(),
+            exit: None,
+            identity,
+            token,
+            config,
+            pins: if lose { BTreeMap::new() } else { pins },
+            audit: Vec::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
     /// Whether it has no tunnel.
     #[must_use]
     pub fn connection_is_down(&self) -> bool {
@@ -158,13 +212,16 @@ pub fn config<'a>(servers: impl Iterator<Item = &'a str>) -> AgentConfig {
 /// The agents' side of the world.
 impl World {
     pub(crate) fn drain_agent(&mut self, key: AgentKey) {
-        let now = self.now();
+        let now = self.now_at(key);
         while let Some(action) = self.agents.get_mut(&key).and_then(|agent| agent.machine.poll_action()) {
             match action {
                 Action::Dial { conn, url, headers, hello } => {
                     let clock = self.clock;
                     self.look(key).dials.push(clock);
-                    self.schedule(self.latency * 2, Delivery::Dialed(key, conn, headers, url, hello));
+                    self.note("dials", [key.0 as u64, conn.0], &[]);
+                    self.saw(|| Seen::Dials { agent: key, at: now.instant });
+                    let round_trip = self.net(key).latency * 2;
+                    self.schedule(round_trip, Delivery::Dialed(key, conn, headers, url, hello));
                 }
                 Action::Tunnel { conn, command } => {
                     self.at_agent(key, conn, |connection| connection.handle_command(command, now));
@@ -178,25 +235,49 @@ impl World {
                     }
                 }
                 Action::ReadConfig => {
-                    let config = self.look(key).config.clone();
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, Event::ConfigRead(Ok(config))));
+                    let agent = self.look(key);
+                    let read = if agent.disk_is_broken {
+                        Err("input/output error".to_owned())
+                    } else {
+                        Ok(agent.config.clone())
+                    };
+                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, Event::ConfigRead(read)));
                 }
                 Action::Recall { server } => {
                     let catalog = self.look(key).kept.get(&server).cloned();
                     let recalled = Event::Recalled { server, catalog };
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, recalled));
                 }
-                Action::Keep { server, catalog } => drop(self.look(key).kept.insert(server, catalog)),
-                Action::KeepWishes { json } => self.look(key).wishes = Some(json),
-                Action::Exit(exit) => self.look(key).exit = Some(exit),
+                Action::Keep { server, catalog } => {
+                    let agent = self.look(key);
+                    if !agent.disk_is_broken {
+                        agent.kept.insert(server, catalog);
+                    }
+                }
+                Action::KeepWishes { json } => {
+                    let agent = self.look(key);
+                    if !agent.disk_is_broken {
+                        agent.wishes = Some(json);
+                    }
+                }
+                Action::Exit(exit) => {
+                    self.note("agent is done", [key.0 as u64, 0], format!("{exit:?}").as_bytes());
+                    self.saw(|| Seen::Exit { agent: key, exit: exit.clone() });
+                    self.look(key).exit = Some(exit);
+                }
                 Action::LoadPins { key: pins } => {
-                    let content = self.look(key).pins.get(&pins).cloned();
-                    let event = Event::PinsLoaded { key: pins, result: Ok(content) };
+                    let agent = self.look(key);
+                    let failed = agent.disk_is_broken.then(|| Err("input/output error".to_owned()));
+                    let result = failed.unwrap_or_else(|| Ok(agent.pins.get(&pins).cloned()));
+                    let event = Event::PinsLoaded { key: pins, result };
                     self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
                 }
                 Action::SavePins { key: pins, base, content } => {
-                    let kept = &mut self.look(key).pins;
-                    let result = if kept.get(&pins) == base.as_ref() {
+                    let agent = self.look(key);
+                    let kept = &mut agent.pins;
+                    let result = if agent.disk_is_broken {
+                        Err(Unsaved::Failed("no space left on device".to_owned()))
+                    } else if kept.get(&pins) == base.as_ref() {
                         kept.insert(pins.clone(), content);
                         Ok(())
                     } else {
@@ -215,6 +296,20 @@ impl World {
                 }
             }
         }
+        self.rearm(Whose::Agent(key));
+    }
+
+    fn dial_failed(&mut self, key: AgentKey, conn: ConnId, error: DialError) {
+        self.trace.cover(match &error {
+            DialError::Connect(_) => "dial: refused connection",
+            DialError::TimedOut => "dial: no answer",
+            DialError::Status { status: 401, .. } => "dial: 401",
+            DialError::Status { status: 403, .. } => "dial: 403",
+            DialError::Status { .. } => "dial: another status",
+        });
+        let at = self.now_at(key).instant;
+        self.saw(|| Seen::DialFailed { agent: key, at, error: error.clone() });
+        self.tell(key, Event::DialFailed { conn, error });
     }
 
     pub(crate) fn dialed(
@@ -225,11 +320,22 @@ impl World {
         url: &str,
         hello: Hello,
     ) {
+        if !self.agents.contains_key(&key) {
+            return;
+        }
         let now = self.now();
+        if self.net(key).blocked != [false; 2] {
+            let failed = Event::DialFailed { conn: at_agent, error: DialError::TimedOut };
+            self.trace.cover("dial: no answer");
+            return self.schedule(limits::DIAL_TIMEOUT, Delivery::Agent(key, failed));
+        }
         let Some(relay) = &mut self.relay else {
-            let error = DialError::Connect("connection refused".to_owned());
-            return self.tell(key, Event::DialFailed { conn: at_agent, error });
+            return self.dial_failed(key, at_agent, DialError::Connect("connection refused".to_owned()));
         };
+        if self.agents.get(&key).is_some_and(|agent| agent.is_old) {
+            // Neither the header nor an identity: a relay takes it for one of the predecessor's.
+            ["mcp-tunnel", "mcp-tunnel-device"].into_iter().for_each(|name| drop(headers.remove(name)));
+        }
         let uri: http::Uri = url.parse().expect("an agent dials a URL");
         for (name, value) in [
             ("host", Self::AUTHORITY),
@@ -255,23 +361,27 @@ impl World {
                 let (retry_after, challenge) = (text(RETRY_AFTER), text(WWW_AUTHENTICATE).unwrap_or_default());
                 let message = String::from_utf8_lossy(&body).into_owned();
                 let error = DialError::Status { status: status.as_u16(), retry_after, challenge, message };
-                return self.tell(key, Event::DialFailed { conn: at_agent, error });
+                return self.dial_failed(key, at_agent, error);
             }
             Admission::Read { .. } => panic!("an upgrade has no body"),
         };
         let dialect = upgrade.dialect;
         let features = vec![tunnel::ASKS_BESIDE.to_owned()];
         let ours = Hello { version: "2.0.0".to_owned(), features, ..hello.clone() };
+        let at = self.now_at(key);
         let relay_end = Connection::new(Settings { side: Side::Relay, dialect, hello: ours }, now);
-        let agent_end = Connection::new(Settings { side: Side::Agent, dialect, hello }, now);
+        let connection = Connection::new(Settings { side: Side::Agent, dialect, hello }, at);
         let conn = ConnId(self.number());
         if let Some(relay) = &mut self.relay {
             relay.connections.insert(conn, relay_end);
         }
-        let link =
-            Link { agent: key, at_agent, at_relay: conn, latency: self.latency, under_way: [0; 2], silent: false };
-        self.links.insert(conn, link);
-        self.look(key).connection = Some((at_agent, agent_end));
+        let framing = self.framing.then(|| Box::new(Framing::new(dialect)));
+        self.links.insert(conn, Link::new(key, at_agent, conn, framing));
+        self.look(key).connection = Some(End { conn: at_agent, link: conn, connection });
+        self.note("tunnel", [key.0 as u64, conn.0], format!("{dialect:?}").as_bytes());
+        self.trace.cover(if dialect == Dialect::V1 { "a tunnel of V1" } else { "a tunnel of V2" });
+        self.saw(|| Seen::TunnelUp { agent: key, conn });
+        let (family, device) = (upgrade.family.clone(), upgrade.device.clone());
         self.shard(ShardEvent::TunnelUp {
             conn,
             user: upgrade.user,
@@ -282,6 +392,7 @@ impl World {
             dialect,
             audit: upgrade.audit,
         });
+        self.grants(GrantsEvent::TunnelUp { conn, family, device });
         self.at_relay(conn, |_| ());
         self.tell(key, Event::Dialed { conn: at_agent, dialect });
         self.at_agent(key, at_agent, |_| ());
@@ -293,35 +404,20 @@ impl World {
             input(connection);
         }
         while let Some(event) = self.agent_end(key, conn).and_then(Connection::poll_event) {
+            if let tunnel::Event::Closed(close) = &event {
+                self.closed(Some(key), close);
+            }
             self.tell(key, Event::Tunnel { conn, event });
         }
-        self.transmit_agent(key, conn);
+        let end = self.agents.get(&key).and_then(|agent| agent.connection.as_ref());
+        let link = end.filter(|end| end.conn == conn).map(|end| end.link);
+        link.into_iter().for_each(|link| self.transmit(link, Toward::Relay));
+        self.rearm(Whose::AgentTunnel(key, conn));
     }
 
     pub(crate) fn agent_end(&mut self, key: AgentKey, conn: ConnId) -> Option<&mut Connection> {
-        let (own, connection) = self.agents.get_mut(&key)?.connection.as_mut()?;
-        (*own == conn).then_some(connection)
-    }
-
-    pub(crate) fn transmit_agent(&mut self, key: AgentKey, at_agent: ConnId) {
-        let now = self.now();
-        let found = self.links.iter().find(|(_, link)| link.agent == key && link.at_agent == at_agent);
-        let Some(conn) = found.map(|(conn, _)| *conn) else { return };
-        while self.links[&conn].under_way[Toward::Relay as usize] < WINDOW {
-            let Some(connection) = self.agent_end(key, at_agent) else { return };
-            let Some(message) = connection.poll_transmit(now) else {
-                if connection.is_closed() {
-                    self.look(key).connection = None;
-                    self.schedule(self.latency, Delivery::Gone(conn, Toward::Relay));
-                }
-                return;
-            };
-            let latency = self.latency;
-            if let Some(link) = self.links.get_mut(&conn) {
-                link.under_way[Toward::Relay as usize] += size(&message);
-            }
-            self.schedule(latency, Delivery::Message(conn, Toward::Relay, message));
-        }
+        let end = self.agents.get_mut(&key)?.connection.as_mut()?;
+        (end.conn == conn).then_some(&mut end.connection)
     }
 }
 
@@ -337,23 +433,67 @@ impl World {
         }
         let says = script.started();
         agent.children.insert(child, server.to_owned());
+        self.note("a server starts", [key.0 as u64, child.0], server.as_bytes());
+        self.saw(|| Seen::Child { agent: key, child, began: true });
         let pid = 1000 + u32::try_from(child.0).expect("a test starts few processes");
         self.schedule(Duration::ZERO, Delivery::Agent(key, Event::Spawned { child, pid }));
         self.schedule_says(key, child, says);
     }
 
     pub(crate) fn write(&mut self, key: AgentKey, child: ChildId, bytes: &[u8]) {
+        self.note("to a server", [key.0 as u64, child.0], bytes);
         let agent = self.look(key);
         let Some(server) = agent.children.get(&child).cloned() else { return };
         let script = agent.scripts.entry(server).or_default();
-        let says: Vec<_> = bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .flat_map(|line| script.hear(child, line))
-            .collect();
-        let wrote = Event::Wrote { child, bytes: bytes.len() };
-        self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));
+        if script.pace != Pace::Lively {
+            if script.pace == Pace::Stalls {
+                let wrote = Event::Wrote { child, bytes: bytes.len() };
+                self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));
+            }
+            return self.look(key).unread.push((child, Bytes::copy_from_slice(bytes)));
+        }
+        self.read_by(key, child, bytes, true);
+    }
+
+    /// A server reads what was written to it; the agent hears that there is room again, unless it has.
+    fn read_by(&mut self, key: AgentKey, child: ChildId, bytes: &[u8], is_news: bool) {
+        let agent = self.look(key);
+        let Some(server) = agent.children.get(&child).cloned() else { return };
+        let sabotage = self.sabotage;
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines = lines.flat_map(|line| sabotage.map_or_else(|| vec![line], |lie| lie.written(line)));
+        let agent = self.look(key);
+        let script = agent.scripts.entry(server.clone()).or_default();
+        let says: Vec<_> = lines.clone().flat_map(|line| script.hear(child, line)).collect();
+        if self.seen.is_some() {
+            for line in lines {
+                let message = serde_json::from_slice(line).expect("an agent writes JSON lines");
+                self.saw(|| Seen::Heard { agent: key, server: server.clone(), child, message });
+            }
+        }
+        if is_news {
+            let wrote = Event::Wrote { child, bytes: bytes.len() };
+            self.schedule(Duration::from_micros(50), Delivery::Agent(key, wrote));
+        }
         self.schedule_says(key, child, says);
+    }
+
+    /// How a server gets on with its work from now on.
+    pub fn set_pace(&mut self, key: AgentKey, server: &str, pace: Pace) {
+        let agent = self.look(key);
+        let Some(script) = agent.scripts.get_mut(server) else { return };
+        let said_so = std::mem::replace(&mut script.pace, pace) == Pace::Stalls;
+        if pace != Pace::Lively {
+            return;
+        }
+        let children = &agent.children;
+        let of_it = |child: &ChildId| children.get(child).is_none_or(|name| name == server);
+        let (due, rest) = std::mem::take(&mut agent.unread).into_iter().partition(|(child, _)| of_it(child));
+        agent.unread = rest;
+        let due: Vec<(ChildId, Bytes)> = due;
+        for (child, bytes) in due {
+            self.read_by(key, child, &bytes, !said_so);
+        }
     }
 
     pub(crate) fn schedule_says(&mut self, key: AgentKey, child: ChildId, says: Vec<Say>) {
@@ -368,7 +508,14 @@ impl World {
             return;
         }
         match say {
-            Say::Line(_, line) => self.tell(key, Event::Line { child, line }),
+            Say::Line(_, line) => {
+                self.note("a server says", [key.0 as u64, child.0], &line);
+                self.saw_answer(key, child, &line);
+                let line = self.sabotage.map_or_else(|| Some(line.clone()), |lie| lie.said(line.clone()));
+                if let Some(line) = line {
+                    self.tell(key, Event::Line { child, line });
+                }
+            }
             Say::TooLong(_, prefix, length) => {
                 self.tell(key, Event::LineTooLong { child, prefix, suffix: Bytes::from_static(b"\"}]}}"), length });
             }
@@ -376,8 +523,22 @@ impl World {
         }
     }
 
+    /// Whether a line is the answer to a request.
+    fn saw_answer(&mut self, key: AgentKey, child: ChildId, line: &Bytes) {
+        if self.seen.is_some()
+            && let Ok(rpc::Message::Response { id: Some(id), .. }) = rpc::parse(line)
+        {
+            let id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+            self.saw(|| Seen::Answers { agent: key, child, id });
+        }
+    }
+
     pub(crate) fn child_exits(&mut self, key: AgentKey, child: ChildId, code: Option<i32>, signal: Option<i32>) {
-        self.look(key).children.remove(&child);
+        if self.look(key).children.remove(&child).is_none() {
+            return;
+        }
+        self.note("a server ends", [key.0 as u64, child.0], &[]);
+        self.saw(|| Seen::Child { agent: key, child, began: false });
         let stderr = "cannot open the display".to_owned();
         self.tell(key, Event::OutputEnded { child });
         self.tell(key, Event::Exited { child, code, signal, stderr });

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 use tunnel_core::http::Reply;
 use tunnel_core::http::RequestHead;
 use tunnel_core::id::{ConnId, ExchangeId, StreamId};
+use tunnel_core::limits;
 use tunnel_core::mcp::{header, key};
 use tunnel_core::tunnel::Command;
 
+use crate::seen::Seen;
 use crate::world::World;
 
 /// One request and what came back so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Exchange {
     /// The status, once the head came.
     pub status: Option<StatusCode>,
@@ -35,12 +37,17 @@ pub struct Exchange {
     pub reading: bool,
     /// Where credit goes back to.
     pub source: Option<(ConnId, StreamId)>,
+    /// How much waits, in bytes.
+    pub waiting: usize,
     /// Whether the relay has said its last word, though the client may not have read it yet.
     pub(crate) finished: Option<Outcome>,
 }
 
 /// What modern clients speak.
 const MODERN: &str = "2026-07-28";
+
+/// A whole answer in one piece, beside the pieces that wait.
+const WHOLE: usize = 32 << 20;
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,13 @@ pub enum Outcome {
 }
 
 impl Exchange {
+    /// A piece came. Of an answer that a tunnel's stream feeds, no more waits than its credit and a little.
+    pub(crate) fn push(&mut self, bytes: Bytes, credit: u32) {
+        self.waiting += bytes.len();
+        self.unread.push_back((bytes, credit));
+        assert!(self.waiting <= limits::MAX_UNTAKEN + WHOLE, "{} bytes wait for a client", self.waiting);
+    }
+
     /// The messages of a reply: the JSON body, or the events of a stream so far.
     ///
     /// # Panics
@@ -89,6 +103,14 @@ impl Exchange {
     pub fn answers(&self) -> Vec<Value> {
         let is_answer = |message: &Value| message.get("result").is_some() || message.get("error").is_some();
         self.messages().into_iter().filter(is_answer).collect()
+    }
+
+    /// The id of the last event of a stream that has one.
+    #[must_use]
+    pub fn last_event(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.body);
+        let whole = &text[..text.rfind("\n\n")?];
+        whole.lines().rev().find_map(|line| Some(line.strip_prefix("id:")?.trim().to_owned()))
     }
 
     /// How many comment heartbeats came.
@@ -141,20 +163,41 @@ impl Client {
     ///
     /// When the relay does not answer as the protocol says.
     pub fn initialize(&mut self, world: &mut World) -> Value {
-        let exchange = self.request(
-            world,
-            "initialize",
-            &json!({
-                "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}, "roots": {"listChanged": true}},
-                "clientInfo": {"name": "world", "version": "1"},
-            }),
-        );
+        let exchange = self.ask_for_session(world);
         let reply = world.finish(exchange);
-        let session = reply.headers.get("mcp-session-id").unwrap_or_else(|| panic!("no session: {reply:?}"));
-        self.session = Some(session.to_str().expect("a session id is visible ASCII").to_owned());
+        assert!(self.initialized(&reply), "no session: {reply:?}");
         let answer = reply.answer().expect("initialize is answered");
         self.notify(world, "notifications/initialized", &json!({}));
         answer["result"].clone()
+    }
+
+    /// Asks for a session; to be brought to [`initialized`](Self::initialized) once it is answered.
+    pub fn ask_for_session(&mut self, world: &mut World) -> ExchangeId {
+        self.session = None;
+        let params = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}, "roots": {"listChanged": true}},
+            "clientInfo": {"name": "world", "version": "1"},
+        });
+        self.request(world, "initialize", &params)
+    }
+
+    /// The session, if that is what came.
+    pub fn initialized(&mut self, reply: &Exchange) -> bool {
+        let session = reply.headers.get("mcp-session-id").and_then(|session| session.to_str().ok());
+        self.session = session.map(str::to_owned);
+        self.session.is_some()
+    }
+
+    /// Whether it can make requests: it is modern, or has a session.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_modern || self.session.is_some()
+    }
+
+    /// Whether it is of the modern era.
+    #[must_use]
+    pub fn is_modern(&self) -> bool {
+        self.is_modern
     }
 
     /// Sends a request; its exchange goes on while the world does.
@@ -231,6 +274,22 @@ impl Client {
         world.request(self.head(Method::GET), Bytes::new())
     }
 
+    /// Takes up a stream again that broke after the event of that id.
+    pub fn resume(&self, world: &mut World, last_event: &str) -> ExchangeId {
+        let mut head = self.head(Method::GET);
+        let id = HeaderValue::from_str(last_event).expect("an event's id is visible ASCII");
+        head.headers.insert(HeaderName::from_static("last-event-id"), id);
+        world.request(head, Bytes::new())
+    }
+
+    /// Sends a request to another endpoint.
+    pub fn request_at(&mut self, world: &mut World, path: &str, method: &str, params: &Value) -> ExchangeId {
+        let mut there = self.clone().at(path);
+        let exchange = there.request(world, method, params);
+        self.next_id = there.next_id;
+        exchange
+    }
+
     /// Ends the session.
     pub fn delete(&self, world: &mut World) -> ExchangeId {
         world.request(self.head(Method::DELETE), Bytes::new())
@@ -286,6 +345,7 @@ impl Client {
 /// Replies, as clients take them.
 impl World {
     pub(crate) fn reply(&mut self, exchange: ExchangeId, reply: Reply) {
+        self.note("reply", [exchange.0, u64::from(reply.status.as_u16())], &reply.body);
         if let Some(it) = self.exchanges.get_mut(&exchange) {
             assert_eq!(it.status, None, "one reply for an exchange");
             it.status = Some(reply.status);
@@ -297,6 +357,7 @@ impl World {
     }
 
     pub(crate) fn last_word(&mut self, exchange: ExchangeId, outcome: Outcome) {
+        assert!(!self.forgotten.contains(&exchange), "{exchange:?} is ended, and its client is gone");
         if let Some(it) = self.exchanges.get_mut(&exchange) {
             assert_eq!(it.finished.replace(outcome), None, "one last word for an exchange");
         }
@@ -308,6 +369,10 @@ impl World {
         let mut taken = VecDeque::new();
         if let Some(it) = self.exchanges.get_mut(&exchange).filter(|it| it.reading) {
             taken = std::mem::take(&mut it.unread);
+            it.waiting = 0;
+        }
+        if !taken.is_empty() && self.exchanges.get(&exchange).is_some_and(Exchange::is_stream) {
+            self.saw(|| Seen::Spoke { exchange });
         }
         for (bytes, credit) in taken {
             let Some(it) = self.exchanges.get_mut(&exchange) else { return };
@@ -337,6 +402,8 @@ impl World {
         if let Some(it) = self.exchanges.get_mut(&exchange) {
             assert_eq!(it.outcome.replace(outcome), None, "one end for an exchange");
             it.ended_at = self.clock;
+            self.note("ended", [exchange.0, outcome as u64], &[]);
+            self.saw(|| Seen::Ended { exchange, outcome });
         }
     }
 }

@@ -7,12 +7,26 @@
 //! [`Gate`]: tunnel_core::relay::gate::Gate
 
 pub mod agent;
+mod alarms;
+pub mod browser;
 pub mod client;
+pub mod clock;
+pub mod desk;
+pub mod disk;
+mod framing;
 pub mod link;
+mod orders;
+pub mod provider;
 pub mod relay;
+pub mod sabotage;
 pub mod script;
+pub mod seen;
+pub mod sim;
+pub mod trace;
 mod world;
 
 pub use client::{Client, Exchange, Outcome};
-pub use script::{Era, Script, Start};
+pub use link::Net;
+pub use script::{Era, Pace, Script, Start};
+pub use seen::Seen;
 pub use world::{AgentKey, World};

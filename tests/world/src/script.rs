@@ -20,7 +20,7 @@ pub enum Start {
     Garbage,
     /// Ends at once with exit code 3 and a word on stderr.
     Exit,
-    /// Never answers `initialize`.
+    /// Never answers how it is to be begun with.
     Hang,
     /// The program does not exist.
     Missing,
@@ -36,6 +36,18 @@ pub enum Era {
     Modern,
     /// Either, but one in each process.
     Both,
+}
+
+/// How a server gets on with its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// At once.
+    #[default]
+    Lively,
+    /// Not at all: what is written to it waits in the pipe.
+    Stalls,
+    /// The same, and the pipe is full.
+    Deaf,
 }
 
 /// A local server. Its tools: `echo` (returns its arguments), `wait` (answers after `ms`), `blob` (`bytes` of text),
@@ -75,6 +87,8 @@ pub struct Script {
     pub raw: VecDeque<Raw>,
     /// The raw params of those requests.
     pub raw_heard: Vec<Bytes>,
+    /// How it gets on with its work.
+    pub pace: Pace,
 }
 
 /// What a script says word for word, in raw JSON.
@@ -183,6 +197,7 @@ impl Script {
 
     fn hear_modern(&self, id: &Value, method: &str, params: &Value) -> Vec<Say> {
         let said = match method {
+            "server/discover" if self.start == Start::Hang => return Vec::new(),
             "server/discover" => {
                 let versions: &[&str] =
                     if self.era == Era::Both { &["2026-07-28", "2025-11-25"] } else { &["2026-07-28"] };
@@ -199,7 +214,7 @@ impl Script {
             }
             "tools/call" if params["name"] == "ask" => {
                 assert_eq!(params["requestState"], STATE, "it comes back as it was");
-                answer(id, &text(said_by(&params["inputResponses"]["q"])))
+                answer(id, &marked(&text(said_by(&params["inputResponses"]["q"])), &params["arguments"]))
             }
             _ => self.hear_either(Era::Modern, id, method, params),
         };
@@ -257,7 +272,7 @@ impl Script {
         }
         let question = message["id"].as_str().expect("it asks with text").to_owned();
         let id = self.asking.remove(&(child, question)).expect("an answer is to an open question, and the only one");
-        answer(&id, &text(said_by(&message["result"])))
+        answer(&id, &marked(&text(said_by(&message["result"])), &message["result"]))
     }
 
     /// What it says to `raw/echo`; `None` to anything else.
@@ -330,6 +345,18 @@ impl Script {
     }
 }
 
+/// Whose answer it is, for a model that looks: the marker of the call, if it has one.
+fn marked(result: &Value, arguments: &Value) -> Value {
+    let mut result = result.clone();
+    if arguments[MARKER].is_string() {
+        result["structuredContent"] = json!({MARKER: arguments[MARKER]});
+    }
+    result
+}
+
+/// The argument that tells a call from all others.
+pub const MARKER: &str = "marker";
+
 fn call(id: &Value, params: &Value) -> Vec<Say> {
     let arguments = &params["arguments"];
     let number = |key: &str| arguments[key].as_u64().unwrap_or(0);
@@ -337,8 +364,11 @@ fn call(id: &Value, params: &Value) -> Vec<Say> {
         vec![Say::Line(Duration::from_millis(ms), line(&json!({"jsonrpc": "2.0", "id": id, "result": result})))]
     };
     match params["name"].as_str().unwrap_or_default() {
-        "wait" => after(number("ms"), &text("waited")),
-        "blob" => after(0, &text(&"x".repeat(usize::try_from(number("bytes")).expect("a test's size fits")))),
+        "wait" => after(number("ms"), &marked(&text("waited"), arguments)),
+        "blob" => {
+            let blob = "x".repeat(usize::try_from(number("bytes")).expect("a test's size fits"));
+            after(0, &marked(&text(&blob), arguments))
+        }
         "progress" => {
             let token = &params["_meta"]["progressToken"];
             let (steps, ms) = (number("steps"), number("ms"));
@@ -351,7 +381,7 @@ fn call(id: &Value, params: &Value) -> Vec<Say> {
                     })),
                 )
             });
-            notes.chain(after((steps + 1) * ms, &text("done"))).collect()
+            notes.chain(after((steps + 1) * ms, &marked(&text("done"), arguments))).collect()
         }
         "silent" => Vec::new(),
         "die" => vec![Say::Exit(Duration::ZERO, 1)],

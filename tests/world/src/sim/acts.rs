@@ -1,0 +1,344 @@
+//! What clients do.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tunnel_core::id::ExchangeId;
+
+use super::oracle::{Call, Kind};
+use super::plan::{Act, Tool};
+use super::stage::{Stage, server_name};
+use crate::client::Exchange;
+use crate::script::MARKER;
+
+impl Stage {
+    /// Does what clients do; `false`: it is something else.
+    pub(super) fn use_it(&mut self, act: &Act) -> bool {
+        match *act {
+            Act::Call { client, agent, server, tool, size } => {
+                let Some(person) = self.person(client) else { return true };
+                let Some(laptop) = self.laptop_of(self.people[person].user, agent) else { return true };
+                let Some(server) = self.server(laptop, server) else { return true };
+                let exchange = self.call(person, laptop, server, tool, size);
+                // Some take a large answer only much later, or too late.
+                if tool == Tool::Blob && size % 4 == 3 {
+                    self.oracle.stops_reading(exchange);
+                    self.world.set_reading(exchange, false);
+                    let late = Duration::from_millis(u64::from(size) % 90_000);
+                    self.later(late, super::faults::Undo::Read(exchange));
+                }
+            }
+            Act::ComeBack { which } => self.come_back(which),
+            Act::Trespass { client, agent, server } => self.trespass(client, agent, server),
+            Act::List { client } => self.ask(client, Kind::List, "tools/list", &json!({})),
+            Act::Status { client } => {
+                self.ask(client, Kind::Other, "tools/call", &json!({"name": "status", "arguments": {}}));
+            }
+            Act::Restart { client, agent, server } => {
+                let Some(laptop) = self.laptop(agent) else { return true };
+                let Some(server) = self.server(laptop, server) else { return true };
+                if self.person(client).is_some_and(|person| self.people[person].user == self.laptops[laptop].user) {
+                    self.disturb(laptop, Duration::ZERO);
+                    let arguments =
+                        json!({"device": self.laptops[laptop].device, "server": server_name(laptop, server)});
+                    let params = json!({"name": "restart", "arguments": arguments});
+                    self.ask(client, Kind::Other, "tools/call", &params);
+                }
+            }
+            Act::Listen { client } => self.listen(client),
+            Act::NewSession { client } => {
+                if let Some(person) = self.person(client) {
+                    self.end_session(person);
+                }
+            }
+            Act::Cancel { call } => {
+                if let Some(exchange) = self.oracle.open_call(call) {
+                    self.cancel(exchange);
+                }
+            }
+            Act::HangUp { call } => {
+                if let Some(exchange) = self.oracle.open_call(call) {
+                    self.hang_up(exchange);
+                }
+            }
+            Act::StopReading { call, ms } => {
+                if let Some(exchange) = self.oracle.open_call(call) {
+                    self.oracle.stops_reading(exchange);
+                    self.world.set_reading(exchange, false);
+                    self.later(Duration::from_millis(ms.into()), super::faults::Undo::Read(exchange));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Calls a tool by its whole name.
+    pub(super) fn call(&mut self, person: usize, laptop: usize, server: usize, tool: Tool, size: u32) -> ExchangeId {
+        let user = self.people[person].user;
+        let marker = format!("{}-of-{user}", self.number());
+        let server_name = server_name(laptop, server);
+        // A modern client may ask at any endpoint: at that of the server alone, names have no prefix.
+        let device = &self.laptops[laptop].device;
+        let is_direct = self.people[person].client.is_modern() && self.last.is_multiple_of(3);
+        let path = if is_direct { format!("/mcp/{device}/{server_name}") } else { "/mcp".to_owned() };
+        let name = if is_direct { word(tool).to_owned() } else { format!("{device}__{server_name}__{}", word(tool)) };
+        let arguments = match tool {
+            Tool::Wait => json!({MARKER: marker, "ms": size}),
+            Tool::Blob => json!({MARKER: marker, "bytes": size}),
+            Tool::Progress => json!({MARKER: marker, "steps": size % 12, "ms": size}),
+            Tool::Huge => json!({MARKER: marker, "bytes": 100_000_000}),
+            Tool::Echo | Tool::Silent | Tool::Die | Tool::Ask => json!({MARKER: marker}),
+        };
+        if matches!(tool, Tool::Die) {
+            self.disturb(laptop, Duration::ZERO);
+        }
+        let is_strict = self.is_strict(person, laptop, server, tool);
+        let params = json!({"name": name, "arguments": arguments, "_meta": {"progressToken": marker}});
+        let id = self.people[person].client.next_id();
+        let verdict = self.verdict(person);
+        self.oracle.will_call(&marker, person, laptop, &server_name);
+        let client = &mut self.people[person].client;
+        let exchange = client.request_at(&mut self.world, &path, "tools/call", &params);
+        let call = Call {
+            kind: Kind::Call,
+            path,
+            person,
+            verdict,
+            marker,
+            laptop: Some(laptop),
+            tool: Some(tool),
+            arguments,
+            name,
+            id,
+            is_modern: self.people[person].client.is_modern(),
+            sent_at: self.world.micros(),
+            is_strict,
+            disturbances: self.laptops[laptop].disturbances,
+            changes: self.people[person].changes,
+            size,
+            is_given_up: false,
+            has_stopped_reading: false,
+        };
+        self.oracle.calls.insert(exchange, call);
+        exchange
+    }
+
+    /// Whether the model says that a call must succeed, should nothing happen meanwhile.
+    fn is_strict(&self, person: usize, laptop: usize, server: usize, tool: Tool) -> bool {
+        let it = &self.laptops[laptop];
+        let plan = &it.plan.servers[server];
+        let is_fine = plan.start % 5 < 2 && !it.spoilt.contains_key(&server);
+        let is_answered = match tool {
+            Tool::Echo | Tool::Wait | Tool::Blob | Tool::Progress => true,
+            // V1 has no way to ask anything.
+            Tool::Ask => !it.plan.old,
+            Tool::Silent | Tool::Die | Tool::Huge => false,
+        };
+        it.key.is_some()
+            && is_fine
+            && is_answered
+            && self.world.micros() > it.disturbed_until
+            && self.people[person].client.is_ready()
+            && self.verdict(person) == super::oracle::Verdict::Opens
+    }
+
+    /// A client of one user names what is another's.
+    fn trespass(&mut self, client: u8, agent: u8, server: u8) {
+        let Some(person) = self.person(client) else { return };
+        let user = self.people[person].user;
+        let Some(other) = super::stage::USERS.into_iter().find(|other| *other != user) else { return };
+        let Some(laptop) = self.laptop_of(other, agent) else { return };
+        let Some(server) = self.server(laptop, server) else { return };
+        let marker = format!("{}-of-{user}", self.number());
+        let name = format!("{}__{}__echo", self.laptops[laptop].device, server_name(laptop, server));
+        self.ask(client, Kind::Trespass, "tools/call", &json!({"name": name, "arguments": {MARKER: marker}}));
+    }
+
+    /// Any request whose answer is looked at for what must not be in it.
+    pub(super) fn ask(&mut self, client: u8, kind: Kind, method: &str, params: &Value) {
+        let Some(person) = self.person(client) else { return };
+        let verdict = self.verdict(person);
+        let client = &mut self.people[person].client;
+        let (id, is_modern) = (client.next_id(), client.is_modern());
+        let exchange = client.request(&mut self.world, method, params);
+        self.note(exchange, kind, person, id, verdict, is_modern);
+    }
+
+    pub(super) fn note(
+        &mut self,
+        exchange: ExchangeId,
+        kind: Kind,
+        person: usize,
+        id: u64,
+        verdict: super::oracle::Verdict,
+        is_modern: bool,
+    ) {
+        let sent_at = self.world.micros();
+        let changes = self.people[person].changes;
+        self.oracle
+            .calls
+            .insert(exchange, Call { verdict, sent_at, changes, ..Call::other(kind, person, id, is_modern) });
+    }
+
+    fn listen(&mut self, client: u8) {
+        let Some(person) = self.person(client) else { return };
+        if let Some(before) = self.people[person].listening.take() {
+            self.oracle.calls.remove(&before);
+            self.world.hang_up(before);
+        }
+        let verdict = self.verdict(person);
+        let client = &mut self.people[person].client;
+        let (id, is_modern) = (client.next_id(), client.is_modern());
+        let exchange = if is_modern {
+            let params = json!({"notifications": {"toolsListChanged": true}});
+            client.request(&mut self.world, "subscriptions/listen", &params)
+        } else {
+            client.listen(&mut self.world)
+        };
+        self.people[person].listening = Some(exchange);
+        self.note(exchange, Kind::Listen, person, id, verdict, is_modern);
+    }
+
+    /// Begins a session; a modern client has none.
+    pub(super) fn new_session(&mut self, person: usize) {
+        if self.people[person].client.is_modern() {
+            return;
+        }
+        let verdict = self.verdict(person);
+        let it = &mut self.people[person];
+        it.changes += 1;
+        let id = it.client.next_id();
+        let exchange = it.client.ask_for_session(&mut self.world);
+        self.note(exchange, Kind::Initialize, person, id, verdict, false);
+    }
+
+    /// Ends the session, and begins another.
+    fn end_session(&mut self, person: usize) {
+        let it = &self.people[person];
+        if it.client.is_modern() || !it.client.is_ready() {
+            return self.new_session(person);
+        }
+        let verdict = self.verdict(person);
+        let before = it.client.clone();
+        let exchange = before.delete(&mut self.world);
+        self.note(exchange, Kind::Delete(Box::new(before)), person, 0, verdict, false);
+        self.new_session(person);
+    }
+
+    /// Gives a call up as its client's era does.
+    fn cancel(&mut self, exchange: ExchangeId) {
+        let Some(call) = self.oracle.calls.get(&exchange) else { return };
+        if call.is_modern {
+            return self.hang_up(exchange);
+        }
+        let (person, id, marker) = (call.person, call.id, call.marker.clone());
+        self.oracle.gives_up(exchange);
+        let verdict = self.verdict(person);
+        let note = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+        let taken = self.people[person].client.post(&mut self.world, &note);
+        self.note(taken, Kind::Cancels(marker), person, 0, verdict, false);
+    }
+
+    fn hang_up(&mut self, exchange: ExchangeId) {
+        if let Some(call) = self.oracle.calls.remove(&exchange) {
+            self.world.trace.cover("a client hung up");
+            let reply = self.world.has(exchange).then(|| self.world.exchange(exchange).clone());
+            reply.into_iter().for_each(|reply| self.may_come_back(&call, &reply));
+            // Up to 2025-11-25 that is no cancel, and V1 knows of none.
+            if call.is_modern && self.is_cancellable(&call) && self.world.relay_is_up() {
+                self.oracle.gave_up(&call.marker);
+            }
+        }
+        self.world.hang_up(exchange);
+    }
+
+    /// A stream that breaks after an event can be taken up again, by a client of a revision that has that.
+    pub(super) fn may_come_back(&mut self, call: &Call, reply: &Exchange) {
+        if let (false, Kind::Call, Some(last)) = (call.is_modern, &call.kind, reply.last_event()) {
+            let changes = self.people[call.person].changes;
+            self.oracle.broken.push((call.clone(), last, changes));
+            if call.id.is_multiple_of(2) {
+                self.later(Duration::from_millis(400), super::faults::Undo::TakesUp);
+            }
+        }
+    }
+
+    pub(super) fn come_back(&mut self, which: u8) {
+        let Some(index) = usize::from(which).checked_rem(self.oracle.broken.len()) else { return };
+        let (call, last, changes) = self.oracle.broken.swap_remove(index);
+        // Another session has nothing to do with it.
+        if changes != self.people[call.person].changes {
+            return;
+        }
+        self.world.trace.cover("a client came back for its stream");
+        let verdict = self.verdict(call.person);
+        let exchange = self.people[call.person].client.resume(&mut self.world, &last);
+        let again = Call { kind: Kind::Rest, verdict, is_strict: false, sent_at: self.world.micros(), ..call };
+        self.oracle.calls.insert(exchange, again);
+    }
+
+    /// Whether the server of a call is to hear that it was given up.
+    pub(super) fn is_cancellable(&self, call: &Call) -> bool {
+        call.laptop.is_some_and(|laptop| !self.laptops[laptop].plan.old)
+    }
+
+    /// A client answers what it is asked on a stream: once each.
+    pub(super) fn hear_questions(&mut self, exchange: ExchangeId, reply: &Exchange) {
+        let Some(person) = self.oracle.calls.get(&exchange).map(|call| call.person) else { return };
+        for question in reply.messages().iter().filter(|message| message["method"] == "sampling/createMessage") {
+            if !self.oracle.replied.insert((person, question["id"].to_string())) {
+                continue;
+            }
+            self.world.trace.cover("a legacy client was asked");
+            self.is_for(person, std::iter::once(question));
+            let said = said_to(&question["params"]);
+            let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": said});
+            let verdict = self.verdict(person);
+            let taken = self.people[person].client.post(&mut self.world, &answer);
+            self.note(taken, Kind::Note, person, 0, verdict, false);
+        }
+    }
+
+    /// A modern client sends a call again with the answers that it was asked for.
+    pub(super) fn answer_required(&mut self, call: &Call, result: &Value) {
+        self.world.trace.cover("a modern client was asked");
+        let questions = result["inputRequests"].as_object().expect("it asks something");
+        let answers: serde_json::Map<_, _> =
+            questions.iter().map(|(key, question)| (key.clone(), said_to(&question["params"]))).collect();
+        let params = json!({"name": call.name, "arguments": call.arguments, "inputResponses": answers,
+            "requestState": result["requestState"]});
+        let verdict = self.verdict(call.person);
+        let client = &mut self.people[call.person].client;
+        let id = client.next_id();
+        let exchange = client.request_at(&mut self.world, &call.path, "tools/call", &params);
+        let again = Call { id, verdict, sent_at: self.world.micros(), ..call.clone() };
+        self.oracle.calls.insert(exchange, again);
+    }
+}
+
+/// What the client's model says: with the marker that it was asked with.
+fn said_to(params: &Value) -> Value {
+    let content = json!({"type": "text", "text": "four"});
+    json!({"role": "assistant", "model": "m", "content": content, MARKER: asked_in(params)})
+}
+
+/// The marker of the call in whose course a client is asked; empty: none is in it.
+pub(super) fn asked_in(params: &Value) -> String {
+    let text = params["messages"][0]["content"]["text"].as_str().unwrap_or_default();
+    let asked: Value = serde_json::from_str(text).unwrap_or_default();
+    asked[MARKER].as_str().unwrap_or_default().to_owned()
+}
+
+fn word(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Echo => "echo",
+        Tool::Wait => "wait",
+        Tool::Blob => "blob",
+        Tool::Progress => "progress",
+        Tool::Silent => "silent",
+        Tool::Die => "die",
+        Tool::Huge => "huge",
+        Tool::Ask => "ask",
+    }
+}

@@ -1,0 +1,29 @@
+//! Seeded runs of the world: what is to happen is drawn as data, a model watches, and what fails is made small.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `plan` | who is there and what is done to them, as data: drawn from a seed or from bytes, printed, read, cut down |
+//! | `stage` | a plan's world and its people |
+//! | `acts`, `faults` | what clients do, and what goes wrong |
+//! | `signin` | people with browsers, what they are given, and what that must open |
+//! | `oracle` | the model: what may be answered, and what must never happen |
+//! | `heal` | the end of all faults, and what must hold soon after |
+//! | `run` | one plan from start to end, and what came of it |
+//! | `shrink` | the smallest plan that fails in the same way |
+//! | `regressions` | plans that once failed |
+
+mod acts;
+mod faults;
+mod heal;
+mod oracle;
+mod plan;
+pub mod regressions;
+mod run;
+mod shrink;
+mod signin;
+mod stage;
+
+pub use plan::Plan;
+pub(crate) use run::caught;
+pub use run::{REQUIRED, Report, run};
+pub use shrink::shrink;

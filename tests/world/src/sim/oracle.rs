@@ -1,0 +1,420 @@
+//! The model: what may be answered, and what must never happen. It hears of every request, of everything that a server
+//! is told, and of every end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use tunnel_core::agent::machine::DialError;
+use tunnel_core::id::{ChildId, ExchangeId};
+use tunnel_core::limits;
+use tunnel_core::time::Instant;
+use tunnel_core::tunnel::{Close, CloseCode};
+
+use super::plan::Tool;
+use crate::client::Client;
+use crate::script::MARKER;
+use crate::world::AgentKey;
+
+/// How long everybody may take to get over a fault, in microseconds: a dead tunnel is found out, a server that failed is
+/// tried again, a name that was taken is asked for again.
+pub(super) const SETTLED: u64 = 240_000_000;
+
+/// A token of the model's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TokenId(usize);
+
+/// What the model knows of a token.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) text: String,
+    /// Its id at the operator.
+    pub(super) id: String,
+    /// In seconds.
+    expires: u64,
+    state: TokenState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenState {
+    Good,
+    /// Somebody asked for its end; it is not known yet whether that was done.
+    Doubtful,
+    /// It was revoked, and that was acknowledged; or the relay has lost it.
+    Dead,
+}
+
+/// What a request's token does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Opens,
+    OpensNothing,
+    Unknown,
+}
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    /// A call that is counted.
+    Call,
+    /// What is left of a call's stream.
+    Rest,
+    Trespass,
+    List,
+    Other,
+    Note,
+    /// A legacy client gives up the call of this marker.
+    Cancels(String),
+    Listen,
+    Initialize,
+    /// The end of a session: this is the client that had it.
+    Delete(Box<Client>),
+    /// A request in a session that has ended.
+    Afterlife,
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) kind: Kind,
+    pub(super) person: usize,
+    pub(super) verdict: Verdict,
+    pub(super) marker: String,
+    pub(super) laptop: Option<usize>,
+    pub(super) tool: Option<Tool>,
+    pub(super) arguments: Value,
+    pub(super) name: String,
+    /// At which endpoint.
+    pub(super) path: String,
+    /// The client's id of it.
+    pub(super) id: u64,
+    pub(super) is_modern: bool,
+    pub(super) sent_at: u64,
+    /// It must succeed, if nothing happens meanwhile.
+    pub(super) is_strict: bool,
+    /// What had happened to the laptop and the client when it was sent.
+    pub(super) disturbances: u64,
+    pub(super) changes: u64,
+    pub(super) size: u32,
+    pub(super) is_given_up: bool,
+    pub(super) has_stopped_reading: bool,
+}
+
+impl Call {
+    pub(super) fn other(kind: Kind, person: usize, id: u64, is_modern: bool) -> Self {
+        Self {
+            kind,
+            person,
+            verdict: Verdict::Unknown,
+            marker: String::new(),
+            laptop: None,
+            tool: None,
+            arguments: Value::Null,
+            name: String::new(),
+            path: String::new(),
+            id,
+            is_modern,
+            sent_at: 0,
+            is_strict: false,
+            disturbances: 0,
+            changes: 0,
+            size: 0,
+            is_given_up: false,
+            has_stopped_reading: false,
+        }
+    }
+}
+
+/// What became of a call at the servers.
+#[derive(Debug)]
+struct Fate {
+    person: usize,
+    laptop: usize,
+    server: String,
+    heard: Option<(AgentKey, ChildId, String)>,
+    /// How often it came back with answers.
+    again: u32,
+    /// Its server answered, or its process ended.
+    is_over: bool,
+    cancelled: u32,
+    /// Its client gave it up in a way that its server is to hear of.
+    is_given_up: bool,
+}
+
+/// The model.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    tokens: Vec<Token>,
+    /// The latest that the relay's clock has shown: what has ended once may be forgotten.
+    latest: u64,
+    /// It was set.
+    is_unsteady: bool,
+    /// Requests whose end is not known.
+    pub(super) calls: BTreeMap<ExchangeId, Call>,
+    /// Calls by marker.
+    fates: BTreeMap<String, Fate>,
+    /// Which call a request at a server is.
+    at_server: BTreeMap<(AgentKey, ChildId, String), String>,
+    /// Which laptop an agent is.
+    pub(super) owners: BTreeMap<AgentKey, usize>,
+    /// Streams that broke: the call, its last event, and what had happened to its client.
+    pub(super) broken: Vec<(Call, String, u64)>,
+    /// Questions that were answered, by who answered.
+    pub(super) replied: BTreeSet<(usize, String)>,
+    /// When the relay died.
+    pub(super) relay_ends: BTreeSet<u64>,
+    /// A server has hung.
+    pub(super) has_hung: bool,
+    /// What was last listed.
+    pub(super) listed: Option<BTreeSet<String>>,
+    dials: BTreeMap<AgentKey, Dials>,
+}
+
+/// How an agent dials.
+#[derive(Debug, Default)]
+struct Dials {
+    /// The next one comes by then.
+    due: Option<Instant>,
+    /// Those of the last minute.
+    recent: Vec<Instant>,
+    /// How often somebody wanted it to dial.
+    nudges: usize,
+}
+
+/// Tokens.
+impl Oracle {
+    /// The operator was given a token; `None`: that was no token.
+    pub(super) fn minted(&mut self, answer: &Value) -> Option<TokenId> {
+        let text = answer["token"].as_str()?.to_owned();
+        let id = answer["id"].as_str().expect("a token has an id").to_owned();
+        let expires = answer["expires"].as_u64().expect("a token has an end");
+        self.tokens.push(Token { text, id, expires, state: TokenState::Good });
+        Some(TokenId(self.tokens.len() - 1))
+    }
+
+    pub(super) fn token(&self, token: TokenId) -> &Token {
+        &self.tokens[token.0]
+    }
+
+    /// What `token` opens at a relay whose clock shows `unix_ms`.
+    pub(super) fn verdict(&self, token: TokenId, unix_ms: u64) -> Verdict {
+        let it = self.token(token);
+        let latest = self.latest.max(unix_ms);
+        match it.state {
+            TokenState::Dead => Verdict::OpensNothing,
+            _ if unix_ms >= (it.expires + 2) * 1000 => Verdict::OpensNothing,
+            TokenState::Good if latest + 2_000 <= it.expires * 1000 => Verdict::Opens,
+            TokenState::Good | TokenState::Doubtful => Verdict::Unknown,
+        }
+    }
+
+    /// What the relay's clock shows.
+    pub(super) fn saw_time(&mut self, unix_ms: u64) {
+        self.latest = self.latest.max(unix_ms);
+    }
+
+    /// The relay's clock is set.
+    pub(super) fn clock_is_set(&mut self) {
+        self.is_unsteady = true;
+    }
+
+    /// Whether the relay's clock has not been set: what ends with time may have ended, and come back.
+    pub(super) fn is_steady_since(&self, unix_ms: u64) -> bool {
+        !self.is_unsteady && unix_ms <= self.latest
+    }
+
+    /// Somebody asks for its end. Returns its id.
+    pub(super) fn revoking(&mut self, token: TokenId) -> String {
+        let it = &mut self.tokens[token.0];
+        if it.state == TokenState::Good {
+            it.state = TokenState::Doubtful;
+        }
+        it.id.clone()
+    }
+
+    /// The relay says that it is done.
+    pub(super) fn revoked(&mut self, token: TokenId) {
+        self.tokens[token.0].state = TokenState::Dead;
+    }
+
+    /// The relay's disk is gone, and with it every grant.
+    pub(super) fn all_is_lost(&mut self) {
+        self.tokens.iter_mut().for_each(|token| token.state = TokenState::Dead);
+    }
+}
+
+/// Calls.
+impl Oracle {
+    /// A call is about to be made.
+    pub(super) fn will_call(&mut self, marker: &str, person: usize, laptop: usize, server: &str) {
+        let fate = Fate {
+            person,
+            laptop,
+            server: server.to_owned(),
+            heard: None,
+            again: 0,
+            is_over: false,
+            cancelled: 0,
+            is_given_up: false,
+        };
+        self.fates.insert(marker.to_owned(), fate);
+    }
+
+    /// The open call that a plan's number means.
+    pub(super) fn open_call(&self, number: u8) -> Option<ExchangeId> {
+        let open: Vec<_> = self.calls.iter().filter(|(_, call)| matches!(call.kind, Kind::Call | Kind::Rest)).collect();
+        open.get(usize::from(number).checked_rem(open.len())?).map(|(exchange, _)| **exchange)
+    }
+
+    pub(super) fn gives_up(&mut self, exchange: ExchangeId) {
+        if let Some(call) = self.calls.get_mut(&exchange) {
+            call.is_given_up = true;
+        }
+    }
+
+    /// A call was given up so that its server is to hear of it.
+    pub(super) fn gave_up(&mut self, marker: &str) {
+        if let Some(fate) = self.fates.get_mut(marker) {
+            fate.is_given_up = true;
+        }
+    }
+
+    pub(super) fn stops_reading(&mut self, exchange: ExchangeId) {
+        if let Some(call) = self.calls.get_mut(&exchange) {
+            call.has_stopped_reading = true;
+        }
+    }
+
+    /// Who makes a call.
+    pub(super) fn caller_of(&self, marker: &str) -> Option<usize> {
+        self.fates.get(marker).map(|fate| fate.person)
+    }
+
+    /// Whether a server heard of a call.
+    pub(super) fn was_heard(&self, marker: &str) -> bool {
+        self.fates.get(marker).is_some_and(|fate| fate.heard.is_some())
+    }
+
+    /// A server heard something.
+    pub(super) fn heard(&mut self, agent: AgentKey, server: &str, child: ChildId, message: &Value) {
+        if message["method"] == "notifications/cancelled" {
+            return self.heard_cancel(agent, child, &message["params"]["requestId"]);
+        }
+        let Some(marker) = message["params"]["arguments"][MARKER].as_str() else { return };
+        let Some(fate) = self.fates.get_mut(marker) else {
+            panic!("a server hears of a call that nobody may make: {message}");
+        };
+        let laptop = self.owners.get(&agent).copied();
+        assert_eq!(laptop, Some(fate.laptop), "a call came to another device: {message}");
+        assert_eq!(fate.server, server, "a call came to another server: {message}");
+        let id = message["id"].to_string();
+        if message["params"]["inputResponses"].is_null() {
+            let before = fate.heard.replace((agent, child, id.clone()));
+            assert!(before.is_none(), "at most once at a server: {message}");
+        } else {
+            fate.again += 1;
+            assert!(fate.again <= 1, "its answers came twice: {message}");
+            fate.heard = Some((agent, child, id.clone()));
+            fate.is_over = false;
+        }
+        // It answers at once, and with a line that nobody reads.
+        fate.is_over |= message["params"]["name"] == "huge";
+        let before = self.at_server.insert((agent, child, id), marker.to_owned());
+        assert!(before.is_none(), "an id is used twice at a server: {message}");
+    }
+
+    fn heard_cancel(&mut self, agent: AgentKey, child: ChildId, id: &Value) {
+        let Some(marker) = self.at_server.get(&(agent, child, id.to_string())) else { return };
+        let fate = self.fates.get_mut(marker).expect("a call at a server has a fate");
+        fate.cancelled += 1;
+        assert_eq!(fate.cancelled, 1, "{marker} is cancelled once at its server");
+    }
+
+    /// A server answers a request.
+    pub(super) fn answers(&mut self, agent: AgentKey, child: ChildId, id: &str) {
+        if let Some(marker) = self.at_server.get(&(agent, child, id.to_owned())) {
+            self.fates.get_mut(marker).expect("a call at a server has a fate").is_over = true;
+        }
+    }
+
+    /// A server's process ended, or its agent with all of them.
+    pub(super) fn server_gone(&mut self, agent: AgentKey, child: Option<ChildId>) {
+        for fate in self.fates.values_mut() {
+            let is_its = |heard: &(AgentKey, ChildId, String)| heard.0 == agent && child.is_none_or(|it| it == heard.1);
+            fate.is_over |= fate.heard.as_ref().is_some_and(is_its);
+        }
+    }
+
+    /// Whether a server works on a call of which it has not heard that nobody waits for it: a client of a revision in which
+    /// that is no cancel may be gone.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.fates.values().any(|fate| fate.heard.is_some() && !fate.is_over && fate.cancelled == 0)
+    }
+
+    /// Calls that were given up, and whose servers work on and were not told.
+    pub(super) fn untold(&self) -> Vec<&str> {
+        let is_untold = |fate: &Fate| fate.is_given_up && fate.heard.is_some() && !fate.is_over && fate.cancelled == 0;
+        self.fates.iter().filter(|(_, fate)| is_untold(fate)).map(|(marker, _)| marker.as_str()).collect()
+    }
+}
+
+/// Dials: within the envelope of the jitter, and not too many.
+impl Oracle {
+    pub(super) fn dials(&mut self, agent: AgentKey, at: Instant) {
+        let dials = self.dials.entry(agent).or_default();
+        if let Some(due) = dials.due.take() {
+            assert!(at <= due, "{agent:?} dials {:?} late", at.saturating_since(due));
+        }
+        dials.recent.retain(|before| at.saturating_since(*before) < Duration::from_secs(60));
+        dials.recent.push(at);
+        assert!(dials.recent.len() <= MOST_DIALS + dials.nudges, "{agent:?} dials without end");
+    }
+
+    pub(super) fn dial_failed(&mut self, agent: AgentKey, at: Instant, error: &DialError) {
+        let wait = match error {
+            DialError::Connect(_) | DialError::TimedOut => limits::RECONNECT_MAX,
+            DialError::Status { status: 401, .. } => return,
+            DialError::Status { .. } => limits::RETRY_AFTER_MAX + limits::NAME_TAKEN_RETRY,
+        };
+        self.dials.entry(agent).or_default().due = Some(at + wait + MARGIN);
+    }
+
+    pub(super) fn tunnel_up(&mut self, agent: AgentKey) {
+        self.dials.entry(agent).or_default().due = None;
+    }
+
+    /// An agent heard of the end of its tunnel.
+    pub(super) fn closed(&mut self, agent: AgentKey, at: Instant, close: &Close) {
+        let wait = match close.code {
+            CloseCode::Normal
+            | CloseCode::GoingAway
+            | CloseCode::Protocol
+            | CloseCode::TooBig
+            | CloseCode::Internal
+            | CloseCode::TimedOut
+            | CloseCode::Other(_) => limits::RECONNECT_MAX,
+            CloseCode::NameTaken => limits::NAME_TAKEN_RETRY * 2,
+            CloseCode::Revoked | CloseCode::Replaced | CloseCode::Refused => return,
+        };
+        self.dials.entry(agent).or_default().due = Some(at + wait + MARGIN);
+    }
+
+    pub(super) fn nudged(&mut self, agent: AgentKey) {
+        self.dials.entry(agent).or_default().nudges += 2;
+    }
+
+    pub(super) fn agent_gone(&mut self, agent: AgentKey) {
+        self.dials.remove(&agent);
+        self.server_gone(agent, None);
+    }
+
+    /// Whether an agent should have dialled by `now`.
+    pub(super) fn is_overdue(&self, agent: AgentKey, now: Instant) -> bool {
+        self.dials.get(&agent).and_then(|dials| dials.due).is_some_and(|due| due < now)
+    }
+}
+
+/// More within a minute are none that wait between.
+const MOST_DIALS: usize = 40;
+/// What a machine may be woken late, with all its clocks' drift.
+const MARGIN: Duration = Duration::from_secs(1);

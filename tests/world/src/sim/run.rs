@@ -1,0 +1,444 @@
+//! One plan from start to end.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::oracle::{Call, Kind, Verdict};
+use super::plan::{Plan, Tool};
+use super::stage::{Asked, Stage};
+use crate::client::{Exchange, Outcome};
+use crate::script::MARKER;
+use crate::seen::Seen;
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What was broken; `None`: nothing.
+    pub failure: Option<String>,
+    /// Of all that happened.
+    pub hash: u64,
+    /// How many steps the world took.
+    pub steps: u64,
+    /// How much time passed there, in seconds.
+    pub secs: u64,
+    /// How often rare things happened.
+    pub cover: BTreeMap<&'static str, u64>,
+    /// All that happened, if it was asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs `plan`; with `lines` everything is told.
+#[must_use]
+pub fn run(plan: &Plan, lines: bool) -> Report {
+    let mut stage = None;
+    let failure = caught(|| {
+        let stage = stage.insert(Stage::new(plan, lines));
+        stage.play(plan);
+    });
+    let Some(stage) = stage else {
+        let (cover, lines) = (BTreeMap::new(), Vec::new());
+        return Report { failure, hash: 0, steps: 0, secs: 0, cover, lines };
+    };
+    let world = stage.world;
+    Report {
+        failure,
+        hash: world.trace.hash(),
+        steps: world.steps,
+        secs: world.micros() / 1_000_000,
+        cover: world.trace.cover,
+        lines: world.trace.lines.unwrap_or_default(),
+    }
+}
+
+/// Does `work`; returns the words of its panic, if that is how it ended. It is a finding, and is not printed.
+pub(crate) fn caught(work: impl FnOnce()) -> Option<String> {
+    quiet();
+    PLACE.with(|place| *place.borrow_mut() = Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(work));
+    let failure = result.err().map(|panic| message_of(&*panic));
+    PLACE.with(|place| *place.borrow_mut() = None);
+    failure
+}
+
+thread_local! {
+    /// Where the last panic of this thread was, while it runs a plan.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics are findings here: they are told with the plan, not as they happen.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let is_run = PLACE.with(|place| match &mut *place.borrow_mut() {
+                Some(place) => {
+                    *place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+                    true
+                }
+                None => false,
+            });
+            if !is_run {
+                usual(info);
+            }
+        }));
+    });
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+    PLACE.with(|place| format!("{text} ({})", place.borrow().as_deref().unwrap_or_default()))
+}
+
+impl Stage {
+    fn play(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            let wait = u64::from(step.wait_ms) * 1000;
+            self.until(self.world.micros() + wait);
+            let said = serde_json::to_vec(&step.act).expect("it is plain data");
+            self.world.note("──", [0; 2], &said);
+            self.act(&step.act);
+            self.look_on();
+        }
+        self.heal();
+    }
+
+    /// Lets time pass, and looks after every step.
+    pub(super) fn until(&mut self, end: u64) {
+        self.look_on();
+        loop {
+            let due = self.undo.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
+            if self.world.step(due.unwrap_or(end)) {
+                self.look_on();
+            } else if let Some((_, undo)) = due.and_then(|_| self.undo.pop_first()) {
+                self.world.pass(due.unwrap_or_default());
+                self.undo(undo);
+                self.look_on();
+            } else {
+                return self.world.pass(end);
+            }
+        }
+    }
+
+    /// What the client's token opens now.
+    pub(super) fn verdict(&self, person: usize) -> Verdict {
+        self.oracle.verdict(self.people[person].token, self.world.relay_unix())
+    }
+
+    /// The model looks at what happened.
+    fn look_on(&mut self) {
+        self.oracle.saw_time(self.world.relay_unix());
+        loop {
+            let seen = self.world.seen.as_mut().map(std::mem::take).unwrap_or_default();
+            if seen.is_empty() {
+                return;
+            }
+            seen.into_iter().for_each(|seen| self.look_at(seen));
+        }
+    }
+
+    fn look_at(&mut self, seen: Seen) {
+        match seen {
+            Seen::Heard { agent, server, child, message } => {
+                if let Some(laptop) = self.oracle.owners.get(&agent) {
+                    no_word_of_others(self.laptops[*laptop].user, message.to_string().as_bytes());
+                }
+                self.oracle.heard(agent, &server, child, &message);
+            }
+            Seen::Answers { agent, child, id } => self.oracle.answers(agent, child, &id),
+            Seen::Child { agent, child, began: false } => self.oracle.server_gone(agent, Some(child)),
+            Seen::Child { .. } => {}
+            Seen::Spoke { exchange } => {
+                let is_asking = |call: &Call| !call.is_modern && !matches!(call.kind, Kind::Note);
+                if self.oracle.calls.get(&exchange).is_some_and(is_asking) && self.world.has(exchange) {
+                    let reply = self.world.exchange(exchange).clone();
+                    self.hear_questions(exchange, &reply);
+                }
+            }
+            Seen::Ended { exchange, outcome } => self.ended(exchange, outcome),
+            Seen::Dials { agent, at } => self.oracle.dials(agent, at),
+            Seen::DialFailed { agent, at, error } => self.oracle.dial_failed(agent, at, &error),
+            Seen::TunnelUp { agent, .. } => self.oracle.tunnel_up(agent),
+            Seen::Closed { agent: Some(agent), at, close } => self.oracle.closed(agent, at, &close),
+            Seen::Closed { agent: None, .. } => {}
+            Seen::Exit { agent, .. } => self.end(agent),
+            Seen::Admin { job, answer } => self.answered(job, &answer),
+        }
+    }
+
+    fn answered(&mut self, job: tunnel_core::id::JobId, answer: &Value) {
+        match self.asked.remove(&job) {
+            Some(Asked::Revoke(token)) if answer["ok"] == true => self.oracle.revoked(token),
+            Some(Asked::MintForAgent(laptop)) => {
+                if let Some(token) = self.oracle.minted(answer) {
+                    self.laptops[laptop].token = token;
+                    // A person puts it into the configuration, and starts the agent again.
+                    if let Some(key) = self.laptops[laptop].key {
+                        self.end(key);
+                    }
+                    self.restart(laptop, false);
+                }
+            }
+            Some(Asked::MintForClient(person)) => {
+                if let Some(token) = self.oracle.minted(answer) {
+                    let text = self.oracle.token(token).text.clone();
+                    let it = &mut self.people[person];
+                    it.token = token;
+                    it.client = it.client.clone().with_token(&text);
+                    it.changes += 1;
+                    self.new_session(person);
+                }
+            }
+            Some(Asked::Revoke(_)) | None => {}
+        }
+    }
+
+    fn ended(&mut self, exchange: tunnel_core::id::ExchangeId, outcome: Outcome) {
+        if self.office.awaits(exchange) {
+            if let Some(reply) = self.world.take(exchange) {
+                self.web_answered(exchange, &reply, outcome);
+            }
+            return;
+        }
+        let Some(call) = self.oracle.calls.remove(&exchange) else { return drop(self.world.take(exchange)) };
+        let Some(reply) = self.world.take(exchange) else { return };
+        if self.people[call.person].listening == Some(exchange) {
+            self.people[call.person].listening = None;
+        }
+        if !matches!(call.kind, Kind::Trespass) {
+            no_word_of_others(self.people[call.person].user, &reply.body);
+        }
+        if let Some(status) = reply.status {
+            judge_status(&call, status);
+        }
+        match &call.kind {
+            Kind::Call | Kind::Trespass | Kind::List | Kind::Other => self.judge(&call, &reply, outcome),
+            Kind::Rest => self.judge_rest(&call, &reply),
+            Kind::Initialize => {
+                if outcome == Outcome::Complete {
+                    self.people[call.person].client.initialized(&reply);
+                }
+            }
+            Kind::Delete(client) => {
+                // Once that is acknowledged, the session opens nothing, whatever happens.
+                if outcome == Outcome::Complete && reply.status.is_some_and(|status| status.is_success()) {
+                    self.world.trace.cover("a session was ended");
+                    let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+                    let after = client.post(&mut self.world, &ping);
+                    self.note(after, Kind::Afterlife, call.person, 1, Verdict::Unknown, false);
+                }
+            }
+            Kind::Afterlife => assert_ne!(reply.status, Some(StatusCode::OK), "an ended session still works"),
+            Kind::Cancels(marker) => {
+                let is_taken = reply.status == Some(StatusCode::ACCEPTED);
+                let is_open =
+                    self.oracle.calls.values().any(|call| call.marker == *marker && self.is_cancellable(call));
+                if is_taken && is_open {
+                    self.oracle.gave_up(marker);
+                }
+            }
+            Kind::Note | Kind::Listen => {}
+        }
+    }
+
+    /// Exactly one final answer, or an end with a cause.
+    fn judge(&mut self, call: &Call, reply: &Exchange, outcome: Outcome) {
+        let is_disturbed = call.laptop.is_none_or(|laptop| self.laptops[laptop].disturbances != call.disturbances);
+        let is_changed = self.people[call.person].changes != call.changes;
+        let is_demanded = call.is_strict
+            && !is_disturbed
+            && !is_changed
+            && !call.is_given_up
+            && !call.has_stopped_reading
+            && self.verdict(call.person) == Verdict::Opens;
+        if outcome == Outcome::Aborted {
+            let has_cause = self.oracle.relay_ends.contains(&self.world.micros())
+                || !self.world.relay_is_up()
+                || call.is_given_up
+                || call.has_stopped_reading
+                || is_disturbed
+                || is_changed;
+            assert!(has_cause, "{call:?} was cut off without a cause: {reply:?}");
+            self.may_come_back(call, reply);
+            return self.world.trace.cover("an answer was cut off");
+        }
+        if reply.status != Some(StatusCode::OK) {
+            assert!(!is_demanded, "{call:?} must be answered: {reply:?}");
+            return;
+        }
+        let answers = reply.answers();
+        let [answer] = &answers[..] else { panic!("exactly one final answer: {call:?}: {answers:?}") };
+        assert_eq!(answer["id"], call.id, "an answer has the id of its request: {answer}");
+        if let Some(error) = answer.get("error") {
+            self.world.trace.cover(error_name(error["code"].as_i64().unwrap_or_default()));
+            assert!(answer.get("result").is_none(), "a result or an error: {answer}");
+            assert!(!is_demanded, "{call:?} must have a result at {}: {answer}", self.world.micros());
+            return;
+        }
+        assert!(!matches!(call.kind, Kind::Trespass), "another's tool was called: {answer}");
+        if let (Kind::List, Some(tools)) = (&call.kind, answer["result"]["tools"].as_array()) {
+            let name = |tool: &Value| tool["name"].as_str().expect("a tool has a name").to_owned();
+            self.oracle.listed = Some(tools.iter().map(name).collect());
+        }
+        if matches!(call.kind, Kind::Call) {
+            self.judge_result(call, &answer["result"]);
+        }
+        if is_demanded {
+            self.world.trace.cover("an answer that the model demanded");
+            let patience = if call.tool == Some(Tool::Wait) { u64::from(call.size) * 1000 } else { 0 };
+            let took = self.world.micros() - call.sent_at;
+            assert!(took <= patience + STRICT_WITHIN, "{call:?} took {took} µs");
+        }
+    }
+
+    /// What is left of a stream: its answer, once at most and its own, and nothing if it is not kept any more.
+    fn judge_rest(&mut self, call: &Call, reply: &Exchange) {
+        if reply.status != Some(StatusCode::OK) {
+            return;
+        }
+        let answers = reply.answers();
+        assert!(answers.len() <= 1, "one final answer at most: {call:?}: {answers:?}");
+        let Some(answer) = answers.first() else { return };
+        assert_eq!(answer["id"], call.id, "an answer has the id of its request: {answer}");
+        if answer.get("result").is_some() {
+            self.world.trace.cover("a client that came back got its answer");
+            self.judge_result(call, &answer["result"]);
+        }
+    }
+
+    /// Whoever is asked something is the client in the course of whose calls it is: which of them, a process does not say.
+    pub(super) fn is_for<'a>(&mut self, person: usize, questions: impl Iterator<Item = &'a Value>) {
+        for question in questions {
+            let asked = super::acts::asked_in(&question["params"]);
+            if self.oracle.caller_of(&asked) != Some(person) {
+                // One that hung may have read only now that a call was cancelled; no other asks in its course that late.
+                assert!(self.oracle.has_hung, "another client's question: {person} is asked in the course of {asked}");
+                self.world.trace.cover("a question of another call that was given up");
+            }
+        }
+    }
+
+    fn judge_result(&mut self, call: &Call, result: &Value) {
+        if result["isError"] == true {
+            return self.world.trace.cover("a result that is an error");
+        }
+        assert!(self.oracle.was_heard(&call.marker), "{call:?} has a result, and no server heard of it: {result}");
+        if result["resultType"] == "input_required" {
+            assert!(call.is_modern, "nothing was asked: {call:?}");
+            self.is_for(call.person, result["inputRequests"].as_object().into_iter().flat_map(|asked| asked.values()));
+            return self.answer_required(call, result);
+        }
+        // What was asked of a client that has no model is a result all the same.
+        let marker = &result["structuredContent"][MARKER];
+        let is_own = *marker == call.marker.as_str() || (call.tool == Some(Tool::Ask) && marker.is_null());
+        assert!(is_own, "the answer of another call: {call:?}: {result}");
+        assert!(!matches!(call.tool, Some(Tool::Silent | Tool::Die)), "nobody can have answered: {call:?}");
+    }
+}
+
+/// No payload of one user is ever at another.
+pub(super) fn no_word_of_others(user: &str, bytes: &[u8]) {
+    for other in super::stage::USERS.into_iter().filter(|other| *other != user) {
+        let tag = format!("-of-{other}");
+        let is_there = bytes.windows(tag.len()).any(|window| window == tag.as_bytes());
+        assert!(!is_there, "{user} sees what is {other}'s: {}", String::from_utf8_lossy(bytes));
+    }
+}
+
+/// Tokens open what they are for, and nothing else.
+fn judge_status(call: &Call, status: StatusCode) {
+    let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    // Who comes with bad tokens again and again is told to wait.
+    let is_slowed = status == StatusCode::TOO_MANY_REQUESTS;
+    match call.verdict {
+        Verdict::Opens => assert!(!is_refused, "a good token was refused: {call:?}"),
+        Verdict::OpensNothing => assert!(is_refused || is_slowed, "a dead token opened something: {status} {call:?}"),
+        Verdict::Unknown => {}
+    }
+    let is_known = status.is_success()
+        || is_refused
+        || matches!(
+            status,
+            StatusCode::NOT_FOUND
+                | StatusCode::CONFLICT
+                | StatusCode::BAD_REQUEST
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::INTERNAL_SERVER_ERROR
+        );
+    assert!(is_known, "{status} to {call:?}");
+}
+
+fn error_name(code: i64) -> &'static str {
+    use tunnel_core::mcp::code;
+    match code {
+        code::SERVER_UNAVAILABLE => "error: server unavailable",
+        code::AGENT_GONE => "error: agent gone",
+        code::TIMED_OUT => "error: timed out",
+        code::CANCELLED => "error: cancelled",
+        code::OVERLOADED => "error: overloaded",
+        code::TOO_LARGE => "error: too large",
+        code::STALLED => "error: stalled",
+        code::AMBIGUOUS => "error: ambiguous",
+        code::INVALID_PARAMS => "error: invalid params",
+        code::METHOD_NOT_FOUND => "error: method not found",
+        code::INTERNAL_ERROR => "error: internal",
+        _ => "error: another",
+    }
+}
+
+/// How long an answer that the model demands may take beside its tool's own time, in microseconds.
+const STRICT_WITHIN: u64 = 45_000_000;
+
+/// What any few hundred seeds come by: a run that does not is blind.
+pub const REQUIRED: &[&str] = &[
+    "a call is given up",
+    "a client hung up",
+    "a device has two processes",
+    "a failed write was done",
+    "a grant was refreshed",
+    "a legacy client was asked",
+    "a modern client was asked",
+    "a reply becomes a stream",
+    "a session was ended",
+    "a sign-in failed after the provider",
+    "a socket was full",
+    "a stream gets a heartbeat",
+    "a tunnel of V1",
+    "a tunnel of V2",
+    "a write failed",
+    "an answer that the model demanded",
+    "an answer was cut off",
+    "closed: broken",
+    "closed: going away",
+    "closed: name taken",
+    "closed: replaced",
+    "closed: revoked",
+    "closed: timed out",
+    "dial: 401",
+    "dial: no answer",
+    "dial: refused connection",
+    "error: agent gone",
+    "error: cancelled",
+    "error: server unavailable",
+    "error: timed out",
+    "error: too large",
+    "give a start up",
+    "listeners are told of changes",
+    "look at the changed network",
+    "sign of life after a probe",
+    "somebody signed in at the provider",
+    "speak an older protocol",
+    "start a server again",
+    "stop a server that nobody calls",
+    "streams of clients that went away are forgotten",
+    "the provider has a new key",
+    "the relay lost its disk",
+];
