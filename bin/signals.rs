@@ -14,11 +14,7 @@ pub(crate) fn stop() -> Result<impl Future<Output = ()> + Send + 'static, Failur
 
 /// Everything that is asked, for as long as somebody listens.
 pub(crate) fn asked() -> Result<mpsc::UnboundedReceiver<Asked>, Failure> {
-    let mut signals = taken_over()?;
-    // As many as a person can send.
-    let (sender, asked) = mpsc::unbounded_channel();
-    tokio::spawn(async move { while sender.send(signals.next().await).is_ok() {} });
-    Ok(asked)
+    Ok(taken_over()?.forward())
 }
 
 fn taken_over() -> Result<Signals, Failure> {

@@ -121,7 +121,7 @@ async fn gone(files: &Files, pid: u32, within: Duration) -> bool {
         if Instant::now() >= give_up {
             return false;
         }
-        host::sleep(Duration::from_millis(50)).await;
+        host::rt::sleep(Duration::from_millis(50)).await;
     }
     true
 }

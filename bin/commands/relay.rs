@@ -203,7 +203,7 @@ where
     loop {
         match work().await {
             Err(RelayError::State(StoreError::InUse(_))) if begun.elapsed() < HELD_AT_MOST => {
-                host::sleep(Duration::from_millis(20)).await;
+                host::rt::sleep(Duration::from_millis(20)).await;
             }
             outcome => return outcome,
         }

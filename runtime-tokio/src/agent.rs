@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep_until, timeout};
 use tunnel_core::agent::Veil;
 use tunnel_core::agent::machine::{Action, Agent, Event, Exit, Identity, Spawn, Unsaved};
 use tunnel_core::config::AgentConfig;
@@ -31,6 +29,7 @@ use crate::files::{self, Replaced, TokenFile};
 use crate::net::{ConnectError, Connector};
 use crate::process::{self, Launcher, Process};
 use crate::queue::Queue;
+use crate::rt::{self, AbortHandle, JoinSet, sleep_until, timeout};
 use crate::shelf::Shelf;
 use crate::signal::Asked;
 use crate::signin::Desk;
@@ -90,11 +89,11 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
     let (mut driver, mut inputs) = Driver::new(options, claim.as_ref().map(|_| files.pid).zip(place))?;
     let control = server.map(|server| {
         let urgent = driver.urgent.clone();
-        tokio::spawn(daemon::serve(server, move |input| drop(urgent.send(Input::Session(input)))))
+        rt::spawn(daemon::serve(server, move |input| drop(urgent.send(Input::Session(input)))))
     });
     let network = Arc::new(Notify::new());
     let changed = Arc::clone(&network);
-    let watching = tokio::spawn(network::watch(move || changed.notify_one()));
+    let watching = rt::spawn(network::watch(move || changed.notify_one()));
     let found = login_path::find().await;
     (driver.launcher.path, driver.silent_shell) = (found.path, found.silent);
     let exit = loop {
@@ -332,7 +331,7 @@ impl Driver {
     fn read_owner(&self) {
         if let Some((pid_file, socket)) = self.found_by.clone() {
             let urgent = self.urgent.clone();
-            tokio::task::spawn_blocking(move || {
+            rt::spawn_blocking(move || {
                 let owner = Claim::owner(&pid_file);
                 // Without its socket it is no more to be found than without its pid file.
                 let lost = owner == Some(std::process::id()) && !socket.is_held();
@@ -391,7 +390,7 @@ impl Driver {
                 }
             }
             Action::Fetch { fetch, request } => {
-                let task = tokio::spawn(stream(self.connector.clone(), fetch, request, self.streams.clone()));
+                let task = rt::spawn(stream(self.connector.clone(), fetch, request, self.streams.clone()));
                 self.fetches.insert(fetch, task.abort_handle());
             }
             Action::AbortFetch { fetch } => {
@@ -407,11 +406,11 @@ impl Driver {
             Action::KeepWishes { json } => self.shelf.keep_wishes(&json),
             Action::ReadConfig => {
                 let (read, urgent) = (Arc::clone(&self.read_config), self.urgent.clone());
-                tokio::task::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));
+                rt::spawn_blocking(move || drop(urgent.send(Input::Event(Event::ConfigRead(read())))));
             }
             Action::LoadPins { key } => {
                 let (path, urgent) = (self.pin_file(&key), self.urgent.clone());
-                tokio::task::spawn_blocking(move || {
+                rt::spawn_blocking(move || {
                     let read = files::read(&path, MAX_PIN_FILE).map_err(|error| error.to_string());
                     let result = read.map(|content| content.map(Bytes::from));
                     drop(urgent.send(Input::Event(Event::PinsLoaded { key, result })));
@@ -419,7 +418,7 @@ impl Driver {
             }
             Action::SavePins { key, base, content } => {
                 let (path, urgent) = (self.pin_file(&key), self.urgent.clone());
-                tokio::task::spawn_blocking(move || {
+                rt::spawn_blocking(move || {
                     let result = match files::replace_if(&path, base.as_deref(), &content, MAX_PIN_FILE) {
                         Ok(Replaced::Done) => Ok(()),
                         Ok(Replaced::Other(now)) => Err(Unsaved::Changed(now.map(Bytes::from))),

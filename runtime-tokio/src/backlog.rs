@@ -59,19 +59,20 @@ const MAX_WAITING: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
     use std::future::poll_fn;
     use std::time::Duration;
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn room_comes_back_when_something_was_heard() {
         let backlog = Backlog::default();
         let mut tickets: Vec<_> = (1..MAX_WAITING).map(|_| backlog.ticket()).collect();
         poll_fn(|cx| backlog.poll_room(cx)).await;
         tickets.push(backlog.ticket());
         let waiting = backlog.clone();
-        let mut task = tokio::spawn(async move { poll_fn(|cx| waiting.poll_room(cx)).await });
-        assert!(tokio::time::timeout(Duration::from_millis(50), &mut task).await.is_err(), "it is full");
+        let mut task = rt::spawn(async move { poll_fn(|cx| waiting.poll_room(cx)).await });
+        assert!(rt::timeout(Duration::from_millis(50), &mut task).await.is_err(), "it is full");
         drop(tickets.pop());
-        tokio::time::timeout(Duration::from_secs(5), task).await.expect("is woken").expect("ends");
+        rt::timeout(Duration::from_secs(5), task).await.expect("is woken").expect("ends");
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::time::timeout;
 use tunnel_core::http::bodies::Bodies;
 use tunnel_core::id::UserId;
 use tunnel_core::limits::{MAX_DISCARDED, SMALL_BODY};
+
+use crate::rt::timeout;
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +165,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(5);
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn large_body_holds_its_room_as_long_as_any_piece_of_it_is_there() {
         let room = Room::new(Bodies::new(4 * SMALL_BODY, 4 * SMALL_BODY));
         let ann = UserId::new("ann");

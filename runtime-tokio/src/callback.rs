@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::StatusCode;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tunnel_core::http::Reply;
 
 use crate::http::{Terms, serve, whole};
+use crate::rt::{self, TcpListener};
 
 /// A listener under way. Dropping it ends it, once the answers that were given are out.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Callback {
                 whole(if room { page.await.unwrap_or_else(|_| gone()) } else { gone() })
             }
         };
-        tokio::spawn(serve(listener, Terms::default(), handler, async {
+        rt::spawn(serve(listener, Terms::default(), handler, async {
             // Its sender never sends: it is dropped.
             let _ = stopped.await;
         }));
@@ -95,13 +95,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn browser_gets_the_page_that_was_ordered_and_nobody_listens_after() {
         let (asked, mut targets) = mpsc::unbounded_channel();
         let callback = Callback::listen(move |target| drop(asked.send(target))).await.expect("listens");
         let port = callback.port();
         let browser =
-            tokio::spawn(async move { crate::fetch::fetch(&Connector::new(), get(port, "/callback?a=b")).await });
+            rt::spawn(async move { crate::fetch::fetch(&Connector::new(), get(port, "/callback?a=b")).await });
         assert_eq!(targets.recv().await.as_deref(), Some("/callback?a=b"));
         callback.answer(Reply::text(StatusCode::OK, "done"));
         drop(callback);
@@ -111,7 +111,7 @@ mod tests {
             if crate::fetch::fetch(&Connector::new(), get(port, "/")).await.is_err() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            rt::sleep(std::time::Duration::from_millis(10)).await;
         }
         panic!("somebody still listens");
     }

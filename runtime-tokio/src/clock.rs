@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tunnel_core::time::{Instant, Now, UnixTime};
 
+use crate::rt;
+
 /// Reads the clocks. Copies share one epoch, so their instants compare.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -26,10 +28,10 @@ impl Clock {
 
     /// The runtime's own instant for `at`, to sleep until.
     #[must_use]
-    pub fn to_host(&self, at: Instant) -> tokio::time::Instant {
+    pub fn to_host(&self, at: Instant) -> rt::Instant {
         let at = self.epoch.checked_add(Duration::from_micros(at.as_micros()));
         // A deadline beyond what the host can express is as good as never: a day is re-examined daily.
-        at.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(86_400)).into()
+        rt::at(at.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(86_400)))
     }
 }
 
@@ -59,13 +61,13 @@ mod tests {
         let first = clock.now();
         let second = clock.now();
         assert!(second.instant >= first.instant);
-        let ahead = clock.to_host(second.instant + Duration::from_secs(5)) - tokio::time::Instant::now();
+        let ahead = clock.to_host(second.instant + Duration::from_secs(5)) - rt::Instant::now();
         assert!(ahead > Duration::from_secs(4) && ahead <= Duration::from_secs(5), "{ahead:?}");
     }
 
     #[test]
     fn deadline_beyond_the_host_is_far_away_rather_than_a_panic() {
         let far = Clock::new().to_host(Instant::from_micros(u64::MAX));
-        assert!(far > tokio::time::Instant::now() + Duration::from_secs(3600));
+        assert!(far > rt::Instant::now() + Duration::from_secs(3600));
     }
 }

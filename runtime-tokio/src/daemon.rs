@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 use tunnel_core::agent::machine::ControlCommand;
 use tunnel_core::daemon::{Action, Answer, Command, Daemon, Event, Farewell, Kind, Request, Settings, Standing};
 use tunnel_core::host::Machine;
@@ -22,6 +21,7 @@ use tunnel_core::time::Now;
 use crate::descent;
 use crate::files;
 use crate::ipc::{Connection, Server};
+use crate::rt::timeout;
 use crate::seldom::Seldom;
 
 /// Where the agent of one configuration has its files. Two configurations are two agents.
@@ -371,6 +371,7 @@ const COMMANDS: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
     use crate::testing::TempDir;
 
     #[test]
@@ -400,12 +401,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn idle_connections_make_room_for_who_asks() {
         let dir = TempDir::new();
         let path = dir.path().join("test.sock");
         let server = Server::bind(&path).expect("binds");
-        let task = tokio::spawn(serve(server, |input| {
+        let task = rt::spawn(serve(server, |input| {
             if let Input::Asked(_, _, answer) = input {
                 let _ = answer.send(Bytes::from_static(b"{}"));
             }

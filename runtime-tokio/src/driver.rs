@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
 use tunnel_core::time::{Instant, Now};
 
 use crate::clock::Clock;
+use crate::rt::sleep_until;
 
 /// A machine with the tables that its orders refer to.
 pub(crate) trait Hosted: Send + 'static {
@@ -110,6 +110,7 @@ fn drain<H: Hosted>(hosted: &mut H, now: Now, later: &mut Vec<H::Later>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
     use std::sync::Arc;
     use std::time::Duration;
     use tunnel_core::time::Deadline;
@@ -179,16 +180,16 @@ mod tests {
         assert_eq!(say(&host, "two"), ["two"]);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn deadline_that_comes_closer_is_heeded() {
         let host = Arc::new(Host::new(Echo::default(), Clock::new()));
         let (rang, mut rings) = tokio::sync::mpsc::unbounded_channel();
         let keeper = Arc::clone(&host);
-        tokio::spawn(async move { keeper.keep_time(|later| drop(rang.send(later))).await });
+        rt::spawn(async move { keeper.keep_time(|later| drop(rang.send(later))).await });
         assert_eq!(say(&host, "3600000"), ["3600000"]);
-        tokio::task::yield_now().await;
+        rt::yield_now().await;
         assert_eq!(say(&host, "20"), ["20"]);
-        let ring = tokio::time::timeout(Duration::from_secs(5), rings.recv()).await.expect("rings soon");
+        let ring = rt::timeout(Duration::from_secs(5), rings.recv()).await.expect("rings soon");
         assert_eq!(ring.expect("rings"), ["ring"]);
     }
 }

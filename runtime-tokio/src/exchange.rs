@@ -225,7 +225,7 @@ mod tests {
             .sum()
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn credit_goes_back_piece_by_piece_as_the_client_takes_them() {
         let (exchange, handle, gone) = exchange();
         let commands = Queue::new();
@@ -243,7 +243,7 @@ mod tests {
         assert!(!gone.load(Ordering::SeqCst));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn client_that_goes_away_is_told_and_what_waited_is_consumed() {
         let (exchange, handle, gone) = exchange();
         let commands = Queue::new();
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(credits(&commands), 5);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn abort_is_an_error_in_the_middle_and_500_before() {
         let (first, handle, gone) = exchange();
         handle.push(begin(&Queue::new()));
@@ -268,7 +268,7 @@ mod tests {
         assert!(!gone.load(Ordering::SeqCst));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn client_that_does_not_read_is_cut_off_at_the_bound() {
         let (exchange, handle, _) = exchange();
         handle.push(begin(&Queue::new()));

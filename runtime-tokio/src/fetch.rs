@@ -9,12 +9,11 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 use tunnel_core::http::fetch::{Fetch, FetchError, Fetched};
 use tunnel_core::http::reach::Reach;
 
 use crate::net::{ConnectError, Connector, Target};
+use crate::rt::{self, HyperIo, timeout};
 
 /// Makes `request` and reads the whole answer. The request's time-out covers all of it.
 ///
@@ -85,9 +84,9 @@ async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Respons
         ConnectError::Tls(error) => FetchError::Tls(error),
         error @ ConnectError::Proxy { .. } => FetchError::Connect(error.to_string()),
     })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = http1::handshake(HyperIo::new(stream)).await.map_err(broken)?;
     // Ends by itself: when the answer is read to its end, or when it is dropped.
-    tokio::spawn(async move {
+    rt::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "outgoing connection ended");
         }
@@ -127,25 +126,24 @@ fn broken(error: hyper::Error) -> FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::{AsyncReadExt, AsyncWriteExt, TcpListener};
     use http::Method;
     use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
     /// A server that reads one request's head, answers with `answer` verbatim, and returns the head it read.
-    async fn serve_once(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+    async fn serve_once(answer: &'static str) -> (String, rt::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("http://{}/path?query=1", listener.local_addr().expect("bound"));
-        let task = tokio::spawn(async move {
+        let task = rt::spawn(async move {
             let (mut socket, _) = listener.accept().await.expect("accepts");
-            let mut head = Vec::new();
+            let mut head = bytes::BytesMut::new();
             while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-                if socket.read_buf(&mut head).await.expect("reads") == 0 {
+                if rt::read_buf(&mut socket, &mut head).await.expect("reads") == 0 {
                     break;
                 }
             }
             socket.write_all(answer.as_bytes()).await.expect("writes");
-            String::from_utf8(head).expect("an ASCII head")
+            String::from_utf8(head.into()).expect("an ASCII head")
         });
         (url, task)
     }
@@ -162,7 +160,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn whole_answer_arrives_and_the_request_is_in_origin_form() {
         let (url, head) = serve_once("HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello").await;
         let host = url.trim_start_matches("http://").trim_end_matches("/path?query=1").to_owned();
@@ -174,14 +172,14 @@ mod tests {
         assert!(head.contains(&format!("host: {host}\r\n")), "{head}");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn redirect_is_an_answer_like_any_other() {
         let (url, _) =
             serve_once("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(fetch(&Connector::new(), get(url)).await.expect("an answer").status, StatusCode::FOUND);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn body_over_the_limit_is_refused_announced_or_not() {
         let (url, _) = serve_once("HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n").await;
         assert_eq!(fetch(&Connector::new(), get(url)).await.expect_err("refused"), FetchError::TooLarge(64));
@@ -190,7 +188,7 @@ mod tests {
         assert_eq!(fetch(&Connector::new(), get(url)).await.expect_err("refused"), FetchError::TooLarge(64));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn pieces_come_one_by_one_and_a_cut_is_an_error() {
         let (url, _) = serve_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
         let mut response = open(&Connector::new(), get(url)).await.expect("a head");
@@ -198,7 +196,7 @@ mod tests {
         assert!(matches!(response.next().await, Err(FetchError::Broken(_))));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn address_out_of_reach_is_not_connected_to_whatever_its_name() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let port = listener.local_addr().expect("bound").port();
@@ -210,7 +208,7 @@ mod tests {
         assert!(nobody.is_err(), "no connection was made");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn address_within_reach_is_connected_to_under_its_name() {
         let (url, head) = serve_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         let url = url.replace("127.0.0.1", "localhost");
@@ -219,13 +217,13 @@ mod tests {
         assert!(head.await.expect("served").contains("host: localhost:"));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn proxy_is_given_the_address_that_was_looked_at() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let proxy = format!("http://{}", listener.local_addr().expect("bound"));
         let proxies = tunnel_core::config::Proxies::new(|name| (name == "ALL_PROXY").then(|| proxy.clone()));
         let connector = Connector::with_proxies(Arc::new(proxies));
-        let asked = tokio::spawn(async move {
+        let asked = rt::spawn(async move {
             let (mut socket, _) = listener.accept().await.expect("accepts");
             let mut head = vec![0; 512];
             let length = socket.read(&mut head).await.expect("reads");
@@ -245,7 +243,7 @@ mod tests {
         assert!(asked.await.expect("asked").starts_with("CONNECT 1.1.1.1:443 HTTP/1.1\r\n"));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn silence_times_out_and_a_closed_port_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
@@ -256,7 +254,7 @@ mod tests {
         assert!(matches!(fetch(&Connector::new(), get("nonsense".into())).await, Err(FetchError::Url(_))));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn tls_is_spoken_with_who_is_trusted_and_nobody_else() {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
@@ -267,10 +265,10 @@ mod tests {
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
             .expect("a key that fits");
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let acceptor = rt::tls::TlsAcceptor::from(Arc::new(server));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("https://localhost:{}/", listener.local_addr().expect("bound").port());
-        tokio::spawn(async move {
+        rt::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(socket).await else { continue };
                 let mut head = [0; 512];

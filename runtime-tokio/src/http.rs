@@ -13,20 +13,18 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tunnel_core::config::RelayConfig;
 use tunnel_core::http::Reply;
 use tunnel_core::http::crowd::Crowd;
 use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_FIELDS_READ, MAX_HEAD_READ};
 
 use crate::exchange::PieceBody;
-use crate::net::{self, Stream};
+use crate::net;
 use crate::places::{Guest, Place, Places};
 use crate::refused::Spoken;
+use crate::rt::{self, HyperTimer, JoinSet, TcpListener, TcpStream, timeout};
+use crate::stream::Stream;
 use crate::tls::Acceptor;
 
 /// Whom a server takes, and for how long.
@@ -101,7 +99,7 @@ where
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     // Out of descriptors, most likely: give some time to get some back.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    rt::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -145,12 +143,12 @@ where
             async move { Ok::<_, AskedToLeave>(answered(reply.ok_or(AskedToLeave)?.await, place)) }
         });
         let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(HyperTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_headers(MAX_FIELDS_READ)
             // What is read of a head; and what a slow client may leave unsent here, besides its stream's credit.
             .max_buf_size(MAX_HEAD_READ)
-            .serve_connection(TokioIo::new(Spoken::new(stream)), service)
+            .serve_connection(Spoken::new(stream), service)
             .with_upgrades();
         let stop = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -165,7 +163,7 @@ where
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
             if let Some(parts) = connection.into_parts() {
-                let spoken = parts.io.into_inner();
+                let spoken = parts.io;
                 // Who has not begun to ask is not told of what they did not do.
                 let began = error.is_timeout() && !parts.read_buf.is_empty();
                 if began { spoken.too_slow().await } else { spoken.conclude().await }
@@ -291,16 +289,16 @@ const UNACKNOWLEDGED_MS: u32 = 90_000;
 mod tests {
     use super::*;
     use crate::body::read_body;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use crate::rt::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::oneshot;
     use tunnel_core::limits::MAX_HEAD;
 
     /// A server that answers with the body that it read, and what stops it.
-    async fn echo() -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    async fn echo() -> (std::net::SocketAddr, oneshot::Sender<()>, rt::JoinHandle<()>) {
         echo_with(Terms::default()).await
     }
 
-    async fn echo_with(terms: Terms) -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    async fn echo_with(terms: Terms) -> (std::net::SocketAddr, oneshot::Sender<()>, rt::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
@@ -310,7 +308,7 @@ mod tests {
                 Err(error) => whole(Reply::text(StatusCode::BAD_REQUEST, format!("{error:?}"))),
             }
         };
-        let task = tokio::spawn(serve(listener, terms, handler, async {
+        let task = rt::spawn(serve(listener, terms, handler, async {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -324,7 +322,7 @@ mod tests {
         String::from_utf8(answer).expect("text")
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn body_at_the_limit_passes_and_one_over_does_not() {
         let (address, _stop, _) = echo().await;
         let post = |length: usize, body: &str| {
@@ -337,7 +335,7 @@ mod tests {
         assert!(exchange(address, chunked).await.ends_with("TooLarge"));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn head_that_is_not_taken_is_refused_in_words() {
         let (address, _stop, _) = echo().await;
         let large = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(3 * MAX_HEAD));
@@ -354,7 +352,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn head_that_begins_and_does_not_end_is_told_of_its_limit() {
         let terms = Terms { header_timeout: Duration::from_millis(200), ..Terms::default() };
         let (address, _stop, _) = echo_with(terms).await;
@@ -370,7 +368,7 @@ mod tests {
         assert!(idle.starts_with("HTTP/1.1 200 ") && !idle.contains("408"), "{idle}");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn stopped_server_ends_idle_connections() {
         let (address, stop, task) = echo().await;
         let mut idle = TcpStream::connect(address).await.expect("connects");

@@ -9,12 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::files;
+use crate::rt::{self, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, UnixListener, UnixStream, timeout};
 
 /// A listening socket, 0600 in a 0700 directory; the file is removed when this is dropped.
 #[derive(Debug)]
@@ -59,7 +57,7 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => files::remove(path)?,
             Err(_) => {}
         }
-        let listener = UnixListener::bind(short.as_ref())?;
+        let listener = rt::unix_listener(std::os::unix::net::UnixListener::bind(short.as_ref())?)?;
         // Until here the directory's mode kept others out.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, place: Place::of(path)? })
@@ -110,7 +108,7 @@ impl Server {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the control socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    rt::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
@@ -119,7 +117,7 @@ impl Server {
                 continue;
             }
             let talk = talk(Connection(BufReader::new(stream)));
-            tokio::spawn(async move {
+            rt::spawn(async move {
                 talk.await;
                 drop(place);
             });
@@ -154,7 +152,7 @@ impl Connection {
 
     /// The process at the other end, as it was when it connected, where the system tells.
     pub(crate) fn peer(&self) -> Option<i32> {
-        self.0.get_ref().peer_cred().ok()?.pid()
+        rt::peer(self.0.get_ref()).ok()?.1
     }
 
     /// Sends a document.
@@ -222,10 +220,7 @@ where
 
 /// The file's mode says so already; not every system heeds the mode of a socket.
 fn is_same_user(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| {
-        let me = rustix::process::geteuid().as_raw();
-        peer.uid() == me || peer.uid() == 0
-    })
+    rt::peer(stream).is_ok_and(|(user, _)| user == rustix::process::geteuid().as_raw() || user == 0)
 }
 
 /// A path that fits a socket's address, which holds some hundred bytes: a long one goes by way of its open directory.
@@ -269,20 +264,22 @@ const IDLE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+
     use crate::testing::TempDir;
 
     async fn shout(line: Bytes) -> Bytes {
         line.to_ascii_uppercase().into()
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn question_is_answered_on_a_private_socket() {
         let dir = TempDir::new();
         let path = dir.path().join("long".repeat(40)).join("test.sock");
         assert_eq!(request(&path, b"x").await.expect_err("nobody").kind(), io::ErrorKind::NotFound);
         let server = Server::bind(&path).expect("binds");
         assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
-        let task = tokio::spawn(async move { server.serve(shout).await });
+        let task = rt::spawn(async move { server.serve(shout).await });
         for _ in 0..2 {
             assert_eq!(request(&path, br#"{"a":1}"#).await.expect("an answer"), r#"{"A":1}"#);
         }
@@ -291,7 +288,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = TempDir::new();
         let path = dir.path().join("test.sock");
@@ -301,7 +298,7 @@ mod tests {
         assert_eq!(Server::bind(&path).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn socket_that_took_the_path_over_is_left_alone() {
         let dir = TempDir::new();
         let path = dir.path().join("test.sock");
@@ -314,17 +311,19 @@ mod tests {
         assert!(path.exists() && new.place().is_held());
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn half_a_question_gets_no_answer() {
         let dir = TempDir::new();
         let path = dir.path().join("test.sock");
         let server = Server::bind(&path).expect("binds");
-        tokio::spawn(async move { server.serve(shout).await });
-        let mut stream = UnixStream::connect(&path).await.expect("connects");
-        stream.write_all(b"half").await.expect("writes");
-        stream.shutdown().await.expect("ends");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.expect("reads");
-        assert!(answer.is_empty());
+        rt::spawn(async move { server.serve(shout).await });
+        let asked = rt::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path)?;
+            stream.write_all(b"half")?;
+            stream.shutdown(std::net::Shutdown::Write)?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).map(|_| answer)
+        });
+        assert_eq!(asked.await.expect("asks").expect("is heard"), b"");
     }
 }

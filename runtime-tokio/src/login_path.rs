@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
-use tokio::time::timeout;
+
+use crate::rt::{self, timeout};
 
 /// What came of looking for a better `PATH` than this process's own.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,14 +69,14 @@ async fn ask(shell: &Path) -> Option<Vec<u8>> {
     let interactive = std::fs::File::open("/dev/tty").is_err();
     let mut command = Command::new(shell);
     command.arg("-l").args(interactive.then_some("-i")).arg("-c").arg(format!("printf '{MARK}%s{MARK}' \"$PATH\""));
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().ok()?;
-    let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
+    command.process_group(0);
+    let mut child = rt::start(command, [Stdio::null(), Stdio::piped(), Stdio::null()], true).ok()?;
+    let group = Group(rt::id(&child).and_then(|id| Pid::from_raw(id.try_into().ok()?)));
     let mut stdout = child.stdout.take()?;
-    let mut said = Vec::new();
+    let mut said = BytesMut::new();
     // Not to the end: what a profile left in the background keeps the pipe open.
     while between_marks(&said).is_none() && said.len() < MAX_SAID {
-        if stdout.read_buf(&mut said).await.ok()? == 0 {
+        if rt::read_buf(&mut stdout, &mut said).await.ok()? == 0 {
             break;
         }
     }
@@ -161,7 +162,7 @@ mod tests {
         path
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn chatter_of_a_profile_is_skipped() {
         let dir = TempDir::new();
         // As a shell does: the last argument is the command.
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(ask(&shell).await.as_deref(), Some(&b"/from/profile"[..]));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn shell_that_hangs_is_named() {
         let dir = TempDir::new();
         let shell = script(&dir, "sleep 100");
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(found, Found { path: None, silent: Some(shell) });
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn shell_that_says_nothing_or_is_missing_changes_nothing() {
         let dir = TempDir::new();
         assert_eq!(ask(&script(&dir, "exit 1")).await, None);

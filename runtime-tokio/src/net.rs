@@ -4,20 +4,18 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 
 use http::Uri;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
-use tokio_rustls::{TlsConnector, TlsStream, client};
 use tunnel_core::config::{Proxies, Route};
 use tunnel_core::http::reach::Reach;
 
+use crate::rt::tls::{TlsConnector, client};
+use crate::rt::{AsyncRead, AsyncWrite, TcpStream, lookup_host};
+use crate::stream::Stream;
 use crate::{files, proxy};
 
 /// Makes outgoing connections; clones share the TLS settings and session cache.
@@ -236,78 +234,6 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// A connection, made or accepted, with TLS or without.
-#[derive(Debug)]
-pub enum Stream {
-    /// Bare TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-    /// Through a proxy, with TLS or without.
-    Through(Box<dyn Io>),
-}
-
-/// What bytes go over.
-pub trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Io for T {}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Through(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Through(stream) => Pin::new(stream).poll_write(cx, data),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Self::Through(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Through(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Through(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Through(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 /// Makes a connection quick to answer: small frames and heads do not wait for an acknowledgement, and little waits
 /// unsent in the system, where nothing can overtake it. (The usual megabytes would take seconds on a slow uplink.)
 ///
@@ -378,6 +304,10 @@ const MAX_CA_FILE: u64 = 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::rt::{self, AsyncWriteExt as _};
+    #[cfg(target_os = "linux")]
+    use socket2::{Domain, Socket, Type};
 
     #[test]
     fn targets_are_read_from_urls() {
@@ -393,24 +323,24 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    #[tokio::test]
+    #[crate::rt::test]
     async fn little_waits_in_the_system_for_a_peer_that_does_not_read() {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(32 * 1024).expect("set");
-        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
-        let listener = socket.listen(1).expect("listens");
-        let address = listener.local_addr().expect("bound");
-        let (stream, peer) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (stream, _peer) = (stream.expect("connects"), peer.expect("accepts"));
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("binds");
+        socket.listen(1).expect("listens");
+        let address = socket.local_addr().expect("bound").as_socket().expect("an IP address");
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        let _peer = socket.accept().expect("accepts");
         tune(&stream).expect("tunes");
         let mut taken = 0;
         let full = async {
             loop {
-                stream.writable().await.expect("open");
-                taken += stream.try_write(&[0; 64 * 1024]).unwrap_or(0);
+                taken += stream.write(&[0; 64 * 1024]).await.expect("open");
             }
         };
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(300), full).await;
+        let _ = rt::timeout(std::time::Duration::from_millis(300), full).await;
         assert!(taken > 0 && taken < 512 * 1024, "{taken}");
     }
 }

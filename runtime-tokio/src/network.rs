@@ -11,12 +11,9 @@ pub(crate) async fn watch(changed: impl Fn()) {
         Err(error) => return tracing::debug!(%error, "no notice of network changes"),
     };
     loop {
-        let Ok(mut ready) = socket.readable().await else { return };
-        match ready.try_io(|socket| linux::drain(socket.get_ref())) {
-            Ok(Ok(())) => changed(),
-            Ok(Err(error)) => return tracing::debug!(%error, "no more notice of network changes"),
-            // It was not readable after all.
-            Err(_would_block) => {}
+        match socket.read_with(linux::drain).await {
+            Ok(()) => changed(),
+            Err(error) => return tracing::debug!(%error, "no more notice of network changes"),
         }
     }
 }
@@ -30,17 +27,16 @@ mod linux {
     use std::io;
     use std::os::fd::OwnedFd;
 
+    use crate::rt::Readable;
     use rustix::io::Errno;
     use rustix::net::netlink::SocketAddrNetlink;
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-    use tokio::io::unix::AsyncFd;
 
-    #[allow(deprecated, reason = "its replacement is unsafe, for descriptors that others may close; this one is owned")]
-    pub(super) fn socket() -> io::Result<AsyncFd<OwnedFd>> {
+    pub(super) fn socket() -> io::Result<Readable> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, NETLINK_ROUTE)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        AsyncFd::new(socket)
+        Readable::new(socket)
     }
 
     /// Takes everything that is there: that something changed is all that matters.

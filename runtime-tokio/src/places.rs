@@ -2,19 +2,18 @@
 //! and what those hear for whom there is none.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustix::net::{SendFlags, send};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tunnel_core::http::crowd::Crowd;
 use tunnel_core::limits::{MAX_REFUSALS, REFUSAL_TIMEOUT};
 
+use crate::rt::{self, AsyncReadExt, AsyncWriteExt, TcpStream, timeout};
 use crate::seldom::Seldom;
+use crate::stream::Stream;
 
 /// The places of one listener.
 pub(crate) struct Places {
@@ -117,12 +116,12 @@ impl Places {
     /// Tells a client why it is turned away. Not many are waited for until they have read it.
     pub(crate) fn refuse(&self, stream: TcpStream) {
         if let Ok(telling) = Arc::clone(&self.refusals).try_acquire_owned() {
-            tokio::spawn(async move {
-                last_words(stream, STATUS, TOO_MANY).await;
+            rt::spawn(async move {
+                last_words(Stream::Plain(stream), STATUS, TOO_MANY).await;
                 drop(telling);
             });
-        } else if let Ok(mut stream) = stream.into_std() {
-            let _ = stream.write(reply(STATUS, TOO_MANY).as_bytes());
+        } else {
+            let _ = send(&stream, reply(STATUS, TOO_MANY).as_bytes(), SendFlags::DONTWAIT);
         }
     }
 }
@@ -199,10 +198,10 @@ impl std::fmt::Debug for Place {
 
 /// Answers `status` with `text`, whatever was asked, and closes. What the client still sends is read for a moment: a socket that is closed with unread
 /// bytes takes its last words back.
-pub(crate) async fn last_words(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str, text: &str) {
+pub(crate) async fn last_words(mut stream: Stream, status: &str, text: &str) {
     let telling = async {
         stream.write_all(reply(status, text).as_bytes()).await?;
-        stream.shutdown().await?;
+        rt::finish(&mut stream).await?;
         let mut left = MAX_IGNORED;
         let mut ignored = vec![0; 1024];
         while left > 0 {

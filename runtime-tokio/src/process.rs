@@ -3,16 +3,14 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::{Event, Spawn};
 use tunnel_core::config::{BASE_ENVIRONMENT, Reference};
 use tunnel_core::id::ChildId;
@@ -20,6 +18,7 @@ use tunnel_core::secret::Secret;
 
 use crate::guard::{self, exec, sandbox};
 use crate::lines::{Line, Lines};
+use crate::rt::{self, AsyncRead, AsyncWriteExt, Child, ChildStdin, JoinHandle};
 use crate::stderr::StderrLog;
 use crate::strays;
 
@@ -49,26 +48,31 @@ impl Launcher {
     /// # Errors
     /// For people: why it cannot be started.
     pub fn spawn(&self, child: ChildId, spawn: Spawn, events: mpsc::Sender<Event>) -> Result<Process, String> {
-        let (mut command, first) = self.command(&spawn)?;
-        let started = if self.guard.is_some() { strays::start_guard(&mut command) } else { command.spawn() };
+        let (command, first) = self.command(&spawn)?;
+        let streams = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
+        let started = match self.guard {
+            // A guard ends its server when this process ends; killed itself, it could not.
+            Some(_) => strays::start_guard(command, streams),
+            None => rt::start(command, streams, true),
+        };
         let mut process = started.map_err(|error| error.to_string())?;
-        let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).ok_or("it ended at once")?;
+        let pid = rt::id(&process).and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).ok_or("it ended at once")?;
         let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else { return Err("its streams are missing".into()) };
         let (input, written) = mpsc::unbounded_channel();
         let (killer, kills) = mpsc::unbounded_channel();
         let (ended, has_ended) = watch::channel(false);
-        let writer = tokio::spawn(write_input(stdin, first, written, child, events.clone()));
+        let writer = rt::spawn(write_input(stdin, first, written, child, events.clone()));
         let log = StderrLog::new(&self.logs, &spawn.log);
         let run = Run {
-            stderr: tokio::spawn(keep_stderr(stderr, log, has_ended.clone())),
-            stdout: tokio::spawn(read_lines(stdout, Lines::new(spawn.max_line), child, events.clone(), has_ended)),
+            stderr: rt::spawn(keep_stderr(stderr, log, has_ended.clone())),
+            stdout: rt::spawn(read_lines(stdout, Lines::new(spawn.max_line), child, events.clone(), has_ended)),
             group: Group { pid, guarded: self.guard.is_some() },
             process,
             child,
             events,
         };
-        tokio::spawn(async move {
+        rt::spawn(async move {
             run.until_exited(kills, ended).await;
             writer.abort();
         });
@@ -102,14 +106,7 @@ impl Launcher {
                 command
             }
         };
-        command
-            .args(args)
-            .process_group(0)
-            // A guard ends its server when this process ends; killed itself, it could not.
-            .kill_on_drop(self.guard.is_none())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(args).process_group(0);
         if let Some(cwd) = &spawn.cwd {
             command.current_dir(cwd);
         }
@@ -212,22 +209,21 @@ impl Run {
         // Signals are sent from here alone, where the process is also reaped: its id cannot have been given away.
         let status = loop {
             tokio::select! {
-                status = self.process.wait() => break status,
+                status = rt::ended(&mut self.process) => break status,
                 signal = kills.recv() => match signal {
                     Some(signal) => self.group.signal(signal),
                     None => {
                         self.group.signal(Signal::KILL);
-                        break self.process.wait().await;
+                        break rt::ended(&mut self.process).await;
                     }
                 },
             }
         };
         if self.group.guarded {
-            use std::os::unix::process::ExitStatusExt;
             strays::forget_guard(self.group.pid);
             if status.as_ref().is_ok_and(|status| status.signal().is_some()) {
                 // It did not end by itself, and so may have left something.
-                let _ = tokio::task::spawn_blocking(strays::end).await;
+                let _ = rt::spawn_blocking(strays::end).await;
             }
         } else {
             self.group.signal(Signal::KILL);
@@ -242,7 +238,6 @@ impl Run {
 
 /// Exit code and signal. A guard tells a signal as a shell does, 128 above.
 fn outcome(status: io::Result<ExitStatus>, guarded: bool) -> (Option<i32>, Option<i32>) {
-    use std::os::unix::process::ExitStatusExt;
     let Ok(status) = status else { return (None, None) };
     match status.code() {
         Some(code @ 129..=192) if guarded => (None, Some(code - 128)),
@@ -301,11 +296,11 @@ async fn read_some(
     let ended_and_quiet = async {
         // An error says that the sender is gone, and so is the process.
         let _ = ended.wait_for(|ended| *ended).await;
-        tokio::time::sleep(QUIET).await;
+        rt::sleep(QUIET).await;
     };
     tokio::select! {
         biased;
-        read = pipe.read_buf(buffer) => matches!(read, Ok(1..)),
+        read = rt::read_buf(pipe, buffer) => matches!(read, Ok(1..)),
         () = ended_and_quiet => false,
     }
 }
@@ -426,7 +421,7 @@ mod tests {
         seen
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn lines_come_before_the_end_and_the_exit_code_after() {
         let logs = TempDir::new();
         let script = "printf 'one\\r\\n\\377\\n'; printf 'x%.0s' $(seq 200); echo; printf last; echo oops >&2; exit 3";
@@ -436,7 +431,7 @@ mod tests {
         assert_eq!(all(events).await, expected);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn input_is_written_in_order_and_its_end_is_seen() {
         let logs = TempDir::new();
         let (process, events) = start(&logs, shell("cat; echo done"));
@@ -449,7 +444,7 @@ mod tests {
         assert_eq!(seen, ["a", "bc", "done", "output ended", "exited Some(0) None "]);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn kill_reaches_the_whole_group() {
         let logs = TempDir::new();
         let (process, mut events) = start(&logs, shell("sleep 60 & echo $!; trap '' TERM; wait; sleep 60"));
@@ -464,12 +459,12 @@ mod tests {
             if !alive() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            rt::sleep(Duration::from_millis(10)).await;
         }
         panic!("the grandchild lives on");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn environment_is_the_base_and_the_entry_alone() {
         let logs = TempDir::new();
         let (process, events) = start(&logs, shell("env"));
@@ -479,7 +474,7 @@ mod tests {
         assert!(!seen.iter().any(|line| line.starts_with("CARGO")), "{seen:?}");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn values_are_looked_up_and_missing_ones_are_named() {
         let logs = TempDir::new();
         let file = logs.path().join("key");
@@ -499,7 +494,7 @@ mod tests {
         assert!(missing.contains("env.KEY") && missing.contains("/no/such/file"), "{missing}");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn path_of_the_login_shell_finds_programs_and_is_passed_on() {
         let logs = TempDir::new();
         let bin = logs.path().join("bin");
@@ -514,7 +509,7 @@ mod tests {
         assert_eq!(all(received).await[0], path.to_string_lossy());
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn what_cannot_start_says_why() {
         let logs = TempDir::new();
         let with = |command: &str, cwd: Option<&str>| {
@@ -527,7 +522,7 @@ mod tests {
         assert!(with("sh", Some("/no/such/dir")).contains("/no/such/dir"));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn output_that_a_descendant_keeps_open_is_given_up() {
         let logs = TempDir::new();
         let (process, events) = start(&logs, shell("setsid sleep 5 & echo started; exit 0"));

@@ -6,22 +6,23 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tunnel_core::config::Proxy;
 
-use crate::net::{Stream, Target};
+use crate::net::Target;
+use crate::rt::{self, HyperIo};
+use crate::stream::Stream;
 
 /// Asks the proxy at the other end of `stream` for a connection to `target`.
 ///
 /// # Errors
 /// For people: why there is none.
-pub(crate) async fn connect(stream: Stream, proxy: &Proxy, target: &Target) -> Result<TokioIo<Upgraded>, String> {
+pub(crate) async fn connect(stream: Stream, proxy: &Proxy, target: &Target) -> Result<HyperIo<Upgraded>, String> {
     let place = Proxy::connect_target(&target.host, target.port);
     let request = request(&place, proxy).map_err(|error| error.to_string())?;
     let broken = |error: hyper::Error| format!("it does not speak HTTP: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = http1::handshake(HyperIo::new(stream)).await.map_err(broken)?;
     // Ends by itself: when it becomes the tunnel, or when this future is dropped.
-    tokio::spawn(async move {
+    rt::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to the proxy ended");
         }
@@ -34,7 +35,7 @@ pub(crate) async fn connect(stream: Stream, proxy: &Proxy, target: &Target) -> R
         }
         status => return Err(format!("it answered {} and does not connect to {}", status.as_u16(), target.host)),
     }
-    hyper::upgrade::on(answer).await.map(TokioIo::new).map_err(broken)
+    hyper::upgrade::on(answer).await.map(HyperIo::new).map_err(broken)
 }
 
 fn request(place: &str, proxy: &Proxy) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -53,39 +54,38 @@ fn request(place: &str, proxy: &Proxy) -> Result<Request<Empty<Bytes>>, http::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::{AsyncReadExt, AsyncWriteExt, TcpListener};
     use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
     use tunnel_core::config::{Proxies, Route};
 
     /// A proxy that answers its first request with `answer`, says back in capitals what follows, and returns the head.
-    async fn proxy(answer: &'static str) -> (Proxies, tokio::task::JoinHandle<String>) {
+    async fn proxy(answer: &'static str) -> (Proxies, rt::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("http://me:pass%20word@{}", listener.local_addr().expect("bound"));
-        let task = tokio::spawn(async move {
+        let task = rt::spawn(async move {
             let (mut socket, _) = listener.accept().await.expect("accepts");
-            let mut head = Vec::new();
+            let mut head = bytes::BytesMut::new();
             while !head.ends_with(b"\r\n\r\n") {
-                assert!(socket.read_buf(&mut head).await.expect("reads") > 0, "the head is whole");
+                assert!(rt::read_buf(&mut socket, &mut head).await.expect("reads") > 0, "the head is whole");
             }
             socket.write_all(answer.as_bytes()).await.expect("writes");
             let mut said = [0; 5];
             if !answer.is_empty() && socket.read_exact(&mut said).await.is_ok() {
                 socket.write_all(&said.to_ascii_uppercase()).await.expect("writes");
             }
-            String::from_utf8(head).expect("an ASCII head")
+            String::from_utf8(head.into()).expect("an ASCII head")
         });
         (Proxies::new(|name| (name == "ALL_PROXY").then(|| url.clone())), task)
     }
 
-    async fn through(proxies: &Proxies, host: &str) -> Result<TokioIo<Upgraded>, String> {
+    async fn through(proxies: &Proxies, host: &str) -> Result<HyperIo<Upgraded>, String> {
         let target = Target { host: host.into(), port: 443, tls: true };
         let Route::Through(proxy) = proxies.route(true, host, 443) else { panic!("through the proxy") };
-        let tcp = tokio::net::TcpStream::connect((proxy.host.as_str(), proxy.port)).await.expect("connects");
+        let tcp = rt::TcpStream::connect((proxy.host.as_str(), proxy.port)).await.expect("connects");
         connect(Stream::Plain(tcp), proxy, &target).await
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn connection_through_a_proxy_carries_bytes_both_ways() {
         let (proxies, task) = proxy("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n").await;
         let mut stream = through(&proxies, "fd00::7").await.expect("connects");
@@ -100,7 +100,7 @@ mod tests {
         assert!(head.contains("\r\nproxy-authorization: basic bwu6cgfzcyb3b3jk\r\n"), "{head}");
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn refusal_is_told_without_the_password() {
         for (answer, expected) in [
             ("HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n", "407"),
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn proxy_that_answers_in_the_targets_place_is_named() {
         let answer = "HTTP/1.1 200 OK\r\n\r\n<html>Sign in to use this network</html>";
         let (proxies, _task) = proxy(answer).await;
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn connector_takes_the_way_that_its_proxies_say() {
         let (proxies, _task) = proxy("HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n").await;
         let connector = crate::net::Connector::with_proxies(Arc::new(proxies));

@@ -117,12 +117,13 @@ struct State<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn items_come_in_order_and_then_the_end() {
         let queue = Queue::new();
         let consumer = queue.clone();
-        let task = tokio::spawn(async move {
+        let task = rt::spawn(async move {
             let mut seen = Vec::new();
             while let Some(item) = consumer.pop().await {
                 seen.push(item);
@@ -133,7 +134,7 @@ mod tests {
             assert!(queue.push(n));
             if n % 7 == 0 {
                 queue.wake();
-                tokio::task::yield_now().await;
+                rt::yield_now().await;
             }
         }
         queue.close();

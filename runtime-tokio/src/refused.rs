@@ -5,16 +5,17 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tunnel_core::limits::{MAX_FIELDS, MAX_HEAD};
 
-use crate::net::Stream;
 use crate::places::last_words;
+use crate::rt::HyperIo;
+use crate::stream::Stream;
 
 /// A connection as the library has it.
 #[derive(Debug)]
 pub(crate) struct Spoken {
-    stream: Stream,
+    io: HyperIo<Stream>,
     refusal: Option<Refusal>,
 }
 
@@ -28,23 +29,23 @@ enum Refusal {
 
 impl Spoken {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, refusal: None }
+        Self { io: HyperIo::new(stream), refusal: None }
     }
 
     pub(crate) fn into_inner(self) -> Stream {
-        self.stream
+        self.io.into_inner()
     }
 
     /// Says that a head which began did not end in time.
     pub(crate) async fn too_slow(self) {
         let words = "the request's head did not come in time (limits.headerTimeout)\n";
-        last_words(self.stream, "408 Request Timeout", words).await;
+        last_words(self.into_inner(), "408 Request Timeout", words).await;
     }
 
     /// Says what the library refused, if it did, once it is done with the connection.
     pub(crate) async fn conclude(self) {
         if let Some(refusal) = self.refusal {
-            last_words(self.stream, refusal.status(), &refusal.words()).await;
+            last_words(self.into_inner(), refusal.status(), &refusal.words()).await;
         }
     }
 }
@@ -84,20 +85,20 @@ impl Refusal {
     }
 }
 
-impl AsyncRead for Spoken {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, into)
+impl Read for Spoken {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Spoken {
+impl Write for Spoken {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.refusal = this.refusal.or_else(|| Refusal::of(bytes));
         if this.refusal.is_some() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut this.stream).poll_write(cx, bytes)
+        Pin::new(&mut this.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -108,16 +109,16 @@ impl AsyncWrite for Spoken {
         // A refusal is one piece, behind nothing else.
         match pieces {
             [only] => self.poll_write(cx, only),
-            _ => Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, pieces),
+            _ => Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, pieces),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -125,7 +126,7 @@ impl AsyncWrite for Spoken {
         if this.refusal.is_some() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_shutdown(cx)
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+
+use crate::rt::{self, Signal};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,20 +29,16 @@ impl Signals {
     /// # Errors
     /// What the system says.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: Signal::terminate()?, interrupt: Signal::interrupt()?, hangup: Signal::hangup()? })
     }
 
     /// Waits for the next signal. Dropping the future loses none.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
             biased;
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Nudge,
+            () = self.terminate.recv() => Asked::Stop,
+            () = self.interrupt.recv() => Asked::Stop,
+            () = self.hangup.recv() => Asked::Nudge,
         }
     }
 
@@ -53,8 +50,9 @@ impl Signals {
     /// Brings what is asked to a channel, until nobody reads it.
     #[must_use]
     pub fn forward(mut self) -> mpsc::UnboundedReceiver<Asked> {
+        // As many as a person can send.
         let (asked, asks) = mpsc::unbounded_channel();
-        tokio::spawn(async move { while asked.send(self.next().await).is_ok() {} });
+        rt::spawn(async move { while asked.send(self.next().await).is_ok() {} });
         asks
     }
 }
@@ -63,7 +61,7 @@ impl Signals {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn hangup_nudges_and_terminate_stops() {
         let mut signals = Signals::new().expect("takes over");
         let me = rustix::process::getpid();

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
 use tunnel_core::host::Machine;
 use tunnel_core::probe::contract::{self as probe, Report};
 use tunnel_core::probe::machine::Probe;
@@ -18,6 +17,7 @@ use crate::clock::Clock;
 use crate::entropy::OsEntropy;
 use crate::files::{Lock, TokenFile};
 use crate::net::Connector;
+use crate::rt::{self, sleep_until};
 use crate::{browser, fetch};
 
 pub use crate::browser::{has_screen, person};
@@ -197,13 +197,13 @@ impl Desk {
             Action::Unlock => drop(place(&self.lock).take()),
             Action::Fetch { fetch, request } => {
                 let connector = self.connector.clone();
-                tokio::spawn(async move {
+                rt::spawn(async move {
                     let result = fetch::fetch(&connector, request).await;
                     bring(Event::Fetched { fetch, result });
                 });
             }
             Action::Listen => {
-                tokio::spawn(async move {
+                rt::spawn(async move {
                     let mut place = listening.lock().await;
                     let asked = Arc::clone(&bring);
                     let result = Callback::listen(move |target| asked(Event::Callback { target })).await;
@@ -222,7 +222,7 @@ impl Desk {
                 }
             }
             Action::StopListening => {
-                tokio::spawn(async move { drop(listening.lock().await.take()) });
+                rt::spawn(async move { drop(listening.lock().await.take()) });
             }
             Action::OpenBrowser { url } => browser::open(&url),
             Action::ShowCode { page, direct, code } => browser::show_code(&page, direct.as_deref(), &code),
@@ -234,7 +234,7 @@ impl Desk {
     fn on_file(&self, work: impl FnOnce(&TokenFile, &Mutex<Option<Lock>>) -> Event + Send + 'static) {
         let tokens = self.tokens.clone();
         let (bring, lock) = (Arc::clone(&self.bring), Arc::clone(&self.lock));
-        tokio::task::spawn_blocking(move || bring(work(&tokens, &lock)));
+        rt::spawn_blocking(move || bring(work(&tokens, &lock)));
     }
 }
 

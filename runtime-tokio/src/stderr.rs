@@ -1,12 +1,13 @@
 //! A server's stderr: appended to a file that is rotated, its end kept for people.
 
 use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt;
-
 use crate::log::ROTATE;
+use crate::rt;
 use crate::{files, log};
 
 /// The log of one server.
@@ -56,27 +57,31 @@ impl StderrLog {
         text
     }
 
+    /// On a thread that may wait for the disk.
     async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        // Another agent may have a server of that name, and rotate the same log; a person may remove it.
-        let is_to_be_kept = |file: &File| files::length_at(file, &self.path).is_some_and(|length| length < ROTATE);
-        let file = match self.file.take().filter(is_to_be_kept) {
-            Some(file) => self.file.insert(file),
-            None => self.file.insert(open(&self.path).await?),
-        };
-        file.write_all(bytes).await?;
-        // Without it the last lines could sit in tokio's buffer when somebody looks at the file.
-        file.flush().await?;
+        let (file, path, bytes) = (self.file.take(), self.path.clone(), bytes.to_vec());
+        let written = rt::spawn_blocking(move || {
+            // Another agent may have a server of that name, and rotate the same log; a person may remove it.
+            let is_to_be_kept = |file: &File| files::length_at(file, &path).is_some_and(|length| length < ROTATE);
+            let mut file = match file.filter(is_to_be_kept) {
+                Some(file) => file,
+                None => open(&path)?,
+            };
+            file.write_all(&bytes)?;
+            Ok(file)
+        });
+        self.file = Some(written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))?);
         Ok(())
     }
 }
 
 /// Opens the file to append; one that is full first makes room for a new one.
-async fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> std::io::Result<File> {
     if let Some(dir) = path.parent() {
         files::private_dir(dir)?;
     }
     log::rotate(path)?;
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path).await
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// What is kept in memory for `status`.
@@ -87,7 +92,7 @@ mod tests {
     use super::*;
     use crate::testing::TempDir;
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn tail_is_the_last_whole_lines() {
         let dir = TempDir::new();
         let mut log = StderrLog::new(dir.path(), "server");
@@ -101,7 +106,7 @@ mod tests {
         assert!(StderrLog::new(dir.path(), "x").tail().is_empty());
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn full_log_is_rotated_and_appended_to_across_starts() {
         let dir = TempDir::new();
         let mut log = StderrLog::new(dir.path(), "a/b");
@@ -119,7 +124,7 @@ mod tests {
         assert_eq!(sizes, [1024 * 1024 + 6, ROTATE]);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn two_servers_of_one_name_lose_nothing_by_a_rotation() {
         let dir = TempDir::new();
         let (mut one, mut other) = (StderrLog::new(dir.path(), "same"), StderrLog::new(dir.path(), "same"));
@@ -131,7 +136,7 @@ mod tests {
         assert_eq!((length("same.stderr.log"), length("same.stderr.log.1")), (10, ROTATE + 4));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn log_that_cannot_be_written_keeps_the_tail() {
         let mut log = StderrLog::new(Path::new("/dev/null"), "server");
         log.append(b"still here\n").await;

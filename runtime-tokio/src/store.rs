@@ -300,13 +300,14 @@ const MAX_BATCH: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
     use crate::testing::TempDir;
 
     fn put(key: &str, value: &[u8]) -> Change {
         Change::Put { key: key.into(), value: value.into() }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn records_survive_reopening() {
         let dir = TempDir::new();
         let (store, records) = Store::open(dir.path()).expect("opens");
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn second_relay_on_the_same_directory_is_refused() {
         let dir = TempDir::new();
         let (_store, _) = Store::open(dir.path()).expect("opens");
@@ -382,7 +383,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn store_of_a_newer_version_is_refused_and_left_alone() {
         let dir = TempDir::new();
         let database = Database::create(dir.path().join(FILE)).expect("makes one");
@@ -397,7 +398,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn store_of_before_formats_is_taken_over() {
         let dir = TempDir::new();
         let database = Database::create(dir.path().join(FILE)).expect("makes one");
@@ -414,7 +415,7 @@ mod tests {
         assert_eq!(format(&transaction).expect("read"), Some(FORMAT));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn pages_are_used_again_and_given_back() {
         const RECORDS: usize = 2_500;
         let dir = TempDir::new();
@@ -449,7 +450,7 @@ mod tests {
             if file.try_lock().is_ok() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            rt::sleep(std::time::Duration::from_millis(10)).await;
         }
         panic!("the store is never released");
     }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, waitpid};
-use tokio::process::{Child, Command};
+
+use crate::rt::{self, Child};
 
 /// The guards that this process has started and not reaped. They are the process's, as its children are: whoever is no
 /// guard is a stray, in whichever part of the program.
@@ -21,14 +23,14 @@ fn guards() -> MutexGuard<'static, BTreeSet<i32>> {
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn start_guard(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn start_guard(command: Command, streams: [Stdio; 3]) -> io::Result<Child> {
     // Not before the first one: a browser that was opened for the sign-in is nobody's stray.
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(getpid()))?;
     // Locked until it is known: who looks for strays meanwhile must not take it for one.
     let mut guards = guards();
-    let child = command.spawn()?;
-    guards.extend(child.id().map(u32::cast_signed));
+    let child = rt::start(command, streams, false)?;
+    guards.extend(rt::id(&child).map(u32::cast_signed));
     Ok(child)
 }
 

@@ -4,17 +4,13 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_core::daemon::{self, Answer};
 use tunnel_core::host::Machine;
 use tunnel_core::limits;
@@ -28,6 +24,7 @@ use crate::entropy::OsEntropy;
 use crate::files::{self, TokenFile};
 use crate::ipc::{self, Connection};
 use crate::lines::{Line, Lines};
+use crate::rt::{self, AbortHandle, AsyncRead, AsyncReadExt, Child, Instant, sleep, sleep_until, timeout};
 use crate::signin;
 
 /// The way to one configuration's agent.
@@ -77,7 +74,7 @@ pub async fn run(settings: Settings, way: Way, stop: impl Future<Output = ()>) -
                 Action::Link(action) => liaison.carry_out(action),
                 Action::AskStatus { job } => {
                     let (socket, happened) = (socket.clone(), happened.clone());
-                    tokio::spawn(async move {
+                    rt::spawn(async move {
                         let outcome = status(&socket).await.map_err(|error| error.to_string());
                         let _ = happened.send(Event::Status { job, outcome });
                     });
@@ -191,12 +188,12 @@ impl Liaison {
         match action {
             link::Action::Attach { keep } => {
                 self.close_session();
-                let task = tokio::spawn(async move { attach(&way, keep, &*bring).await });
+                let task = rt::spawn(async move { attach(&way, keep, &*bring).await });
                 self.session = Some(task.abort_handle());
             }
             link::Action::Retire => {
                 self.close_session();
-                tokio::spawn(async move {
+                rt::spawn(async move {
                     let outcome = command(&way.files.socket, &daemon::Command::Retire { version: version() }).await;
                     if let Err(error) = outcome {
                         tracing::debug!(%error, "the older agent was not asked");
@@ -205,9 +202,9 @@ impl Liaison {
             }
             link::Action::Start => match spawn(&way) {
                 Ok(mut child) => {
-                    tokio::spawn(async move {
+                    rt::spawn(async move {
                         let stderr = child.stderr.take();
-                        let (status, words) = tokio::join!(child.wait(), last_words(stderr));
+                        let (status, words) = tokio::join!(rt::ended(&mut child), last_words(stderr));
                         let end = match status.ok().and_then(|status| status.code()) {
                             Some(NEEDS_LOGIN) => End::NeedsLogin,
                             Some(UNUSABLE) => End::Unusable,
@@ -222,7 +219,7 @@ impl Liaison {
                 }
             },
             link::Action::SignIn => {
-                let task = tokio::spawn(async move { bring(link::Event::SignedIn(sign_in(&way).await)) });
+                let task = rt::spawn(async move { bring(link::Event::SignedIn(sign_in(&way).await)) });
                 self.signing_in = Some(task.abort_handle());
             }
             link::Action::LeaveSignIn => {
@@ -389,16 +386,11 @@ fn refusal(path: &Path) -> Option<String> {
 }
 
 /// Starts an agent. It detaches itself: see [`crate::log::detach`].
-fn spawn(way: &Way) -> io::Result<tokio::process::Child> {
-    Command::new(&way.program)
-        .args(&way.args)
-        .envs(way.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        // Until its log is open, and its last words.
-        .stderr(Stdio::piped())
-        .kill_on_drop(false)
-        .spawn()
+fn spawn(way: &Way) -> io::Result<Child> {
+    let mut command = Command::new(&way.program);
+    command.args(&way.args).envs(way.env.iter().map(|(name, value)| (name, value)));
+    // Stderr until its log is open, and for its last words.
+    rt::start(command, [Stdio::null(), Stdio::null(), Stdio::piped()], false)
 }
 
 /// The last line that comes, once the other side is done.

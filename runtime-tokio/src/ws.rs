@@ -4,15 +4,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tokio::{TokioAdapter, client_async_with_config};
+use async_tungstenite::{WebSocketStream, client_async_with_config};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{AsyncReadExt as _, Sink, SinkExt as _, Stream as _, StreamExt as _};
 use http::header::{
     CONNECTION, HOST, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use tokio::time::{Sleep, sleep_until, timeout};
 use tungstenite::Error as WsError;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::client::generate_key;
@@ -24,8 +22,10 @@ use tunnel_core::tunnel::connection::Connection;
 use tunnel_core::tunnel::{Close, CloseCode, Command, Dialect, Event, Message};
 
 use crate::clock::Clock;
-use crate::net::{Connector, Stream, Target};
+use crate::net::{Connector, Target};
 use crate::queue::Queue;
+use crate::rt::{self, Sleep, WsIo, sleep_until, timeout};
+use crate::stream::Stream;
 
 /// Runs `connection` over `socket` until the tunnel is over: reads messages, carries out `commands` in order, brings
 /// events to `on_events`, and asks for the next message to send only while the socket takes one. It reads only while
@@ -202,7 +202,7 @@ pub async fn dial(
     connector: &Connector,
     url: &str,
     headers: HeaderMap,
-) -> Result<(WebSocketStream<TokioAdapter<Stream>>, Dialect), DialError> {
+) -> Result<(WebSocketStream<WsIo<Stream>>, Dialect), DialError> {
     timeout(DIAL_TIMEOUT, dial_unbounded(connector, url, headers)).await.unwrap_or(Err(DialError::TimedOut))
 }
 
@@ -210,7 +210,7 @@ async fn dial_unbounded(
     connector: &Connector,
     url: &str,
     headers: HeaderMap,
-) -> Result<(WebSocketStream<TokioAdapter<Stream>>, Dialect), DialError> {
+) -> Result<(WebSocketStream<WsIo<Stream>>, Dialect), DialError> {
     let failed = |error: String| DialError::Connect(error);
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
     let target = Target::of(&uri).map_err(failed)?;
@@ -218,7 +218,7 @@ async fn dial_unbounded(
     let stream = connector.connect(&target).await.map_err(|error| failed(error.to_string()))?;
     // What is spoken is known only from the answer, so the wider limits hold; the connection has its own.
     let (socket, response) =
-        client_async_with_config(request, stream, Some(config(Dialect::V1))).await.map_err(dial_error)?;
+        client_async_with_config(request, rt::ws_io(stream), Some(config(Dialect::V1))).await.map_err(dial_error)?;
     Ok((socket, Dialect::of_upgrade(response.headers())))
 }
 
@@ -331,9 +331,8 @@ const MAX_ERROR_TEXT: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::{self, AsyncReadExt, AsyncWriteExt, TcpListener, UnixStream};
     use bytes::Bytes;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-    use tokio::net::TcpListener;
     use tokio::sync::mpsc;
     use tunnel_core::id::StreamId;
     use tunnel_core::limits::STREAM_CREDIT;
@@ -347,14 +346,14 @@ mod tests {
     }
 
     impl End {
-        fn start(socket: WebSocketStream<TokioAdapter<DuplexStream>>, side: Side) -> Self {
+        fn start(socket: WebSocketStream<WsIo<UnixStream>>, side: Side) -> Self {
             let clock = Clock::new();
             let hello = Hello { max_message: 64 << 20, max_streams: 64, ..Hello::default() };
             let connection = Connection::new(Settings { side, dialect: Dialect::V2, hello }, clock.now());
             let commands = Queue::new();
             let (brought, events) = mpsc::unbounded_channel();
             let queue = commands.clone();
-            tokio::spawn(async move {
+            rt::spawn(async move {
                 pump(
                     socket,
                     connection,
@@ -384,11 +383,10 @@ mod tests {
         }
     }
 
-    async fn sockets() -> [WebSocketStream<TokioAdapter<DuplexStream>>; 2] {
-        let (one, other) = tokio::io::duplex(16 * 1024);
-        let client =
-            WebSocketStream::from_raw_socket(TokioAdapter::new(other), Role::Client, Some(config(Dialect::V2)));
-        [accepted(TokioAdapter::new(one), &[], Dialect::V2).await, client.await]
+    async fn sockets() -> [WebSocketStream<WsIo<UnixStream>>; 2] {
+        let (one, other) = UnixStream::pair().expect("sockets");
+        let client = WebSocketStream::from_raw_socket(rt::ws_io(other), Role::Client, Some(config(Dialect::V2)));
+        [accepted(rt::ws_io(one), &[], Dialect::V2).await, client.await]
     }
 
     /// A relay's end and an agent's end that know each other.
@@ -409,7 +407,7 @@ mod tests {
         Command::Answer { stream: StreamId(stream), outcome: Outcome::Result, body: vec![b'x'; length].into() }
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn slow_consumer_holds_its_own_answer_and_no_other() {
         let (mut relay, mut agent) = tunnel().await;
         let large = 3_000_000;
@@ -446,7 +444,7 @@ mod tests {
         assert_eq!(taken, large);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn close_reaches_the_peer_with_its_words_and_ends_both_pumps() {
         let (mut relay, mut agent) = tunnel().await;
         let close = Close::new(CloseCode::Replaced, "another one came");
@@ -458,7 +456,7 @@ mod tests {
         assert!(!relay.commands.send(Command::Probe) && !agent.commands.send(Command::Probe));
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn socket_that_breaks_is_a_closed_tunnel() {
         let [one, other] = sockets().await;
         let mut relay = End::start(one, Side::Relay);
@@ -467,12 +465,12 @@ mod tests {
         assert_eq!(relay.events.recv().await, None);
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn message_over_the_limit_closes_the_tunnel() {
         let [one, mut other] = sockets().await;
         let mut relay = End::start(one, Side::Relay);
         let too_large = vec![0; Dialect::V2.max_receive() + 1];
-        tokio::spawn(async move {
+        rt::spawn(async move {
             let _ = other.send(WsMessage::Binary(too_large.into())).await;
         });
         assert!(matches!(relay.next().await, Event::Closed(Close { code: CloseCode::TooBig, .. })));
@@ -482,7 +480,7 @@ mod tests {
     async fn refusing(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
-        tokio::spawn(async move {
+        rt::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("accepts");
             let mut request = [0; 1024];
             assert!(stream.read(&mut request).await.expect("reads") > 0);
@@ -491,7 +489,7 @@ mod tests {
         url
     }
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn refusal_is_told_with_its_status_wait_and_words() {
         let url = refusing("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nlater\x07\r\n.").await;
         let error = dial(&Connector::new(), &url, HeaderMap::new()).await.expect_err("refused");

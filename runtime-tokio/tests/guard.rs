@@ -3,6 +3,9 @@
 
 #![expect(clippy::print_stdout, reason = "a test program of its own tells how it went")]
 
+mod host;
+
+use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,8 +17,9 @@ use tokio::sync::mpsc;
 use tunnel_core::agent::machine::{Event, Spawn};
 use tunnel_core::id::ChildId;
 use tunnel_core::secret::Secret;
-use tunnel_runtime_tokio::guard;
-use tunnel_runtime_tokio::process::{Launcher, Process};
+
+use host::process::{Launcher, Process};
+use host::{guard, rt};
 
 fn main() {
     let mut args = std::env::args_os().skip(1);
@@ -77,7 +81,7 @@ fn agent_killed_with_all_guards_leaves_no_command() {
 }
 
 fn killed_guard_leaves_nothing() {
-    runtime().block_on(async {
+    run(async {
         for (outer, inner) in [(true, false), (false, true), (true, true)] {
             let (process, mut events) = start(FAMILY);
             let pids = family(&process, &mut events).await;
@@ -94,7 +98,7 @@ fn killed_guard_leaves_nothing() {
 }
 
 fn guard_killed_by_its_server_leaves_nothing() {
-    runtime().block_on(async {
+    run(async {
         let script = "trap '' TERM; setsid sleep 300 & echo $!; echo $$; kill -9 $PPID; sleep 300";
         let (_process, events) = start(script);
         let (lines, _) = until_exited(events).await;
@@ -105,7 +109,7 @@ fn guard_killed_by_its_server_leaves_nothing() {
 }
 
 fn environment_is_the_servers_and_no_guards() {
-    runtime().block_on(async {
+    run(async {
         let (process, mut events) = start("echo $GIVEN; read line; echo $line; exit 3");
         let Some(Event::Line { line, .. }) = events.recv().await else { panic!("a line") };
         assert_eq!(line, "of the server and more");
@@ -164,7 +168,7 @@ fn child_of(parent: u32) -> u32 {
 
 /// Plays an agent with one server, telling the ids of all processes, until it is killed.
 fn agent() -> ! {
-    runtime().block_on(async {
+    run(async {
         let (process, mut events) = start(FAMILY);
         println!("{}", process.pid());
         while let Some(event) = events.recv().await {
@@ -177,7 +181,7 @@ fn agent() -> ! {
 }
 
 fn streams_and_exit_code_pass_through() {
-    runtime().block_on(async {
+    run(async {
         let (mut process, events) = start("cat; echo oops >&2; exit 7");
         process.write(Bytes::from_static(b"hello\n"));
         process.close_stdin();
@@ -188,7 +192,7 @@ fn streams_and_exit_code_pass_through() {
 }
 
 fn signal_is_told_as_a_signal() {
-    runtime().block_on(async {
+    run(async {
         let (_process, events) = start("kill -KILL $$");
         let (_, (code, signal, _)) = until_exited(events).await;
         assert_eq!((code, signal), (None, Some(9)));
@@ -196,7 +200,7 @@ fn signal_is_told_as_a_signal() {
 }
 
 fn ended_server_leaves_nothing() {
-    runtime().block_on(async {
+    run(async {
         let (_process, events) = start("setsid sh -c 'echo $$; exec sleep 300' & sleep 0.3; exit 0");
         let (lines, (code, _, _)) = until_exited(events).await;
         assert_eq!(code, Some(0));
@@ -205,7 +209,7 @@ fn ended_server_leaves_nothing() {
 }
 
 fn terminate_reaches_the_server() {
-    runtime().block_on(async {
+    run(async {
         let (process, mut events) = start("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done");
         assert!(matches!(events.recv().await, Some(Event::Line { .. })));
         process.kill(false);
@@ -215,7 +219,7 @@ fn terminate_reaches_the_server() {
 }
 
 fn forced_kill_leaves_nothing() {
-    runtime().block_on(async {
+    run(async {
         let (process, mut events) = start(FAMILY);
         let pids = family(&process, &mut events).await;
         process.kill(false);
@@ -227,7 +231,7 @@ fn forced_kill_leaves_nothing() {
 }
 
 fn too_much_memory_ends_the_whole_family() {
-    runtime().block_on(async {
+    run(async {
         // `tail` keeps the last line, which never ends; it is a grandchild that left its session.
         let hog = "echo $$; setsid sh -c 'echo $$; tail -n 1 /dev/zero' & wait";
         let (_process, events) = start_within(hog, Some(64 << 20));
@@ -241,7 +245,7 @@ fn too_much_memory_ends_the_whole_family() {
 }
 
 fn memory_within_the_limit_is_nobodys_business() {
-    runtime().block_on(async {
+    run(async {
         let (_process, events) = start_within("sleep 1.2; echo fine >&2; exit 4", Some(512 << 20));
         assert_eq!(until_exited(events).await.1, (Some(4), None, "fine\n".into()));
     });
@@ -298,8 +302,8 @@ fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+fn run<T>(test: impl Future<Output = T>) -> T {
+    rt::run_small(test).expect("a runtime")
 }
 
 fn logs() -> PathBuf {

@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "a test program of its own tells how it went")]
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tunnel_core::agent::machine::Exit;
 use tunnel_core::config::{
     AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, RelayLimits, ServerConfig, Transport,
@@ -25,10 +26,12 @@ use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::Person;
-use tunnel_runtime_tokio::net::Connector;
-use tunnel_runtime_tokio::relay::{Options as RelayOptions, Relay, admin};
-use tunnel_runtime_tokio::signal::Asked;
-use tunnel_runtime_tokio::{agent, fetch, guard, ipc};
+
+use host::net::Connector;
+use host::relay::{Options as RelayOptions, Relay, admin};
+use host::rt::{self, JoinHandle};
+use host::signal::Asked;
+use host::{agent, fetch, guard, ipc};
 
 fn main() {
     let mut args = std::env::args_os().skip(1);
@@ -37,11 +40,11 @@ fn main() {
         Some(role) if role == "server" => return server(),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let dir = std::env::temp_dir().join(format!("tunnel-whole-test-{}", std::process::id()));
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), main_job(&dir)).await.expect("does not hang");
-    });
+    rt::run(async {
+        rt::timeout(Duration::from_secs(60), Box::pin(main_job(&dir))).await.expect("does not hang");
+    })
+    .expect("a runtime");
     let _ = std::fs::remove_dir_all(dir);
     println!("test main_job ... ok");
 }
@@ -134,7 +137,7 @@ impl World {
             kind: Kind::Foreground,
             grace: Duration::ZERO,
         };
-        let agent = tokio::spawn(async move { agent::run(options, asked).await.expect("starts") });
+        let agent = rt::spawn(async move { agent::run(options, asked).await.expect("starts") });
         Self { dir: dir.to_owned(), relay: Some(relay), tokens, port, agent, signals }
     }
 
@@ -171,18 +174,18 @@ async fn start_relay(dir: &Path, port: u16) -> (RunningRelay, u16) {
             Ok(relay) => break relay,
             // The store of the one before is let go a moment after it.
             Err(error) if begin.elapsed() > Duration::from_secs(5) => panic!("{error}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(_) => rt::sleep(Duration::from_millis(20)).await,
         }
     };
     let port = relay.local_addr().port();
     assert_eq!(relay.public_url(), format!("http://localhost:{port}"));
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(relay.run(async {
+    let task = rt::spawn(relay.run(async {
         let _ = stopped.await;
     }));
     // The socket for operators follows a moment later.
     while ipc::request(&dir.join("state/admin.sock"), b"{}").await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        rt::sleep(Duration::from_millis(5)).await;
     }
     (RunningRelay { stop, task }, port)
 }
@@ -291,7 +294,7 @@ impl Client {
             if names.iter().any(|tool| tool.ends_with(name)) {
                 return names;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            rt::sleep(Duration::from_millis(20)).await;
         }
         panic!("the tool {name} never came");
     }

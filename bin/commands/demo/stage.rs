@@ -6,7 +6,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tunnel_core::config::{
     AgentConfig, Clients, Life, Local, LocalUser, Login, Naming, RelayConfig, RelayLimits, ServerConfig, Transport,
 };
@@ -25,6 +24,7 @@ use crate::host;
 use crate::host::agent::Options as AgentOptions;
 use crate::host::entropy::OsEntropy;
 use crate::host::relay::{Options as RelayOptions, Relay, RelayError};
+use crate::host::rt::{self, JoinHandle};
 use crate::host::signal::Asked;
 
 /// The embedded login's only user.
@@ -57,14 +57,14 @@ impl Stage {
         })?;
         let public_url = bound.public_url().to_owned();
         let (stop_relay, stopped) = oneshot::channel::<()>();
-        let relay = tokio::spawn(async move {
+        let relay = rt::spawn(async move {
             bound.run(async { drop(stopped.await) }).await;
             Ok(())
         });
         let minted = mint(&config, &state_dir).await?;
         let (ask_agent, asked) = mpsc::unbounded_channel();
         let options = agent_options(args, &public_url, &dir.0, minted)?;
-        let agent = tokio::spawn(async move { agent::ended(host::agent::run(options, asked).await) });
+        let agent = rt::spawn(async move { agent::ended(host::agent::run(options, asked).await) });
         Ok(Self { dir, password, public_url, relay, agent, ask_agent, stop_relay })
     }
 

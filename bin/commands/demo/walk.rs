@@ -277,7 +277,7 @@ async fn list_tools(session: &mut Session<'_>) -> Result<(Vec<String>, String), 
         if begun.elapsed() > TOOLS_WITHIN {
             return Err("the server is not ready in time".into());
         }
-        host::sleep(Duration::from_millis(50)).await;
+        host::rt::sleep(Duration::from_millis(50)).await;
     }
     let answer = session.request("tools/list", json!({})).await?.result;
     let tools = answer.get("tools").and_then(Value::as_array).ok_or("the answer has no tools")?;

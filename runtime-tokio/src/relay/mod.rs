@@ -12,9 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
 use tunnel_core::config::RelayConfig;
 use tunnel_core::host::Machine;
 use tunnel_core::http::bodies::Bodies;
@@ -35,6 +33,7 @@ use crate::driver::Host;
 use crate::entropy::OsEntropy;
 use crate::http::Terms;
 use crate::net::{BadCertificates, Connector};
+use crate::rt::{self, TcpListener, timeout};
 use crate::store::{Records, Store, StoreError};
 use crate::tls::{Acceptor, Upkeep};
 use crate::{http, ipc, keys};
@@ -171,14 +170,14 @@ impl Relay {
         let Self { listener, serving, state_dir, audit, terms, upkeep, mut tunnels_ended, .. } = self;
         tracing::info!(address = %self.local_addr, url = %self.public_url, "relay up");
         let timekeepers = serving.keep_time();
-        let admin = state_dir.map(|dir| tokio::spawn(serve_admin(dir.join(ADMIN_SOCKET), Arc::clone(&serving))));
+        let admin = state_dir.map(|dir| rt::spawn(serve_admin(dir.join(ADMIN_SOCKET), Arc::clone(&serving))));
         let stop = async {
             shutdown.await;
             tracing::info!("relay stopping");
             serving.stop();
         };
         let answering = Arc::clone(&serving);
-        let upkeep = upkeep.map(tokio::spawn);
+        let upkeep = upkeep.map(rt::spawn);
         http::serve(listener, terms, move |request, place| Arc::clone(&answering).answer(request, place), stop).await;
         for task in timekeepers.into_iter().chain(admin).chain(upkeep) {
             task.abort();
@@ -272,7 +271,7 @@ impl State {
     async fn open(config: &RelayConfig, dir: Option<PathBuf>) -> Result<Self, RelayError> {
         let secrets = config.secrets.clone();
         // Syncing files and stretching a secret take their time.
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = rt::spawn_blocking(move || {
             let (store, records, dir) = match dir.as_deref().map(Store::open).transpose() {
                 Ok(Some((store, records))) => (store, records, dir),
                 Ok(None) => (Store::in_memory(), Records::new(), None),
@@ -332,7 +331,7 @@ fn public_host(config: &RelayConfig) -> Option<String> {
 async fn tls(config: &RelayConfig, state_dir: Option<PathBuf>) -> Result<Option<(Acceptor, Upkeep)>, RelayError> {
     let Some(tls) = config.tls.clone() else { return Ok(None) };
     let host = public_host(config);
-    let opening = tokio::task::spawn_blocking(move || Acceptor::open(&tls, host.as_deref(), state_dir.as_deref()));
+    let opening = rt::spawn_blocking(move || Acceptor::open(&tls, host.as_deref(), state_dir.as_deref()));
     Ok(Some(opening.await.map_err(|_| RelayError::Failed)??))
 }
 

@@ -6,16 +6,13 @@ use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
-use async_tungstenite::tokio::TokioAdapter;
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
 use tungstenite::handshake::derive_accept_key;
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ConnId, ExchangeId, UserId};
@@ -38,6 +35,7 @@ use crate::net::Connector;
 use crate::places::Place;
 use crate::queue::Queue;
 use crate::refused::Spoken;
+use crate::rt::{self, timeout};
 use crate::{fetch, ws};
 
 /// What all requests and tunnels of a relay share.
@@ -134,7 +132,7 @@ impl Serving {
         // A client that waits for the go-ahead has not sent the body, and now will not.
         if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
             place.wait();
-            tokio::spawn(discard(body, self.body_timeout));
+            rt::spawn(discard(body, self.body_timeout));
         }
     }
 
@@ -172,17 +170,17 @@ impl Serving {
     }
 
     /// Wakes the machines when they want to be woken.
-    pub(super) fn keep_time(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
+    pub(super) fn keep_time(self: &Arc<Self>) -> Vec<rt::JoinHandle<()>> {
         let shards = (0..self.shards.len()).map(|index| {
             let serving = Arc::clone(self);
-            tokio::spawn(async move {
+            rt::spawn(async move {
                 if let Some(shard) = serving.shards.get(index) {
                     shard.keep_time(|later| serving.after_shard(index, later)).await;
                 }
             })
         });
         let serving = Arc::clone(self);
-        let office = tokio::spawn(async move { serving.office.keep_time(|later| serving.after_office(later)).await });
+        let office = rt::spawn(async move { serving.office.keep_time(|later| serving.after_office(later)).await });
         shards.chain([office]).collect()
     }
 
@@ -231,19 +229,19 @@ impl Serving {
                     let index = shard_of(&user, self.shards.len());
                     self.drive_shard(index, |rooms, now| rooms.tell(shard::Event::SessionEnded { user, session }, now));
                 }
-                signin::Later::Fetch(fetch, request) => drop(tokio::spawn(async move {
+                signin::Later::Fetch(fetch, request) => drop(rt::spawn(async move {
                     let result = fetch::fetch(&serving.connector, request).await;
                     serving.bring(grants::Event::Fetched { fetch, result });
                 })),
-                signin::Later::Verify(job, password, hash) => drop(tokio::spawn(async move {
+                signin::Later::Verify(job, password, hash) => drop(rt::spawn(async move {
                     let ok = signin::verify(&serving.verifying, password, hash).await;
                     serving.bring(grants::Event::Verified { job, ok });
                 })),
-                signin::Later::Keep(job, keys, dir) => drop(tokio::spawn(async move {
+                signin::Later::Keep(job, keys, dir) => drop(rt::spawn(async move {
                     let result = signin::keep(keys, dir).await;
                     serving.bring(grants::Event::Persisted { job, result });
                 })),
-                signin::Later::Await(job, committed) => drop(tokio::spawn(async move {
+                signin::Later::Await(job, committed) => drop(rt::spawn(async move {
                     let result = committed.wait().await;
                     serving.bring(grants::Event::Persisted { job, result });
                 })),
@@ -277,7 +275,7 @@ impl Serving {
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
         let awaited = self.tunnels.clone();
-        tokio::spawn(async move {
+        rt::spawn(async move {
             self.run_tunnel(upgrade, on).await;
             drop((awaited, place));
         });
@@ -288,10 +286,10 @@ impl Serving {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Spoken>>() else {
+        let Ok(parts) = upgraded.downcast::<Spoken>() else {
             return tracing::error!("a tunnel's connection is of another kind");
         };
-        let stream = TokioAdapter::new(parts.io.into_inner().into_inner());
+        let stream = rt::ws_io(parts.io.into_inner());
         let socket = ws::accepted(stream, &parts.read_buf, upgrade.dialect).await;
         let conn = ConnId(self.number());
         let index = shard_of(&upgrade.user, self.shards.len());

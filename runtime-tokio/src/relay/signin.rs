@@ -21,6 +21,7 @@ use crate::audit::Shared;
 use crate::driver::Hosted;
 use crate::exchange::{ExchangeHandle, Part};
 use crate::keys;
+use crate::rt;
 use crate::store::{Committed, Store};
 
 /// The snapshot that the gate judges by: replaced as a whole, read by every request.
@@ -148,7 +149,7 @@ impl Hosted for Office {
 /// Keeps the master keys; without a directory they are in memory alone, as they were.
 pub(super) async fn keep(keys: Keyring, dir: Option<PathBuf>) -> Result<(), String> {
     let Some(dir) = dir else { return Ok(()) };
-    let written = tokio::task::spawn_blocking(move || keys::keep(&dir, &keys)).await;
+    let written = rt::spawn_blocking(move || keys::keep(&dir, &keys)).await;
     written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
@@ -159,5 +160,5 @@ pub(super) async fn verify(places: &Semaphore, password: Secret, hash: String) -
         let hash = PasswordHash::new(&hash).ok()?;
         Argon2::default().verify_password(password.expose().as_bytes(), &hash).ok()
     };
-    matches!(tokio::task::spawn_blocking(check).await, Ok(Some(())))
+    matches!(rt::spawn_blocking(check).await, Ok(Some(())))
 }

@@ -12,12 +12,11 @@ use rustls::ClientConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_acme::{AccountCache, AcmeConfig, AcmeState, CertCache, EventError, EventOk, ResolvesServerCertAcme};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tunnel_core::config::Acme;
 
 use super::TlsError;
 use super::trouble::words;
+use crate::rt::{self, spawn_blocking, timeout};
 use crate::{files, net};
 
 /// An account at the authority, and the certificate that it got.
@@ -80,7 +79,7 @@ impl Account {
                 Ok(Some(Err(error))) => {
                     complain(&error, &self.order.domains);
                     // The library's first waits are of seconds, and authorities count failures by the hour.
-                    tokio::time::sleep(PAUSE).await;
+                    rt::sleep(PAUSE).await;
                 }
                 Ok(None) | Err(_) => self = self.anew(&mut has_certificate).await,
             }
@@ -203,10 +202,11 @@ const MAX_FILE: u64 = 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::TcpListener;
     use crate::testing::TempDir;
-    use tokio::net::TcpListener;
+    use futures_util::FutureExt as _;
 
-    #[tokio::test]
+    #[crate::rt::test]
     async fn authority_that_never_answers_is_asked_anew() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let port = listener.local_addr().expect("bound").port();
@@ -219,13 +219,13 @@ mod tests {
         };
         let mut account = Account::open(&order, dir.path()).expect("opens");
         account.silence = Duration::from_millis(50);
-        let keeping = tokio::spawn(account.keep());
+        let mut keeping = rt::spawn(account.keep());
         let mut held = Vec::new();
         for _ in 0..3 {
             let asked = timeout(Duration::from_secs(20), listener.accept()).await.expect("it asks");
             held.push(asked.expect("accepts"));
         }
-        assert!(!keeping.is_finished());
+        assert!((&mut keeping).now_or_never().is_none(), "for ever");
         keeping.abort();
         let kept = std::fs::read_dir(dir.path().join("acme")).expect("is there").count();
         assert_eq!(kept, 1, "always with the same account");

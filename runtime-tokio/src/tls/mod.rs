@@ -15,15 +15,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::rt::tls::TlsAcceptor;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tunnel_core::config::Tls;
 
-use crate::net::Stream;
 use crate::places::last_words;
+use crate::rt::{TcpStream, timeout};
+use crate::stream::Stream;
 
 /// Why there is no certificate to begin with.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +105,7 @@ impl Acceptor {
             Ok(0) => return Err(NoSession::Failed(io::ErrorKind::UnexpectedEof.into())),
             // Every method is in capitals, and no TLS record begins with one.
             Ok(_) if first.iter().all(u8::is_ascii_uppercase) => {
-                last_words(stream, "400 Bad Request", SPEAK_TLS).await;
+                last_words(Stream::Plain(stream), "400 Bad Request", SPEAK_TLS).await;
                 return Err(NoSession::PlainHttp);
             }
             Ok(_) => {}

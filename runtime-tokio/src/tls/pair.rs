@@ -13,12 +13,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::task::spawn_blocking;
 use tunnel_core::secret::Secret;
 
 use super::TlsError;
 use super::validity::trouble;
 use crate::files;
+use crate::rt::{self, spawn_blocking};
 
 /// The two files, and what they last held that was good.
 pub(super) struct Pair {
@@ -63,7 +63,7 @@ impl Pair {
         let mut seen = self.read;
         let mut told = Instant::now();
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            rt::sleep(INTERVAL).await;
             if told.elapsed() >= DAY {
                 told = Instant::now();
                 self.warn();
