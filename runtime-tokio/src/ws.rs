@@ -117,8 +117,8 @@ where
         Poll::Pending
     }
 
-    /// Reads what is there, a bounded number of messages, so that a busy peer leaves room for writing. `true`: there
-    /// may be more.
+    /// Reads what is there, a bounded number of messages and of events that they bring, so that a busy peer leaves room
+    /// for writing, and what it said is counted before there is more. `true`: there may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         for _ in 0..READS_AT_ONCE {
             if self.broken || self.deaf || (self.room)(cx).is_pending() {
@@ -128,6 +128,10 @@ where
                 Poll::Ready(Some(Ok(message))) => {
                     if let Some(message) = from_wire(message) {
                         self.connection.handle_message(message, now);
+                    }
+                    self.take_events();
+                    if self.events.len() >= EVENTS_AT_ONCE {
+                        return true;
                     }
                 }
                 Poll::Ready(Some(Err(error))) => self.lose(&error, now),
@@ -156,8 +160,12 @@ where
         Ok(())
     }
 
-    fn bring_events(&mut self) {
+    fn take_events(&mut self) {
         self.events.extend(std::iter::from_fn(|| self.connection.poll_event()));
+    }
+
+    fn bring_events(&mut self) {
+        self.take_events();
         if !self.events.is_empty() {
             (self.on_events)(self.events.drain(..));
         }
@@ -323,6 +331,8 @@ fn close_frame(close: &Close) -> Option<CloseFrame> {
 const LINGER: Duration = Duration::from_secs(1);
 /// Messages read in a row.
 const READS_AT_ONCE: usize = 32;
+/// Events that are enough to be brought before more is read: small frames come by the ten thousand in one message.
+const EVENTS_AT_ONCE: usize = 1024;
 /// What one connection's reading costs while it is idle.
 const READ_BUFFER: usize = 8 * 1024;
 /// How much of a refusal's text is kept.
