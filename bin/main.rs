@@ -1,7 +1,9 @@
 //! The program `mcp-local-tunnel`: command line, logging and wiring around the machines of `tunnel-core`.
 
-#[cfg(not(feature = "tokio"))]
-compile_error!("the program runs on tokio: build it with the feature `tokio`, which is on by default");
+#[cfg(not(any(feature = "tokio", feature = "async-std")))]
+compile_error!(
+    "the program needs a runtime: build it with the feature `tokio`, which is on by default, or `async-std`"
+);
 
 mod cli;
 mod commands;

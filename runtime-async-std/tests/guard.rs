@@ -1,0 +1,1 @@
+../../runtime-tokio/tests/guard.rs
