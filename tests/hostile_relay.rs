@@ -66,7 +66,7 @@ fn flood_of_everything_leaves_a_small_agent_with_its_servers() {
     assert!(agent.process.is_running());
     let grown = agent.process.peak_resident() - before;
     // Bodies that are never finished, 64 MiB of them, and messages of a megabyte taken apart into very small frames.
-    assert!(grown < 256 << 20, "{} MiB more", grown >> 20);
+    assert!(grown < 200 << 20, "{} MiB more", grown >> 20);
     let log = agent.process.log();
     assert!(log.matches("restart wanted").count() <= 6, "restarts have a limit");
     assert!(log.len() < 256 * 1024, "{} bytes of log", log.len());
@@ -133,8 +133,11 @@ fn what_policy_denies_is_run_in_no_dialect() {
     }
     let fine = json!({"type": "request", "id": "z", "method": "local__echo", "params": {"text": "old and fine"}});
     assert!(said(&fine).contains("old and fine"));
-    let heard = heard();
-    assert!(heard.contains("old and fine") && heard.contains("tools/list"), "the tap works: {heard}");
+    // What writes it down passes it on first, and the answer may come before.
+    let heard = eventually("the tap works", Duration::from_secs(10), || {
+        let heard = heard();
+        if heard.contains("old and fine") && heard.contains("tools/list") { Ok(heard) } else { Err(heard) }
+    });
     for line in heard.lines().filter(|line| line.contains("tools/call")) {
         assert!(line.contains(r#""name":"echo""#) && !line.contains("add"), "{line}");
     }
@@ -235,7 +238,6 @@ fn answers_to_the_handshake_that_are_none_keep_the_agent_trying() {
     elsewhere.set_nonblocking(true).expect("sets");
     let other = elsewhere.local_addr().expect("bound");
     let mut agent = relay.agent("handshake");
-    let before = agent.process.peak_resident();
     let answers: Vec<(&str, Vec<u8>, &str)> = vec![
         ("redirect", redirect(&format!("ws://{other}/ws")), "sign-in page"),
         ("redirect to a file", redirect("file:///etc/passwd"), "sign-in page"),
@@ -258,6 +260,8 @@ fn answers_to_the_handshake_that_are_none_keep_the_agent_trying() {
         assert!(!error.contains('\x1b') && error.len() < 1000, "{what}: {error}");
     }
     // Without an end: the head, then the body.
+    // (An agent that has dialled by now: one that only starts grows by its own code.)
+    let before = agent.process.peak_resident();
     for begin in ["HTTP/1.1 101 Switching Protocols\r\n", "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n"] {
         let (_, mut socket) = relay.dial_after(&agent);
         drop(socket.write_all(begin.as_bytes()));
