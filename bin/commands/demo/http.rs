@@ -27,7 +27,8 @@ const MAX_BODY: usize = tunnel_core::limits::MAX_MESSAGE;
 /// The newest revision with a handshake, which this client speaks.
 const VERSION: &str = "2025-11-25";
 
-/// Requests without any memory.
+/// Requests without any memory. Each is boxed: it holds all that a way may need (resolving, a proxy, TLS), and every step of
+/// the walk would hold it too.
 pub(super) struct Http {
     connector: Connector,
 }
@@ -61,11 +62,11 @@ impl Http {
     }
 
     async fn whole(&self, request: Fetch) -> Result<Fetched, Problem> {
-        fetch::fetch(&self.connector, request).await.map_err(|error| error.to_string())
+        Box::pin(fetch::fetch(&self.connector, request)).await.map_err(|error| error.to_string())
     }
 
     async fn open(&self, request: Fetch) -> Result<Response, Problem> {
-        fetch::open(&self.connector, request).await.map_err(|error| error.to_string())
+        Box::pin(fetch::open(&self.connector, request)).await.map_err(|error| error.to_string())
     }
 }
 
