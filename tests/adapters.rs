@@ -1,6 +1,6 @@
 //! The two adapters are one text, but for what their runtimes are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,6 +79,28 @@ fn program_on_async_std_brings_no_second_runtime() {
     assert_eq!(features, "default,macros,sync,tokio-macros", "nothing that runs anything (`default` is empty)");
 }
 
+/// async-std is discontinued: what is used of it can be had of smol in one line, which `rt.rs` lists.
+#[test]
+fn what_is_used_of_async_std_has_its_equal_in_smol() {
+    let files = files(ASYNC_STD);
+    let mut used = BTreeSet::new();
+    for line in files.iter().filter(|(path, _)| is_own(path)).flat_map(|(_, text)| text.lines()) {
+        let code = line.split("//").next().unwrap_or_default();
+        let names = match code.rsplit_once("task::") {
+            _ if code.contains("async_std::") => code.rsplit_once("::").map(|(_, names)| names),
+            Some((_, call)) if !code.contains("std::task") => call.split('(').next(),
+            _ => None,
+        };
+        used.extend(words(names.unwrap_or_default()).filter(|name| *name != "task"));
+    }
+    let some = ["TcpStream", "ToSocketAddrs", "UnixListener", "block_on", "spawn", "spawn_blocking", "test"];
+    assert!(some.iter().all(|name| used.contains(name)), "what is used is found: {used:?}");
+    let table = files["src/rt.rs"].lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next());
+    let listed: BTreeSet<_> = table.flat_map(words).collect();
+    let missing: Vec<_> = used.difference(&listed).collect();
+    assert!(missing.is_empty(), "not in the table of {ASYNC_STD}/src/rt.rs: {missing:?}");
+}
+
 #[test]
 fn readme_states_how_much_differs() {
     let output = Command::new("diff")
@@ -103,6 +125,10 @@ fn readme_states_how_much_differs() {
 
 fn is_own(path: &str) -> bool {
     OWN.iter().any(|own| path.starts_with(own))
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
 }
 
 /// The sources of an adapter and of its tests, by their paths in it.

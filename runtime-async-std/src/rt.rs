@@ -14,7 +14,8 @@
 //! | `task::yield_now()` | `smol::future::yield_now()` |
 //! | `net::{TcpListener, TcpStream}` | `smol::net::{TcpListener, TcpStream}` |
 //! | `os::unix::net::{UnixListener, UnixStream}` | `smol::net::unix::{UnixListener, UnixStream}` |
-//! | `address.to_socket_addrs()` | `smol::net::resolve(address)` |
+//! | `ToSocketAddrs::to_socket_addrs(address)` | `smol::net::resolve(address)` |
+//! | `#[async_std::test]` | `#[apply(smol_macros::test!)]` |
 //!
 //! What it cannot do is done by its siblings async-io, async-process and async-signal, which are smol's own. What remains:
 //! it has one set of threads for all of the process, which lives as long as that. So [`run_small`] saves no threads, and
@@ -155,7 +156,7 @@ pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, E
 /// # Errors
 /// It has none.
 pub async fn lookup_host(host: (&str, u16)) -> io::Result<impl Iterator<Item = SocketAddr>> {
-    host.to_socket_addrs().await
+    ToSocketAddrs::to_socket_addrs(&host).await
 }
 
 /// A byte stream for the WebSocket library.
