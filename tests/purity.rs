@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates that would bring a runtime, a socket, a process or a clock into core.
-const FORBIDDEN_CRATES: [&str; 12] = [
+const FORBIDDEN_CRATES: [&str; 16] = [
     "tokio",
     "async-std",
     "async-io",
@@ -17,6 +17,10 @@ const FORBIDDEN_CRATES: [&str; 12] = [
     "hyper",
     "rustix",
     "async-process",
+    "async-signal",
+    "blocking",
+    "tokio-rustls",
+    "futures-rustls",
     "signal-hook",
 ];
 
