@@ -1,28 +1,32 @@
 //! Core performs no IO: the compiler forbids most of it (`no_std`), these tests forbid the rest.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Crates that would bring a runtime, a socket, a process or a clock into core.
-const FORBIDDEN_CRATES: [&str; 16] = [
+/// Crates that are runtimes, or that nothing but a runtime needs.
+const RUNTIMES: [&str; 16] = [
     "tokio",
     "async-std",
     "async-io",
+    "async-executor",
     "async-global-executor",
     "smol",
+    "futures-executor",
     "mio",
     "polling",
-    "socket2",
+    "blocking",
     "hyper",
-    "rustix",
     "async-process",
     "async-signal",
-    "blocking",
+    "async-tungstenite",
     "tokio-rustls",
     "futures-rustls",
-    "signal-hook",
 ];
+
+/// Crates that would bring a socket, a process or a signal into core.
+const SYSTEM: [&str; 3] = ["socket2", "rustix", "signal-hook"];
 
 /// Words that no line of core's code may hold: clocks, sockets, files, threads, locks, runtimes, `std` itself.
 const FORBIDDEN_WORDS: [&str; 20] = [
@@ -50,17 +54,27 @@ const FORBIDDEN_WORDS: [&str; 20] = [
 
 #[test]
 fn core_depends_on_no_runtime_and_no_socket() {
-    let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "-p", "tunnel-core", "-e", "normal", "--prefix", "none"])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs: it runs this test");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let tree = String::from_utf8(output.stdout).expect("cargo prints UTF-8");
-    let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(names.contains(&"openidconnect"), "the tree is core's:\n{tree}");
-    let found: Vec<_> = FORBIDDEN_CRATES.iter().filter(|name| names.contains(name)).collect();
+    let names = tree("tunnel-core");
+    assert!(names.contains("openidconnect"), "the tree is core's: {names:?}");
+    let found: Vec<_> = RUNTIMES.iter().chain(&SYSTEM).filter(|name| names.contains(**name)).collect();
     assert!(found.is_empty(), "core depends on {found:?}");
+}
+
+#[test]
+fn driver_on_threads_depends_on_core_and_no_runtime() {
+    let names = tree("tunnel-threads");
+    assert!(names.contains("tunnel-core") && names.contains("tungstenite"), "the tree is the driver's: {names:?}");
+    let found: Vec<_> = RUNTIMES.iter().filter(|name| names.contains(**name)).collect();
+    assert!(found.is_empty(), "the driver on threads depends on {found:?}");
+}
+
+/// The look that finds nothing above is not blind.
+#[test]
+fn adapters_depend_on_their_runtimes() {
+    for (adapter, runtime) in [("tunnel-runtime-tokio", "tokio"), ("tunnel-runtime-async-std", "async-std")] {
+        assert!(RUNTIMES.contains(&runtime) && tree(adapter).contains(runtime), "{adapter}");
+    }
+    assert!(SYSTEM.iter().any(|name| tree("tunnel-runtime-tokio").contains(*name)));
 }
 
 #[test]
@@ -98,6 +112,18 @@ fn core_names_no_clock_socket_thread_or_runtime() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The names of all crates that are linked with `package`, its own among them.
+fn tree(package: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-p", package, "-e", "normal", "--prefix", "none"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs: it runs this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("cargo prints UTF-8");
+    tree.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
 }
 
 /// The modules that `file` declares for tests alone, as paths without an ending.
