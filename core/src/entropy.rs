@@ -64,6 +64,8 @@ impl Entropy for Seeded {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -72,5 +74,25 @@ mod tests {
         let upper = Duration::from_millis(100);
         assert!((0..1000).all(|_| duration_up_to(&mut entropy, upper) <= upper));
         assert_eq!(duration_up_to(&mut entropy, Duration::ZERO), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn any_draw_is_within_its_bound(seed: u64, secs: u64, nanos in 0..1_000_000_000_u32) {
+            let upper = Duration::new(secs, nanos);
+            let drawn = duration_up_to(&mut Seeded::new(seed), upper);
+            prop_assert!(drawn <= upper, "{:?}", drawn);
+            prop_assert_eq!(drawn, duration_up_to(&mut Seeded::new(seed), upper), "the same seed, the same draw");
+        }
+
+        #[test]
+        fn same_seed_fills_the_same_bytes(seed: u64, length in 0..40_usize) {
+            let fill = |length| {
+                let mut out = std::vec![0; length];
+                Seeded::new(seed).fill(&mut out);
+                out
+            };
+            prop_assert_eq!(&fill(40)[..length], &fill(length)[..]);
+        }
     }
 }

@@ -89,6 +89,9 @@ impl MonotonicClamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
     use super::*;
     use crate::time::UnixTime;
 
@@ -99,5 +102,36 @@ mod tests {
         assert_eq!(clamp.clamp(at(9)).instant.as_micros(), 9);
         assert_eq!(clamp.clamp(at(3)).instant.as_micros(), 9);
         assert_eq!(clamp.clamp(at(10)).instant.as_micros(), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn held_clock_never_goes_back_and_the_wall_clock_passes(times: Vec<(u64, u64)>) {
+            let (mut clamp, mut latest) = (MonotonicClamp::default(), 0);
+            for (micros, millis) in times {
+                latest = latest.max(micros);
+                let given = Now { instant: Instant::from_micros(micros), unix: UnixTime::from_millis(millis) };
+                let held = clamp.clamp(given);
+                prop_assert_eq!((held.instant.as_micros(), held.unix), (latest, given.unix));
+                prop_assert_eq!(clamp.clamp(held), held);
+            }
+        }
+
+        #[test]
+        fn orders_come_out_as_they_went_in(batches: Vec<Vec<u8>>, taken in 0..40_usize) {
+            let (mut mailbox, mut out, mut given) = (Mailbox::default(), Vec::new(), 0);
+            for (index, batch) in batches.iter().enumerate() {
+                if index % 2 == 0 {
+                    mailbox.extend(batch.iter().copied());
+                } else {
+                    batch.iter().for_each(|item| mailbox.push(*item));
+                }
+                out.extend((0..taken).map_while(|_| mailbox.pop()));
+                given += batch.len();
+                prop_assert_eq!((mailbox.len(), mailbox.is_empty()), (given - out.len(), given == out.len()));
+            }
+            out.extend(core::iter::from_fn(|| mailbox.pop()));
+            prop_assert_eq!(out, batches.concat());
+        }
     }
 }

@@ -46,10 +46,24 @@ impl Eq for Secret {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use std::string::String;
+
     use super::*;
 
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(std::format!("{:?}", Secret::new("hunter2")), "Secret(…)");
+    }
+
+    proptest! {
+        #[test]
+        fn secrets_are_equal_as_their_texts_are_and_show_none_of_them(one in "[ab]{0,3}", other in "[ab]{0,3}", any: String) {
+            let equal = Secret::new(one.as_str()) == Secret::new(other.as_str());
+            prop_assert_eq!(equal, one == other);
+            let secret = Secret::new(any.clone());
+            prop_assert_eq!((secret.expose(), secret.is_empty()), (any.as_str(), any.is_empty()));
+            prop_assert_eq!(std::format!("{secret:?}"), "Secret(…)");
+        }
     }
 }

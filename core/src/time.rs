@@ -106,6 +106,8 @@ pub struct Deadline {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -114,5 +116,31 @@ mod tests {
         assert_eq!(Instant::from_micros(5) - Duration::MAX, Instant::from_micros(0));
         assert_eq!(Instant::from_micros(1).saturating_since(Instant::from_micros(2)), Duration::ZERO);
         assert_eq!(UnixTime::from_secs(u64::MAX) + Duration::MAX, UnixTime::from_millis(u64::MAX));
+    }
+
+    proptest! {
+        /// As a model: numbers wide enough for all of it, held at both ends.
+        #[test]
+        fn clocks_count_as_numbers_do_and_stop_at_their_ends(base: u64, other: u64, step: u64) {
+            let (wide, most) = (u128::from(base) + u128::from(step), u128::from(u64::MAX));
+            let forward = Instant::from_micros(base) + Duration::from_micros(step);
+            prop_assert_eq!(u128::from(forward.as_micros()), wide.min(most));
+            let back = Instant::from_micros(base) - Duration::from_micros(step);
+            prop_assert_eq!(back.as_micros(), base.saturating_sub(step));
+            let unix = UnixTime::from_millis(base) + Duration::from_millis(step);
+            prop_assert_eq!(u128::from(unix.as_millis()), wide.min(most));
+            let apart = Duration::from_micros(base.saturating_sub(other));
+            prop_assert_eq!(Instant::from_micros(base).saturating_since(Instant::from_micros(other)), apart);
+            let apart = Duration::from_millis(base.saturating_sub(other));
+            prop_assert_eq!(UnixTime::from_millis(base).saturating_since(UnixTime::from_millis(other)), apart);
+        }
+
+        #[test]
+        fn what_was_added_is_the_time_since(base in 0..1_u64 << 62, step in 0..1_u64 << 62) {
+            let (start, step) = (Instant::from_micros(base), Duration::from_micros(step));
+            prop_assert_eq!((start + step).saturating_since(start), step);
+            prop_assert_eq!(start + step - step, start);
+            prop_assert_eq!(UnixTime::from_secs(base >> 10).as_secs(), base >> 10);
+        }
     }
 }

@@ -69,6 +69,9 @@ impl<K: Ord + Clone> Timers<K> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
     use super::*;
 
     fn at(micros: u64) -> Instant {
@@ -97,5 +100,52 @@ mod tests {
         timers.clear(&2);
         assert_eq!(timers.pop_due(at(100)), None);
         assert_eq!(timers.next(), None);
+    }
+
+    /// What is done to a table, and when something is due, in small numbers so that they meet.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Set(u8, u64),
+        Clear(u8),
+        PopDue(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..6_u8, 0..20_u64).prop_map(|(key, at)| Op::Set(key, at)),
+            1 => (0..6_u8).prop_map(Op::Clear),
+            2 => (0..20_u64).prop_map(Op::PopDue),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn table_agrees_with_a_list_that_is_searched(ops in prop::collection::vec(op(), 0..60)) {
+            let (mut timers, mut list) = (Timers::default(), Vec::new());
+            for op in ops {
+                match op {
+                    Op::Set(key, due) => {
+                        timers.set(key, at(due));
+                        list.retain(|(_, other)| *other != key);
+                        list.push((at(due), key));
+                    }
+                    Op::Clear(key) => {
+                        timers.clear(&key);
+                        list.retain(|(_, other)| *other != key);
+                    }
+                    Op::PopDue(now) => {
+                        let due = list.iter().copied().filter(|(due, _)| *due <= at(now)).min();
+                        prop_assert_eq!(timers.pop_due(at(now)), due.map(|(_, key)| key));
+                        list.retain(|one| Some(*one) != due);
+                    }
+                }
+                prop_assert_eq!(timers.next().map(|(at, key)| (at, *key)), list.iter().copied().min());
+                prop_assert_eq!((timers.len(), timers.is_empty()), (list.len(), list.is_empty()));
+                for key in 0..6 {
+                    let armed = list.iter().find(|(_, other)| *other == key).map(|(due, _)| *due);
+                    prop_assert_eq!(timers.get(&key), armed);
+                }
+            }
+        }
     }
 }

@@ -52,6 +52,8 @@ fn edits(from: &[char], to: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn distance(from: &str, to: &str) -> usize {
@@ -77,5 +79,36 @@ mod tests {
         assert_eq!(nearest("colour", &known), None);
         assert_eq!(nearest("", &known), None);
         assert_eq!(nearest(&"x".repeat(10_000), &known), None);
+    }
+
+    /// The definition, letter by letter from the end (restricted Damerau-Levenshtein).
+    fn by_definition(from: &[char], to: &[char]) -> usize {
+        let (Some((a, before_a)), Some((b, before_b))) = (from.split_last(), to.split_last()) else {
+            return from.len().max(to.len());
+        };
+        let replaced = by_definition(before_a, before_b) + usize::from(a != b);
+        let best = replaced.min(by_definition(before_a, to) + 1).min(by_definition(from, before_b) + 1);
+        match (before_a.split_last(), before_b.split_last()) {
+            (Some((c, rest_a)), Some((d, rest_b))) if a == d && b == c => best.min(by_definition(rest_a, rest_b) + 1),
+            _ => best,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distance_is_the_one_of_its_definition(from in "[ab]{0,5}", to in "[abc]{0,5}") {
+            let [from, to] = [from, to].map(|text| text.chars().collect::<Vec<_>>());
+            prop_assert_eq!(edits(&from, &to), by_definition(&from, &to));
+            prop_assert_eq!(edits(&to, &from), edits(&from, &to));
+        }
+
+        #[test]
+        fn nearest_is_as_near_as_any_and_near_enough(word in "[a-dA-D]{0,9}", known in prop::collection::vec("[a-d]{1,9}", 0..6)) {
+            let known: Vec<&str> = known.iter().map(|name| &**name).collect();
+            let distances = || known.iter().map(|name| (distance(&word.to_lowercase(), name), name.len().max(word.len()) / 3));
+            let best = distances().filter(|(edits, most)| edits <= most).map(|(edits, _)| edits).min();
+            let found = nearest(&word, &known).map(|name| distance(&word.to_lowercase(), name));
+            prop_assert_eq!(found, best);
+        }
     }
 }

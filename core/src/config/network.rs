@@ -71,6 +71,10 @@ fn mask(bits: u128, prefix: u32) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn holds(network: &str, address: &str) -> bool {
@@ -94,6 +98,31 @@ mod tests {
     fn what_is_no_range_is_refused() {
         for text in ["", "proxy", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::/129", "10.0.0.0/8/8"] {
             assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ipv4_range_holds_what_shares_its_first_bits(network: u32, prefix in 0..=32_u32, address: u32) {
+            let range: Network = std::format!("{}/{prefix}", Ipv4Addr::from(network)).parse().expect("a range");
+            let shares = |address: u32| u64::from(network ^ address) >> (32 - prefix) == 0;
+            for address in [address, network ^ (address & 0xff), network ^ 1_u32.rotate_right(prefix.max(1))] {
+                let v4 = Ipv4Addr::from(address);
+                prop_assert_eq!(range.contains(v4.into()), shares(address), "{}", v4);
+                prop_assert_eq!(range.contains(v4.to_ipv6_mapped().into()), shares(address), "{}", v4);
+            }
+            prop_assert!(range.contains(Ipv4Addr::from(network).into()));
+            prop_assert!(!range.contains(Ipv6Addr::from(u128::from(address) | 1 << 127).into()), "of the other family");
+        }
+
+        #[test]
+        fn ipv6_range_holds_what_shares_its_first_bits(network: u128, prefix in 1..=128_u32, address: u128) {
+            let range: Network = std::format!("{}/{prefix}", Ipv6Addr::from(network)).parse().expect("a range");
+            for address in [address, network ^ (address >> (prefix - 1))] {
+                let shares = (network ^ address) >> (128 - prefix) == 0;
+                prop_assert_eq!(range.contains(Ipv6Addr::from(address).into()), shares, "{}", Ipv6Addr::from(address));
+            }
+            prop_assert!(range.contains(Ipv6Addr::from(network).into()));
         }
     }
 }

@@ -52,5 +52,22 @@ mod tests {
         fn never_both_are_older(one in "[0-9.a-z+-]{0,12}", other in "[0-9.a-z+-]{0,12}") {
             prop_assert!(!(is_older(&one, &other) && is_older(&other, &one)));
         }
+
+        /// Numbers first, then releases after what comes before them; words and builds tell nothing.
+        #[test]
+        fn order_is_that_of_the_numbers_and_of_being_a_release(
+            one: ([u64; 3], bool), other: ([u64; 3], bool), small in any::<bool>(), words in "[a-z0-9.-]{0,8}", build in "(\\+[a-z0-9.-]{0,8})?",
+        ) {
+            let near = |(numbers, release): ([u64; 3], bool)| {
+                if small { (numbers.map(|number| number % 3), release) } else { (numbers, release) }
+            };
+            let (one, other) = (near(one), near(other));
+            let text = |([major, minor, patch], release): ([u64; 3], bool), end: &str| {
+                let before = if release { alloc::string::String::new() } else { alloc::format!("-{words}") };
+                alloc::format!("{major}.{minor}.{patch}{before}{end}")
+            };
+            prop_assert_eq!(is_older(&text(one, &build), &text(other, "")), one < other);
+            prop_assert_eq!(is_older(&text(other, ""), &text(one, &build)), other < one);
+        }
     }
 }

@@ -54,6 +54,9 @@ const SHARE: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -82,6 +85,36 @@ mod tests {
             let mut bodies = Bodies::new(most, 100);
             assert!(bodies.take(&user("ann"), 100), "{most}");
             assert!(!bodies.take(&user("ann"), 1), "{most}");
+        }
+    }
+
+    proptest! {
+        /// The model is what each was given, in a list.
+        #[test]
+        fn room_is_what_is_left_of_both_bounds(
+            most in 0..300_usize, largest in 0..120_usize, steps in prop::collection::vec((0..4_u8, 0..130_usize, any::<bool>()), 0..60)
+        ) {
+            let mut bodies = Bodies::new(most, largest);
+            let (all, each) = (most.max(largest), (most.max(largest) / SHARE).max(largest));
+            let mut held: Vec<(u8, usize)> = Vec::new();
+            for (who, bytes, gives_back) in steps {
+                let name = user(&alloc::format!("{who}"));
+                if gives_back {
+                    let Some(at) = held.iter().position(|(of, _)| *of == who) else { continue };
+                    bodies.give_back(&name, held.remove(at).1);
+                } else {
+                    let own: usize = held.iter().filter(|(of, _)| *of == who).map(|(_, bytes)| bytes).sum();
+                    let sum: usize = held.iter().map(|(_, bytes)| bytes).sum();
+                    let fits = own + bytes <= each && sum + bytes <= all;
+                    prop_assert_eq!(bodies.take(&name, bytes), fits, "{} of {} and {}", bytes, own, sum);
+                    held.extend(fits.then_some((who, bytes)));
+                }
+                prop_assert_eq!(bodies.sum, held.iter().map(|(_, bytes)| bytes).sum::<usize>());
+            }
+            for (who, bytes) in held {
+                bodies.give_back(&user(&alloc::format!("{who}")), bytes);
+            }
+            prop_assert!(bodies.held.is_empty() && bodies.sum == 0);
         }
     }
 }

@@ -62,6 +62,8 @@ pub fn subscriber(peer: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn address(text: &str) -> IpAddr {
@@ -96,5 +98,48 @@ mod tests {
         assert!((0..10).all(|_| crowd.enter(address("10.1.2.3"))));
         crowd.leave(address("10.1.2.3"));
         assert!(crowd.open.is_empty());
+    }
+
+    /// Few addresses, some of them two spellings of one, or two of one subscriber.
+    const PEERS: [(&str, u8); 6] = [
+        ("192.0.2.1", 0),
+        ("::ffff:192.0.2.1", 0),
+        ("192.0.2.2", 1),
+        ("2001:db8::1", 2),
+        ("2001:db8::ffff:2", 2),
+        ("2001:db8:0:1::1", 3),
+    ];
+
+    proptest! {
+        #[test]
+        fn each_subscriber_has_as_many_as_allowed_whoever_else_comes_and_goes(
+            most in 1..4_usize, steps in prop::collection::vec((0..PEERS.len(), any::<bool>()), 0..60)
+        ) {
+            let (mut crowd, mut open) = (Crowd::new(most, Vec::new()), [0; 4]);
+            for (peer, leaves) in steps {
+                let (text, whose) = PEERS[peer];
+                let open = &mut open[usize::from(whose)];
+                if !leaves {
+                    prop_assert_eq!(crowd.enter(address(text)), *open < most, "{}", text);
+                    *open = most.min(*open + 1);
+                } else if *open > 0 {
+                    crowd.leave(address(text));
+                    *open -= 1;
+                }
+            }
+            prop_assert_eq!(crowd.open.values().sum::<usize>(), open.iter().sum::<usize>());
+        }
+
+        #[test]
+        fn subscriber_is_an_address_or_the_first_half_of_one(v4: u32, v6: u128, host: u64) {
+            let (v4, v6) = (IpAddr::V4(v4.into()), IpAddr::V6((v6 | 1 << 127).into()));
+            prop_assert_eq!(subscriber(v4), v4);
+            let IpAddr::V6(bits) = v6 else { unreachable!() };
+            let neighbour = IpAddr::V6((bits.to_bits() >> 64 << 64 | u128::from(host)).into());
+            prop_assert_eq!(subscriber(v6), subscriber(neighbour));
+            prop_assert_eq!(subscriber(subscriber(v6)), subscriber(v6));
+            let elsewhere = IpAddr::V6((bits.to_bits() ^ 1 << 64).into());
+            prop_assert_ne!(subscriber(v6), subscriber(elsewhere));
+        }
     }
 }

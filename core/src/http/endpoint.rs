@@ -33,6 +33,8 @@ pub fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -52,6 +54,23 @@ mod tests {
             "",
         ] {
             assert!(secure(bad).is_none(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Whatever else it is, it is what it looks like: nothing in it sends a secret elsewhere.
+        #[test]
+        fn what_secrets_may_be_sent_to_says_where_they_go(
+            text in "(https?|ftp|HTTPS|javascript)?(:|://|:///)?([a-c@:]{0,4}@)?(a\\.example|localhost|LOCALHOST|127\\.0\\.0\\.[0-9]|\\[::1\\]|10\\.0\\.0\\.1|0x7f\\.1|[a-z.]{0,6})(:[0-9]{0,5})?[/?#]?[ -~]{0,8}"
+        ) {
+            if let Some(url) = secure(&text) {
+                prop_assert!(url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)));
+                prop_assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
+                prop_assert!(absolute(&text).is_some());
+                prop_assert_eq!(secure(url.as_str()), Some(url), "it stays what it is");
+            }
+            let plain = absolute(&text).filter(|url| url.scheme() == "http" && !is_loopback(url));
+            prop_assert!(plain.is_none() || secure(&text).is_none());
         }
     }
 }

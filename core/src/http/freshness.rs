@@ -37,6 +37,10 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
+    use proptest::prelude::*;
+
     use http::HeaderValue;
 
     use super::*;
@@ -64,6 +68,33 @@ mod tests {
                 headers.insert(AGE, HeaderValue::from_static(age));
             }
             assert_eq!(bounds.lifetime(&headers), secs(expected), "{control} {age}");
+        }
+    }
+
+    /// The lifetime under these two fields, empty ones left out.
+    fn lifetime(bounds: &Bounds, control: &str, age: &str) -> Duration {
+        let fields = [(CACHE_CONTROL, control), (AGE, age)];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        let headers: HeaderMap = given.map(|(name, value)| (name, value.parse().expect("visible"))).collect();
+        bounds.lifetime(&headers)
+    }
+
+    proptest! {
+        #[test]
+        fn lifetime_is_what_is_left_of_the_age_within_bounds_and_whatever_else_is_said(
+            (least, usual, most) in (0..500_u64, 0..500_u64, 0..500_u64), max_age: u32, age in 0..2_000_u64, noise in "[ -~]{0,30}",
+        ) {
+            let secs = Duration::from_secs;
+            let bounds = Bounds { least: secs(least), usual: secs(least + usual), most: secs(least + usual + most) };
+            let within = bounds.least..=bounds.most;
+            prop_assert!(within.contains(&lifetime(&bounds, &noise, &noise)), "{}", noise);
+            let said = u64::from(max_age % 2_000);
+            let expected = secs(said.saturating_sub(age)).clamp(bounds.least, bounds.most);
+            for spelling in ["max-age=", "public, MAX-AGE=", "x=\"y\",\tmax-age="] {
+                prop_assert_eq!(lifetime(&bounds, &format!("{spelling}{said}"), &format!("{age}")), expected);
+            }
+            prop_assert_eq!(lifetime(&bounds, &format!("max-age={said}, No-Store"), ""), bounds.least);
+            prop_assert_eq!(lifetime(&bounds, "", ""), bounds.usual);
         }
     }
 }

@@ -96,5 +96,20 @@ mod tests {
             let waited = wait(StatusCode::TOO_MANY_REQUESTS, Some(&text), UnixTime::from_millis(now));
             prop_assert!(waited <= limits::RETRY_AFTER_MAX);
         }
+
+        #[test]
+        fn date_and_seconds_until_it_ask_for_the_same(now in 0..4_000_000_000_u64, wait in 0..2_000_u64) {
+            let at = i64::try_from(now + wait).expect("this century or the next");
+            let date = DateTime::from_timestamp(at, 0).expect("in range");
+            let expected = Duration::from_secs(wait).min(limits::RETRY_AFTER_MAX);
+            let forms = ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+            let asked = forms.map(|form| alloc::format!("{}", date.format(form)));
+            for text in asked.into_iter().chain([alloc::format!("{wait}")]) {
+                let waited = super::wait(StatusCode::SERVICE_UNAVAILABLE, Some(&text), UnixTime::from_secs(now));
+                prop_assert_eq!(waited, expected, "{}", text);
+                let other = super::wait(StatusCode::FORBIDDEN, Some(&text), UnixTime::from_secs(now));
+                prop_assert_eq!(other, Duration::ZERO);
+            }
+        }
     }
 }

@@ -57,6 +57,11 @@ mod tests {
             let out = clean(&text, max);
             prop_assert!(out.chars().count() <= max + 1);
             prop_assert!(!out.chars().any(is_deceptive));
+            prop_assert_eq!(clean(&out, max + 1), out.as_str(), "what is clean stays as it is");
+            let mut words = out.split(' ');
+            prop_assert!(out.is_empty() || words.all(|word| !word.is_empty()), "{:?}", out);
+            let kept = out.strip_suffix('…').unwrap_or(&out);
+            prop_assert!(clean(&text, usize::MAX).starts_with(kept), "the longer one begins as the shorter one");
         }
     }
 }

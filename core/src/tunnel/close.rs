@@ -174,5 +174,14 @@ mod tests {
         fn every_code_survives_the_wire(code: u16) {
             prop_assert_eq!(CloseCode::from_u16(code).to_u16(), code);
         }
+
+        #[test]
+        fn reason_is_cut_no_shorter_than_it_must_be(reason in "[aé日🙂]{0,140}") {
+            let kept = Close::new(CloseCode::Normal, reason.as_str()).reason;
+            prop_assert!(kept.len() <= MAX_REASON && reason.starts_with(&kept));
+            let next = reason[kept.len()..].chars().next();
+            prop_assert!(next.is_none_or(|next| kept.len() + next.len_utf8() > MAX_REASON), "{} bytes", kept.len());
+            prop_assert_eq!(&Close::new(CloseCode::Normal, kept.as_str()).reason, &kept);
+        }
     }
 }

@@ -116,6 +116,12 @@ impl Keepalive {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::String;
+    use alloc::vec::Vec;
+    use std::format;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(secs: u64) -> Instant {
@@ -179,5 +185,149 @@ mod tests {
         assert_eq!(keepalive.pong(first, at(3)), None);
         assert_eq!(keepalive.pong(second, at(4)), Some(Duration::from_secs(2)));
         assert_eq!(keepalive.pong(second, at(5)), None);
+    }
+
+    /// One second after a state was entered.
+    type Row = (&'static str, fn(&mut Keepalive, Instant) -> (Verdict, Option<Duration>), [&'static str; 5]);
+
+    /// The way into a state; every ping that is due is written at once.
+    fn state(name: &str) -> (Keepalive, u64) {
+        let mut keepalive = Keepalive::new(Side::Relay, Dialect::V2, at(0));
+        let steps: &[u64] = match name {
+            "quiet" | "probing" => &[],
+            "asked" => &[20],
+            "last chance" | "last chance, probing" => &[20, 40, 60],
+            other => panic!("no such state: {other}"),
+        };
+        for step in steps {
+            assert_eq!(keepalive.handle_timeout(at(*step)), Verdict::Alive);
+            keepalive.take_ping(at(*step)).expect("it asks at every step");
+        }
+        let now = steps.last().copied().unwrap_or_default();
+        if name.ends_with("probing") {
+            keepalive.probe(at(now));
+            keepalive.take_ping(at(now)).expect("it asks at once");
+        }
+        (keepalive, now + 1)
+    }
+
+    #[test]
+    fn every_input_in_every_state() {
+        const STATES: [&str; 5] = ["quiet", "asked", "last chance", "probing", "last chance, probing"];
+        let dead = "dead";
+        let rows: [Row; 7] = [
+            (
+                "heard",
+                |keepalive, now| {
+                    keepalive.heard(now);
+                    (Verdict::Alive, None)
+                },
+                ["0 missed, 20 s"; 5],
+            ),
+            (
+                "pong of the last ping",
+                |keepalive, now| (Verdict::Alive, keepalive.pong(keepalive.token, now)),
+                [
+                    "0 missed, 19 s",
+                    "1 missed, took 1 s, 19 s",
+                    "3 missed, took 1 s, 19 s",
+                    "0 missed, took 1 s, 4 s",
+                    "3 missed, took 1 s, 4 s",
+                ],
+            ),
+            (
+                "pong of another",
+                |keepalive, now| (Verdict::Alive, keepalive.pong(keepalive.token + 1, now)),
+                ["0 missed, 19 s", "1 missed, 19 s", "3 missed, 19 s", "0 missed, 4 s", "3 missed, 4 s"],
+            ),
+            (
+                "probe",
+                |keepalive, now| {
+                    keepalive.probe(now);
+                    (Verdict::Alive, None)
+                },
+                [
+                    "0 missed, ping, 5 s",
+                    "1 missed, ping, 5 s",
+                    "3 missed, ping, 5 s",
+                    "0 missed, ping, 4 s",
+                    "3 missed, ping, 4 s",
+                ],
+            ),
+            (
+                "early wake",
+                |keepalive, now| (keepalive.handle_timeout(now), None),
+                ["0 missed, 19 s", "1 missed, 19 s", "3 missed, 19 s", "0 missed, 4 s", "3 missed, 4 s"],
+            ),
+            (
+                "the deadline",
+                |keepalive, _| (keepalive.handle_timeout(keepalive.poll_timeout().at), None),
+                ["1 missed, ping, 20 s", "2 missed, ping, 20 s", dead, dead, dead],
+            ),
+            (
+                "a long stop",
+                |keepalive, now| (keepalive.handle_timeout(now + Duration::from_secs(7_200)), None),
+                ["1 missed, ping, 20 s", "2 missed, ping, 20 s", dead, dead, dead],
+            ),
+        ];
+        for (input, apply, expected) in rows {
+            for (name, expected) in STATES.into_iter().zip(expected) {
+                let (mut keepalive, second) = state(name);
+                let due = keepalive.poll_timeout().at;
+                let now = match input {
+                    "the deadline" => due,
+                    "a long stop" => at(second + 7_200),
+                    _ => at(second),
+                };
+                let (verdict, took) = apply(&mut keepalive, at(second));
+                let took = took.map_or_else(String::new, |took| format!("took {} s, ", took.as_secs()));
+                let ping = if keepalive.due { "ping, " } else { "" };
+                let wait = keepalive.poll_timeout().at.saturating_since(now).as_secs();
+                let said = match verdict {
+                    Verdict::Dead => "dead".into(),
+                    Verdict::Alive => format!("{} missed, {took}{ping}{wait} s", keepalive.missed),
+                };
+                assert_eq!(said, expected, "{input} while {name}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn peer_that_speaks_in_time_lives_and_one_that_falls_silent_is_given_up_in_time(
+            relay: bool, v2: bool, gaps in prop::collection::vec(0..1_000_u32, 0..40),
+        ) {
+            let side = if relay { Side::Relay } else { Side::Agent };
+            let mut keepalive = Keepalive::new(side, if v2 { Dialect::V2 } else { Dialect::V1 }, at(0));
+            let pace = keepalive.pace;
+            let mut now = at(0);
+            // It is heard after less than a step each time, then never again.
+            let mut heard: Vec<Instant> = gaps.iter().scan(at(0), |last, gap| {
+                *last = *last + pace.interval * *gap / 1_000;
+                Some(*last)
+            }).collect();
+            heard.reverse();
+            let mut last = at(0);
+            loop {
+                let due = keepalive.poll_timeout().at;
+                prop_assert!(due > now, "no deadline is in the past");
+                match heard.pop() {
+                    Some(next) if next < due => {
+                        (now, last) = (next, next);
+                        keepalive.heard(now);
+                        continue;
+                    }
+                    next => heard.extend(next),
+                }
+                now = due;
+                if keepalive.handle_timeout(now) == Verdict::Dead {
+                    break;
+                }
+                prop_assert_eq!(keepalive.take_ping(now).is_some(), pace.asks);
+            }
+            prop_assert!(heard.is_empty(), "it was given up though it spoke");
+            let silent = now.saturating_since(last);
+            prop_assert!(silent > pace.interval * pace.patience && silent <= pace.interval * (pace.patience + 1), "{:?}", silent);
+        }
     }
 }

@@ -39,6 +39,9 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -55,5 +58,33 @@ mod tests {
         assert_eq!(rotation.next(), Some(3));
         assert_eq!(rotation.next(), None);
         assert!(rotation.is_empty());
+    }
+
+    proptest! {
+        /// The model is the definition: a queue in which nobody stands twice.
+        #[test]
+        fn turns_are_those_of_a_queue_in_which_nobody_stands_twice(ops in prop::collection::vec((0..6_u8, 1..6_u32), 0..80)) {
+            let (mut rotation, mut queue) = (Rotation::default(), Vec::new());
+            for (op, stream) in ops {
+                match op {
+                    0..3 => {
+                        rotation.join(stream);
+                        if !queue.contains(&stream) {
+                            queue.push(stream);
+                        }
+                    }
+                    3 => {
+                        rotation.leave(stream);
+                        queue.retain(|other| *other != stream);
+                    }
+                    _ => {
+                        let first = (!queue.is_empty()).then(|| queue.remove(0));
+                        prop_assert_eq!(rotation.next(), first);
+                    }
+                }
+                prop_assert_eq!(rotation.is_empty(), queue.is_empty());
+            }
+            prop_assert_eq!(core::iter::from_fn(|| rotation.next()).collect::<Vec<_>>(), queue);
+        }
     }
 }

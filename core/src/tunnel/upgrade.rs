@@ -24,6 +24,8 @@ impl Dialect {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -34,5 +36,14 @@ mod tests {
         assert_eq!(Dialect::of_upgrade(&headers), Dialect::V1);
         headers.insert(HEADER, V2);
         assert_eq!(Dialect::of_upgrade(&headers), Dialect::V2);
+    }
+
+    proptest! {
+        #[test]
+        fn anything_but_the_one_value_means_v1(value in "2|[ -~]{0,6}|2[ -~]{1,3}") {
+            let headers = HeaderMap::from_iter([(HEADER, HeaderValue::from_str(&value).expect("visible characters"))]);
+            let expected = if value == "2" { Dialect::V2 } else { Dialect::V1 };
+            prop_assert_eq!(Dialect::of_upgrade(&headers), expected);
+        }
     }
 }
