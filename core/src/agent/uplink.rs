@@ -232,6 +232,10 @@ impl Uplink {
 
     /// The tunnel could not be connected.
     pub(super) fn dial_failed(&mut self, error: &DialError, cx: &mut Cx) -> Wish {
+        if !matches!(self.state, State::Dialing(_)) {
+            tracing::debug!("failure of a tunnel that was connected dropped");
+            return Wish::Nothing;
+        }
         self.note(people(&self.what_failed(error), limits::MAX_REASON));
         match error {
             DialError::Connect(_) | DialError::TimedOut => self.wait(Duration::ZERO, cx),
@@ -500,107 +504,4 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::vec::Vec;
-
-    use super::*;
-    use crate::agent::tests::cx;
-
-    const LATER: UnixTime = UnixTime::from_secs(1_000);
-
-    fn signing_in() -> (Uplink, Cx) {
-        let identity =
-            Identity { device: "d".into(), device_id: "i".into(), version: String::new(), os: String::new() };
-        (Uplink::new("https://relay.example".to_string(), &identity, None), cx())
-    }
-
-    fn dials(cx: &mut Cx) -> Vec<String> {
-        let token = |action| match action {
-            Action::Dial { headers, .. } => headers[AUTHORIZATION].to_str().unwrap().to_string(),
-            other => panic!("{other:?}"),
-        };
-        core::iter::from_fn(|| cx.out.pop()).map(token).collect()
-    }
-
-    fn unauthorized() -> DialError {
-        let challenge = "Bearer error=\"invalid_token\"".to_string();
-        DialError::Status { status: 401, retry_after: None, challenge, message: String::new() }
-    }
-
-    #[test]
-    fn refused_token_is_exchanged_and_the_new_one_tried_at_once() {
-        let (mut uplink, mut cx) = signing_in();
-        assert_eq!(uplink.token(Secret::new("old"), LATER, &mut cx), Wish::Nothing);
-        assert_eq!(dials(&mut cx), ["Bearer old"]);
-        assert_eq!(uplink.dial_failed(&unauthorized(), &mut cx), Wish::Signin);
-        uplink.token(Secret::new("new"), LATER, &mut cx);
-        assert_eq!(dials(&mut cx), ["Bearer new"]);
-    }
-
-    #[test]
-    fn relay_that_refuses_token_after_token_is_not_hammered() {
-        let (mut uplink, mut cx) = signing_in();
-        uplink.token(Secret::new("1"), LATER, &mut cx);
-        uplink.dial_failed(&unauthorized(), &mut cx);
-        uplink.token(Secret::new("2"), LATER, &mut cx);
-        uplink.dial_failed(&unauthorized(), &mut cx);
-        dials(&mut cx);
-        uplink.token(Secret::new("3"), LATER, &mut cx);
-        assert!(dials(&mut cx).is_empty() && cx.timers.get(&Timer::Redial).is_some());
-        uplink.redial(&mut cx);
-        assert_eq!(dials(&mut cx), ["Bearer 3"]);
-    }
-
-    #[test]
-    fn bare_refusal_may_be_an_old_relays_and_is_believed_once() {
-        let bare = |challenge: &str, message: &str| DialError::Status {
-            status: 401,
-            retry_after: None,
-            challenge: challenge.to_string(),
-            message: message.to_string(),
-        };
-        for other in [bare("Basic realm=\"hotel\"", ""), bare("", "<html>Sign in")] {
-            let (mut uplink, mut cx) = signing_in();
-            uplink.token(Secret::new("1"), LATER, &mut cx);
-            assert_eq!(uplink.dial_failed(&other, &mut cx), Wish::Nothing, "{other:?}");
-            assert_eq!(uplink.status(&cx).state, status::Uplink::Waiting);
-        }
-        let (mut uplink, mut cx) = signing_in();
-        uplink.token(Secret::new("1"), LATER, &mut cx);
-        assert_eq!(uplink.dial_failed(&bare("", ""), &mut cx), Wish::Signin);
-        uplink.token(Secret::new("2"), LATER, &mut cx);
-        assert_eq!(uplink.dial_failed(&bare("", ""), &mut cx), Wish::Nothing);
-        assert_eq!(uplink.status(&cx).state, status::Uplink::Waiting);
-    }
-
-    #[test]
-    fn token_that_ran_out_is_not_even_shown() {
-        let (mut uplink, mut cx) = signing_in();
-        uplink.token(Secret::new("old"), LATER, &mut cx);
-        dials(&mut cx);
-        uplink.dial_failed(&DialError::TimedOut, &mut cx);
-        cx.now.unix = LATER;
-        assert_eq!(uplink.redial(&mut cx), Wish::Signin);
-        assert!(dials(&mut cx).is_empty());
-    }
-
-    #[test]
-    fn revoked_sign_in_is_exchanged_and_a_refresh_touches_no_open_tunnel() {
-        let (mut uplink, mut cx) = signing_in();
-        uplink.token(Secret::new("1"), LATER, &mut cx);
-        dials(&mut cx);
-        uplink.dialed(ConnId(1), Dialect::V2, &mut cx);
-        uplink.hello(&Hello::default(), &mut cx);
-        assert_eq!(uplink.token(Secret::new("2"), LATER, &mut cx), Wish::Nothing);
-        assert!(dials(&mut cx).is_empty() && uplink.up().is_some());
-        assert_eq!(uplink.closed(&Close::new(CloseCode::Revoked, ""), &mut cx), Wish::Signin);
-    }
-
-    #[test]
-    fn token_that_is_no_header_is_told_and_not_dialled_with() {
-        let (mut uplink, mut cx) = signing_in();
-        uplink.token(Secret::new("line\nbreak"), LATER, &mut cx);
-        assert!(dials(&mut cx).is_empty());
-        assert_eq!(uplink.status(&cx).state, status::Uplink::Halted);
-    }
-}
+mod tests;
