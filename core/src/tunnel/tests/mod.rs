@@ -3,6 +3,7 @@
 mod honest;
 mod keeping;
 mod streaming;
+mod table;
 mod v1;
 
 use alloc::string::{String, ToString};

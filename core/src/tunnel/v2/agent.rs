@@ -76,18 +76,16 @@ impl V2 {
             Command::Answer { stream, outcome, body } => self.answer(stream.0, outcome, body, cx),
             Command::Open { .. }
             | Command::Consumed { .. }
+            | Command::Cancel { .. }
             | Command::Restart { .. }
             | Command::ClientNotice { .. }
             | Command::SessionEnded { .. } => {
                 tracing::error!("order that is not an agent's");
                 Ok(())
             }
-            Command::GoAway
-            | Command::Reset { .. }
-            | Command::Cancel { .. }
-            | Command::Message { .. }
-            | Command::Probe
-            | Command::Close(_) => Ok(()),
+            Command::GoAway | Command::Reset { .. } | Command::Message { .. } | Command::Probe | Command::Close(_) => {
+                Ok(())
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::time::{Deadline, Instant};
 use crate::timers::Timers;
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
-use crate::tunnel::frame::{Frame, HEADER, MAX_HEAD};
+use crate::tunnel::frame::{Frame, HEADER};
 use crate::tunnel::schedule::Rotation;
 use crate::tunnel::streams::{Assembly, Outgoing, Stream};
 use crate::tunnel::{Command, Event, Hello, ResetCode, Side};
@@ -101,7 +101,6 @@ impl V2 {
         match command {
             Command::GoAway => self.order(Frame::GoAway),
             Command::Reset { stream, code, reason } => self.cancel(stream.0, code, reason),
-            Command::Cancel { stream, params, reason } => self.cancel_in_words(stream.0, params, reason),
             Command::Message { stream, json, droppable } => self.send_message(stream.0, json, droppable, cx),
             command => match self.side {
                 Side::Relay => self.handle_relay_command(command, cx),
@@ -217,15 +216,6 @@ impl V2 {
             Some(gone) if gone.outgoing.is_opened() => self.order(Frame::Reset { stream, code, reason }),
             Some(_) | None => Ok(()),
         }
-    }
-
-    /// Ends a stream whose client gave it up.
-    fn cancel_in_words(&mut self, stream: u32, params: Bytes, reason: String) -> Result<(), Fault> {
-        let is_known = self.streams.get(&stream).is_some_and(|stream| stream.outgoing.is_opened());
-        if is_known && params.len() <= MAX_HEAD {
-            self.order(Frame::Cancel { stream, params })?;
-        }
-        self.cancel(stream, ResetCode::Cancelled, reason)
     }
 
     /// Ends a stream because a limit was hit: both the peer and the owner are told.

@@ -32,8 +32,8 @@ impl V2 {
                 Ok(())
             }
             Frame::Reset { stream, code, reason } => {
-                self.open_stream(stream)?;
-                if self.remove(stream).is_some() {
+                if self.awaited(stream)?.is_some() {
+                    self.remove(stream);
                     cx.events.push_back(Event::Reset { stream: StreamId(stream), code, reason });
                 }
                 Ok(())
@@ -57,6 +57,7 @@ impl V2 {
                 }
                 Ok(())
             }
+            Command::Cancel { stream, params, reason } => self.cancel_in_words(stream.0, params, reason),
             Command::Restart { server } => self.order(Frame::Restart(RestartBody { server })),
             Command::SessionEnded { session } => {
                 self.order(Frame::Session(SessionWord { session, server: None, notification: None }))
@@ -66,12 +67,9 @@ impl V2 {
                 tracing::error!("order that is not a relay's");
                 Ok(())
             }
-            Command::GoAway
-            | Command::Reset { .. }
-            | Command::Cancel { .. }
-            | Command::Message { .. }
-            | Command::Probe
-            | Command::Close(_) => Ok(()),
+            Command::GoAway | Command::Reset { .. } | Command::Message { .. } | Command::Probe | Command::Close(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -105,6 +103,15 @@ impl V2 {
         self.streams.insert(stream, Stream { outgoing, incoming: Incoming::Answer(Answer::default()) });
         self.rotation.join(stream);
         self.bound_buffers(cx)
+    }
+
+    /// Ends a stream whose client gave it up.
+    fn cancel_in_words(&mut self, stream: u32, params: Bytes, reason: String) -> Result<(), Fault> {
+        let is_known = self.streams.get(&stream).is_some_and(|stream| stream.outgoing.is_opened());
+        if is_known && params.len() <= MAX_HEAD {
+            self.order(Frame::Cancel { stream, params })?;
+        }
+        self.cancel(stream, ResetCode::Cancelled, reason)
     }
 
     fn pass_notice(&mut self, session: String, server: Option<String>, json: &[u8]) -> Result<(), Fault> {
