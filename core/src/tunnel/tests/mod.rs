@@ -4,6 +4,7 @@ mod honest;
 mod keeping;
 mod streaming;
 mod table;
+mod table_v1;
 mod v1;
 
 use alloc::string::{String, ToString};

@@ -181,8 +181,10 @@ impl V1Agent {
         }
         self.outbox.remove(About::Tools);
         let parts: [&[u8]; 3] = [br#"{"type":"tools","tools":["#, list.as_bytes(), b"]}"];
-        if self.outbox.push(About::Tools, &parts).is_err() {
-            tracing::warn!(bytes = list.len(), "catalog not sent: over the limit");
+        if let Err(code) = self.outbox.push(About::Tools, &parts) {
+            tracing::warn!(bytes = list.len(), ?code, "catalog not sent: over the limit");
+            self.told = None;
+            return;
         }
         self.told = Some(list);
     }

@@ -131,6 +131,8 @@ impl V1Relay {
         match stream.filter(|stream| self.calls.get(stream).is_some()) {
             Some(stream) => {
                 self.calls.clear(&stream);
+                // Nobody answers what was not asked yet; if one does, it is not to be asked any more.
+                self.outbox.remove(About::Call(stream));
                 answer(StreamId(stream), outcome, body, cx);
             }
             None => tracing::debug!("late answer dropped"),
