@@ -138,3 +138,165 @@ fn key(code: &str) -> CodeKey {
 const LIFETIME: Duration = Duration::from_secs(60);
 /// How long after its expiry a code is remembered.
 const REPLAY_MEMORY: Duration = Duration::from_secs(10 * 60);
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entropy::Seeded;
+    use crate::oauth::Role;
+    use crate::oauth::scopes::Scopes;
+
+    const VERIFIER: &str = "v0123456789-v0123456789-v0123456789-v0123456789";
+    const REDIRECT: &str = "http://127.0.0.1/cb";
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_micros(secs * 1_000_000)
+    }
+
+    fn challenge(verifier: &str) -> String {
+        URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
+    }
+
+    /// A code of `user`, made at time 0.
+    fn issue(codes: &mut Codes, user: &str, now: Instant, entropy: &mut Seeded) -> String {
+        let request = AuthRequest {
+            client: "c".into(),
+            role: Role::Client,
+            redirect: REDIRECT.into(),
+            state: None,
+            challenge: challenge(VERIFIER),
+            audience: "a".into(),
+            scopes: Scopes::all(Role::Client),
+            until: 0,
+        };
+        codes.issue(request, Owner { user: user.into(), vouched: None }, now, entropy)
+    }
+
+    /// What a lookup says, in a word.
+    fn look(codes: &Codes, code: &str, client: &str, redirect: Option<&str>, verifier: &str, now: Instant) -> String {
+        match codes.look_up(code, client, redirect, verifier, now).1 {
+            Lookup::Fresh(grant) => format!("fresh for {}", grant.owner.user),
+            Lookup::Replayed(family) => format!("replay of {family}"),
+            Lookup::Bad => "bad".into(),
+        }
+    }
+
+    /// Every presentation of a code in every state that it goes through.
+    #[test]
+    fn every_presentation_in_every_state() {
+        let fresh = "fresh for ann";
+        let replay = "replay of f";
+        type State = (&'static str, fn(&mut Codes, &CodeKey), u64, [&'static str; 6]);
+        let states: [State; 10] = [
+            // right, without a redirect, another client, another redirect, another verifier, another code
+            ("fresh", |_, _| {}, 59, [fresh, fresh, "bad", "bad", "bad", "bad"]),
+            ("expired", |_, _| {}, 60, ["bad"; 6]),
+            (
+                "redeemed",
+                |codes, key| codes.redeem(key, Some("f".into())),
+                1,
+                [replay, replay, "bad", "bad", "bad", "bad"],
+            ),
+            (
+                "redeemed and expired",
+                |codes, key| codes.redeem(key, Some("f".into())),
+                600,
+                [replay, replay, "bad", "bad", "bad", "bad"],
+            ),
+            (
+                "redeemed and given back",
+                |codes, key| {
+                    codes.redeem(key, Some("f".into()));
+                    codes.redeem(key, None);
+                },
+                1,
+                [fresh, fresh, "bad", "bad", "bad", "bad"],
+            ),
+            ("its person forgotten", |codes, _| codes.forget(&"ann".into()), 1, ["bad"; 6]),
+            (
+                "another person forgotten",
+                |codes, _| codes.forget(&"bob".into()),
+                1,
+                [fresh, fresh, "bad", "bad", "bad", "bad"],
+            ),
+            (
+                "redeemed, then its person forgotten",
+                |codes, key| {
+                    codes.redeem(key, Some("f".into()));
+                    codes.forget(&"ann".into());
+                },
+                1,
+                [replay, replay, "bad", "bad", "bad", "bad"],
+            ),
+            (
+                "redeemed, swept while a replay is told",
+                |codes, key| {
+                    codes.redeem(key, Some("f".into()));
+                    codes.sweep(at(659));
+                },
+                659,
+                [replay, replay, "bad", "bad", "bad", "bad"],
+            ),
+            (
+                "swept",
+                |codes, key| {
+                    codes.redeem(key, Some("f".into()));
+                    codes.sweep(at(660));
+                },
+                660,
+                ["bad"; 6],
+            ),
+        ];
+        for (state, way, secs, expected) in states {
+            let (mut codes, mut entropy) = (Codes::default(), Seeded::new(1));
+            let code = issue(&mut codes, "ann", at(0), &mut entropy);
+            way(&mut codes, &key(&code));
+            let now = at(secs);
+            let said = [
+                look(&codes, &code, "c", Some(REDIRECT), VERIFIER, now),
+                look(&codes, &code, "c", None, VERIFIER, now),
+                look(&codes, &code, "d", Some(REDIRECT), VERIFIER, now),
+                look(&codes, &code, "c", Some("http://127.0.0.1/cb2"), VERIFIER, now),
+                look(&codes, &code, "c", Some(REDIRECT), &VERIFIER.replace('v', "w"), now),
+                look(&codes, "another", "c", Some(REDIRECT), VERIFIER, now),
+            ];
+            assert_eq!(said, expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn codes_are_bounded_and_the_oldest_goes_first() {
+        let (mut codes, mut entropy) = (Codes::default(), Seeded::new(1));
+        let made: Vec<String> =
+            (0..=limits::MAX_CODES).map(|_| issue(&mut codes, "ann", at(0), &mut entropy)).collect();
+        assert_eq!((codes.grants.len(), codes.by_expiry.len()), (limits::MAX_CODES, limits::MAX_CODES));
+        let first = made.iter().filter(|code| look(&codes, code, "c", None, VERIFIER, at(1)) == "bad").count();
+        assert_eq!(first, 1);
+    }
+
+    proptest! {
+        /// RFC 7636 section 4.1 and 4.6: a challenge is answered by its verifier alone, and only by a sound one.
+        #[test]
+        fn challenge_is_answered_by_its_verifier_alone(verifier in "[A-Za-z0-9._~-]{40,130}", other in "[a-b.]{43,44}", odd in "[ -~]{43,50}") {
+            let sound = (43..=128).contains(&verifier.len());
+            prop_assert!(is_challenge(&challenge(&verifier)));
+            prop_assert_eq!(answers(&challenge(&verifier), &verifier), sound);
+            prop_assert_eq!(answers(&challenge(&verifier), &other), sound && other == verifier);
+            let plain = odd.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+            prop_assert_eq!(answers(&challenge(&odd), &odd), plain);
+            prop_assert!(!answers(&verifier, &verifier), "S256 only: no verifier is its own challenge");
+        }
+
+        #[test]
+        fn only_a_hash_in_base64url_is_a_challenge(hash: [u8; 32], text in "[A-Za-z0-9_-]{42,44}|.{0,50}") {
+            prop_assert!(is_challenge(&URL_SAFE_NO_PAD.encode(hash)));
+            let canonical = URL_SAFE_NO_PAD.decode(&text).is_ok_and(|bytes| bytes.len() == 32 && URL_SAFE_NO_PAD.encode(bytes) == text);
+            prop_assert_eq!(is_challenge(&text), canonical);
+        }
+    }
+}

@@ -396,7 +396,73 @@ mod tests {
         }
     }
 
+    /// Every refresh token in every state of its family.
+    #[test]
+    fn every_generation_in_every_state() {
+        let grace = REUSE_GRACE + Duration::from_millis(1);
+        let twice = || rotated(&rotated(&family(), 0, START), 1, START);
+        let minted = || Family { kind: Kind::Minted { label: "l".into() }, ..twice() };
+        // Generation 2 is the newest, made at the start, as 1 was.
+        let states: [(&str, Family, UnixTime, [&str; 4]); 7] = [
+            // 0, 1, 2, 3
+            ("fresh", twice(), START, ["2", "2", "3", "refuse"]),
+            ("after the grace", twice(), START + grace, ["reused", "reused", "3", "refuse"]),
+            ("revoked", twice().revoke(START), START, ["refuse"; 4]),
+            ("revoked, after the grace", twice().revoke(START), START + grace, ["refuse"; 4]),
+            ("idle for too long", twice(), START + IDLE_LIFETIME, ["refuse"; 4]),
+            ("over", Family { expires: START.as_millis(), ..twice() }, START, ["refuse"; 4]),
+            ("minted", minted(), START, ["refuse"; 4]),
+        ];
+        for (state, family, now, expected) in states {
+            let said = [0, 1, 2, 3].map(|presented| match family.rotate(presented, now) {
+                Rotation::Rotate(next) => alloc::format!("{}", generation(&next)),
+                Rotation::Refuse => "refuse".into(),
+                Rotation::Reused => "reused".into(),
+            });
+            assert_eq!(said, expected, "{state}");
+        }
+    }
+
     proptest! {
+        /// The model keeps every generation: when it was superseded, and how often it was used since.
+        #[test]
+        fn rotation_is_that_of_a_relay_that_forgets_nothing(
+            steps in proptest::collection::vec((0..12_u64, prop_oneof![8 => 0..30_u64, 2 => 100..140_u64, 1 => Just(40 * 24 * 3600)]), 0..60)
+        ) {
+            let mut stored = family();
+            let (mut now, mut newest) = (START, START);
+            let mut superseded: Vec<Superseded> = Vec::new();
+            for (back, secs) in steps {
+                now = now + Duration::from_secs(secs);
+                let generation = u64::try_from(superseded.len()).expect("few");
+                let Some(presented) = generation.checked_sub(back) else { continue };
+                let alive = now < newest + IDLE_LIFETIME && now < START + ABSOLUTE_LIFETIME;
+                let said = stored.rotate(presented, now);
+                if !alive {
+                    prop_assert_eq!(said, Rotation::Refuse);
+                    continue;
+                }
+                if back == 0 {
+                    superseded.push((now.as_millis(), 0));
+                    newest = now;
+                } else {
+                    let (at, uses) = &mut superseded[usize::try_from(presented).expect("few")];
+                    let in_grace = now.saturating_since(UnixTime::from_millis(*at)) <= REUSE_GRACE;
+                    let is_known = back <= u64::try_from(MAX_EARLIER).expect("few") + 1;
+                    if !(in_grace && is_known && *uses < MAX_SIBLINGS) {
+                        prop_assert_eq!(said, Rotation::Reused, "{} back", back);
+                        continue;
+                    }
+                    *uses += 1;
+                }
+                let Rotation::Rotate(next) = said else { panic!("{said:?} for {back} back") };
+                prop_assert_eq!(self::generation(&next), u64::try_from(superseded.len()).expect("few"));
+                let is_bounded = matches!(&next.kind, Kind::SignIn { earlier, .. } if earlier.len() <= MAX_EARLIER);
+                prop_assert!(is_bounded);
+                stored = next;
+            }
+        }
+
         #[test]
         fn records_round_trip(
             user in ".{0,40}", generation: u64, rotated: u64, siblings: u32, revoked: Option<u64>,

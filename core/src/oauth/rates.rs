@@ -202,6 +202,10 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(secs: u64) -> Instant {
@@ -263,5 +267,71 @@ mod tests {
         assert_eq!(rates.by_time.len(), limits::MAX_RATED);
         rates.sweep(at(1));
         assert_eq!(rates.full_at.len(), 0);
+    }
+
+    /// Every kind: a new one does not compile before it has its place.
+    const fn place(kind: Kind) -> usize {
+        match kind {
+            Kind::Register => 0,
+            Kind::Authorize => 1,
+            Kind::Document => 2,
+            Kind::TokenFailure => 3,
+            Kind::RefusedToken => 4,
+            Kind::Login => 5,
+            Kind::AccountLogin => 6,
+            Kind::Logins => 7,
+            Kind::Device => 8,
+            Kind::DeviceGuess => 9,
+            Kind::DeviceGuesses => 10,
+            Kind::Lines => 11,
+        }
+    }
+
+    const KINDS: [Kind; 12] = [
+        Kind::Register,
+        Kind::Authorize,
+        Kind::Document,
+        Kind::TokenFailure,
+        Kind::RefusedToken,
+        Kind::Login,
+        Kind::AccountLogin,
+        Kind::Logins,
+        Kind::Device,
+        Kind::DeviceGuess,
+        Kind::DeviceGuesses,
+        Kind::Lines,
+    ];
+
+    proptest! {
+        /// In any stretch of time at most a burst and one for each interval, whatever others do; and who was never refused
+        /// a whole refill long has the whole burst again.
+        #[test]
+        fn any_stretch_of_time_has_a_burst_and_one_per_interval_at_most(
+            pick in 0..KINDS.len(), per_minute in 1..120_u32, steps in prop::collection::vec((0..40_u64, 1..40_u32), 1..30)
+        ) {
+            let kind = KINDS[pick];
+            prop_assert_eq!(place(kind), pick);
+            let (mut rates, mut now) = (Rates::new(per_minute), at(0));
+            let (burst, interval) = (kind.burst(per_minute), kind.interval(per_minute));
+            let mut taken: Vec<Instant> = Vec::new();
+            for (secs, tries) in steps {
+                now = now + Duration::from_secs(secs);
+                for _ in 0..tries {
+                    rates.take(kind, Whose::account("another"), now);
+                    if rates.take(kind, ANN, now) {
+                        taken.push(now);
+                    }
+                }
+            }
+            for (index, from) in taken.iter().enumerate() {
+                for (count, until) in taken[index..].iter().enumerate() {
+                    let most = u128::from(burst) + until.saturating_since(*from).as_micros() / interval.as_micros();
+                    prop_assert!(u128::try_from(count).unwrap() < most, "{} within {:?}", count + 1, until.saturating_since(*from));
+                }
+            }
+            now = now + kind.refill(per_minute);
+            prop_assert!((0..burst).all(|_| rates.take(kind, ANN, now)), "the whole burst is there again");
+            prop_assert!(!rates.take(kind, ANN, now));
+        }
     }
 }

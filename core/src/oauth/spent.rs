@@ -77,6 +77,10 @@ fn key(kind: Kind, handle: &str) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(secs: u64) -> UnixTime {
@@ -102,5 +106,30 @@ mod tests {
         }
         assert_eq!((spent.until.len(), spent.by_time.len()), (limits::MAX_SPENT, limits::MAX_SPENT));
         assert!(!spent.has(Kind::Login, "0") && spent.has(Kind::Login, "1"));
+    }
+
+    proptest! {
+        /// The model is a list of what was spent and until when.
+        #[test]
+        fn handle_is_good_once_until_it_runs_out(steps in prop::collection::vec((0..3_u8, 0..4_u8, 0..30_u64, 0..8_u64), 0..60)) {
+            let (mut spent, mut list, mut now) = (Spent::default(), Vec::new(), 0);
+            for (kind, handle, lives, passes) in steps {
+                now += passes;
+                list.retain(|(_, until)| *until > now);
+                let kinds = [Kind::Consent, Kind::Login, Kind::Account];
+                let kind_of = |kind: u8| kinds[usize::from(kind)];
+                let name = |handle: u8| alloc::format!("{handle}");
+                let is_new = !list.iter().any(|(key, _)| *key == (kind, handle));
+                prop_assert_eq!(spent.spend(kind_of(kind), &name(handle), at(now + lives), at(now)), is_new);
+                list.extend(is_new.then_some(((kind, handle), now + lives)));
+                for kind in 0..3 {
+                    for handle in 0..4 {
+                        let is_spent = list.iter().any(|(key, _)| *key == (kind, handle));
+                        prop_assert_eq!(spent.has(kind_of(kind), &name(handle)), is_spent);
+                    }
+                }
+                prop_assert_eq!((spent.until.len(), spent.by_time.len()), (list.len(), list.len()));
+            }
+        }
     }
 }

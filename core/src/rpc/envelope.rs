@@ -96,10 +96,12 @@ fn join(parts: &[&[u8]]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::ToString;
+    use alloc::string::{String, ToString};
+
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::rpc::{Message, parse};
+    use crate::rpc::{Message, is_batch, object, parse, parse_batch, string};
 
     fn id() -> RawId {
         RawId::from_raw(br#""a\"1""#).unwrap()
@@ -143,5 +145,54 @@ mod tests {
     fn batches_are_arrays() {
         assert_eq!(batch([]), Bytes::from_static(b"[]"));
         assert_eq!(batch([&b"1"[..], b"2"]), Bytes::from_static(b"[1,2]"));
+    }
+
+    fn raw_id() -> impl Strategy<Value = RawId> {
+        let text = any::<String>().prop_map(|text| quoted(&text));
+        let raw =
+            prop_oneof![text.prop_filter("short", |raw| raw.len() <= 100), any::<i64>().prop_map(|n| n.to_string())];
+        raw.prop_map(|raw| RawId::from_raw(raw.as_bytes()).expect("a string or a number"))
+    }
+
+    /// Raw values, with what a JSON library would change.
+    fn raw() -> impl Strategy<Value = Bytes> {
+        let odd = ["{}", "[1.50,1e400]", "{\"a\" : 1,\"a\":2}", "\"\\u00e9\"", "null"];
+        prop_oneof![
+            prop::sample::select(odd.to_vec()).prop_map(Bytes::from),
+            any::<String>().prop_map(|text| quoted(&text).into())
+        ]
+    }
+
+    /// What a message may be called with.
+    const PARAMS: [&str; 5] = ["", "{}", "[1.50,1e400]", r#"{"a" : 1,"a":2}"#, "null"];
+
+    proptest! {
+        #[test]
+        fn whatever_is_put_together_is_taken_apart_as_it_was(
+            id in raw_id(), method: String, params in prop::sample::select(PARAMS.to_vec()), value in raw(), code: i64, message: String, with_id: bool, data in prop::option::of(raw())
+        ) {
+            let asked = Message::Request { id: id.clone(), method: method.clone(), params: Bytes::from(params) };
+            prop_assert_eq!(parse(&request(&id, &method, params.as_bytes())), Ok(asked));
+            let said = Message::Notification { method: method.clone(), params: Bytes::from(params) };
+            prop_assert_eq!(parse(&notification(&method, params.as_bytes())), Ok(said));
+            let answered = Message::Response { id: Some(id.clone()), outcome: Ok(value.clone()) };
+            prop_assert_eq!(parse(&result(&id, &value)), Ok(answered));
+            let (before, after) = around_result(&id);
+            prop_assert_eq!(join(&[&before, &value, &after]), result(&id, &value));
+            let (of, object) = (with_id.then_some(&id), error_object(code, &message, data.as_deref()));
+            let failed = Message::Response { id: of.cloned(), outcome: Err(object.clone()) };
+            prop_assert_eq!(parse(&error(of, code, &message, data.as_deref())), Ok(failed));
+            prop_assert_eq!(object::get(&object, "code"), Some(Bytes::from(code.to_string())));
+            let raw = object::get(&object, "message").expect("a message");
+            let said = string(&raw).map(|text| text.into_owned());
+            prop_assert_eq!(said, Some(message));
+        }
+
+        #[test]
+        fn batch_is_split_into_what_it_was_made_of(values in prop::collection::vec(raw(), 1..8)) {
+            let whole = batch(values.iter().map(|value| &**value));
+            prop_assert!(is_batch(&whole) && values.iter().all(|value| is_batch(value) == value.starts_with(b"[")));
+            prop_assert_eq!(parse_batch(&whole), Ok(values));
+        }
     }
 }

@@ -264,6 +264,88 @@ mod tests {
         (pending, key, code)
     }
 
+    /// Every event in every state of a device that waits. What follows is what is said, and the state if it is another.
+    #[test]
+    fn every_event_in_every_state() {
+        const STATES: [&str; 6] = ["waiting", "denied", "approved", "spent", "run out", "gone"];
+        let name = |pending: &Pending, key: &GrantKey, now: Instant| match pending.grants.get(key) {
+            None => "gone",
+            Some(grant) if grant.expires <= now => "run out",
+            Some(grant) => match grant.standing {
+                Standing::Waiting => "waiting",
+                Standing::Denied => "denied",
+                Standing::Approved(_) => "approved",
+                Standing::Spent(_) => "spent",
+            },
+        };
+        let yes_or_no = |is_yes: bool| if is_yes { "yes" } else { "no" };
+        let poll = |poll: Poll| match poll {
+            Poll::Pending => "pending",
+            Poll::TooSoon => "too soon",
+            Poll::Denied => "denied",
+            Poll::Expired => "expired",
+            Poll::Spent => "spent",
+            Poll::Approved(..) => "tokens",
+        };
+        let nothing = ["."; 6];
+        let table: [(&str, [&str; 6]); 9] = [
+            // waiting, denied, approved, spent, run out, gone
+            ("its code is typed", ["yes", "no", "no", "no", "no", "no"]),
+            ("a yes", ["yes → approved", "no", "no", "no", "no", "no"]),
+            ("a no", ["yes → denied", "no", "no", "no", "no", "no"]),
+            ("it asks", ["pending", "denied", "tokens → spent", "spent", "expired", "expired"]),
+            ("it asks twice", ["too soon", "denied", "spent", "spent", "expired", "expired"]),
+            ("no tokens after all", [".", ".", ".", ". → approved", ".", "."]),
+            ("its person is forgotten", [".", ".", ". → denied", ".", ".", "."]),
+            ("another is forgotten", nothing),
+            ("a sweep", [".", ".", ".", ".", ". → gone", "."]),
+        ];
+        for (event, expected) in table {
+            for (state, expected) in STATES.into_iter().zip(expected) {
+                let (mut pending, key, code) = one();
+                let mut now = at(10);
+                match state {
+                    "waiting" => {}
+                    "denied" => assert!(pending.decide(&key, None, at(1))),
+                    "approved" => assert!(pending.decide(&key, Some(owner()), at(1))),
+                    "spent" => {
+                        assert!(pending.decide(&key, Some(owner()), at(1)));
+                        pending.poll(&key, at(1));
+                    }
+                    "run out" => now = at(600),
+                    "gone" => pending.forget(&key),
+                    other => panic!("no such state: {other}"),
+                }
+                assert_eq!(name(&pending, &key, now), state, "the way into it");
+                let said = match event {
+                    "its code is typed" => yes_or_no(pending.typed(&code, now).is_some()),
+                    "a yes" => yes_or_no(pending.decide(&key, Some(owner()), now)),
+                    "a no" => yes_or_no(pending.decide(&key, None, now)),
+                    "it asks" => poll(pending.poll(&key, now)),
+                    "it asks twice" => {
+                        pending.poll(&key, now);
+                        poll(pending.poll(&key, now))
+                    }
+                    other => {
+                        match other {
+                            "no tokens after all" => pending.give_back(&key),
+                            "its person is forgotten" => pending.forget_user(&"local:ann".into()),
+                            "another is forgotten" => pending.forget_user(&"local:bob".into()),
+                            "a sweep" => pending.sweep(now),
+                            other => panic!("no such event: {other}"),
+                        }
+                        "."
+                    }
+                };
+                // Of what was asked for twice, the first answer has changed the state.
+                let before = if (event, state) == ("it asks twice", "approved") { "spent" } else { state };
+                let after = name(&pending, &key, now);
+                let change = if after == before { String::new() } else { alloc::format!(" → {after}") };
+                assert_eq!(alloc::format!("{said}{change}"), expected, "{event} while {state}");
+            }
+        }
+    }
+
     #[test]
     fn device_hears_what_its_person_says() {
         let approved = || Poll::Approved(owner(), "a".into());
