@@ -1,5 +1,7 @@
 //! The relying party against a provider that behaves, and against one that breaks each rule in turn.
 
+mod table;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
