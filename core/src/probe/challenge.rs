@@ -130,6 +130,20 @@ mod tests {
 
     proptest! {
         #[test]
+        fn parameters_read_back_among_other_challenges(
+            values in prop::array::uniform3(proptest::option::of("[ -~]{0,12}")), before in "(Basic realm=\"x\", |Negotiate abc==, )?", after in "(, Digest scope=\"no\")?",
+        ) {
+            let names = ["resource_metadata", "scope", "error"];
+            let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let given = names.iter().zip(&values).filter_map(|(name, value)| Some(alloc::format!("{name}=\"{}\"", quoted(value.as_deref()?))));
+            let field = alloc::format!("{before}Bearer {}{after}", given.collect::<alloc::vec::Vec<_>>().join(", "));
+            let [resource_metadata, scope, error] = values;
+            let expected = Challenge { resource_metadata, scope, error };
+            // Without any parameter the comma after the scheme's name says nothing.
+            prop_assert_eq!(read_field(&field), Some(expected), "{}", field);
+        }
+
+        #[test]
         fn any_field_is_read_without_a_panic(field in "[ -~]{0,60}|(Bearer |scope|=|\"|,|\\\\|é| ){0,12}") {
             let _ = read_field(&field);
         }

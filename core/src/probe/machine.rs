@@ -57,7 +57,8 @@ pub struct Probe {
     /// Where the listener is. It stays for all sign-ins, since clients are registered with it.
     port: Option<u16>,
     client: Option<Known>,
-    grant: Option<Grant>,
+    /// What each sign-in brought, the newest last.
+    grants: Vec<Grant>,
     /// Every scope that was asked for.
     asked: BTreeSet<String>,
     report: Report,
@@ -133,7 +134,7 @@ impl Probe {
             session: Session::default(),
             port: None,
             client: None,
-            grant: None,
+            grants: Vec::new(),
             asked: BTreeSet::new(),
             report: Report::default(),
         }
@@ -197,7 +198,7 @@ impl Probe {
             State::Discovering { left, way, .. } => self.discovered(request::judge(result, now.unix), left, way, now),
             State::Registering(_, way, metadata) => self.registered(result, way, metadata, now),
             State::Exchanging(_, login) => self.exchanged(request::judge(result, now.unix), login, now),
-            State::Revoking(_, outcome) => self.end(outcome),
+            State::Revoking(_, outcome) => self.finish(outcome),
             other => self.state = other,
         }
     }
@@ -246,7 +247,7 @@ impl Probe {
 impl Probe {
     /// Asks what the present step wants to know.
     fn ask(&mut self) {
-        let token = self.grant.as_ref().map(|grant| &grant.tokens.access);
+        let token = self.grants.last().map(|grant| &grant.tokens.access);
         let request = self.session.request(&self.step, self.next_fetch, token, &self.settings);
         let fetch = self.fetch(request);
         self.state = State::Asking(fetch);
@@ -334,18 +335,17 @@ impl Probe {
 
 /// The end, and what all need.
 impl Probe {
-    /// Gives the tokens up, then ends.
+    /// Gives the tokens up, those of one sign-in after the other, then ends.
     fn finish(&mut self, outcome: Result<Report, Failure>) {
         self.timer = None;
-        let grant = self.grant.take();
-        match grant.as_ref().and_then(|grant| Some((grant, grant.revocation.as_deref()?))) {
-            Some((grant, endpoint)) => {
-                let token = grant.tokens.refresh.as_ref().unwrap_or(&grant.tokens.access);
-                let fetch = self.fetch(request::revoke(&grant.client.asking(&grant.resource, None), endpoint, token));
-                self.state = State::Revoking(fetch, outcome);
-            }
-            None => self.end(outcome),
+        while let Some(grant) = self.grants.pop() {
+            let Some(endpoint) = grant.revocation.as_deref() else { continue };
+            let token = grant.tokens.refresh.as_ref().unwrap_or(&grant.tokens.access);
+            let fetch = self.fetch(request::revoke(&grant.client.asking(&grant.resource, None), endpoint, token));
+            self.state = State::Revoking(fetch, outcome);
+            return;
         }
+        self.end(outcome);
     }
 
     fn end(&mut self, outcome: Result<Report, Failure>) {
@@ -398,6 +398,25 @@ impl State {
             | Self::Exchanging(fetch, _)
             | Self::Revoking(fetch, _) => Some(*fetch),
             Self::Idle | Self::Listening(..) | Self::Waiting(_) | Self::Over => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Probe {
+    /// The state's name, for tables.
+    pub(super) const fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Idle => "idle",
+            State::Asking(_) => "asking",
+            State::Describing { .. } => "describing",
+            State::Discovering { .. } => "discovering",
+            State::Listening(..) => "listening",
+            State::Registering(..) => "registering",
+            State::Waiting(_) => "waiting",
+            State::Exchanging(..) => "exchanging",
+            State::Revoking(..) => "revoking",
+            State::Over => "over",
         }
     }
 }

@@ -194,7 +194,8 @@ impl Probe {
             times: self.report.access.take().map_or(1, |access| access.times + 1),
         });
         self.client = Some(client.clone());
-        self.grant = Some(Grant { tokens, client, resource: way.resource, revocation: metadata.revocation });
+        // A sign-in for more does not end the one before it: both are given up in the end.
+        self.grants.push(Grant { tokens, client, resource: way.resource, revocation: metadata.revocation });
         self.ask();
     }
 }
