@@ -494,3 +494,11 @@ fn reset((conn, stream): CallKey, code: ResetCode, reason: &str, cx: &mut Cx<'_>
     let command = Command::Reset { stream, code, reason: reason.to_string() };
     cx.out.push(Action::Tunnel { conn, command });
 }
+
+#[cfg(test)]
+impl Room {
+    /// How many calls are on the books.
+    pub(super) fn calls_under_way(&self) -> usize {
+        self.calls.len()
+    }
+}

@@ -194,6 +194,25 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn session_reads_back_whatever_its_client_is_called(
+            user: String, client: String, others in any::<(String, String)>(), name in ".{0,60}", asked in "2025-06-18|2025-11-25|.{0,12}", secs in 0..1_000_u64
+        ) {
+            let params = Bytes::from(format!(r#"{{"protocolVersion":{},"clientInfo":{{"name":{}}}}}"#, rpc::quoted(&asked), rpc::quoted(&name)));
+            let (own, mut entropy) = (principal(&user, &client), Seeded::new(secs));
+            let session = begin(&params, at(secs), &mut entropy);
+            prop_assert!(session.version.is_legacy() && session.client.len() <= limits::MAX_CLIENT_NAME);
+            let id = seal(&sealer(), &session, &own, &mut entropy);
+            prop_assert!(id.len() <= limits::MAX_SESSION_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));
+            let snapshot = Snapshot::new(sealer());
+            prop_assert_eq!(open(&id, &own, &snapshot, at(secs)), Some(session));
+            let (other_user, other_client) = &others;
+            let foreign = open(&id, &principal(other_user, other_client), &snapshot, at(secs));
+            prop_assert_eq!(foreign.is_some(), (other_user, other_client) == (&user, &client));
+        }
+
         #[test]
         fn any_id_is_refused_and_any_client_fits(id in any::<String>(), name in any::<String>(), version in ".{0,200}") {
             let own = principal("ann", "client");

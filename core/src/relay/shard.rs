@@ -428,3 +428,11 @@ const MAX_LEASE_CHECK: Duration = Duration::from_secs(600);
 const USED_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// A wall clock that stands still must not make a busy loop.
 const MIN_LEASE_CHECK: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+impl Shard {
+    /// How many calls are on the books.
+    pub(super) fn calls_under_way(&self) -> usize {
+        self.rooms.values().map(Room::calls_under_way).sum()
+    }
+}

@@ -88,6 +88,8 @@ pub(super) fn page(result: &Bytes) -> Option<Page> {
 mod tests {
     use alloc::format;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn owner(conn: u64, server: &str) -> Owner {
@@ -133,6 +135,36 @@ mod tests {
         assert_eq!(cursor, Some(Bytes::from(r#""n\u0041""#)));
         for other in ["", "{}", "[]", r#"{"tasks":{}}"#] {
             assert_eq!(page(&Bytes::from(other)), None, "{other}");
+        }
+    }
+
+    proptest! {
+        /// The model: who was heard of a task, in order, until their tunnel ended.
+        #[test]
+        fn owner_is_the_only_server_that_was_heard_of_a_task(steps in prop::collection::vec((0..5_u8, 0..3_u64, 0..2_u8), 0..60)) {
+            let (mut tasks, mut heard) = (Tasks::default(), Vec::<(u8, Owner)>::new());
+            for (id, conn, server) in steps {
+                if id == 4 {
+                    tasks.forget(ConnId(conn));
+                    // A task of several servers is forgotten with the first tunnel that ends: whose it is, was not known.
+                    let shared = |id: u8, heard: &[(u8, Owner)]| {
+                        let first = heard.iter().find(|(of, _)| *of == id).map(|(_, owner)| owner.clone());
+                        heard.iter().any(|(of, owner)| *of == id && Some(owner) != first.as_ref())
+                    };
+                    let before = heard.clone();
+                    heard.retain(|(id, (on, _))| *on != ConnId(conn) && !shared(*id, &before));
+                } else {
+                    let owner = owner(conn, ["x", "y"][usize::from(server)]);
+                    tasks.learn(&format!("{id}"), owner.clone());
+                    heard.push((id, owner));
+                }
+                for id in 0..4_u8 {
+                    let owners: Vec<&Owner> = heard.iter().filter(|(of, _)| *of == id).map(|(_, owner)| owner).collect();
+                    let only = owners.first().filter(|first| owners.iter().all(|owner| owner == *first)).copied();
+                    prop_assert_eq!(tasks.owner(&format!("{id}")), only);
+                }
+                prop_assert_eq!(tasks.order.len(), tasks.owners.len());
+            }
         }
     }
 }

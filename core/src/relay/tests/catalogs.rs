@@ -1,3 +1,4 @@
+use super::super::catalog::Catalog;
 use super::*;
 use crate::limits;
 use crate::mcp::{Era, code};
@@ -344,6 +345,49 @@ fn server_info_that_no_client_can_read_is_replaced() {
 }
 
 proptest::proptest! {
+    /// Whole catalogs and changes of them, in any order, leave what the last word about each server says; and whatever is
+    /// listed otherwise is news.
+    #[test]
+    fn changes_add_up_to_what_a_whole_catalog_would_say(
+        steps in proptest::collection::vec((0..3_u8, proptest::collection::btree_map(0..4_u8, proptest::collection::btree_set(0..3_u8, 0..3), 0..4)), 1..20)
+    ) {
+        use alloc::collections::BTreeMap;
+        let (mut catalog, mut model) = (Catalog::default(), BTreeMap::<String, Vec<String>>::new());
+        let most = RelayLimits::default();
+        let now = World::new().now;
+        let shown = |catalog: &Catalog| -> BTreeMap<String, Vec<String>> {
+            let tools = |server: &crate::relay::catalog::Server| server.offer(Era::Legacy).tools.iter().map(|tool| tool.name.to_string()).collect();
+            catalog.servers().map(|(name, server)| (name.to_string(), tools(server))).collect()
+        };
+        for (kind, servers) in steps {
+            let named: BTreeMap<String, Vec<String>> = servers
+                .iter()
+                .map(|(name, tools)| (format!("s{name}"), tools.iter().map(|tool| format!("t{tool}")).collect()))
+                .collect();
+            let json: Vec<String> = named.iter().map(|(name, tools)| server(name, &tools.iter().map(|tool| &**tool).collect::<Vec<_>>())).collect();
+            let before = model.clone();
+            let update = match kind {
+                0 => {
+                    model = named;
+                    whole(&json)
+                }
+                1 => {
+                    model.extend(named);
+                    format!(r#"{{"servers":[{}]}}"#, json.join(","))
+                }
+                _ => {
+                    model.retain(|name, _| !named.contains_key(name));
+                    let gone: Vec<String> = named.keys().map(|name| rpc::quoted(name)).collect();
+                    format!(r#"{{"removed":[{}]}}"#, gone.join(","))
+                }
+            };
+            let is_news = catalog.apply(&Bytes::from(update), &most, now);
+            proptest::prop_assert_eq!(shown(&catalog), model.clone());
+            proptest::prop_assert_eq!(is_news, model != before);
+            proptest::prop_assert_eq!(catalog.fault(), None);
+        }
+    }
+
     #[test]
     fn any_catalog_leaves_the_list_whole(text in proptest::prelude::any::<Vec<u8>>(), name in ".{0,200}", tool in ".{0,200}") {
         let mut world = World::ready();

@@ -20,6 +20,8 @@ mod replay;
 mod scopes;
 mod standing;
 mod subscriptions;
+mod table;
+mod table_lives;
 mod used;
 
 use alloc::boxed::Box;

@@ -1,0 +1,529 @@
+//! A call from its first word to its end: every event in every state, for a client of each era.
+//!
+//! The call is exchange 1 of the client and stream 1 of the device's tunnel. What follows is said in short: what the
+//! client gets, what the agent is told, and `→ over` when the call leaves the books. `.`: nothing.
+
+use super::*;
+use crate::limits;
+use crate::tunnel::{Close, CloseCode, ResetCode};
+
+const STATES: [&str; 10] =
+    ["unasked", "waiting", "answered", "json", "events", "line", "left", "away", "done", "failed"];
+
+const EVENTS: [&str; 18] = [
+    "answer",
+    "error",
+    "piece",
+    "last piece",
+    "piece too many",
+    "no JSON",
+    "foreign answer",
+    "message",
+    "pause",
+    "reset",
+    "go away",
+    "tunnel closed",
+    "silence",
+    "idle",
+    "client gone",
+    "cancelled",
+    "signed out",
+    "session over",
+];
+
+/// A world with one call in it.
+struct Bench {
+    world: World,
+    /// A piece of the answer came.
+    is_begun: bool,
+}
+
+impl Bench {
+    /// A world whose call is in that state, for a client of `version`.
+    fn in_state(state: &str, version: Version) -> Self {
+        let mut world = World::ready();
+        world.version = version;
+        let mut bench = Self { world, is_begun: false };
+        let steps: &[&str] = match state {
+            "unasked" => &[],
+            "waiting" => &["call"],
+            "answered" => &["call", "answer"],
+            "json" => &["call", "answer", "piece"],
+            "events" => &["call", "message"],
+            "line" => &["call", "message", "answer", "piece"],
+            "left" => &["call", "client gone"],
+            "away" => &["call", "message", "client gone"],
+            "done" => &["call", "answer", "last piece"],
+            "failed" => &["call", "reset"],
+            other => panic!("no such state: {other}"),
+        };
+        for step in steps {
+            bench.give(step);
+        }
+        bench
+    }
+
+    /// Hands an event in, and says what followed.
+    fn give(&mut self, event: &str) -> String {
+        let before = self.world.shard.calls_under_way();
+        let actions = self.happen(event);
+        let mut said: Vec<String> = actions.iter().map(|action| short(action)).collect();
+        said.dedup();
+        if self.world.shard.calls_under_way() < before {
+            said.push("→ over".to_string());
+        }
+        if said.is_empty() { ".".to_string() } else { said.join(", ") }
+    }
+
+    fn happen(&mut self, event: &str) -> Vec<String> {
+        let stream = StreamId(1);
+        match event {
+            "call" => self.world.call(7),
+            "answer" => self.world.answer(1, 1, Some(6)),
+            "error" => self.world.error(1, 1, -32050, r#"{"code":-32050,"message":"x"}"#),
+            "piece" => {
+                self.is_begun = true;
+                self.world.data(1, 1, "[1,", false)
+            }
+            // What is left of an answer that is begun, or all of it.
+            "last piece" if self.is_begun => self.world.data(1, 1, "2 ]", true),
+            "last piece" => self.world.data(1, 1, "[1,2 ]", true),
+            "piece too many" => self.world.data(1, 1, "[1,2,3,4,5]", false),
+            "no JSON" => self.world.data(1, 1, "}", false),
+            "foreign answer" => {
+                let mut said = self.world.answer(2, 1, None);
+                said.extend(self.world.data(2, 1, "{}", true));
+                said
+            }
+            "message" => self.world.progress(1, 1),
+            "pause" => {
+                self.world.tunnel(1, tunnel::Event::Pause { stream, millis: 1_500 });
+                self.world.drain()
+            }
+            "reset" => {
+                let reset = tunnel::Event::Reset { stream, code: ResetCode::ServerGone, reason: String::new() };
+                self.world.tunnel(1, reset);
+                self.world.drain()
+            }
+            "go away" => {
+                self.world.tunnel(1, tunnel::Event::GoAway);
+                self.world.drain()
+            }
+            "tunnel closed" => {
+                self.world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::TimedOut, "")));
+                self.world.drain()
+            }
+            "silence" => self.world.advance(limits::STREAM_AFTER),
+            "idle" => self.world.advance(limits::CALL_IDLE),
+            "client gone" => self.world.gone(1),
+            "cancelled" => {
+                self.world.post(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#)
+            }
+            "signed out" => {
+                self.world.event(Event::Revoked { family: FamilyId::new("client-family") });
+                self.world.drain()
+            }
+            "session over" => {
+                let session = SessionKey(Arc::from("s"));
+                self.world.event(Event::SessionEnded { user: UserId::new("ann"), session });
+                self.world.drain()
+            }
+            other => panic!("no such event: {other}"),
+        }
+    }
+}
+
+/// An action without what other tests look at: ids, bytes and the words of errors.
+fn short(action: &str) -> String {
+    let words: Vec<&str> = action.split(' ').collect();
+    match words[..] {
+        ["reply", _, status, ..] if action.contains(r#""error""#) => format!("reply {status} {}", failure(action).0),
+        ["reply", _, status, ..] => format!("reply {status}"),
+        ["begin", _, kind, ..] => format!("begin {kind}"),
+        ["body", ..] if action.contains("keep-alive") => "heartbeat".to_string(),
+        ["body", ..] if action.contains("retry:") => "retry".to_string(),
+        ["body", ..] if action.contains(r#"\"error\""#) => format!("body {}", failure(action).0),
+        ["body", ..] => "body".to_string(),
+        ["tunnel", _, command, ..] => command.to_string(),
+        [first, ..] => first.to_string(),
+        [] => String::new(),
+    }
+}
+
+type Table = [(&'static str, [&'static str; 10])];
+
+fn check(table: &Table, version: Version) {
+    assert_eq!(table.iter().map(|(event, _)| *event).collect::<Vec<_>>(), EVENTS, "every event has its row");
+    for (event, expected) in table {
+        for (state, expected) in STATES.into_iter().zip(expected) {
+            assert_eq!(Bench::in_state(state, version).give(event), *expected, "{event} while {state}");
+        }
+    }
+}
+
+/// A client of a session that knows of streams that close and go on (2025-11-25).
+const LEGACY: &Table = &[
+    // unasked, waiting, answered, json, events, line, left, away, done, failed
+    ("answer", ["."; 10]),
+    (
+        "error",
+        [
+            ".",
+            "reply 200 -32050, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "body -32050, finish, → over",
+            "reset, abort, → over",
+            "→ over",
+            "→ over",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "piece",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "begin json, body",
+            "body",
+            "reset, body -32603, finish, → over",
+            "body",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "last piece",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reply 200, → over",
+            "body, finish, → over",
+            "reset, body -32603, finish, → over",
+            "body, finish, → over",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "piece too many",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "reset, body -32603, finish, → over",
+            "reset, abort, → over",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "no JSON",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "reset, body -32603, finish, → over",
+            "reset, abort, → over",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    ("foreign answer", ["."; 10]),
+    (
+        "message",
+        [
+            ".",
+            "begin events, body",
+            "begin events, body",
+            "consumed",
+            "body",
+            "consumed",
+            "consumed",
+            "consumed",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "pause",
+        [
+            ".",
+            "begin events, body, retry, finish",
+            "begin events, body, retry, finish",
+            ".",
+            "retry, finish",
+            ".",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "reset",
+        [
+            ".",
+            "reply 200 -32010, → over",
+            "reply 200 -32010, → over",
+            "abort, → over",
+            "body -32010, finish, → over",
+            "abort, → over",
+            "→ over",
+            "→ over",
+            ".",
+            ".",
+        ],
+    ),
+    ("go away", ["."; 10]),
+    (
+        "tunnel closed",
+        [
+            ".",
+            "reply 200 -32000, → over",
+            "reply 200 -32000, → over",
+            "abort, → over",
+            "body -32000, finish, → over",
+            "abort, → over",
+            "→ over",
+            "→ over",
+            ".",
+            ".",
+        ],
+    ),
+    ("silence", [".", "begin events, body", "begin events, body", ".", ".", ".", ".", ".", ".", "."]),
+    (
+        "idle",
+        [
+            ".",
+            "begin events, body, reset, body -32001, finish, → over",
+            "begin events, body, reset, body -32001, finish, → over",
+            "reset, abort, → over",
+            "heartbeat, reset, body -32001, finish, → over",
+            "reset, abort, → over",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    ("client gone", ["."; 10]),
+    (
+        "cancelled",
+        [
+            "reply 202",
+            "cancel, reply 200 -32011, reply 202, → over",
+            "cancel, reply 200 -32011, reply 202, → over",
+            "cancel, abort, reply 202, → over",
+            "cancel, body -32011, finish, reply 202, → over",
+            "cancel, abort, reply 202, → over",
+            "cancel, reply 202, → over",
+            "cancel, reply 202, → over",
+            "reply 202",
+            "reply 202",
+        ],
+    ),
+    (
+        "signed out",
+        [
+            ".",
+            "reset, reply 200 -32011, → over",
+            "reset, reply 200 -32011, → over",
+            "reset, abort, → over",
+            "reset, body -32011, finish, → over",
+            "reset, abort, → over",
+            "reset, → over",
+            "reset, → over",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "session over",
+        [
+            "session",
+            "reset, reply 200 -32011, session, → over",
+            "reset, reply 200 -32011, session, → over",
+            "reset, abort, session, → over",
+            "reset, body -32011, finish, session, → over",
+            "reset, abort, session, → over",
+            "reset, session, → over",
+            "reset, session, → over",
+            "session",
+            "session",
+        ],
+    ),
+];
+
+/// A client without a session, which gives a call up by closing its request (2026-07-28): "left" and "away" are over.
+const MODERN: &Table = &[
+    // unasked, waiting, answered, json, events, line, left, away, done, failed
+    ("answer", ["."; 10]),
+    (
+        "error",
+        [
+            ".",
+            "reply 200 -32050, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "body -32050, finish, → over",
+            "reset, abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "piece",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "begin json, body",
+            "body",
+            "reset, body -32603, finish, → over",
+            "body",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "last piece",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reply 200, → over",
+            "body, finish, → over",
+            "reset, body -32603, finish, → over",
+            "body, finish, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "piece too many",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "reset, body -32603, finish, → over",
+            "reset, abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "no JSON",
+        [
+            ".",
+            "reset, reply 200 -32603, → over",
+            "reset, reply 200 -32603, → over",
+            "reset, abort, → over",
+            "reset, body -32603, finish, → over",
+            "reset, abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    ("foreign answer", ["."; 10]),
+    ("message", [".", "begin events, body", "begin events, body", "consumed", "body", "consumed", ".", ".", ".", "."]),
+    ("pause", ["."; 10]),
+    (
+        "reset",
+        [
+            ".",
+            "reply 200 -32010, → over",
+            "reply 200 -32010, → over",
+            "abort, → over",
+            "body -32010, finish, → over",
+            "abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    ("go away", ["."; 10]),
+    (
+        "tunnel closed",
+        [
+            ".",
+            "reply 200 -32000, → over",
+            "reply 200 -32000, → over",
+            "abort, → over",
+            "body -32000, finish, → over",
+            "abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    ("silence", [".", "begin events", "begin events", ".", ".", ".", ".", ".", ".", "."]),
+    (
+        "idle",
+        [
+            ".",
+            "begin events, reset, body -32001, finish, → over",
+            "begin events, reset, body -32001, finish, → over",
+            "reset, abort, → over",
+            "heartbeat, reset, body -32001, finish, → over",
+            "reset, abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    (
+        "client gone",
+        [".", "reset, → over", "reset, → over", "reset, → over", "reset, → over", "reset, → over", ".", ".", ".", "."],
+    ),
+    ("cancelled", ["reply 202"; 10]),
+    (
+        "signed out",
+        [
+            ".",
+            "reset, reply 200 -32011, → over",
+            "reset, reply 200 -32011, → over",
+            "reset, abort, → over",
+            "reset, body -32011, finish, → over",
+            "reset, abort, → over",
+            ".",
+            ".",
+            ".",
+            ".",
+        ],
+    ),
+    ("session over", ["session"; 10]),
+];
+
+#[test]
+fn every_event_in_every_state_of_a_call_in_a_session() {
+    check(LEGACY, Version::V2025_11_25);
+}
+
+#[test]
+fn every_event_in_every_state_of_a_call_without_a_session() {
+    check(MODERN, Version::V2026_07_28);
+}
