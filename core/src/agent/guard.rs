@@ -164,10 +164,11 @@ impl Guard {
     /// A save is over. Returns the server whose pins are others by it: another agent had changed the file.
     pub(super) fn saved(&mut self, key: &str, result: Result<(), Unsaved>) -> Option<String> {
         let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
-        let content = watched.saving.take();
+        // Of a server that was forgotten and is back; what was saved is read.
+        let content = watched.saving.take()?;
         watched.unsaved = None;
         match result {
-            Ok(()) => watched.base = content,
+            Ok(()) => watched.base = Some(content),
             Err(Unsaved::Failed(reason)) => {
                 tracing::warn!(server = server.as_str(), reason = reason.as_str(), "definitions not pinned on disk");
                 watched.unsaved = Some(people(&reason, limits::MAX_REASON));
@@ -506,3 +507,6 @@ fn changed(server: &str, (tool, edition): (&str, Edition), change: &Change, held
     let legacy = edition == Edition::Legacy;
     status::ChangedTool { server, tool, legacy, change, from, held, before: None, after: None }
 }
+
+#[cfg(test)]
+mod tests;
