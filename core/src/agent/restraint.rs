@@ -49,6 +49,10 @@ impl Restraint {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -60,5 +64,31 @@ mod tests {
             [Leave::Granted, Leave::Granted, Leave::Refused, Leave::RefusedAgain]
         );
         assert_eq!([at(60), at(61), at(70)], [Leave::Granted, Leave::Refused, Leave::Granted]);
+    }
+
+    proptest! {
+        /// The model searches all that was done.
+        #[test]
+        fn leave_is_that_of_all_that_was_done_in_the_window(
+            most in 1..4_usize, window in 1..60_u64, gaps in prop::collection::vec(0..40_u64, 0..60)
+        ) {
+            let mut restraint = Restraint::new(most, Duration::from_secs(window));
+            let (mut now, mut done, mut refused) = (0, Vec::new(), false);
+            for gap in gaps {
+                now += gap;
+                let recent = done.iter().filter(|at| now - **at < window).count();
+                let expected = match (recent < most, refused) {
+                    (true, _) => Leave::Granted,
+                    (false, false) => Leave::Refused,
+                    (false, true) => Leave::RefusedAgain,
+                };
+                prop_assert_eq!(restraint.ask(Instant::from_micros(now * 1_000_000)), expected);
+                refused = recent >= most;
+                if !refused {
+                    done.push(now);
+                }
+                prop_assert!(restraint.done.len() <= most);
+            }
+        }
     }
 }

@@ -19,6 +19,8 @@ mod sharing;
 mod shown;
 mod signin;
 mod subscriptions;
+mod table;
+mod table_http;
 mod uplink;
 mod wishes;
 

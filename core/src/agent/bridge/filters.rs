@@ -141,6 +141,7 @@ pub(in crate::agent) fn tagged(params: &Bytes, id: &[u8]) -> Option<Bytes> {
 mod tests {
     use alloc::string::ToString;
 
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -248,5 +249,41 @@ mod tests {
             )
         );
         assert_eq!(subscription(&object::get(&text, "params").unwrap()), Some(Bytes::from_static(b"7")));
+    }
+
+    proptest! {
+        #[test]
+        fn filters_read_back_and_a_legacy_server_narrows_them(
+            flags: [bool; 3], uris in prop::collection::btree_set(any::<String>(), 0..4), says: [bool; 4]
+        ) {
+            let [tools, prompts, resources] = flags;
+            let asked = Filter { tools, prompts, resources, uris };
+            prop_assert_eq!(filter(&asked.to_json()), Some(asked.clone()));
+            prop_assert_eq!(asked.is_empty(), asked.to_json() == "{}");
+            let capabilities = json!({
+                "tools": {"listChanged": says[0]},
+                "prompts": {"listChanged": says[1]},
+                "resources": {"listChanged": says[2], "subscribe": says[3]},
+            }).to_string();
+            let capabilities: &RawValue = serde_json::from_str(&capabilities).expect("JSON");
+            let within = asked.clone().within(Some(capabilities));
+            prop_assert_eq!((within.tools, within.prompts, within.resources), (tools && says[0], prompts && says[1], resources && says[2]));
+            prop_assert_eq!(&within.uris, if says[3] { &asked.uris } else { const { &BTreeSet::new() } });
+            prop_assert_eq!(within.clone().within(Some(capabilities)), within, "once is enough");
+            prop_assert!(asked.within(None).is_empty());
+        }
+
+        /// What goes onto a subscription comes off it as it was.
+        #[test]
+        fn id_of_a_subscription_goes_on_and_comes_off(uri: String, number: u32, more: bool) {
+            let meta = if more { r#","_meta":{ "x":1.50 }"# } else { "" };
+            let plain = Bytes::from(format!(r#"{{"method":"x", "params":{{"uri":{}{meta}}}}}"#, quoted(&uri)));
+            let id = number.to_string();
+            let on = on_subscription(&plain, id.as_bytes()).expect("an object");
+            prop_assert_eq!(subscription(&object::get(&on, "params").expect("params")), Some(Bytes::from(id)));
+            prop_assert_eq!(updated(&object::get(&on, "params").expect("params")), Some(uri));
+            prop_assert_eq!(untagged(&on), plain.clone());
+            prop_assert_eq!(untagged(&plain), plain);
+        }
     }
 }

@@ -67,6 +67,8 @@ const PLAIN: usize = 20;
 mod tests {
     use core::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::entropy::Seeded;
 
@@ -121,6 +123,25 @@ mod tests {
         assert_eq!(open(&ours, &own, &state, ticket.until + Duration::from_millis(1)), None);
         for state in ["", "x", &state[1..], &state.replace('A', "B").replace('c', "d")] {
             assert_eq!(open(&ours, &own, state, NOW), None, "{state}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn ticket_opens_for_its_own_call_until_its_time(
+            call: u64, round: u32, until: u64, now: u64, names in prop::array::uniform3("[ab,\"]{0,2}"), others in prop::array::uniform3("[ab,\"]{0,2}")
+        ) {
+            let ticket = Ticket { call: RequestId(call), round, until: UnixTime::from_millis(until) };
+            let of = |names: &[String; 3]| binding(&names[0], &names[1], &names[2], PARAMS);
+            let state = seal(&sealer(1), &of(&names), ticket, &mut Seeded::new(3));
+            let now = UnixTime::from_millis(now);
+            prop_assert_eq!(open(&sealer(1), &of(&names), &state, ticket.until), Some(ticket));
+            prop_assert_eq!(open(&sealer(1), &of(&names), &state, now), (now <= ticket.until).then_some(ticket));
+            let other = open(&sealer(1), &of(&others), &state, ticket.until);
+            prop_assert_eq!(other, (names == others).then_some(ticket), "however commas and quotes lie");
+            prop_assert_eq!(open(&sealer(2), &of(&names), &state, ticket.until), None);
         }
     }
 }
