@@ -89,7 +89,8 @@ fn guess(config: &Oidc, claim: &str, entry: &str) -> Verdict {
         (_, entry) if entry.starts_with(GROUP) => (false, false),
         // The claim was verified when it was taken.
         ("email", entry) => (is_of(claim, entry), entry.contains('@')),
-        ("sub", entry) => (claim == entry, !entry.contains('@')),
+        // `@` begins a domain, also where somebody has a subject like that.
+        ("sub", entry) => (claim == entry && !entry.starts_with('@'), !entry.contains('@')),
         (_, entry) => (claim == entry && !entry.contains('@'), false),
     };
     match (theirs, decided) {
@@ -108,6 +109,8 @@ fn is_of(email: &str, entry: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::format;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::oidc::testing::config;
@@ -151,5 +154,36 @@ mod tests {
         assert!(vouched.groups.iter().all(|group| group.starts_with("group-")) && vouched.groups.len() > 50);
         let record = serde_json::to_vec(&vouched.groups).expect("serialises");
         assert!(record.len() <= limits::MAX_KEPT_GROUPS + 2, "{}", record.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// What is said with nothing but the claim known is never taken back once all is known; and what is said with all
+        /// known is what the list's own words mean.
+        #[test]
+        fn what_is_said_of_little_holds_for_all(
+            user_claim in prop::sample::select(alloc::vec!["sub", "email", "upn"]),
+            claim in "(ann|bob|7|@corp)?(@corp|@CORP|@other)?", subject in "(7|ann|@corp)?", mailbox in "(ann|bob)(@corp|@Corp|@other)",
+            has_email: bool, groups in prop::collection::vec("dev|ops", 0..2),
+            allow in prop::collection::vec("(group:)?(dev|ops|ann|7|ANN)?(@corp|@other)?", 0..3),
+        ) {
+            let entries: Vec<&str> = allow.iter().map(|entry| &**entry).filter(|entry| !entry.is_empty()).collect();
+            let config = config(user_claim, &entries);
+            let subject = if user_claim == "sub" { &claim } else { &subject };
+            let email = if user_claim == "email" { Some(&claim) } else { has_email.then_some(&mailbox) };
+            let vouched = Vouched::new(&config, subject, email.map(|email| &**email), groups.iter().map(|group| &**group));
+            let known = judge(&config, &claim, Some(&vouched));
+            let little = judge(&config, &claim, None);
+            prop_assert!(little == Verdict::Unknown || little == known, "{:?} became {:?}", little, known);
+            let theirs = |entry: &&str| match entry.strip_prefix(GROUP) {
+                Some(group) => groups.iter().any(|own| own == group),
+                None if entry.starts_with('@') => email.is_some_and(|email| email.to_lowercase().ends_with(&entry.to_lowercase()) && email.rfind('@') == Some(email.len() - entry.len())),
+                None if entry.contains('@') => email.is_some_and(|email| email.eq_ignore_ascii_case(entry)) || subject == entry,
+                None => claim == **entry || subject == entry || email.is_some_and(|email| email.eq_ignore_ascii_case(entry)),
+            };
+            let expected = entries.is_empty() || entries.iter().any(theirs);
+            prop_assert_eq!(known, if expected { Verdict::Allowed } else { Verdict::Excluded });
+        }
     }
 }
