@@ -152,6 +152,8 @@ mod tests {
     use alloc::format;
     use alloc::string::ToString;
 
+    use proptest::prelude::*;
+
     use super::super::{Config, Problem, parse};
     use super::*;
 
@@ -201,5 +203,21 @@ mod tests {
         assert_eq!(limits_of("").expect("it is fine"), RelayLimits::default());
         let found = limits_of(r#""devicesPerUser":2"#).expect("it is fine");
         assert_eq!(found, RelayLimits { devices_per_user: 2, ..RelayLimits::default() });
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_is_taken_or_refused_by_its_bounds(value in prop_oneof![-10..200_000_i64, any::<i64>()]) {
+            for (key, least, most) in [("devicesPerUser", 1, 1_024), ("connections", 16, 100_000), ("bodyTimeout", 1, 3_600)] {
+                let found = limits_of(&format!(r#""{key}":{value}"#)).ok();
+                let taken = found.map(|found| match key {
+                    "devicesPerUser" => found.devices_per_user as u64,
+                    "connections" => found.connections as u64,
+                    _ => found.body_timeout.as_secs(),
+                });
+                let expected = u64::try_from(value).ok().filter(|value| (least..=most).contains(value));
+                prop_assert_eq!(taken, expected, "{}", key);
+            }
+        }
     }
 }

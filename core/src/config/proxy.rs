@@ -275,6 +275,20 @@ mod tests {
     }
 
     proptest! {
+        /// What is left out goes straight, with all below it and in any case; everything else goes through.
+        #[test]
+        fn exceptions_hold_for_a_host_and_all_below_it(
+            except in "[a-c](\\.[a-c]){0,2}", host in "[a-cA-C](\\.[a-cA-C]){0,3}", dot in "(\\.|\\*\\.)?", port in prop_oneof![Just(None), (1..3_u16).prop_map(Some)], at in 1..3_u16
+        ) {
+            let entry = port.map_or(format!("{dot}{except}"), |port| format!("{dot}{except}:{port}"));
+            let proxies = proxies(&[("ALL_PROXY", "p:1"), ("NO_PROXY", &format!(" x.example, {entry} "))]);
+            let host_small = host.to_lowercase();
+            let below = host_small == except || host_small.ends_with(&format!(".{except}"));
+            let is_direct = matches!(proxies.route(true, &host, at), Route::Direct);
+            prop_assert_eq!(is_direct, below && port.is_none_or(|port| port == at), "{} for {}:{}", entry, host, at);
+            prop_assert_eq!(proxies.route(false, &host, at) == Route::Direct, is_direct, "TLS makes no difference");
+        }
+
         #[test]
         fn no_text_breaks_the_rules(proxy: String, except: String, host: String, port: u16) {
             let proxies = proxies(&[("ALL_PROXY", &proxy), ("NO_PROXY", &except)]);

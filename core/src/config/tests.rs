@@ -1,5 +1,7 @@
 //! Every mistake, with its path and what is said of it; and everything that must work.
 
+mod properties;
+
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;

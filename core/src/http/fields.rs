@@ -240,7 +240,53 @@ mod tests {
         }
     }
 
+    /// Ranges as clients send them, few enough that they meet.
+    fn range() -> impl Strategy<Value = (&'static str, bool)> {
+        let kinds = [
+            "application/json",
+            "Application/JSON",
+            "text/event-stream",
+            "text/*",
+            "application/*",
+            "*/*",
+            "text/html",
+        ];
+        (prop::sample::select(kinds.to_vec()), any::<bool>())
+    }
+
     proptest! {
+        #[test]
+        fn token_of_the_right_letters_is_read_as_it_is(token in "[A-Za-z0-9._~+/-]{1,40}={0,2}", scheme in "[Bb][Ee][Aa][Rr][Ee][Rr]", odd in "[ -~]{1,20}") {
+            let read = |value: &str| bearer(&headers(&AUTHORIZATION, &[value])).map(|token| token.map(alloc::string::String::from));
+            prop_assert_eq!(read(&alloc::format!("{scheme} {token}")), Ok(Some(token.clone())));
+            prop_assert_eq!(read(&alloc::format!("{scheme}s {token}")), Ok(None));
+            // Whatever is given out fits its place again.
+            if let Ok(Some(given)) = read(&alloc::format!("{scheme} {odd}")) {
+                prop_assert_eq!(read(&alloc::format!("Bearer {given}")), Ok(Some(given)));
+            }
+        }
+
+        #[test]
+        fn id_and_secret_come_through_basic_as_they_were(id: alloc::string::String, secret: alloc::string::String) {
+            let text = alloc::format!("{}:{}", form::percent_encode(&id), form::percent_encode(&secret));
+            let field = alloc::format!("Basic {}", STANDARD.encode(text));
+            prop_assert_eq!(basic(&headers(&AUTHORIZATION, &[&field])), Ok(Some((id, Secret::new(secret)))));
+        }
+
+        /// As the specification has it: of the ranges that match, the most specific decides.
+        #[test]
+        fn ranges_are_weighed_as_the_specification_says(ranges in prop::collection::vec(range(), 0..5), split: bool) {
+            let text = |(kind, wanted): &(&str, bool)| if *wanted { alloc::string::String::from(*kind) } else { alloc::format!("{kind};q=0") };
+            let texts: Vec<_> = ranges.iter().map(text).collect();
+            let joined = texts.join(", ");
+            let values: Vec<&str> = if split { texts.iter().map(|text| &**text).collect() } else { alloc::vec![&*joined] };
+            for (kind, family) in [("application/json", "application/*"), ("text/event-stream", "text/*")] {
+                let of = |name: &str| ranges.iter().filter(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, wanted)| *wanted).max();
+                let expected = of(kind).or(of(family)).or(of("*/*")).unwrap_or(ranges.is_empty());
+                prop_assert_eq!(accepts(&headers(&ACCEPT, &values), kind), expected, "{} of {:?}", kind, values);
+            }
+        }
+
         #[test]
         fn no_header_panics(values in prop::collection::vec("[ -~\u{80}-\u{ff}]{0,40}", 0..4)) {
             for name in [&ACCEPT, &AUTHORIZATION, &CONTENT_TYPE] {

@@ -88,6 +88,23 @@ mod tests {
     }
 
     proptest! {
+        /// The model: from the peer backwards along the chain, the first address that is not a proxy's.
+        #[test]
+        fn client_is_the_last_one_that_no_proxy_of_ours_is(
+            chain in prop::collection::vec((any::<bool>(), 1..250_u8), 1..8), port: bool, cut: prop::sample::Index
+        ) {
+            let address = |(ours, last): &(bool, u8)| std::format!("{}.0.0.{last}", if *ours { 10 } else { 203 });
+            let hops: Vec<_> = chain.iter().map(address).collect();
+            let (peer, before) = hops.split_last().expect("one at least");
+            let written = |hop: &std::string::String| if port { std::format!("{hop}:4711") } else { hop.clone() };
+            // However the list is divided into fields.
+            let (first, second) = before.split_at(cut.index(before.len() + 1));
+            let fields = [first, second].map(|part| part.iter().map(written).collect::<Vec<_>>().join(", "));
+            let fields: Vec<&str> = fields.iter().map(|field| &**field).filter(|field| !field.is_empty()).collect();
+            let stranger = chain.iter().rposition(|(ours, _)| !ours).unwrap_or(0);
+            prop_assert_eq!(of(peer, &fields, &["10.0.0.0/8"]), hops[stranger].clone());
+        }
+
         #[test]
         fn no_field_of_a_stranger_changes_anything(field in "[ -~]{0,80}") {
             prop_assert_eq!(of("198.51.100.9", &[&field], &["10.0.0.0/8"]), "198.51.100.9");

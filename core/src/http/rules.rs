@@ -463,6 +463,27 @@ mod tests {
     }
 
     proptest! {
+        /// The model: one name, in any case, on one port.
+        #[test]
+        fn host_is_ours_under_one_name_and_port_alone(
+            name in "(relay|RELAY|Relay|relay2|evil)(\\.example|\\.EXAMPLE|\\.example\\.evil)?", port in prop_oneof![Just(None), Just(Some(443)), any::<u16>().prop_map(Some)]
+        ) {
+            let authority = port.map_or(name.clone(), |port| alloc::format!("{name}:{port}"));
+            let is_name = name.eq_ignore_ascii_case("relay.example");
+            let ours = is_name && port.is_none_or(|port| port == 443);
+            prop_assert_eq!(site(PUBLIC).is_ours(&request("/", &[("host", &authority)])), ours, "{}", authority);
+            // And a page is our own only if it is of the host that it asks.
+            let origin = alloc::format!("https://{authority}");
+            let head = request("/", &[("host", "relay.example"), ("origin", &origin)]);
+            let site = site(PUBLIC);
+            prop_assert_eq!(matches!(site.origin(&head), Origin::Own(_)), ours, "{}", origin);
+            prop_assert_eq!(site.origin(&head).is_admitted(), ours);
+            prop_assert_eq!(site.is_own_form(&head), ours);
+            let plain = alloc::format!("http://{authority}");
+            let in_clear = request("/", &[("host", "relay.example"), ("origin", &plain)]);
+            prop_assert!(!site.origin(&in_clear).is_admitted(), "another scheme is another origin");
+        }
+
         #[test]
         fn no_host_or_origin_panics(host in "[ -~\u{80}-\u{ff}]{0,24}", origin in "(https?://)?[ -~\u{80}-\u{ff}]{0,24}") {
             let head = request("/", &[("host", &host), ("origin", &origin), ("access-control-request-headers", &host)]);

@@ -387,6 +387,60 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn tokens_say_what_was_sealed_and_not_to_another_relay(
+            user: String, client: String, agent: bool, path in "(/[a-z]{1,5}){0,2}", family: String, expires: u64, family_expires: u64, generation: u64, seed: u64
+        ) {
+            let role = if agent { Role::Agent } else { Role::Client };
+            let said = Principal {
+                user: user.into(),
+                client: client.into(),
+                role,
+                audience: format!("{PUBLIC}{}{path}", role.path()),
+                scopes: Scopes::all(role),
+                family: family.clone().into(),
+                expires: UnixTime::from_millis(expires),
+                family_expires: UnixTime::from_millis(family_expires),
+            };
+            let token = seal_access(&sealer(1), &said, &mut Seeded::new(seed));
+            prop_assert_eq!(read_access(&sealer(2), token.expose()), None);
+            prop_assert_eq!(family_of(&sealer(1), token.expose()), Some(said.family.clone()));
+            prop_assert_eq!(Refresh::open(&sealer(1), token.expose()), None, "neither kind passes for the other");
+            prop_assert_eq!(read_access(&sealer(1), token.expose()), Some(said));
+            let refresh = Refresh { family: family.into(), generation };
+            let token = refresh.seal(&sealer(1), &mut Seeded::new(seed));
+            prop_assert_eq!(Refresh::open(&sealer(2), token.expose()), None);
+            prop_assert_eq!(read_access(&sealer(1), token.expose()), None);
+            prop_assert_eq!(Refresh::open(&sealer(1), token.expose()), Some(refresh));
+        }
+
+        /// A token opens its own path and, that of all servers, the paths under it; it runs out with its time.
+        #[test]
+        fn token_opens_what_it_is_for_until_it_runs_out(
+            audience in prop::sample::select(alloc::vec!["/mcp", "/mcp/files", "/mcp/laptop/files", "/ws"]),
+            path in prop::sample::select(alloc::vec!["/mcp", "/mcp/", "/mcp/files", "/mcp/laptop/files", "/ws", "/", "/mcpx"]),
+            after in 0..120_u64, is_known: bool,
+        ) {
+            let role = if audience == "/ws" { Role::Agent } else { Role::Client };
+            let said = principal(role, audience);
+            let token = seal_access(&sealer(1), &said, &mut Seeded::new(2));
+            let snapshot = if is_known { known(sealer(1)) } else { Snapshot::new(sealer(1)) };
+            let later = Now { unix: now().unix + Duration::from_secs(after), ..now() };
+            let opens = match (audience, path.trim_end_matches('/')) {
+                ("/mcp", path) => path == "/mcp" || path.starts_with("/mcp/"),
+                (audience, path) => audience == path,
+            };
+            let expected = match (after >= 60, is_known, opens) {
+                (true, ..) => Err(TokenError::Expired),
+                (_, false, _) => Err(TokenError::Revoked),
+                (.., false) => Err(TokenError::Audience),
+                (false, true, true) => Ok(said),
+            };
+            prop_assert_eq!(open(&token, path, &snapshot, later), expected);
+        }
+
         #[test]
         fn no_text_is_a_token(text in ".{0,60}") {
             prop_assert_eq!(read_access(&sealer(1), &text), None);
