@@ -326,3 +326,202 @@ impl Assembly {
 }
 
 const WRONG_LENGTH: Fault = Fault::protocol("body of another length than declared");
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tunnel::ResetCode;
+
+    const S: u32 = 7;
+
+    fn answer_frame() -> Frame {
+        Frame::Answer { stream: S, head: AnswerHead { error: None, length: None } }
+    }
+
+    fn bytes(length: usize, fill: u8) -> Bytes {
+        vec![fill; length].into()
+    }
+
+    /// Takes what may be sent now, and puts it together: whole messages, then the body; how much it was.
+    fn drain(
+        outgoing: &mut Outgoing,
+        room: usize,
+        message: &mut Vec<u8>,
+        out: &mut Vec<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> usize {
+        let mut sent = 0;
+        while let Some(frame) = outgoing.next(S, room) {
+            match frame {
+                Frame::Message { piece, .. } => {
+                    sent += piece.bytes.len();
+                    message.extend_from_slice(&piece.bytes);
+                    if piece.last {
+                        out.push(core::mem::take(message).into());
+                    }
+                }
+                Frame::Data { bytes, .. } | Frame::End { bytes, .. } => {
+                    sent += bytes.len();
+                    body.extend_from_slice(&bytes);
+                }
+                Frame::Answer { .. } | Frame::Open { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        sent
+    }
+
+    /// What an agent's stream may say in every state of its answer.
+    #[test]
+    fn every_step_in_every_state() {
+        type Step = fn(&mut Outgoing) -> bool;
+        const STATES: [&str; 5] = ["awaited", "answered", "begun", "out of credit", "sent"];
+        let full = STREAM_CREDIT as usize;
+        let state = |name: &str| {
+            let mut outgoing = Outgoing::answer();
+            if name != "awaited" {
+                let length = if name == "out of credit" { full + 1 } else { 4 };
+                assert!(outgoing.set_answer(answer_frame(), bytes(length, b'x')));
+            }
+            match name {
+                "begun" => assert!(matches!(outgoing.next(S, 9), Some(Frame::Answer { .. }))),
+                "out of credit" | "sent" => {
+                    drain(&mut outgoing, 1 << 20, &mut Vec::new(), &mut Vec::new(), &mut Vec::new());
+                }
+                _ => {}
+            }
+            outgoing
+        };
+        let steps: [(&str, Step, [bool; 5]); 8] = [
+            // Whether it succeeds, or is so.
+            ("set an answer", |o| o.set_answer(answer_frame(), Bytes::new()), [true, false, false, false, false]),
+            ("is answered", |o| o.is_answered(), [false, true, true, true, true]),
+            ("is ready", |o| o.is_ready(), [false, true, true, false, false]),
+            ("has a frame", |o| o.next(S, 9).is_some(), [false, true, true, false, false]),
+            ("is stalled", |o| o.is_stalled(), [false, false, false, true, false]),
+            ("takes credit", |o| o.grant(1).is_ok(), [true; 5]),
+            ("takes credit without end", |o| o.grant(u32::MAX).is_ok(), [false, false, false, true, false]),
+            ("is sent", |o| o.is_answer_sent(), [false, false, false, false, true]),
+        ];
+        for (step, apply, expected) in steps {
+            for (name, expected) in STATES.into_iter().zip(expected) {
+                assert_eq!(apply(&mut state(name)), expected, "{step} while {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn call_needs_no_credit_and_goes_before_its_messages() {
+        let open = Frame::Reset { stream: S, code: ResetCode::Cancelled, reason: alloc::string::String::new() };
+        let mut outgoing = Outgoing::call(open, bytes(STREAM_CREDIT as usize * 2, b'p'));
+        outgoing.push_message(bytes(3, b'm'), false).expect("there is room");
+        assert!(outgoing.grant(1).is_err() && outgoing.is_ready() && !outgoing.is_stalled());
+        assert!(matches!(outgoing.next(S, 9), Some(Frame::Reset { .. })), "its head, whatever it is");
+        let (mut messages, mut body) = (Vec::new(), Vec::new());
+        drain(&mut outgoing, 1 << 20, &mut Vec::new(), &mut messages, &mut body);
+        assert_eq!((body.len(), messages), (STREAM_CREDIT as usize * 2, vec![bytes(3, b'm')]));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Message(usize, bool),
+        Grant(u32),
+        Answer(usize),
+        Send(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (1..90_000_usize, any::<bool>()).prop_map(|(length, droppable)| Op::Message(length, droppable)),
+            3 => (0..90_000_u32).prop_map(Op::Grant),
+            1 => (0..200_000_usize).prop_map(Op::Answer),
+            4 => (1..70_000_usize).prop_map(Op::Send),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Never more than the credit; messages whole and in order, all of them that may not be dropped; the answer last.
+        #[test]
+        fn messages_then_the_answer_within_the_credit(ops in prop::collection::vec(op(), 0..40)) {
+            let mut outgoing = Outgoing::answer();
+            let (mut queued, mut answer): (Vec<(Bytes, bool)>, Option<Bytes>) = (Vec::new(), None);
+            let (mut message, mut messages, mut body) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut credit, mut number) = (STREAM_CREDIT as usize, 0_u8);
+            let settle = ops.len();
+            for op in ops.into_iter().chain((0..settle + 8).flat_map(|_| [Op::Grant(STREAM_CREDIT), Op::Send(1 << 20)])) {
+                match op {
+                    Op::Message(length, droppable) if answer.is_none() => {
+                        number = number.wrapping_add(1);
+                        let json = bytes(length, number);
+                        outgoing.push_message(json.clone(), droppable).expect("the queue is longer than this");
+                        queued.push((json, droppable));
+                    }
+                    Op::Answer(length) => {
+                        let first = answer.is_none();
+                        let given = bytes(length, b'a');
+                        prop_assert_eq!(outgoing.set_answer(answer_frame(), given.clone()), first);
+                        answer = answer.or(Some(given));
+                    }
+                    Op::Grant(bytes) => {
+                        outgoing.grant(bytes).expect("far from the end");
+                        credit += bytes as usize;
+                    }
+                    Op::Send(room) => {
+                        let ready = outgoing.is_ready();
+                        let before = (outgoing.waiting(), body.len(), messages.len());
+                        let sent = drain(&mut outgoing, room, &mut message, &mut messages, &mut body);
+                        prop_assert!(sent <= credit);
+                        credit -= sent;
+                        prop_assert_eq!(before.0 - outgoing.waiting(), sent);
+                        prop_assert!(ready || sent == 0);
+                        prop_assert!(!outgoing.is_ready(), "it was drained");
+                    }
+                    Op::Message(..) => {}
+                }
+                prop_assert!(body.is_empty() || message.is_empty(), "no message after the answer began");
+            }
+            // With all the credit that it takes, everything was sent but what newer ones took the place of.
+            prop_assert_eq!(outgoing.waiting(), 0);
+            prop_assert_eq!(outgoing.is_answer_sent(), answer.is_some());
+            prop_assert_eq!(Bytes::from(body), answer.unwrap_or_default());
+            let mut rest = messages.iter();
+            for (json, droppable) in &queued {
+                let found = rest.clone().next() == Some(json);
+                prop_assert!(found || *droppable, "one that must not be dropped is missing, or out of order");
+                if found {
+                    rest.next();
+                }
+            }
+            prop_assert_eq!(rest.next(), None, "nothing that was not queued");
+            let dropped = queued.len() - messages.len();
+            let droppable = queued.iter().filter(|(_, droppable)| *droppable).count();
+            prop_assert!(dropped <= droppable.saturating_sub(MAX_UNREAD), "{} of {}", dropped, droppable);
+        }
+
+        /// However a body was cut, the same comes out; one byte over its limit and none does.
+        #[test]
+        fn pieces_are_put_together_within_their_limit(lengths in prop::collection::vec(0..50_usize, 1..8), spare in 0..3_usize) {
+            let all: usize = lengths.iter().sum();
+            for (limit, fits) in [(all + spare, true), (all.saturating_sub(1), all == 0)] {
+                let (mut assembly, mut given) = (Assembly::default(), Vec::new());
+                let mut whole = Ok(None);
+                for (index, length) in lengths.iter().enumerate() {
+                    let piece = bytes(*length, u8::try_from(index).expect("few"));
+                    given.extend_from_slice(&piece);
+                    whole = assembly.push(Piece { last: index + 1 == lengths.len(), bytes: piece }, limit);
+                    if whole.is_err() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(whole, if fits { Ok(Some(Bytes::from(given))) } else { Err(TooLarge) });
+                prop_assert!(!fits || assembly.len() == 0);
+            }
+        }
+    }
+}
