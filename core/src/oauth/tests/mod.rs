@@ -13,6 +13,7 @@ mod introspect;
 mod keys;
 mod login;
 mod refusals;
+mod table;
 mod tokens;
 mod use_of_grants;
 
