@@ -20,6 +20,7 @@ mod shown;
 mod signin;
 mod subscriptions;
 mod table;
+mod table_approvals;
 mod table_http;
 mod uplink;
 mod wishes;

@@ -1,3 +1,5 @@
+mod table;
+
 use alloc::string::ToString;
 use core::time::Duration;
 
