@@ -164,7 +164,7 @@ impl Guard {
     /// A save is over. Returns the server whose pins are others by it: another agent had changed the file.
     pub(super) fn saved(&mut self, key: &str, result: Result<(), Unsaved>) -> Option<String> {
         let (server, watched) = self.watched.iter_mut().find(|(_, watched)| watched.key == key)?;
-        // Of a server that was forgotten and is back; what was saved is read.
+        // Nothing: the server was forgotten meanwhile, and is back with its file read anew.
         let content = watched.saving.take()?;
         watched.unsaved = None;
         match result {

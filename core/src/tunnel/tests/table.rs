@@ -248,7 +248,9 @@ fn every_frame_to_a_relay_in_every_state_of_its_stream() {
         ("pause", [fault, fault, "pause", "pause", ".", "."]),
         ("cancel", [fault; 6]),
     ];
-    check(table, RELAY_STATES, frames(), Frame::name, relay, |frame, relay, now| hand(relay, &[frame.clone()], now));
+    check(table, RELAY_STATES, frames(), Frame::name, relay, |frame, relay, now| {
+        hand(relay, core::slice::from_ref(frame), now)
+    });
 }
 
 #[test]
@@ -286,7 +288,9 @@ fn every_frame_to_an_agent_in_every_state_of_its_stream() {
         ("pause", [fault; 6]),
         ("cancel", [fault, ".", "cancelled", "cancelled", ".", "."]),
     ];
-    check(table, AGENT_STATES, frames(), Frame::name, agent, |frame, agent, now| hand(agent, &[frame.clone()], now));
+    check(table, AGENT_STATES, frames(), Frame::name, agent, |frame, agent, now| {
+        hand(agent, core::slice::from_ref(frame), now)
+    });
 }
 
 #[test]
