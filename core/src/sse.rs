@@ -376,6 +376,26 @@ mod tests {
             prop_assert_eq!(&read(&bytes), &whole);
         }
 
+        /// A message that is streamed in pieces is one event, its line breaks spaces, wherever it was cut.
+        #[test]
+        fn streamed_pieces_are_one_event(id in prop::option::of("[!-~]{1,20}"), text in "[a\r\n é:]{0,40}", mut cuts in prop::collection::vec(0..90_usize, 0..6)) {
+            cuts.retain(|cut| *cut < text.len());
+            cuts.sort_unstable();
+            let mut sent = data_prefix(id.as_deref()).to_vec();
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([text.len()]) {
+                sent.extend_from_slice(&one_line(Bytes::copy_from_slice(&text.as_bytes()[from..cut])));
+                from = cut;
+            }
+            sent.extend_from_slice(&data_suffix());
+            let events = read(&[&sent]);
+            prop_assert_eq!(events.len(), 1);
+            let expected = text.replace(['\r', '\n'], " ");
+            prop_assert_eq!(&events[0].data, expected.as_bytes());
+            prop_assert_eq!(&events[0].id, &id);
+            prop_assert!(events[0].is_message());
+        }
+
         #[test]
         fn written_events_read_back(id in prop::option::of("[!-~]{1,20}"), text in "[a\r\n é:]{0,40}") {
             let expected = text.replace("\r\n", "\n").replace('\r', "\n");

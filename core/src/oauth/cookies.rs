@@ -77,3 +77,36 @@ pub(super) fn get<'a>(head: &'a RequestHead, name: &str) -> Option<&'a str> {
 pub(super) const MAX_AGE_SECS: u64 = 600;
 /// The longest value: browsers keep 4 096 bytes of name, value and attributes.
 pub(super) const MAX_VALUE: usize = 3_800;
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use http::{HeaderMap, Method};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(lines: &[String]) -> RequestHead {
+        let headers = lines.iter().map(|line| (COOKIE, line.parse().expect("visible"))).collect::<HeaderMap>();
+        RequestHead { method: Method::GET, uri: http::Uri::from_static("/"), headers, peer: [127, 0, 0, 1].into() }
+    }
+
+    proptest! {
+        /// One of a name is found among any others, on however many lines; two of a name are none.
+        #[test]
+        fn cookie_is_found_once_or_not_at_all(
+            value in "[A-Za-z0-9_-]{0,20}", others in prop::collection::vec("[a-z]{1,4}=[a-z]{0,4}", 0..5), at: prop::sample::Index, split: bool
+        ) {
+            let name = "__Host-mlt-login-x";
+            let mut pairs: Vec<String> = others;
+            pairs.insert(at.index(pairs.len() + 1), format!("{name}={value}"));
+            let lines = |pairs: &[String]| if split { pairs.to_vec() } else { alloc::vec![pairs.join("; ")] };
+            let found = |pairs: &[String], name: &str| get(&head(&lines(pairs)), name).map(String::from);
+            prop_assert_eq!(found(&pairs, name), Some(value));
+            prop_assert_eq!(found(&pairs, "__Host-mlt-login-y"), None);
+            pairs.push(format!("{name}=planted"));
+            prop_assert_eq!(found(&pairs, name), None);
+        }
+    }
+}

@@ -154,3 +154,42 @@ fn is_reference(text: &str) -> bool {
 
 /// How much of a name is shown, in bytes.
 const MAX_SHOWN: usize = 2 * limits::MAX_LISTED_NAME;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is kept is in its order, once each and within what there is room for; all else is named as left out.
+        #[test]
+        fn every_entry_is_kept_in_its_order_or_left_out(
+            kind in prop::sample::select(alloc::vec![Kind::Prompt, Kind::Resource, Kind::Template]),
+            entries in prop::collection::vec((0..6_u8, 0..4_u8), 0..20), room in 0..12_usize, most_bytes in 0..800_usize,
+        ) {
+            let raw = |(form, key): &(u8, u8)| match form {
+                0 => String::from("7"),
+                1 => String::from("{}"),
+                2 => format!(r#"{{"{}":{key}}}"#, kind.key()),
+                _ if kind == Kind::Prompt => format!(r#"{{"name":"a{key}"}}"#),
+                _ => format!(r#"{{"{}":"a:{key}","name":"n"}}"#, kind.key()),
+            };
+            let texts: Vec<String> = entries.iter().map(raw).collect();
+            let list = texts.iter().map(|text| RawValue::from_string(text.clone()).expect("JSON")).collect();
+            let (mut bytes, mut dropped) = (most_bytes, Vec::new());
+            let kept = check(kind, list, &mut Left { items: room, bytes: &mut bytes }, &mut dropped);
+            let mut rest = texts.iter();
+            for item in &kept {
+                prop_assert!(rest.any(|text| text.as_bytes() == &**item.json.text()), "as it was, and in its order");
+            }
+            let keys: BTreeSet<_> = kept.iter().map(|item| item.key.clone()).collect();
+            prop_assert_eq!(keys.len(), kept.len());
+            prop_assert!(kept.len() <= room);
+            prop_assert_eq!(kept.len() + dropped.len(), texts.len().min(kept.len() + MAX_DROPPED));
+            let used: usize = kept.iter().map(|item| item.json.text().len() + 1).sum();
+            prop_assert_eq!(bytes, most_bytes.saturating_sub(used));
+            prop_assert!(used <= most_bytes + 1);
+        }
+    }
+}

@@ -62,3 +62,40 @@ pub(super) fn part<'a>(watched: &str, uri: &'a str) -> Option<&'a str> {
 
 /// The longest URI that is kept: one within a namespace.
 pub(super) const MAX_WATCHED: usize = 2 * limits::MAX_LISTED_URI;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn part_begins_where_a_path_goes_on() {
+        for (watched, uri, rest) in [
+            ("a:/x", "a:/x", Some("")),
+            ("a:/x", "a:/x/y", Some("/y")),
+            ("a:/x/", "a:/x/y", Some("y")),
+            ("a:/x", "a:/x?y", Some("?y")),
+            ("a:/x", "a:/x#y", Some("#y")),
+            ("a:/x", "a:/xy", None),
+            ("a:/x", "a:/", None),
+        ] {
+            assert_eq!(part(watched, uri), rest, "{watched} {uri}");
+        }
+    }
+
+    proptest! {
+        /// What is put together again is what it was, and a part of a part is a part.
+        #[test]
+        fn parts_are_what_goes_on_behind(watched in "a:[/xy]{0,4}", uri in "a:[/xy?#]{0,6}", more in "[/?#][xy]{0,2}") {
+            if let Some(rest) = part(&watched, &uri) {
+                prop_assert_eq!(format!("{watched}{rest}"), uri.as_str());
+                let further = format!("{uri}{more}");
+                prop_assert_eq!(part(&watched, &further), Some(&further[watched.len()..]));
+            }
+            prop_assert_eq!(part(&uri, &uri), Some(""));
+            let inside = format!("{watched}{more}");
+            prop_assert_eq!(part(&watched, &inside), Some(&*more));
+        }
+    }
+}
