@@ -93,7 +93,8 @@ pub fn append_query<'a>(url: &str, fields: impl IntoIterator<Item = (&'a str, &'
     let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let glue = match url.find('?') {
         None => "?",
-        Some(_) if url.ends_with(['?', '&']) => "",
+        // A `?` within the query is of a name or a value.
+        Some(query) if url.ends_with('&') || query + 1 == url.len() => "",
         Some(_) => "&",
     };
     [url, glue, &query, fragment].concat()
@@ -172,6 +173,7 @@ mod tests {
             ("https://a.example/cb?x=%2f", "https://a.example/cb?x=%2f&code=a%26b&state=%20"),
             ("https://a.example/cb?", "https://a.example/cb?code=a%26b&state=%20"),
             ("https://a.example/cb?x&", "https://a.example/cb?x&code=a%26b&state=%20"),
+            ("https://a.example/cb?x?", "https://a.example/cb?x?&code=a%26b&state=%20"),
             ("https://a.example", "https://a.example?code=a%26b&state=%20"),
             (
                 "cursor://anysphere.cursor-mcp/oauth/callback",
