@@ -48,8 +48,10 @@ impl Lines {
         let fresh = self.buffer.get(self.scanned..)?;
         let Some(found) = memchr(b'\n', fresh) else {
             self.scanned = self.buffer.len();
-            if self.skipped.is_some() || self.buffer.len() > self.max {
-                self.skip_buffer();
+            // It may be of the line's end, whose other half comes with the next piece.
+            let held = usize::from(self.buffer.last() == Some(&b'\r'));
+            if self.skipped.is_some() || self.buffer.len() - held > self.max {
+                self.skip_buffer(held);
             }
             // It has no end: told now, and whoever hears of it stops the server.
             let is_endless = |skipped: &Skipped| skipped.length >= MAX_LINE_SKIPPED;
@@ -81,12 +83,13 @@ impl Lines {
         Line::TooLong { prefix: skipped.prefix, suffix: skipped.suffix.into(), length: skipped.length }
     }
 
-    fn skip_buffer(&mut self) {
-        let skipped = self.skipped.get_or_insert_with(|| Skipped::starting_with(&self.buffer));
-        skipped.add(&self.buffer);
+    /// Throws away what came of the line, but for its last `held` bytes.
+    fn skip_buffer(&mut self, held: usize) {
+        let line = self.buffer.split_to(self.buffer.len() - held);
+        self.skipped.get_or_insert_with(|| Skipped::starting_with(&line)).add(&line);
         // A buffer that grew to the cap is not kept.
-        self.buffer = BytesMut::new();
-        self.scanned = 0;
+        self.buffer = BytesMut::from(&self.buffer[..]);
+        self.scanned = self.buffer.len();
     }
 }
 
@@ -149,6 +152,20 @@ mod tests {
             assert_eq!(found[0], whole("1234567890"), "{step}");
             assert!(matches!(&found[1], Line::TooLong { suffix, length: 11, .. } if *suffix == ends), "{found:?}");
             assert_eq!(found[2..], [whole("next")], "{step}");
+        }
+    }
+
+    #[test]
+    fn line_end_of_two_bytes_counts_for_nothing_however_it_arrives() {
+        let input = b"1234567890\r\n1234567890x\r\n1234567890\rx\r\nnext\r";
+        for step in 1..=input.len() {
+            let found = cut(input, 10, step);
+            assert_eq!(found[0], whole("1234567890"), "{step}");
+            for (line, ends) in found[1..3].iter().zip(["1234567890x", "1234567890\rx"]) {
+                let Line::TooLong { suffix, length, .. } = line else { panic!("{step}: {line:?}") };
+                assert_eq!((&suffix[..], *length), (ends.as_bytes(), ends.len() as u64), "{step}");
+            }
+            assert_eq!(found[3..], [whole("next\r")], "{step}");
         }
     }
 
