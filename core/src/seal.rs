@@ -329,4 +329,6 @@ fn checksum(material: &[u8]) -> [u8; 4] {
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! A relay's and an agent's connection, joined in memory, on simulated time.
 
+mod edges;
 mod honest;
 mod keeping;
 mod streaming;

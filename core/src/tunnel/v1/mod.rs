@@ -140,3 +140,25 @@ impl Outbox {
         Some(Message::Text(text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    #[test]
+    fn messages_that_wait_are_bounded_together_and_make_room_when_they_go() {
+        let large = vec![b'x'; MAX_V1_MESSAGE];
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(About::Call(1), &[&large, b"x"]), Err(ResetCode::TooLarge));
+        let fit = u32::try_from(MAX_BUFFERED / MAX_V1_MESSAGE).unwrap();
+        for call in 1..=fit {
+            assert_eq!(outbox.push(About::Call(call), &[&large]), Ok(()));
+        }
+        assert_eq!(outbox.push(About::Restart, &[b"x"]), Err(ResetCode::Overloaded));
+        outbox.remove(About::Call(1));
+        assert_eq!(outbox.push(About::Call(1), &[&large]), Ok(()));
+        assert_eq!(outbox.push(About::Restart, &[b"x"]), Err(ResetCode::Overloaded));
+    }
+}

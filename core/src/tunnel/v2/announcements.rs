@@ -186,6 +186,20 @@ mod tests {
         assert!(announcements.push_catalog(Bytes::from_static(b"{}")).is_err());
     }
 
+    #[test]
+    fn largest_catalog_and_notice_are_sent_and_larger_or_empty_ones_are_not() {
+        for (length, fits) in [(0, false), (1, true), (MAX_CATALOG, true), (MAX_CATALOG + 1, false)] {
+            let mut announcements = Announcements::default();
+            assert!(announcements.push_catalog(alloc::vec![b' '; length].into()).is_ok());
+            assert_eq!(!announcements.is_empty(), fits, "{length}");
+        }
+        for (length, fits) in [(MAX_NOTICE, true), (MAX_NOTICE + 1, false), (MAX_NOTICE + 2, false)] {
+            let mut announcements = Announcements::default();
+            announcements.push_notice(&NoticeHead::default(), &alloc::vec![b' '; length]);
+            assert_eq!(!announcements.is_empty(), fits, "{length}");
+        }
+    }
+
     proptest! {
         #[test]
         fn notices_survive(

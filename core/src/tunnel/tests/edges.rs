@@ -1,0 +1,268 @@
+//! A tunnel at the edges: a moment early or late, a byte more or less.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::limits::{
+    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_CALL_MESSAGE, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT, MAX_V1_MESSAGE,
+    PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
+};
+use crate::tunnel::frame::{Frame, HEADER, MAX_HEAD, Piece};
+use crate::tunnel::{CloseCode, ResetCode};
+
+const INSTANT: Duration = Duration::from_micros(1);
+
+fn closed(events: &[Event]) -> Option<CloseCode> {
+    events.iter().find_map(|event| if let Event::Closed(close) = event { Some(close.code) } else { None })
+}
+
+fn resets(events: &[Event]) -> Vec<(u32, ResetCode)> {
+    let reset = |event: &Event| match event {
+        Event::Reset { stream, code, .. } => Some((stream.0, *code)),
+        _ => None,
+    };
+    events.iter().filter_map(reset).collect()
+}
+
+fn binary(frame: &Frame) -> Message {
+    let mut out = Vec::new();
+    frame.encode(&mut out);
+    Message::Binary(out.into())
+}
+
+#[test]
+fn early_wake_before_the_hello_gives_nobody_up() {
+    let mut pair = Pair::new(Dialect::V2);
+    pair.now = pair.now + (DIAL_TIMEOUT - INSTANT);
+    pair.relay.handle_timeout(at(pair.now));
+    assert_eq!(closed(&pair.relay_events()), None);
+    pair.now = pair.now + INSTANT;
+    pair.relay.handle_timeout(at(pair.now));
+    assert_eq!(closed(&pair.relay_events()), Some(CloseCode::TimedOut));
+}
+
+#[test]
+fn pings_do_not_stand_for_the_hello() {
+    let mut pair = Pair::new(Dialect::V2);
+    let end = pair.now + DIAL_TIMEOUT;
+    while pair.now < end {
+        pair.relay.handle_message(Message::Ping(Bytes::from_static(b"hi")), at(pair.now));
+        pair.pass(Duration::from_secs(1), false);
+    }
+    assert_eq!(closed(&pair.relay_events()), Some(CloseCode::TimedOut));
+}
+
+#[test]
+fn probe_does_not_put_off_the_next_sign_of_life() {
+    let mut pair = Pair::up();
+    let next = pair.now + PING_INTERVAL;
+    pair.pass(PING_INTERVAL - PROBE_TIMEOUT / 2, false);
+    pair.agent(Command::Probe);
+    assert_eq!(pair.agent.poll_timeout().map(|deadline| deadline.at), Some(next));
+}
+
+#[test]
+fn stalled_call_wakes_the_tunnel_by_itself() {
+    let mut pair = Pair::up();
+    // Between two signs of life, which would wake it too.
+    pair.pass(PING_INTERVAL / 3, true);
+    pair.call(1, b"{}");
+    pair.agent(answer(1, vec![b'x'; STREAM_CREDIT as usize + 1]));
+    pair.run();
+    pair.pass(STALL_TIMEOUT, true);
+    assert_eq!(resets(&pair.agent_events()), [(1, ResetCode::Stalled)]);
+}
+
+#[test]
+fn old_agents_silence_on_a_call_wakes_the_relay_by_itself() {
+    let mut pair = Pair::new(Dialect::V1);
+    pair.pass(PING_INTERVAL / 3, true);
+    let params = Bytes::from_static(b"{}");
+    pair.relay(Command::Open { stream: StreamId(1), head: head(2), params, v1_tool: Some("a__b".into()) });
+    // Sent, and never answered.
+    assert!(pair.relay.poll_transmit(at(pair.now)).is_some());
+    pair.pass(V1_CALL_TIMEOUT, true);
+    assert_eq!(resets(&pair.relay_events()), [(1, ResetCode::TimedOut)]);
+}
+
+#[test]
+fn old_relays_patience_wakes_the_agent_by_itself() {
+    let mut pair = Pair::new(Dialect::V1);
+    let catalog = r#"{"whole":true,"servers":[{"name":"a","state":"ready","tools":[{"name":"b"}]}]}"#;
+    pair.agent(Command::Catalog(catalog.into()));
+    pair.pass(PING_INTERVAL / 3, true);
+    let request = Bytes::from_static(br#"{"type":"request","id":"1","method":"a__b","params":{}}"#);
+    pair.agent.handle_message(Message::Text(request), at(pair.now));
+    pair.pass(V1_CALL_TIMEOUT, true);
+    assert_eq!(resets(&pair.agent_events()), [(1, ResetCode::TimedOut)]);
+}
+
+#[test]
+fn catalog_is_carried_in_messages_of_the_agreed_size() {
+    let mut pair = Pair::up();
+    pair.agent(Command::Catalog(vec![b' '; 4 * MAX_TRANSMIT].into()));
+    let messages = core::iter::from_fn(|| pair.carry_to_relay());
+    let sizes: Vec<_> =
+        messages.map(|message| if let Message::Binary(bytes) = message { bytes.len() } else { 0 }).collect();
+    assert_eq!(sizes[..4], [MAX_TRANSMIT; 4]);
+    assert!(sizes[4..].iter().sum::<usize>() < MAX_TRANSMIT);
+}
+
+#[test]
+fn largest_cancellation_is_taken_and_a_larger_one_closes() {
+    for (length, expected) in [(MAX_HEAD, None), (MAX_HEAD + 1, Some(CloseCode::TooBig))] {
+        let mut pair = Pair::up();
+        pair.call(1, b"{}");
+        pair.agent_events();
+        let params = Bytes::from(vec![b' '; length]);
+        pair.agent.handle_message(binary(&Frame::Cancel { stream: 1, params }), at(pair.now));
+        let events = pair.agent_events();
+        assert_eq!(closed(&events), expected);
+        assert_eq!(matches!(events[..], [Event::Cancelled { .. }]), expected.is_none());
+    }
+}
+
+#[test]
+fn reason_of_a_reset_arrives_as_it_was_meant() {
+    for (byte, code) in [
+        (1, ResetCode::Cancelled),
+        (2, ResetCode::TooLarge),
+        (3, ResetCode::Stalled),
+        (4, ResetCode::ServerGone),
+        (5, ResetCode::Internal),
+        (6, ResetCode::Overloaded),
+        (7, ResetCode::TimedOut),
+    ] {
+        let mut pair = Pair::up();
+        pair.call(1, b"{}");
+        pair.agent(Command::Reset { stream: StreamId(1), code, reason: "why".into() });
+        let Some(Message::Binary(frame)) = pair.carry_to_relay() else { panic!("a frame") };
+        assert_eq!(frame[..], [8, 0, 0, 0, 1, 0, 0, 0, 4, byte, b'w', b'h', b'y']);
+        assert_eq!(resets(&pair.relay_events()), [(1, code)]);
+    }
+}
+
+#[test]
+fn answer_is_announced_even_without_credit() {
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    let half = "x".repeat(STREAM_CREDIT as usize / 2);
+    pair.agent(message(1, &half, false));
+    pair.agent(message(1, &half, false));
+    pair.agent(answer(1, "{}"));
+    pair.run();
+    let events = pair.relay_events();
+    assert!(matches!(events[..], [Event::Message { .. }, Event::Message { .. }, Event::Answer { .. }]), "{events:?}");
+}
+
+#[test]
+fn message_holds_the_credit_of_half_a_window_and_no_more() {
+    for (length, expected) in [(STREAM_CREDIT / 2, STREAM_CREDIT / 2), (1, 1)] {
+        let mut pair = Pair::up();
+        pair.call(1, b"{}");
+        pair.agent(message(1, "x".repeat(length as usize), false));
+        pair.run();
+        let [Event::Message { credit, .. }] = pair.relay_events()[..] else { panic!("one message") };
+        assert_eq!(credit, expected);
+    }
+}
+
+#[test]
+fn largest_message_is_taken_and_a_larger_one_closes() {
+    for (length, expected) in [(MAX_RECEIVE, None), (MAX_RECEIVE + 1, Some(CloseCode::TooBig))] {
+        let mut pair = Pair::up();
+        let mut unknown = vec![0x81, 0, 0, 0, 0];
+        unknown.extend(u32::try_from(length - HEADER).unwrap().to_be_bytes());
+        unknown.resize(length, 0);
+        pair.relay.handle_message(Message::Binary(unknown.into()), at(pair.now));
+        assert_eq!(closed(&pair.relay_events()), expected);
+    }
+}
+
+#[test]
+fn pause_of_an_answered_call_is_not_told() {
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    pair.agent(answer(1, "{}"));
+    pair.agent(Command::Pause { stream: StreamId(1), millis: 5 });
+    pair.run();
+    assert!(matches!(pair.relay_events()[..], [Event::Answer { .. }, Event::Data { .. }]));
+}
+
+#[test]
+fn unfinished_replies_are_bounded_together() {
+    let mut pair = Pair::up();
+    let piece = Bytes::from(vec![b'x'; MAX_RECEIVE / 8 * 7]);
+    let pieces = MAX_CALL_MESSAGE / piece.len();
+    let calls = u32::try_from(MAX_ASSEMBLY / (pieces * piece.len())).unwrap() + 1;
+    for stream in 1..=calls {
+        pair.call(stream, b"{}");
+        for _ in 0..pieces {
+            let piece = Piece { last: false, bytes: piece.clone() };
+            pair.agent.handle_message(binary(&Frame::Message { stream, piece }), at(pair.now));
+        }
+    }
+    assert_eq!(resets(&pair.agent_events()), [(calls, ResetCode::Overloaded)]);
+}
+
+#[test]
+fn largest_text_of_an_old_peer_is_taken_and_a_larger_one_closes() {
+    for (length, expected) in [(MAX_V1_MESSAGE, None), (MAX_V1_MESSAGE + 1, Some(CloseCode::TooBig))] {
+        let mut pair = Pair::new(Dialect::V1);
+        let mut unknown = br#"{"type":"unknown"}"#.to_vec();
+        unknown.resize(length, b' ');
+        pair.relay.handle_message(Message::Text(unknown.into()), at(pair.now));
+        assert_eq!(closed(&pair.relay_events()), expected);
+    }
+}
+
+#[test]
+fn old_relay_that_asks_and_never_reads_fills_a_bounded_queue() {
+    let mut pair = Pair::new(Dialect::V1);
+    let unknown = Bytes::from_static(br#"{"type":"request","id":"1","method":"nobody__knows","params":{}}"#);
+    for _ in 0..MAX_CONTROL + 10 {
+        pair.agent.handle_message(Message::Text(unknown.clone()), at(pair.now));
+    }
+    let said = core::iter::from_fn(|| pair.agent.poll_transmit(at(pair.now))).count();
+    assert_eq!(said, MAX_CONTROL);
+}
+
+#[test]
+fn unfinished_messages_of_calls_are_bounded_together() {
+    let mut pair = Pair::up();
+    let piece = Bytes::from(vec![b'x'; STREAM_CREDIT as usize / 16 * 15]);
+    let pieces = MAX_CALL_MESSAGE / piece.len();
+    let calls = u32::try_from(MAX_ASSEMBLY / (pieces * piece.len())).unwrap() + 1;
+    for stream in 1..=calls {
+        pair.call(stream, b"{}");
+        for _ in 0..pieces {
+            let piece = Piece { last: false, bytes: piece.clone() };
+            pair.relay.handle_message(binary(&Frame::Message { stream, piece }), at(pair.now));
+            // Returns the credit of what the tunnel itself holds.
+            pair.relay.poll_transmit(at(pair.now));
+        }
+    }
+    assert_eq!(resets(&pair.relay_events()), [(calls, ResetCode::Overloaded)]);
+}
+
+#[test]
+fn unfinished_requests_are_bounded_together() {
+    let mut pair = Pair::up();
+    let piece = Bytes::from(vec![b' '; MAX_RECEIVE / 2]);
+    let length = MAX_ASSEMBLY / 8 * 5;
+    for stream in 1..=2 {
+        let open = Frame::Open { stream, head: head(length).into() };
+        pair.agent.handle_message(binary(&open), at(pair.now));
+        for _ in 0..length / piece.len() - 1 {
+            pair.agent.handle_message(binary(&Frame::Data { stream, bytes: piece.clone() }), at(pair.now));
+        }
+    }
+    let Some(Message::Binary(mut said)) = pair.agent.poll_transmit(at(pair.now)) else { panic!("a frame") };
+    let reset = Frame::take(&mut said);
+    assert!(matches!(reset, Ok(Some(Frame::Reset { stream: 2, code: ResetCode::Overloaded, .. }))), "{reset:?}");
+    assert_eq!(pair.agent_events(), [], "the owner never heard of the call");
+}
