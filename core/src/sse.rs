@@ -282,7 +282,9 @@ mod tests {
     #[test]
     fn id_and_retry_count_without_data() {
         let mut parser = Parser::new(MAX);
-        parser.push(b"id: 7\nretry: 1500\n\nretry: 1x\nretry: -1\nretry:\nretry: 99999999999999999999\n\n").unwrap();
+        parser
+            .push(b"id: 7\nretry: 1500\n\nretry: 1x\nretry: -1\nretry: +5\nretry:\nretry: 99999999999999999999\n\n")
+            .unwrap();
         assert_eq!(parser.next(), None);
         assert_eq!(parser.last_event_id(), Some("7"));
         assert_eq!(parser.retry(), Some(Duration::from_millis(1500)));

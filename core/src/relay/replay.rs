@@ -405,6 +405,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn streams_are_kept_side_by_side_and_one_that_is_over_makes_room_first() {
+        let most = u64::try_from(limits::MAX_REPLAY_OF_USER / limits::MAX_REPLAY).unwrap();
+        let mut replay = Replay::default();
+        for stream in 1..=most {
+            replay.begin(stream, key("s"), seven());
+            replay.add(stream, &Bytes::from(std::vec![b'x'; limits::MAX_REPLAY]));
+        }
+        for stream in 1..=most {
+            assert_eq!(replay.take_up(stream, 0).0.len(), 1, "{stream}");
+        }
+        replay.left(1, false, Instant::default());
+        replay.left(most, true, Instant::default());
+        replay.begin(most + 1, key("s"), seven());
+        replay.add(most + 1, &Bytes::from("y"));
+        let kept: Vec<u64> = (1..=most + 1).filter(|stream| replay.has(*stream)).collect();
+        assert_eq!(kept, (1..=most + 1).filter(|stream| *stream != most).collect::<Vec<_>>());
+    }
+
     proptest! {
         #[test]
         fn any_id_of_an_event_is_read(id in any::<String>(), raw in any::<Vec<u8>>()) {

@@ -264,3 +264,15 @@ fn what_was_pinned_for_both_editions_stays_pinned_for_the_other() {
     assert!(book.changes(Edition::Legacy, &tools(&[r#"{"name":"a","d":2}"#])).is_empty());
     assert!(!book.changes(Edition::Main, &tools(&[r#"{"name":"a","d":1}"#])).is_empty());
 }
+
+#[test]
+fn schema_of_any_depth_is_told_from_another() {
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let deep = |inner: &str| {
+            let (open, close) = (open.repeat(5_000), close.repeat(5_000));
+            print(&format!(r#"{{"name":"read","inputSchema":{{"x":{open}{inner}{close}}}}}"#))
+        };
+        assert_eq!(deep("1"), deep("1"));
+        assert_ne!(deep("1"), deep("2"));
+    }
+}

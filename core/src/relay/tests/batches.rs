@@ -131,3 +131,15 @@ fn answer_in_a_batch_cannot_add_another() {
     assert_eq!(actions[0], "tunnel 1 reset 1 Internal");
     assert!(actions[1].contains("broken-answer") && actions[1].matches("\"id\":2").count() == 1, "{actions:?}");
 }
+
+#[test]
+fn batch_that_is_awaited_outlives_what_another_client_left_behind() {
+    let mut world = World::ready();
+    world.listen();
+    world.gone(1);
+    world.advance(limits::REPLAY_KEPT - Duration::from_millis(1));
+    world.content(Content::Batch(std::vec![request(50, "tools/call", r#"{"name":"files__read"}"#)]));
+    world.advance(Duration::from_millis(1));
+    world.answer(1, 1, None);
+    assert_eq!(world.data(1, 1, "{}", true), [r#"reply 2 200 [{"jsonrpc":"2.0","id":50,"result":{}}]"#]);
+}

@@ -222,3 +222,16 @@ fn answer_that_the_tunnel_does_not_carry_is_an_error_for_the_server() {
         }
     }
 }
+
+#[test]
+fn server_takes_back_no_question_but_its_own() {
+    let mut world = listening(files_alone());
+    let id = asked(&mut world, PLAIN);
+    let cancel =
+        |id: u32| format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+    assert_eq!(says(&mut world, 1, "s", &cancel(8)), [""; 0]);
+    let (sessions, json) = (["s".to_string()].into(), cancel(7).into());
+    world.tunnel(1, tunnel::Event::Notice { server: "git".into(), sessions, json });
+    assert_eq!(world.drain(), [""; 0]);
+    assert_eq!(world.post(&result(&id)).len(), 2, "it is open still");
+}

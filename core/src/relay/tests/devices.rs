@@ -296,3 +296,16 @@ fn restart_refuses_other_arguments() {
     let actions = World::new().post(&restart("{}"));
     assert!(actions[0].contains("No device is connected") && actions.len() == 1);
 }
+
+#[test]
+fn connection_comes_up_once_and_stays_its_users() {
+    let mut world = World::ready();
+    world.user = "bob";
+    world.up(1, "laptop", Some("id-2"));
+    assert_eq!(world.drain(), [""; 0]);
+    assert!(world.call(1)[0].starts_with("reply 1 "), "it is not bob's");
+    world.user = "ann";
+    assert!(world.call(1)[0].starts_with("tunnel 1 open 1 files "));
+    world.answer(1, 1, None);
+    assert_eq!(world.data(1, 1, "{}", true), [r#"reply 2 200 {"jsonrpc":"2.0","id":1,"result":{}}"#]);
+}

@@ -661,3 +661,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn client_that_comes_back_says_what_it_read_last() {
+    let door = Door::new();
+    let session = door.in_session("2025-11-25").headers["mcp-session-id"].clone();
+    let token = door.token(&principal("ann", Role::Client));
+    for (length, heard) in [(1, true), (limits::MAX_EVENT_ID, true), (limits::MAX_EVENT_ID + 1, false)] {
+        let id = "x".repeat(length);
+        let mut head = request("GET", "/mcp", &[("authorization", &token), ("accept", "text/event-stream")]);
+        head.headers.insert("mcp-session-id", session.clone());
+        let Step::Shard(_, Event::Listen(listen)) = door.accept(with(head, "last-event-id", &id), b"") else {
+            panic!("no listener")
+        };
+        assert_eq!(listen.last_event, heard.then_some(id));
+    }
+}
+
+#[test]
+fn heads_are_taken_up_to_each_of_their_bounds() {
+    let door = Door::new();
+    let mut many = door.post();
+    while many.headers.len() < limits::MAX_FIELDS {
+        many.headers.append("x-more", http::HeaderValue::from_static(""));
+    }
+    assert!(matches!(door.admit(&many), Admission::Read { .. }));
+    many.headers.append("x-more", http::HeaderValue::from_static(""));
+    assert_eq!(door.refused(&many).status, 431);
+
+    let post = door.post();
+    let fields: usize = post.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let long = |more: usize| {
+        let target = "/mcp?".len();
+        let uri = format!("/mcp?{}", "x".repeat(limits::MAX_HEAD - fields - target + more)).parse().unwrap();
+        RequestHead { uri, ..door.post() }
+    };
+    assert!(matches!(door.admit(&long(0)), Admission::Read { .. }));
+    assert_eq!(door.refused(&long(1)).status, 431);
+}

@@ -177,3 +177,39 @@ fn listeners_of_a_user_are_bounded() {
     let actions = world.listen();
     assert!(actions[0].contains(" 503 ") && actions.len() == 1, "{actions:?}");
 }
+
+fn notice(world: &mut World, server: &str, sessions: &[&str]) {
+    let json = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/message"}"#);
+    let sessions = sessions.iter().map(ToString::to_string).collect();
+    world.tunnel(1, tunnel::Event::Notice { server: server.into(), sessions, json });
+    world.drain();
+}
+
+/// How many notices a client hears that begins to listen to that server.
+fn heard(world: &mut World, server: &str) -> usize {
+    world.endpoint = Endpoint::Server(server.into());
+    world.listen().iter().filter(|action| action.contains("notifications/message")).count()
+}
+
+#[test]
+fn notice_of_a_moment_ago_is_for_the_sessions_that_there_were() {
+    for (began, sessions, expected) in [(900, &[][..], 1), (1_100, &[], 0), (1_100, &["s"], 1), (900, &["other"], 0)] {
+        let mut world = World::ready();
+        notice(&mut world, "files", sessions);
+        world.began = began;
+        assert_eq!(heard(&mut world, "files"), expected, "{began} {sessions:?}");
+    }
+}
+
+#[test]
+fn server_that_says_much_leaves_others_their_notices_of_a_moment_ago() {
+    let mut world = World::new();
+    world.up(1, "laptop", Some("id-1"));
+    world.catalog(1, &whole(&[server("files", &["read"]), server("git", &["log"])]));
+    notice(&mut world, "git", &[]);
+    for _ in 0..limits::MAX_LATE_NOTICES {
+        notice(&mut world, "files", &[]);
+    }
+    assert_eq!(heard(&mut world, "git"), 1);
+    assert_eq!(heard(&mut world, "files"), limits::MAX_LATE_NOTICES - 1);
+}

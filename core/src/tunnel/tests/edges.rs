@@ -1,5 +1,6 @@
 //! A tunnel at the edges: a moment early or late, a byte more or less.
 
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -8,10 +9,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::limits::{
-    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_CALL_MESSAGE, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT, MAX_V1_MESSAGE,
+    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_CALL_MESSAGE, MAX_CATALOG, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT, MAX_V1_MESSAGE,
     PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
 };
-use crate::tunnel::frame::{Frame, HEADER, MAX_HEAD, Piece};
+use crate::tunnel::frame::{AnswerHead, Frame, HEADER, MAX_HEAD, Piece};
 use crate::tunnel::{CloseCode, ResetCode};
 
 const INSTANT: Duration = Duration::from_micros(1);
@@ -153,6 +154,7 @@ fn answer_is_announced_even_without_credit() {
     let half = "x".repeat(STREAM_CREDIT as usize / 2);
     pair.agent(message(1, &half, false));
     pair.agent(message(1, &half, false));
+    pair.run();
     pair.agent(answer(1, "{}"));
     pair.run();
     let events = pair.relay_events();
@@ -265,4 +267,96 @@ fn unfinished_requests_are_bounded_together() {
     let reset = Frame::take(&mut said);
     assert!(matches!(reset, Ok(Some(Frame::Reset { stream: 2, code: ResetCode::Overloaded, .. }))), "{reset:?}");
     assert_eq!(pair.agent_events(), [], "the owner never heard of the call");
+}
+
+#[test]
+fn largest_body_passes_and_a_larger_one_ends_only_its_call() {
+    let now = Instant::from_micros(1_000_000);
+    let connection = |side| {
+        let hello = Hello { max_message: 10, ..Hello::default() };
+        Connection::new(Settings { side, dialect: Dialect::V2, hello }, at(now))
+    };
+    for (length, expected) in [(10, None), (11, Some(ResetCode::TooLarge)), (12, Some(ResetCode::TooLarge))] {
+        let mut pair = Pair { relay: connection(Side::Relay), agent: connection(Side::Agent), now };
+        pair.run();
+        let code = |events: &[Event]| resets(events).first().map(|(_, code)| *code);
+        let body = vec![b' '; length];
+        pair.relay(open(1, &body));
+        assert_eq!(code(&pair.relay_events()), expected, "a request that is not sent");
+        pair.call(2, b"{}");
+        pair.agent_events();
+        pair.agent(answer(2, body.clone()));
+        assert_eq!(code(&pair.agent_events()), expected, "an answer that is not sent");
+        let open = Frame::Open { stream: 3, head: head(length).into() };
+        pair.agent.handle_message(binary(&open), at(now));
+        pair.agent.handle_message(binary(&Frame::End { stream: 3, bytes: body.into() }), at(now));
+        let called = matches!(pair.agent_events()[..], [Event::Call { .. }]);
+        assert_eq!(called, expected.is_none(), "a request that was sent all the same");
+    }
+}
+
+#[test]
+fn message_after_the_answer_is_not_told() {
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    pair.agent_events();
+    pair.agent(answer(1, vec![b'x'; STREAM_CREDIT as usize + 1]));
+    pair.run();
+    pair.relay(message(1, "late", false));
+    pair.run();
+    assert_eq!(pair.agent_events(), []);
+}
+
+#[test]
+fn answer_to_a_call_that_was_not_sent_yet_closes() {
+    let mut pair = Pair::up();
+    pair.relay(open(1, b"{}"));
+    let head = AnswerHead { error: None, length: None };
+    pair.relay.handle_message(binary(&Frame::Answer { stream: 1, head }), at(pair.now));
+    assert_eq!(closed(&pair.relay_events()), Some(CloseCode::Protocol));
+}
+
+#[test]
+fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
+    // In JSON each of these is six.
+    let long = || "\u{1}".repeat(MAX_HEAD / 5);
+    let heads = [
+        OpenHead { server: long(), ..head(2) },
+        OpenHead { method: long(), ..head(2) },
+        OpenHead { version: Some(long()), ..head(2) },
+        OpenHead { client: Some(long()), ..head(2) },
+        OpenHead { actor: long(), ..head(2) },
+        OpenHead { session: long(), ..head(2) },
+        OpenHead { capabilities: long(), ..head(2) },
+    ];
+    for head in heads {
+        let mut pair = Pair::up();
+        pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
+        assert_eq!(resets(&pair.relay_events()), [(1, ResetCode::TooLarge)]);
+    }
+}
+
+#[test]
+fn old_agents_server_may_be_called_as_what_names_no_server() {
+    let mut pair = Pair::new(Dialect::V1);
+    let tools = br#"{"type":"tools","tools":[{"name":"read"},{"name":"tools__write"}]}"#;
+    pair.relay.handle_message(Message::Text(Bytes::from_static(tools)), at(pair.now));
+    for (stream, joined, listed) in [(1, "tools__read", "read"), (2, "tools__write", "tools__write")] {
+        let params = Bytes::from_static(b"{}");
+        pair.relay(Command::Open { stream: StreamId(stream), head: head(2), params, v1_tool: Some(joined.into()) });
+        let Some(Message::Text(said)) = pair.relay.poll_transmit(at(pair.now)) else { panic!("a request") };
+        let said = String::from_utf8(said.to_vec()).unwrap();
+        assert!(said.contains(&format!(r#""method":"{listed}""#)), "{said}");
+    }
+}
+
+#[test]
+fn largest_list_of_an_old_agent_is_taken_and_a_larger_one_closes() {
+    let too_big = Some(CloseCode::TooBig);
+    for (length, expected) in [(MAX_CATALOG, None), (MAX_CATALOG + 1, too_big), (MAX_CATALOG + 2, too_big)] {
+        let mut pair = Pair::new(Dialect::V1);
+        let tools = format!(r#"{{"type":"tools","tools":[{}]}}"#, " ".repeat(length - 2));
+        pair.relay.handle_message(Message::Text(tools.into()), at(pair.now));
+        assert_eq!(closed(&pair.relay_events()), expected);
+    }
 }
