@@ -193,6 +193,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_too_many_capabilities_those_are_kept_that_have_names_and_room() {
+        let of = |capabilities: &str| {
+            let params = Bytes::from(format!(r#"{{"capabilities":{capabilities}}}"#));
+            begin(&params, at(10), &mut Seeded::new(2)).capabilities
+        };
+        let long = "x".repeat(limits::MAX_CAPABILITIES);
+        let all = format!(r#"{{"experimental":"{long}","sampling":{{}},"roots":{{"listChanged":true}}}}"#);
+        assert_eq!(of(&all), r#"{"roots":{"listChanged":true},"sampling":{}}"#);
+        // As much as fits: its name takes eleven with what stands around it.
+        for (length, kept) in [(limits::MAX_CAPABILITIES - 11, true), (limits::MAX_CAPABILITIES - 10, false)] {
+            let own = format!(r#"{{"roots":"{}"}}"#, "x".repeat(length - 2));
+            let told = of(&own.replace('{', &format!(r#"{{"experimental":"{long}","#)));
+            assert_eq!(told, if kept { &own } else { "{}" });
+            assert!(told.len() <= limits::MAX_CAPABILITIES);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -458,3 +458,15 @@ fn credit_is_conserved() {
         }
     }
 }
+
+#[test]
+fn begun_answer_renews_its_call() {
+    let idle = config().limits.call_idle;
+    let mut world = World::ready();
+    world.accepts = Accepts::Json;
+    world.call(7);
+    assert_eq!(world.advance(idle - Duration::from_secs(1)), [""; 0]);
+    world.answer(1, 1, None);
+    assert_eq!(world.advance(idle - Duration::from_secs(1)), [""; 0]);
+    assert_eq!(world.advance(Duration::from_secs(1))[0], "tunnel 1 reset 1 TimedOut");
+}

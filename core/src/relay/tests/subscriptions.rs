@@ -200,6 +200,11 @@ fn one_servers_subscription_may_be_silent_and_ends_with_its_grant() {
     assert!(last.iter().all(|action| action.contains("keep-alive")), "{last:?}");
 
     let mut world = at_server();
+    let left = UnixTime::from_secs(20_000).saturating_since(world.now.unix);
+    assert!(!world.advance(left - Duration::from_millis(1)).ends_with(&ended()));
+    assert!(world.advance(Duration::from_millis(1)).ends_with(&ended()), "at that very moment");
+
+    let mut world = at_server();
     assert_eq!(world.gone(1), ["tunnel 1 reset 1 Cancelled"]);
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::limits::{
-    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_CALL_MESSAGE, MAX_CATALOG, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT, MAX_V1_MESSAGE,
-    PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
+    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_BUFFERED, MAX_CALL_MESSAGE, MAX_CATALOG, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT,
+    MAX_V1_MESSAGE, PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
 };
 use crate::tunnel::frame::{AnswerHead, Frame, HEADER, MAX_HEAD, Piece};
 use crate::tunnel::{CloseCode, ResetCode};
@@ -70,11 +70,14 @@ fn probe_does_not_put_off_the_next_sign_of_life() {
 fn stalled_call_wakes_the_tunnel_by_itself() {
     let mut pair = Pair::up();
     // Between two signs of life, which would wake it too.
-    pair.pass(PING_INTERVAL / 3, true);
+    pair.pass(PING_INTERVAL / 4, true);
     pair.call(1, b"{}");
     pair.agent(answer(1, vec![b'x'; STREAM_CREDIT as usize + 1]));
     pair.run();
-    pair.pass(STALL_TIMEOUT, true);
+    pair.pass(PING_INTERVAL / 4, true);
+    pair.relay(Command::Probe);
+    pair.run();
+    pair.pass(STALL_TIMEOUT - PING_INTERVAL / 4, true);
     assert_eq!(resets(&pair.agent_events()), [(1, ResetCode::Stalled)]);
 }
 
@@ -334,6 +337,27 @@ fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
         pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
         assert_eq!(resets(&pair.relay_events()), [(1, ResetCode::TooLarge)]);
     }
+    let mut pair = Pair::up();
+    let head = OpenHead { actor: "x".repeat(MAX_HEAD / 2), ..head(2) };
+    pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
+    assert_eq!(pair.relay_events(), [], "in plain letters it fits");
+}
+
+#[test]
+fn what_waits_may_fill_its_bound_to_the_last_byte() {
+    let mut pair = Pair::up();
+    let body = Bytes::from(vec![b' '; MAX_V1_MESSAGE]);
+    let fit = u32::try_from(MAX_BUFFERED / body.len()).unwrap();
+    for stream in 1..=fit + 1 {
+        pair.call(stream, b"{}");
+    }
+    pair.agent_events();
+    for stream in 1..=fit {
+        pair.agent(answer(stream, body.clone()));
+    }
+    assert_eq!(pair.agent_events(), []);
+    pair.agent(answer(fit + 1, "1"));
+    assert_eq!(resets(&pair.agent_events()).len(), 1);
 }
 
 #[test]

@@ -146,6 +146,9 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::time::Instant;
+    use crate::tunnel::keepalive::Keepalive;
+    use crate::tunnel::{Dialect, Side};
 
     #[test]
     fn messages_that_wait_are_bounded_together_and_make_room_when_they_go() {
@@ -159,6 +162,12 @@ mod tests {
         assert_eq!(outbox.push(About::Restart, &[b"x"]), Err(ResetCode::Overloaded));
         outbox.remove(About::Call(1));
         assert_eq!(outbox.push(About::Call(1), &[&large]), Ok(()));
+        assert_eq!(outbox.push(About::Restart, &[b"x"]), Err(ResetCode::Overloaded));
+        let now = Instant::default();
+        let mut keepalive = Keepalive::new(Side::Relay, Dialect::V1, now);
+        let mut cx = Cx { now, events: &mut VecDeque::new(), keepalive: &mut keepalive };
+        assert!(outbox.poll_transmit(true, &mut cx).is_some());
+        assert_eq!(outbox.push(About::Call(2), &[&large]), Ok(()));
         assert_eq!(outbox.push(About::Restart, &[b"x"]), Err(ResetCode::Overloaded));
     }
 }
