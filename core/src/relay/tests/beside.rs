@@ -235,3 +235,13 @@ fn server_takes_back_no_question_but_its_own() {
     assert_eq!(world.drain(), [""; 0]);
     assert_eq!(world.post(&result(&id)).len(), 2, "it is open still");
 }
+
+#[test]
+fn question_is_not_put_to_who_listens_to_another_server_of_the_device() {
+    let mut world = World::ready();
+    world.catalog(1, &whole(&[server("files", &["read"]), server("git", &["log"])]));
+    world.advance(limits::ANNOUNCE_LATE);
+    world.endpoint = Endpoint::Server("git".into());
+    world.listen();
+    assert_eq!(declined(&says(&mut world, 1, "s", PLAIN)), crate::mcp::code::METHOD_NOT_FOUND);
+}

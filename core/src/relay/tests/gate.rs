@@ -699,3 +699,12 @@ fn heads_are_taken_up_to_each_of_their_bounds() {
     assert!(matches!(door.admit(&long(0)), Admission::Read { .. }));
     assert_eq!(door.refused(&long(1)).status, 431);
 }
+
+#[test]
+fn proxy_that_is_not_named_is_noticed() {
+    let door = Door::new();
+    let forwarded = request("GET", "/", &[("x-forwarded-for", "203.0.113.7")]).headers;
+    let peer = "198.51.100.9".parse().unwrap();
+    assert!(door.gate.is_forwarded_unheard(peer, &forwarded));
+    assert!(!door.gate.is_forwarded_unheard(peer, &door.post().headers));
+}

@@ -337,10 +337,20 @@ fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
         pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
         assert_eq!(resets(&pair.relay_events()), [(1, ResetCode::TooLarge)]);
     }
-    let mut pair = Pair::up();
-    let head = OpenHead { actor: "x".repeat(MAX_HEAD / 2), ..head(2) };
-    pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
-    assert_eq!(pair.relay_events(), [], "in plain letters it fits");
+}
+
+#[test]
+fn largest_head_is_sent_and_a_larger_one_is_not() {
+    let of = |actor: usize| OpenHead { actor: "x".repeat(actor), ..head(2) };
+    let room = MAX_HEAD - serde_json::to_vec(&of(1)).unwrap().len() + 1;
+    for (actor, fits) in [(MAX_HEAD / 2, true), (room, true), (room + 1, false)] {
+        let mut pair = Pair::up();
+        let params = Bytes::from_static(b"{}");
+        pair.relay(Command::Open { stream: StreamId(1), head: of(actor), params, v1_tool: None });
+        pair.run();
+        assert_eq!(pair.relay_events().is_empty(), fits, "{actor}");
+        assert_eq!(matches!(pair.agent_events()[..], [Event::Call { .. }]), fits, "{actor}");
+    }
 }
 
 #[test]
