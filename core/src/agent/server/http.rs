@@ -63,6 +63,8 @@ pub(super) enum Heard {
     /// The server does not know the session any more (404), and did nothing with what it was sent in it. `refused`: the
     /// request, and what it was, unless it is too large to be kept.
     SessionEnded { refused: Option<(RequestId, Option<Bytes>)>, is_new: bool },
+    /// The stream of what belongs to no request was broken, and is open again.
+    ListensAgain,
     /// The server cannot be reached.
     Lost(String),
     /// It will not work before somebody changes its entry.
@@ -286,6 +288,7 @@ impl Http {
         let ended = status == StatusCode::NOT_FOUND
             && exchange.session.is_some()
             && (exchange.purpose != Purpose::Listen || self.listened);
+        let mut heard = Vec::new();
         match exchange.purpose {
             Purpose::Request { request, .. } if status.is_success() && media(headers) == "text/html" => {
                 self.drop_exchange(fetch, cx);
@@ -296,7 +299,10 @@ impl Http {
                 self.sessions = self.sessions.saturating_add(1);
             }
             Purpose::Listen if status.is_success() => {
-                self.listened = true;
+                // Before the first time, all was asked for a moment ago.
+                if core::mem::replace(&mut self.listened, true) {
+                    heard.push(Heard::ListensAgain);
+                }
                 self.listen_backoff.connected(cx.now.instant);
             }
             Purpose::Request { .. } | Purpose::Note | Purpose::Listen if ended => {
@@ -324,7 +330,7 @@ impl Http {
             Purpose::Request { .. } => Reading::Problem { status, body: BytesMut::new() },
             Purpose::Listen | Purpose::Note | Purpose::Farewell | Purpose::Answered => Reading::Nothing,
         };
-        Vec::new()
+        heard
     }
 
     /// The server is elsewhere. 307 and 308 ask for the same request there (RFC 9110 sections 15.4.8 and 15.4.9): a

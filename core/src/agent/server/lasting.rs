@@ -65,7 +65,7 @@ impl Subscription {
 }
 
 impl Known {
-    fn of(about: &About) -> Self {
+    pub(super) fn of(about: &About) -> Self {
         let digest = |raws: &mut dyn Iterator<Item = &RawValue>| {
             let mut context = Context::new(&SHA256);
             for raw in raws {
@@ -85,7 +85,7 @@ impl Known {
     }
 
     /// The notifications for whoever knows `self`, where `now` is.
-    fn news<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = &'static str> + 'a {
+    pub(super) fn news<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = &'static str> + 'a {
         let methods = [method::TOOLS_CHANGED, method::PROMPTS_CHANGED, method::RESOURCES_CHANGED];
         let pairs = self.0.iter().zip(&now.0).zip(methods);
         pairs.filter(|((old, new), _)| old != new).map(|(_, method)| method)

@@ -29,6 +29,8 @@ pub(super) struct Listening {
     own: Option<(RequestId, Filter)>,
     /// The server has no such thing.
     is_useless: bool,
+    /// Our own has ended, and the next one is not acknowledged yet.
+    was_lost: bool,
     backoff: Backoff,
     /// What is made up for modern clients at a legacy server, and what they want to hear.
     pub(super) subscribers: BTreeMap<RequestId, Filter>,
@@ -45,6 +47,7 @@ impl Default for Listening {
         Self {
             own: None,
             is_useless: false,
+            was_lost: false,
             backoff: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
             subscribers: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -57,7 +60,7 @@ impl Default for Listening {
 impl Listening {
     /// Drops what belongs to one run, except for who listens to it.
     pub(super) fn forget(&mut self) {
-        (self.own, self.is_useless) = (None, false);
+        (self.own, self.is_useless, self.was_lost) = (None, false, false);
     }
 
     /// Whether a client listens of whom no call tells.
@@ -112,6 +115,7 @@ impl Server {
             self.listening.is_useless = true;
             return true;
         }
+        self.listening.was_lost = true;
         self.listening.backoff.lost(cx.now.instant);
         let wait = self.listening.backoff.next(&mut cx.jitter);
         cx.arm(self.slot, Timer::Listen, wait);
@@ -128,7 +132,12 @@ impl Server {
         let Some(request) = RawId(id).as_number().map(RequestId) else { return true };
         if self.listening.own.as_ref().is_some_and(|(own, _)| *own == request) {
             match method {
-                method::SUBSCRIPTIONS_ACKNOWLEDGED => self.listening.backoff.connected(cx.now.instant),
+                method::SUBSCRIPTIONS_ACKNOWLEDGED => {
+                    self.listening.backoff.connected(cx.now.instant);
+                    if core::mem::take(&mut self.listening.was_lost) {
+                        self.lists_missed(cx);
+                    }
+                }
                 // The subscription is the agent's own: no session has heard of it, nor its era of any.
                 method::RESOURCE_UPDATED => self.hear_update(params, filters::untagged(json), None, cx),
                 _ => self.lists_changed(List::changed_by(method), cx),

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::handshake::{Asked, Refusal};
+use super::lasting::Known;
 use super::{Fault, Server, State, Timer, mirror, people};
 use crate::agent::cx::{Cx, Report, RequestId};
 use crate::agent::pins::Edition;
@@ -40,6 +41,12 @@ pub(super) struct Lists {
     queue: BTreeSet<List>,
     /// They changed since they were asked for.
     stale: BTreeSet<List>,
+    /// They may have changed, while nobody heard what the server says.
+    missed: BTreeSet<List>,
+    /// They did not come, for the server hung or could not be reached.
+    failed: BTreeSet<List>,
+    /// What was known when those that may have changed were asked for again.
+    known: Option<Known>,
     /// Of those that are asked for the ones that the server said to have changed.
     announced: BTreeSet<List>,
 }
@@ -117,10 +124,7 @@ impl List {
 impl Server {
     /// Asks for everything that the server has. Its tools are asked for whatever it declared.
     pub(super) fn list_all(&mut self, cx: &mut Cx) {
-        let declared = self.about.capabilities.as_ref();
-        let declared = declared.and_then(|raw| Object::parse(&Bytes::copy_from_slice(raw.get().as_bytes())).ok());
-        let has = |list: &List| declared.as_ref().and_then(|all| all.get(list.capability())).is_some_and(is_object);
-        let queue: BTreeSet<List> = List::ALL.into_iter().filter(|list| *list == List::Tools || has(list)).collect();
+        let queue = self.has_lists();
         for list in List::ALL.into_iter().filter(|list| !queue.contains(list)) {
             self.set_list(list, Vec::new());
         }
@@ -128,13 +132,45 @@ impl Server {
         self.next_list(cx);
     }
 
+    /// The lists that the server has, by what it declared.
+    fn has_lists(&self) -> BTreeSet<List> {
+        let declared = self.about.capabilities.as_ref();
+        let declared = declared.and_then(|raw| Object::parse(&Bytes::copy_from_slice(raw.get().as_bytes())).ok());
+        let has = |list: &List| declared.as_ref().and_then(|all| all.get(list.capability())).is_some_and(is_object);
+        List::ALL.into_iter().filter(|list| *list == List::Tools || has(list)).collect()
+    }
+
     /// Lists changed. Several changes in a row cost one list each.
     pub(super) fn lists_changed(&mut self, lists: &[List], cx: &mut Cx) {
-        match self.asked {
-            // They are asked for all the same, or not any more.
-            Some(Asked::Initialize(_) | Asked::Discover(..) | Asked::Nothing) => return,
-            Some(Asked::List(_)) | None => self.lists.stale.extend(lists),
+        if self.may_list_again() {
+            self.lists.stale.extend(lists);
+            self.list_soon(cx);
         }
+    }
+
+    /// The stream on which the server tells of its lists was broken, and is open again: what it said meanwhile was heard by
+    /// nobody. All are asked for again, and those count as changed that are others.
+    pub(super) fn lists_missed(&mut self, cx: &mut Cx) {
+        if self.may_list_again() {
+            self.lists.missed = self.has_lists();
+            self.list_soon(cx);
+        }
+    }
+
+    /// Whether lists are not asked for all the same, or not any more.
+    fn may_list_again(&self) -> bool {
+        match self.asked {
+            Some(Asked::Initialize(_) | Asked::Discover(..) | Asked::Nothing) => false,
+            Some(Asked::List(_)) | None => true,
+        }
+    }
+
+    /// Whether some are still to be asked for.
+    pub(super) fn lacks_lists(&self) -> bool {
+        !self.lists.missed.is_empty() || !self.lists.stale.is_empty()
+    }
+
+    fn list_soon(&mut self, cx: &mut Cx) {
         let is_planned = cx.due_in(self.slot, Timer::Relist).is_some();
         if self.asked.is_none() && self.state == State::Ready && !is_planned {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
@@ -145,8 +181,10 @@ impl Server {
     pub(super) fn list_again(&mut self, cx: &mut Cx) {
         match self.asked.take() {
             None if self.state == State::Ready => {
-                self.lists.queue = core::mem::take(&mut self.lists.stale);
-                self.lists.announced = self.lists.queue.clone();
+                self.lists.announced = core::mem::take(&mut self.lists.stale);
+                self.lists.known = (!self.lists.missed.is_empty()).then(|| Known::of(&self.about));
+                self.lists.queue = core::mem::take(&mut self.lists.missed);
+                self.lists.queue.extend(&self.lists.announced);
                 self.next_list(cx);
             }
             // Without its tools it is not ready: the patience with its start is the one with them.
@@ -155,6 +193,8 @@ impl Server {
                 // It hangs, and may get over it: what changed is not to stay unseen until it changes again.
                 if self.state == State::Ready {
                     self.lists.stale.insert(listing.list);
+                } else {
+                    self.lists.failed.insert(listing.list);
                 }
                 self.next_list(cx);
             }
@@ -167,7 +207,8 @@ impl Server {
         match self.asked.take() {
             Some(Asked::List(listing)) if self.state == State::Probing && listing.list != List::Tools => {
                 self.abandon_list(&listing, cx);
-                self.lists.queue.clear();
+                self.lists.failed.insert(listing.list);
+                self.lists.failed.append(&mut self.lists.queue);
                 self.next_list(cx);
                 true
             }
@@ -202,6 +243,7 @@ impl Server {
     /// The answer to a list's page.
     pub(super) fn listed(&mut self, mut listing: Listing, outcome: Result<Bytes, Refusal>, cx: &mut Cx) {
         let (list, method) = (listing.list, listing.list.method());
+        let is_unreached = matches!(&outcome, Err(refusal) if refusal.code == code::SERVER_UNAVAILABLE);
         let page = match &outcome {
             Ok(result) => listing.add(result, &self.name),
             // A server without such things need not know the method, whatever it declared.
@@ -225,6 +267,7 @@ impl Server {
             }
             Err(reason) if self.state == State::Ready || list != List::Tools => {
                 tracing::warn!(server = self.name.as_str(), reason, "not listed: what it listed before stays");
+                self.lists.failed.extend(is_unreached.then_some(list));
                 self.next_list(cx);
             }
             Err(reason) => {
@@ -271,11 +314,18 @@ impl Server {
 
     fn lists_done(&mut self, cx: &mut Cx) {
         cx.disarm(self.slot, Timer::Relist);
-        if !self.lists.stale.is_empty() {
+        if !self.lists.stale.is_empty() || !self.lists.missed.is_empty() {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
+        } else if !self.lists.failed.is_empty() {
+            cx.arm(self.slot, Timer::Relist, limits::RELIST_TIMEOUT);
         }
+        self.lists.missed.append(&mut self.lists.failed);
         self.keep(cx);
-        let announced = core::mem::take(&mut self.lists.announced);
+        let mut announced = core::mem::take(&mut self.lists.announced);
+        if let Some(known) = self.lists.known.take() {
+            let now = Known::of(&self.about);
+            announced.extend(known.news(&now).flat_map(List::changed_by));
+        }
         self.count(&announced, Edition::Main);
         if let Some(session) = self.session_key().map(ToString::to_string) {
             for method in List::said(&announced) {

@@ -84,7 +84,7 @@ impl Server {
 
     /// It is ready: does it have to be?
     pub(super) fn rest_unless_used(&mut self, cx: &mut Cx) {
-        if self.is_lazy() && self.is_idle() && self.watched_here(cx).is_empty() {
+        if self.is_lazy() && self.is_idle() && self.watched_here(cx).is_empty() && !self.lacks_lists() {
             return self.move_to_stopping(Then::Sleep, cx);
         }
         if let Some(limit) = self.idle_stop() {

@@ -345,6 +345,24 @@ fn our_stream_is_opened_again_when_it_ends() {
 }
 
 #[test]
+fn lists_are_asked_for_again_once_our_stream_was_lost() {
+    let (mut rig, id) = listening(&["2026-07-28"], &json!({"tools": {"listChanged": true}}));
+    let honoured = |id: &Value| {
+        let params = json!({"notifications": {"toolsListChanged": true}, "_meta": {SUBSCRIPTION: id}});
+        json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params})
+    };
+    rig.say(A, &honoured(&id));
+    rig.advance(limits::RELIST_DELAY);
+    assert!(rig.written(A).is_empty(), "nothing was missed");
+    rig.answer(A, &id, json!({"resultType": "complete"}));
+    rig.advance(limits::RECONNECT_MAX);
+    let id = asked(&mut rig, A)["id"].clone();
+    rig.say(A, &honoured(&id));
+    rig.advance(limits::RELIST_DELAY);
+    assert_eq!(asked(&mut rig, A)["method"], "tools/list");
+}
+
+#[test]
 fn server_of_both_eras_has_a_run_for_legacy_clients() {
     let mut rig = trying(&["2026-07-28", "2025-11-25"], &json!({"tools": {}}));
     rig.modern_call(1, "a", "tools/call", r#"{"name":"t"}"#);

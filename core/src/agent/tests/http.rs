@@ -547,6 +547,57 @@ fn stream_of_notifications_is_kept_open() {
 }
 
 #[test]
+fn what_was_said_while_the_stream_of_notifications_was_broken_is_found_out() {
+    let mut rig = started();
+    handshake(&mut rig, JSON);
+    rig.connect(Dialect::V2);
+    rig.catalogs();
+    let (mut listen, _) = rig.fetched(&Method::GET);
+    rig.head(listen, 200, SSE);
+    rig.advance(limits::RELIST_DELAY);
+    assert!(rig.is_quiet(), "nothing was missed");
+    for (tools, is_news) in [(json!([{"name": "t"}]), false), (json!([]), true)] {
+        rig.fetch(listen, FetchEvent::End);
+        rig.advance(limits::RECONNECT_MAX);
+        listen = rig.fetched(&Method::GET).0;
+        rig.head(listen, 200, SSE);
+        rig.advance(limits::RELIST_DELAY);
+        let (list, request) = rig.fetched(&Method::POST);
+        assert_eq!(body(&request)["method"], "tools/list");
+        rig.reply_to(list, JSON, &result(&request, &json!({"tools": tools})));
+        let counted = |told: &Value| told["servers"][0]["announced"]["tools"].as_u64();
+        let told: Vec<u64> = rig.catalogs().iter().filter_map(counted).collect();
+        let expected: &[u64] = if is_news { &[1] } else { &[] };
+        assert_eq!(told, expected, "only what is another is told");
+    }
+}
+
+#[test]
+fn list_that_a_broken_connection_cost_is_asked_for_again() {
+    let mut rig = started();
+    let (fetch, request) = rig.fetched(&Method::POST);
+    let about = json!({"protocolVersion": "2025-06-18", "capabilities": {"prompts": {}}});
+    rig.reply_to(fetch, JSON, &result(&request, &about));
+    let (note, _) = rig.fetched(&Method::POST);
+    rig.head(note, 202, &[]);
+    rig.fetch(note, FetchEvent::End);
+    let (list, request) = rig.fetched(&Method::POST);
+    rig.reply_to(list, JSON, &result(&request, &json!({"tools": [{"name": "t"}]})));
+    for _ in 0..2 {
+        let (list, request) = rig.fetched(&Method::POST);
+        assert_eq!(body(&request)["method"], "prompts/list");
+        rig.fetch(list, FetchEvent::Failed(FetchError::Broken("reset".to_string())));
+        assert_eq!(rig.server_status("web").state, State::Ready, "it does without");
+        rig.advance(limits::RELIST_TIMEOUT);
+    }
+    let (list, request) = rig.fetched(&Method::POST);
+    rig.reply_to(list, JSON, &result(&request, &json!({"prompts": []})));
+    rig.actions.clear();
+    rig.advance(limits::RELIST_TIMEOUT * 2);
+    assert!(rig.is_quiet(), "it has come");
+}
+
+#[test]
 fn server_requests_over_http_are_answered_by_post() {
     let mut rig = ready();
     rig.call(1, "web", "{}");
