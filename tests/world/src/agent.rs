@@ -29,6 +29,7 @@ use crate::framing::Framing;
 use crate::link::{Link, Toward};
 use crate::script::{Pace, Say, Script, Start};
 use crate::seen::Seen;
+use crate::site::{Sites, is_session};
 use crate::world::{AgentKey, Delivery, World};
 
 /// A running agent.
@@ -42,6 +43,8 @@ pub struct Agent {
     pub is_old: bool,
     /// What servers that do not read have been sent.
     pub(crate) unread: Vec<(ChildId, Bytes)>,
+    /// Its servers over HTTP.
+    pub(crate) sites: Sites,
     /// Whether its disk neither keeps nor gives anything.
     pub disk_is_broken: bool,
     /// What its servers do, by name.
@@ -127,6 +130,7 @@ impl Agent {
             clock: NodeClock::default(),
             is_old: false,
             unread: Vec::new(),
+            sites: Sites::default(),
             disk_is_broken: false,
             scripts,
             children: BTreeMap::new(),
@@ -168,6 +172,7 @@ impl Agent {
             clock,
             is_old,
             unread: Vec::new(),
+            sites: Sites::default(),
             disk_is_broken: false,
             scripts,
             children: BTreeMap::new(),
@@ -291,9 +296,12 @@ impl World {
                     self.look(key).audit.push(String::from_utf8(line.to_vec()).expect("a line is text"));
                 }
                 Action::ControlReply { job, json } => drop(self.look(key).answers.insert(job, json)),
-                Action::Signin(_) | Action::Fetch { .. } | Action::AbortFetch { .. } => {
-                    panic!("agents of the world hold minted tokens and run stdio servers")
+                Action::Fetch { fetch, request } => {
+                    self.schedule(request.timeout, Delivery::HeadIsDue(key, fetch));
+                    self.schedule(Duration::from_millis(1), Delivery::Asked(key, fetch, Box::new(request)));
                 }
+                Action::AbortFetch { fetch } => self.fetch_aborted(key, fetch),
+                Action::Signin(_) => panic!("agents of the world hold minted tokens"),
             }
         }
         self.rearm(Whose::Agent(key));
@@ -478,6 +486,14 @@ impl World {
         self.schedule_says(key, child, says);
     }
 
+    /// A process of a server, or a session, prints something by itself.
+    pub(crate) fn prints(&mut self, key: AgentKey, child: ChildId, line: Bytes) {
+        if is_session(child) {
+            return self.site_prints(key, child, None, line);
+        }
+        self.tell(key, Event::Line { child, line });
+    }
+
     /// How a server gets on with its work from now on.
     pub fn set_pace(&mut self, key: AgentKey, server: &str, pace: Pace) {
         let agent = self.look(key);
@@ -493,6 +509,10 @@ impl World {
         let due: Vec<(ChildId, Bytes)> = due;
         for (child, bytes) in due {
             self.read_by(key, child, &bytes, !said_so);
+        }
+        let requests = std::mem::take(&mut self.look(key).sites.unread);
+        for (fetch, request) in requests {
+            self.fetched_at(key, fetch, request);
         }
     }
 
@@ -524,7 +544,7 @@ impl World {
     }
 
     /// Whether a line is the answer to a request.
-    fn saw_answer(&mut self, key: AgentKey, child: ChildId, line: &Bytes) {
+    pub(crate) fn saw_answer(&mut self, key: AgentKey, child: ChildId, line: &Bytes) {
         if self.seen.is_some()
             && let Ok(rpc::Message::Response { id: Some(id), .. }) = rpc::parse(line)
         {
@@ -534,6 +554,9 @@ impl World {
     }
 
     pub(crate) fn child_exits(&mut self, key: AgentKey, child: ChildId, code: Option<i32>, signal: Option<i32>) {
+        if is_session(child) {
+            return self.site_dies(key, child);
+        }
         if self.look(key).children.remove(&child).is_none() {
             return;
         }

@@ -125,6 +125,8 @@ impl Exchange {
 pub struct Client {
     token: String,
     is_modern: bool,
+    /// What it asks to speak in a handshake.
+    version: &'static str,
     session: Option<String>,
     path: String,
     next_id: u64,
@@ -134,7 +136,14 @@ impl Client {
     /// A client that holds `token` and talks to `/mcp`.
     #[must_use]
     pub fn new(token: &str) -> Self {
-        Self { token: token.to_owned(), is_modern: false, session: None, path: "/mcp".to_owned(), next_id: 1 }
+        let (token, path) = (token.to_owned(), "/mcp".to_owned());
+        Self { token, is_modern: false, version: "2025-11-25", session: None, path, next_id: 1 }
+    }
+
+    /// The same of another revision, which has a handshake.
+    #[must_use]
+    pub fn speaking(self, version: &'static str) -> Self {
+        Self { version, ..self }
     }
 
     /// The same of the modern era, which initializes nothing.
@@ -175,7 +184,7 @@ impl Client {
     pub fn ask_for_session(&mut self, world: &mut World) -> ExchangeId {
         self.session = None;
         let params = json!({
-            "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}, "roots": {"listChanged": true}},
+            "protocolVersion": self.version, "capabilities": {"sampling": {}, "roots": {"listChanged": true}},
             "clientInfo": {"name": "world", "version": "1"},
         });
         self.request(world, "initialize", &params)
@@ -192,6 +201,12 @@ impl Client {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_modern || self.session.is_some()
+    }
+
+    /// Its session, if it has one.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
     }
 
     /// Whether it is of the modern era.
@@ -211,6 +226,12 @@ impl Client {
             params["_meta"][key::CLIENT_CAPABILITIES] = json!({"sampling": {}});
         }
         self.post(world, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    }
+
+    /// An id for a request that the caller puts together.
+    pub fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
     }
 
     /// The id that the next request will carry.
@@ -300,7 +321,8 @@ impl Client {
         let mut head = self.head(Method::POST);
         if self.is_modern {
             // 2026-07-28, Streamable HTTP, Standard Headers: what the body says is repeated.
-            let (method, name) = (message["method"].as_str(), message["params"]["name"].as_str());
+            let params = &message["params"];
+            let (method, name) = (message["method"].as_str(), params["name"].as_str().or(params["uri"].as_str()));
             for (field, value) in
                 [(header::PROTOCOL_VERSION, Some(MODERN)), (header::METHOD, method), (header::NAME, name)]
             {
@@ -331,7 +353,10 @@ impl Client {
         }
         if let Some(session) = &self.session {
             set(HeaderName::from_static("mcp-session-id"), session);
-            set(HeaderName::from_static("mcp-protocol-version"), "2025-11-25");
+            // 2025-03-26 has no such field.
+            if self.version != "2025-03-26" {
+                set(HeaderName::from_static("mcp-protocol-version"), self.version);
+            }
         }
         RequestHead {
             method,

@@ -22,6 +22,7 @@ pub mod sabotage;
 pub mod script;
 pub mod seen;
 pub mod sim;
+pub mod site;
 pub mod trace;
 mod world;
 

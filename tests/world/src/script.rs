@@ -70,6 +70,10 @@ pub struct Script {
     /// Whether its log has levels and its resources can be watched, where a process speaks the legacy era; in the modern
     /// one whether these can be.
     pub is_watchable: bool,
+    /// What its URIs have in them, if it has prompts, resources and templates.
+    pub library: Option<String>,
+    /// The subscriptions of the modern era at each of its processes: their requests' ids, and what they are of.
+    pub listening: BTreeMap<ChildId, Vec<(Value, Value)>>,
     /// Names of tools beside the built-in ones.
     pub extra_tools: Vec<String>,
     /// Names of tools that it has in one era alone.
@@ -144,7 +148,7 @@ impl Script {
         }
         let message: Value = serde_json::from_slice(line).expect("an agent writes JSON lines");
         self.heard.push(message.clone());
-        let Some(id) = message.get("id") else { return self.notified(&message) };
+        let Some(id) = message.get("id") else { return self.notified(child, &message) };
         let Some(method) = message["method"].as_str() else { return self.told(child, &message) };
         let params = &message["params"];
         let era = if params["_meta"][key::VERSION].is_string() { Era::Modern } else { Era::Legacy };
@@ -160,7 +164,7 @@ impl Script {
             return refuse(id);
         }
         match era {
-            Era::Modern => self.hear_modern(id, method, params),
+            Era::Modern => self.hear_modern(child, id, method, params),
             Era::Legacy | Era::Both => self.hear_legacy(child, id, method, params),
         }
     }
@@ -180,6 +184,9 @@ impl Script {
             "tools/list" if self.own_tools.contains_key(&child) => {
                 answer(id, &json!({"tools": self.named(&self.own_tools[&child])}))
             }
+            "resources/subscribe" if self.library.as_deref().is_some_and(|own| !is_of(own, &params["uri"])) => {
+                refuse(id)
+            }
             "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if self.is_watchable => {
                 answer(id, &json!({}))
             }
@@ -195,7 +202,7 @@ impl Script {
         }
     }
 
-    fn hear_modern(&self, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+    fn hear_modern(&mut self, child: ChildId, id: &Value, method: &str, params: &Value) -> Vec<Say> {
         let said = match method {
             "server/discover" if self.start == Start::Hang => return Vec::new(),
             "server/discover" => {
@@ -203,10 +210,13 @@ impl Script {
                     if self.era == Era::Both { &["2026-07-28", "2025-11-25"] } else { &["2026-07-28"] };
                 answer(id, &json!({"supportedVersions": versions, "capabilities": self.capabilities()}))
             }
-            "subscriptions/listen" => vec![now(&json!({
-                "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
-                "params": {"notifications": params["notifications"], "_meta": {key::SUBSCRIPTION_ID: id}},
-            }))],
+            "subscriptions/listen" => {
+                self.listening.entry(child).or_default().push((id.clone(), params["notifications"].clone()));
+                vec![now(&json!({
+                    "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                    "params": {"notifications": params["notifications"], "_meta": {key::SUBSCRIPTION_ID: id}},
+                }))]
+            }
             "tools/call" if params["name"] == "ask" && params["inputResponses"].is_null() => {
                 let questions = json!({"q": question_of(params)});
                 let asked = json!({"resultType": "input_required", "inputRequests": questions, "requestState": STATE});
@@ -227,6 +237,10 @@ impl Script {
             capabilities["resources"] = json!({"subscribe": true});
             capabilities["logging"] = json!({});
         }
+        if self.library.is_some() {
+            capabilities["prompts"] = json!({"listChanged": true});
+            capabilities["resources"] = json!({"subscribe": true, "listChanged": true});
+        }
         capabilities
     }
 
@@ -235,9 +249,54 @@ impl Script {
         self.spoken.clear();
         self.own_tools.clear();
         self.asking.clear();
+        self.listening.clear();
+    }
+
+    /// What its process `child` prints to say that: where it speaks the modern era, to each subscription that asked.
+    pub(crate) fn tells(&self, child: ChildId, method: &str, params: &Value) -> Vec<Bytes> {
+        let message = |params: &Value| line(&json!({"jsonrpc": "2.0", "method": method, "params": params}));
+        if self.spoken.get(&child) != Some(&Era::Modern) {
+            return vec![message(params)];
+        }
+        let is_asked = |of: &Value| match method {
+            "notifications/resources/updated" => {
+                let uris = of["resourceSubscriptions"].as_array();
+                uris.is_some_and(|uris| uris.contains(&params["uri"]))
+            }
+            _ => of["toolsListChanged"] == true,
+        };
+        let asked = self.listening.get(&child).into_iter().flatten().filter(|(_, of)| is_asked(of));
+        asked
+            .map(|(id, _)| {
+                let mut params = params.clone();
+                params["_meta"] = json!({key::SUBSCRIPTION_ID: id});
+                message(&params)
+            })
+            .collect()
+    }
+
+    /// What it says of its prompts and resources.
+    fn lends(&self, method: &str, params: &Value) -> Option<Value> {
+        let name = self.library.as_deref()?;
+        Some(match method {
+            "prompts/list" => json!({"prompts": [{"name": "hello", "arguments": [{"name": MARKER}]}]}),
+            "prompts/get" => {
+                let content = json!({"type": "text", "text": params["arguments"][MARKER]});
+                json!({"messages": [{"role": "user", "content": content}]})
+            }
+            "resources/list" => json!({"resources": [{"uri": resource(name, "one"), "name": "one"}]}),
+            "resources/templates/list" => {
+                json!({"resourceTemplates": [{"uriTemplate": resource(name, "{id}"), "name": "notes"}]})
+            }
+            "resources/read" => json!({"contents": [{"uri": params["uri"], "text": "a note"}]}),
+            _ => return None,
+        })
     }
 
     fn hear_either(&self, era: Era, id: &Value, method: &str, params: &Value) -> Vec<Say> {
+        if let Some(result) = self.lends(method, params) {
+            return answer(id, &result);
+        }
         match method {
             "tools/list" => answer(id, &self.list(era, params["cursor"].as_str())),
             "tools/call" => {
@@ -251,7 +310,11 @@ impl Script {
         }
     }
 
-    fn notified(&self, message: &Value) -> Vec<Say> {
+    fn notified(&mut self, child: ChildId, message: &Value) -> Vec<Say> {
+        if message["method"] == "notifications/cancelled" {
+            let ended = &message["params"]["requestId"];
+            self.listening.entry(child).or_default().retain(|(id, _)| id != ended);
+        }
         if !self.asks_roots || message["method"] != "notifications/roots/list_changed" {
             return Vec::new();
         }
@@ -352,6 +415,16 @@ fn marked(result: &Value, arguments: &Value) -> Value {
         result["structuredContent"] = json!({MARKER: arguments[MARKER]});
     }
     result
+}
+
+/// Whether a URI is of that library.
+fn is_of(library: &str, uri: &Value) -> bool {
+    uri.as_str().is_some_and(|uri| uri.starts_with(&resource(library, "")))
+}
+
+/// The URI of a library's resource; of one that is in no list, too.
+pub(crate) fn resource(library: &str, name: &str) -> String {
+    format!("note://{library}/{name}")
 }
 
 /// The argument that tells a call from all others.

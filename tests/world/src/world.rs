@@ -9,7 +9,7 @@ use tunnel_core::agent::machine::Event as AgentEvent;
 use tunnel_core::config::{Naming, RelayConfig};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine;
-use tunnel_core::http::fetch::{FetchError, Fetched};
+use tunnel_core::http::fetch::{Fetch, FetchError, Fetched};
 use tunnel_core::id::{ChildId, ConnId, ExchangeId, FetchId, JobId};
 use tunnel_core::oauth::grants::Event as GrantsEvent;
 use tunnel_core::seal::{Key, Sealer};
@@ -86,6 +86,12 @@ pub(crate) enum Delivery {
     Dialed(AgentKey, ConnId, http::HeaderMap, String, Hello),
     Say(AgentKey, ChildId, Say),
     Agent(AgentKey, AgentEvent),
+    /// An agent's request comes to a site.
+    Asked(AgentKey, FetchId, Box<Fetch>),
+    /// Its head is due.
+    HeadIsDue(AgentKey, FetchId),
+    /// A site says something in the course of that stream.
+    SiteSays(AgentKey, ChildId, Option<u64>, Say),
     /// A fetch of the relay's ends, in the life of that number.
     Fetched(u64, FetchId, Result<Fetched, FetchError>),
     /// A write to the relay's disk ends, in the life of that number.
@@ -352,6 +358,13 @@ impl World {
             Delivery::Dialed(agent, conn, headers, url, hello) => self.dialed(agent, conn, headers, &url, hello),
             Delivery::Say(agent, child, say) => self.say(agent, child, say),
             Delivery::Agent(agent, event) => self.tell(agent, event),
+            Delivery::Asked(agent, fetch, request) => {
+                if self.lives(agent) {
+                    self.fetched_at(agent, fetch, request);
+                }
+            }
+            Delivery::HeadIsDue(agent, fetch) => self.fetch_is_late(agent, fetch),
+            Delivery::SiteSays(agent, child, on, say) => self.site_says(agent, child, on, say),
             Delivery::Fetched(life, fetch, result) => {
                 if life == self.disk.life() {
                     self.grants(GrantsEvent::Fetched { fetch, result });
@@ -365,7 +378,12 @@ impl World {
     fn sleeps(&self, delivery: &Delivery) -> Option<u64> {
         let agent = match delivery {
             Delivery::Parcel(conn, Toward::Agent, ..) => self.links.get(conn)?.agent,
-            Delivery::Dialed(agent, ..) | Delivery::Say(agent, ..) | Delivery::Agent(agent, _) => *agent,
+            Delivery::Dialed(agent, ..)
+            | Delivery::Say(agent, ..)
+            | Delivery::Agent(agent, _)
+            | Delivery::Asked(agent, ..)
+            | Delivery::HeadIsDue(agent, _)
+            | Delivery::SiteSays(agent, ..) => *agent,
             Delivery::Parcel(_, Toward::Relay, ..) | Delivery::Fetched(..) | Delivery::Written(_) => return None,
         };
         self.agents.get(&agent).map(|agent| agent.clock.asleep_until).filter(|until| *until > self.clock)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tunnel_core::id::ExchangeId;
 
-use super::oracle::{Call, Kind};
+use super::oracle::{Call, Deed, Gate, Kind, Rest};
 use super::plan::{Act, Tool};
-use super::stage::{Stage, server_name};
+use super::stage::{Stage, library, server_name};
 use crate::client::Exchange;
-use crate::script::MARKER;
+use crate::script::{MARKER, resource};
 
 impl Stage {
     /// Does what clients do; `false`: it is something else.
@@ -29,6 +29,17 @@ impl Stage {
                 }
             }
             Act::ComeBack { which } => self.come_back(which),
+            Act::Batch { client, agent, server, ref items } => drop(self.batch(client, agent, server, items)),
+            Act::Stray { client, agent, server, how, ms, back_ms } => {
+                self.stray((client, agent, server), how, ms, back_ms);
+            }
+            Act::Watch { client, agent, server, on } => self.watch(client, agent, server, on),
+            Act::Update { agent, server } => self.update(agent, server),
+            Act::Decide { agent, yes, always } => {
+                if let Some(laptop) = self.laptop(agent) {
+                    self.decide(laptop, yes, always);
+                }
+            }
             Act::Trespass { client, agent, server } => self.trespass(client, agent, server),
             Act::List { client } => self.ask(client, Kind::List, "tools/list", &json!({})),
             Act::Status { client } => {
@@ -75,53 +86,87 @@ impl Stage {
 
     /// Calls a tool by its whole name.
     pub(super) fn call(&mut self, person: usize, laptop: usize, server: usize, tool: Tool, size: u32) -> ExchangeId {
+        // A modern client may ask at any endpoint: at that of the server alone, names have no prefix.
+        let is_direct = self.people[person].client.is_modern() && self.last.is_multiple_of(3);
+        let device = &self.laptops[laptop].device;
+        let path = if is_direct { format!("/mcp/{device}/{}", server_name(laptop, server)) } else { "/mcp".to_owned() };
+        let (call, method, params) = self.prepare(person, (laptop, server), tool, size, &path);
+        let client = &mut self.people[person].client;
+        let exchange = client.request_at(&mut self.world, &path, method, &params);
+        self.oracle.calls.insert(exchange, call);
+        exchange
+    }
+
+    /// A call that is about to be made, its method and its params.
+    pub(super) fn prepare(
+        &mut self,
+        person: usize,
+        (laptop, server): (usize, usize),
+        tool: Tool,
+        size: u32,
+        path: &str,
+    ) -> (Call, &'static str, Value) {
         let user = self.people[person].user;
         let marker = format!("{}-of-{user}", self.number());
         let server_name = server_name(laptop, server);
-        // A modern client may ask at any endpoint: at that of the server alone, names have no prefix.
-        let device = &self.laptops[laptop].device;
-        let is_direct = self.people[person].client.is_modern() && self.last.is_multiple_of(3);
-        let path = if is_direct { format!("/mcp/{device}/{server_name}") } else { "/mcp".to_owned() };
-        let name = if is_direct { word(tool).to_owned() } else { format!("{device}__{server_name}__{}", word(tool)) };
+        let prefix =
+            if path == "/mcp" { format!("{}__{server_name}__", self.laptops[laptop].device) } else { String::new() };
+        let name = format!("{prefix}{}", word(tool));
         let arguments = match tool {
             Tool::Wait => json!({MARKER: marker, "ms": size}),
             Tool::Blob => json!({MARKER: marker, "bytes": size}),
             Tool::Progress => json!({MARKER: marker, "steps": size % 12, "ms": size}),
             Tool::Huge => json!({MARKER: marker, "bytes": 100_000_000}),
-            Tool::Echo | Tool::Silent | Tool::Die | Tool::Ask => json!({MARKER: marker}),
+            Tool::Echo | Tool::Silent | Tool::Die | Tool::Ask | Tool::Read | Tool::Prompt => json!({MARKER: marker}),
         };
+        let mut params = json!({"_meta": {"progressToken": marker}});
+        let method = match tool {
+            Tool::Read => {
+                params["uri"] = json!(resource(&library(user, &server_name), &marker));
+                "resources/read"
+            }
+            Tool::Prompt => "prompts/get",
+            _ => "tools/call",
+        };
+        if tool != Tool::Read {
+            params["name"] = json!(name);
+            params["arguments"] = arguments.clone();
+        }
         if matches!(tool, Tool::Die) {
             self.disturb(laptop, Duration::ZERO);
         }
+        if self.laptops[laptop].plan.servers[server].policy >= 2 && self.last.is_multiple_of(2) {
+            self.later(Duration::from_secs(2), super::faults::Undo::Decides(laptop));
+        }
         let is_strict = self.is_strict(person, laptop, server, tool);
-        let params = json!({"name": name, "arguments": arguments, "_meta": {"progressToken": marker}});
-        let id = self.people[person].client.next_id();
-        let verdict = self.verdict(person);
-        self.oracle.will_call(&marker, person, laptop, &server_name);
-        let client = &mut self.people[person].client;
-        let exchange = client.request_at(&mut self.world, &path, "tools/call", &params);
+        // Of what is no tool its method is what a person is asked about.
+        let subject = if method == "tools/call" { word(tool) } else { method };
+        let actor = (!self.laptops[laptop].plan.old).then_some(person);
+        let deed = Deed { actor, laptop, server: server_name, tool: subject };
+        let gate = match self.laptops[laptop].plan.servers[server].policy {
+            1 if tool == Tool::Blob => Gate::Denied,
+            2 => Gate::First,
+            3 => Gate::Always,
+            _ => Gate::Open,
+        };
+        let client = &self.people[person].client;
+        self.oracle.will_call(&marker, person, deed, gate, client.session());
         let call = Call {
-            kind: Kind::Call,
-            path,
-            person,
-            verdict,
+            verdict: self.verdict(person),
+            path: path.to_owned(),
             marker,
             laptop: Some(laptop),
             tool: Some(tool),
             arguments,
             name,
-            id,
-            is_modern: self.people[person].client.is_modern(),
             sent_at: self.world.micros(),
             is_strict,
             disturbances: self.laptops[laptop].disturbances,
             changes: self.people[person].changes,
             size,
-            is_given_up: false,
-            has_stopped_reading: false,
+            ..Call::other(Kind::Call, person, client.next_id(), client.is_modern())
         };
-        self.oracle.calls.insert(exchange, call);
-        exchange
+        (call, method, params)
     }
 
     /// Whether the model says that a call must succeed, should nothing happen meanwhile.
@@ -130,14 +175,17 @@ impl Stage {
         let plan = &it.plan.servers[server];
         let is_fine = plan.start % 5 < 2 && !it.spoilt.contains_key(&server);
         let is_answered = match tool {
-            Tool::Echo | Tool::Wait | Tool::Blob | Tool::Progress => true,
+            Tool::Blob => plan.policy != 1,
+            Tool::Echo | Tool::Wait | Tool::Progress => true,
             // V1 has no way to ask anything.
             Tool::Ask => !it.plan.old,
+            Tool::Read | Tool::Prompt => !it.plan.old && plan.library,
             Tool::Silent | Tool::Die | Tool::Huge => false,
         };
         it.key.is_some()
             && is_fine
             && is_answered
+            && plan.policy < 2
             && self.world.micros() > it.disturbed_until
             && self.people[person].client.is_ready()
             && self.verdict(person) == super::oracle::Verdict::Opens
@@ -181,17 +229,18 @@ impl Stage {
             .insert(exchange, Call { verdict, sent_at, changes, ..Call::other(kind, person, id, is_modern) });
     }
 
-    fn listen(&mut self, client: u8) {
+    pub(super) fn listen(&mut self, client: u8) {
         let Some(person) = self.person(client) else { return };
         if let Some(before) = self.people[person].listening.take() {
             self.oracle.calls.remove(&before);
             self.world.hang_up(before);
         }
         let verdict = self.verdict(person);
+        let resources = self.resources_of(self.people[person].user);
         let client = &mut self.people[person].client;
         let (id, is_modern) = (client.next_id(), client.is_modern());
         let exchange = if is_modern {
-            let params = json!({"notifications": {"toolsListChanged": true}});
+            let params = json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": resources}});
             client.request(&mut self.world, "subscriptions/listen", &params)
         } else {
             client.listen(&mut self.world)
@@ -206,6 +255,7 @@ impl Stage {
             return;
         }
         let verdict = self.verdict(person);
+        self.oracle.watched.retain(|(of, ..), _| *of != person);
         let it = &mut self.people[person];
         it.changes += 1;
         let id = it.client.next_id();
@@ -232,7 +282,13 @@ impl Stage {
         if call.is_modern {
             return self.hang_up(exchange);
         }
-        let (person, id, marker) = (call.person, call.id, call.marker.clone());
+        let person = call.person;
+        // Of a batch, the first of its calls.
+        let one = match &call.kind {
+            Kind::Batch(calls) => calls.iter().find(|call| call.tool.is_some()).unwrap_or(call),
+            _ => call,
+        };
+        let (id, marker) = (one.id, one.marker.clone());
         self.oracle.gives_up(exchange);
         let verdict = self.verdict(person);
         let note = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
@@ -240,7 +296,7 @@ impl Stage {
         self.note(taken, Kind::Cancels(marker), person, 0, verdict, false);
     }
 
-    fn hang_up(&mut self, exchange: ExchangeId) {
+    pub(super) fn hang_up(&mut self, exchange: ExchangeId) {
         if let Some(call) = self.oracle.calls.remove(&exchange) {
             self.world.trace.cover("a client hung up");
             let reply = self.world.has(exchange).then(|| self.world.exchange(exchange).clone());
@@ -255,9 +311,14 @@ impl Stage {
 
     /// A stream that breaks after an event can be taken up again, by a client of a revision that has that.
     pub(super) fn may_come_back(&mut self, call: &Call, reply: &Exchange) {
-        if let (false, Kind::Call, Some(last)) = (call.is_modern, &call.kind, reply.last_event()) {
-            let changes = self.people[call.person].changes;
-            self.oracle.broken.push((call.clone(), last, changes));
+        if let (false, Kind::Call | Kind::Batch(_), Some(last)) = (call.is_modern, &call.kind, reply.last_event()) {
+            let had = match &call.kind {
+                Kind::Batch(_) => reply.messages().iter().any(Value::is_array),
+                _ => !reply.answers().is_empty(),
+            };
+            let asked_at = call.rest.as_ref().map_or(call.sent_at, |rest| rest.asked_at);
+            let rest = Rest { had, asked_at, left_at: self.world.micros() };
+            self.oracle.broken.push((Call { rest: Some(rest), ..call.clone() }, last));
             if call.id.is_multiple_of(2) {
                 self.later(Duration::from_millis(400), super::faults::Undo::TakesUp);
             }
@@ -266,16 +327,41 @@ impl Stage {
 
     pub(super) fn come_back(&mut self, which: u8) {
         let Some(index) = usize::from(which).checked_rem(self.oracle.broken.len()) else { return };
-        let (call, last, changes) = self.oracle.broken.swap_remove(index);
+        let (call, last) = self.oracle.broken.swap_remove(index);
         // Another session has nothing to do with it.
-        if changes != self.people[call.person].changes {
+        if call.changes != self.people[call.person].changes {
             return;
         }
         self.world.trace.cover("a client came back for its stream");
         let verdict = self.verdict(call.person);
         let exchange = self.people[call.person].client.resume(&mut self.world, &last);
-        let again = Call { kind: Kind::Rest, verdict, is_strict: false, sent_at: self.world.micros(), ..call };
-        self.oracle.calls.insert(exchange, again);
+        let sent_at = self.world.micros();
+        let (is_strict, is_given_up) = (false, false);
+        self.oracle.calls.insert(exchange, Call { verdict, is_strict, sent_at, is_given_up, ..call });
+    }
+
+    /// A client loses the connection in the course of a call, and comes back.
+    fn stray(&mut self, (client, agent, server): (u8, u8, u8), how: u8, ms: u32, back_ms: u32) {
+        let Some(person) = self.person(client) else { return };
+        let Some(laptop) = self.laptop_of(self.people[person].user, agent) else { return };
+        let Some(index) = self.server(laptop, server) else { return };
+        let servers = &self.laptops[laptop].plan.servers;
+        let of_web = || servers.iter().position(|server| server.web);
+        let index = if how % 5 == 3 { of_web().unwrap_or(index) } else { index };
+        let exchange = match how % 5 {
+            2 => self.batch(client, agent, server, &[2, 0]),
+            1 => Some(self.call(person, laptop, index, Tool::Wait, ms.saturating_mul(2))),
+            _ => Some(self.call(person, laptop, index, Tool::Progress, 11 + ms / 4)),
+        };
+        let Some(exchange) = exchange else { return };
+        let after = Duration::from_millis(ms.into());
+        match how % 5 {
+            3 => self.later(after / 2, super::faults::Undo::Cuts(laptop, index)),
+            4 => self.later(after + Duration::from_millis(20), super::faults::Undo::RelayDies(200)),
+            _ => {}
+        }
+        self.later(after, super::faults::Undo::HangsUp(exchange));
+        self.later(after + Duration::from_millis(back_ms.into()), super::faults::Undo::TakesUp);
     }
 
     /// Whether the server of a call is to hear that it was given up.
@@ -340,5 +426,7 @@ fn word(tool: Tool) -> &'static str {
         Tool::Die => "die",
         Tool::Huge => "huge",
         Tool::Ask => "ask",
+        Tool::Read => "read",
+        Tool::Prompt => "hello",
     }
 }

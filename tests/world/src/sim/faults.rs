@@ -16,6 +16,7 @@ use crate::disk::Health;
 use crate::link::Net;
 use crate::provider::Mood;
 use crate::script::{Pace, Script, Start};
+use crate::site::is_session;
 use crate::world::AgentKey;
 
 /// The end of something.
@@ -39,6 +40,12 @@ pub(super) enum Undo {
     /// A client takes a stream up again that broke.
     TakesUp,
     Read(ExchangeId),
+    /// A client loses its connection.
+    HangsUp(ExchangeId),
+    /// The connections of a server over HTTP break.
+    Cuts(usize, usize),
+    /// A person approves what waits for that.
+    Decides(usize),
 }
 
 impl Stage {
@@ -125,6 +132,8 @@ impl Stage {
             }),
             Act::Twin { agent } => self.at(agent, Duration::ZERO, |stage, laptop, _| {
                 stage.world.trace.cover("a device has two processes");
+                // It has a directory of its own.
+                stage.oracle.doubt_watches(laptop, 0);
                 let twin = stage.fresh_agent(laptop);
                 stage.start(laptop, twin);
             }),
@@ -163,6 +172,7 @@ impl Stage {
             Act::Network { agent } => self.nudge(agent, AgentEvent::NetworkChanged),
             Act::AgentDisk { agent, ms: span } => self.at(agent, ms(span), |stage, laptop, key| {
                 stage.world.look(key).disk_is_broken = true;
+                stage.oracle.doubt_watches(laptop, 0);
                 stage.later(ms(span), Undo::AgentDiskIsGood(laptop));
             }),
             _ => return false,
@@ -193,6 +203,9 @@ impl Stage {
                     stage.world.server_dies(key, name);
                 }
             }),
+            Act::Cut { agent, server } => self.at_server(agent, server, Duration::ZERO, |stage, _, key, name| {
+                stage.world.cut_site(key, name);
+            }),
             Act::Print { agent, server, kind, lines } => self.print(agent, server, kind, lines),
             Act::Hang { agent, server, deaf, ms: span } => {
                 self.at_server(agent, server, ms(span), |stage, (laptop, server), key, name| {
@@ -208,14 +221,8 @@ impl Stage {
                     if plan.lazy || plan.isolated || plan.era % 3 == 2 {
                         return;
                     }
-                    let number = stage.number();
-                    let scripts = &mut stage.world.look(key).scripts;
-                    scripts.get_mut(name).expect("it has it").extra_tools.push(format!("extra{number}"));
-                    // Each of its processes says so.
-                    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
-                    let line = Bytes::from(changed.to_string());
-                    for child in stage.world.children_of(key, name) {
-                        stage.world.tell(key, AgentEvent::Line { child, line: line.clone() });
+                    if stage.world.is_listened_to(key, name) {
+                        stage.new_tool(laptop, server, key);
                     }
                 })
             }
@@ -250,7 +257,7 @@ impl Stage {
     fn print(&mut self, agent: u8, server: u8, kind: u8, lines: u16) {
         self.at_server(agent, server, Duration::ZERO, |stage, _, key, name| {
             for line in 0..lines {
-                let Some(child) = stage.world.child_of(key, name) else { return };
+                let Some(child) = stage.world.child_of(key, name).filter(|child| !is_session(*child)) else { return };
                 let text = match kind % 4 {
                     0 => format!("\u{1b}[31m{line} bottles {{\"half\":"),
                     1 => json!({"jsonrpc": "2.0", "method": "notifications/message",
@@ -322,6 +329,14 @@ impl Stage {
             Undo::TakesUp => self.come_back(u8::MAX),
             Undo::ComesBack(flow) => self.comes_back(flow),
             Undo::Read(exchange) => self.world.set_reading(exchange, true),
+            Undo::HangsUp(exchange) => self.hang_up(exchange),
+            Undo::Cuts(laptop, server) => {
+                if let Some(key) = self.laptops[laptop].key {
+                    self.disturb(laptop, Duration::ZERO);
+                    self.world.cut_site(key, &server_name(laptop, server));
+                }
+            }
+            Undo::Decides(laptop) => self.decide(laptop, true, false),
         }
     }
 

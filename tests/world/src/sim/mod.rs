@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `plan` | who is there and what is done to them, as data: drawn from a seed or from bytes, printed, read, cut down |
 //! | `stage` | a plan's world and its people |
-//! | `acts`, `faults` | what clients do, and what goes wrong |
+//! | `acts`, `batches` | what clients ask |
+//! | `news` | what they hear without asking |
+//! | `decisions` | people at devices, who let calls pass |
+//! | `faults` | what goes wrong |
 //! | `signin` | people with browsers, what they are given, and what that must open |
 //! | `oracle` | the model: what may be answered, and what must never happen |
 //! | `heal` | the end of all faults, and what must hold soon after |
@@ -13,8 +16,11 @@
 //! | `regressions` | plans that once failed |
 
 mod acts;
+mod batches;
+mod decisions;
 mod faults;
 mod heal;
+mod news;
 mod oracle;
 mod plan;
 pub mod regressions;
@@ -25,5 +31,6 @@ mod stage;
 
 pub use plan::Plan;
 pub(crate) use run::caught;
+pub use run::fuzz;
 pub use run::{REQUIRED, Report, run};
 pub use shrink::shrink;

@@ -57,8 +57,14 @@ pub(super) enum Verdict {
 pub(super) enum Kind {
     /// A call that is counted.
     Call,
-    /// What is left of a call's stream.
-    Rest,
+    /// Several, in their order: pings and what is no request among them.
+    Batch(Vec<Call>),
+    /// A legacy client begins to watch a resource of that server of a laptop, or ends that.
+    Watch {
+        laptop: usize,
+        server: usize,
+        on: bool,
+    },
     Trespass,
     List,
     Other,
@@ -92,6 +98,8 @@ pub(super) struct Call {
     pub(super) sent_at: u64,
     /// It must succeed, if nothing happens meanwhile.
     pub(super) is_strict: bool,
+    /// Its client lost its stream and takes it up again.
+    pub(super) rest: Option<Rest>,
     /// What had happened to the laptop and the client when it was sent.
     pub(super) disturbances: u64,
     pub(super) changes: u64,
@@ -116,6 +124,7 @@ impl Call {
             is_modern,
             sent_at: 0,
             is_strict: false,
+            rest: None,
             disturbances: 0,
             changes: 0,
             size: 0,
@@ -125,12 +134,49 @@ impl Call {
     }
 }
 
+/// What a client has lost of a stream.
+#[derive(Debug, Clone)]
+pub(super) struct Rest {
+    /// It had all that was to come.
+    pub(super) had: bool,
+    /// When its request was sent, and when it lost the stream.
+    pub(super) asked_at: u64,
+    pub(super) left_at: u64,
+}
+
+/// Whether and how a person is asked before a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Gate {
+    #[default]
+    Open,
+    /// Never.
+    Denied,
+    /// Once for each client and tool.
+    First,
+    Always,
+}
+
+/// What the model is told of a call that is about to be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Deed {
+    /// Who, as its device knows them; `None`: through V1, which does not say.
+    pub(super) actor: Option<usize>,
+    pub(super) laptop: usize,
+    pub(super) server: String,
+    /// What a lasting approval is for.
+    pub(super) tool: &'static str,
+}
+
 /// What became of a call at the servers.
 #[derive(Debug)]
 struct Fate {
     person: usize,
-    laptop: usize,
-    server: String,
+    deed: Deed,
+    gate: Gate,
+    /// A person let this one pass.
+    is_approved: bool,
+    /// Its client's session, if it has one.
+    session: Option<String>,
     heard: Option<(AgentKey, ChildId, String)>,
     /// How often it came back with answers.
     again: u32,
@@ -157,8 +203,8 @@ pub(super) struct Oracle {
     at_server: BTreeMap<(AgentKey, ChildId, String), String>,
     /// Which laptop an agent is.
     pub(super) owners: BTreeMap<AgentKey, usize>,
-    /// Streams that broke: the call, its last event, and what had happened to its client.
-    pub(super) broken: Vec<(Call, String, u64)>,
+    /// Streams that broke: the call and its last event.
+    pub(super) broken: Vec<(Call, String)>,
     /// Questions that were answered, by who answered.
     pub(super) replied: BTreeSet<(usize, String)>,
     /// When the relay died.
@@ -167,6 +213,14 @@ pub(super) struct Oracle {
     pub(super) has_hung: bool,
     /// What was last listed.
     pub(super) listed: Option<BTreeSet<String>>,
+    /// What was approved for good.
+    approved: BTreeSet<Deed>,
+    /// Servers of which each session has its own run, by laptop.
+    pub(super) isolated: BTreeSet<(usize, String)>,
+    /// Whose runs those are, as far as any call came to them.
+    runs: BTreeMap<(AgentKey, ChildId), Option<String>>,
+    /// What legacy clients surely watch, and since when: client, laptop, server.
+    pub(super) watched: BTreeMap<(usize, usize, usize), u64>,
     dials: BTreeMap<AgentKey, Dials>,
 }
 
@@ -218,6 +272,11 @@ impl Oracle {
         self.is_unsteady = true;
     }
 
+    /// Whether the relay's clock was never set.
+    pub(super) const fn is_steady(&self) -> bool {
+        !self.is_unsteady
+    }
+
     /// Whether the relay's clock has not been set: what ends with time may have ended, and come back.
     pub(super) fn is_steady_since(&self, unix_ms: u64) -> bool {
         !self.is_unsteady && unix_ms <= self.latest
@@ -246,11 +305,13 @@ impl Oracle {
 /// Calls.
 impl Oracle {
     /// A call is about to be made.
-    pub(super) fn will_call(&mut self, marker: &str, person: usize, laptop: usize, server: &str) {
+    pub(super) fn will_call(&mut self, marker: &str, person: usize, deed: Deed, gate: Gate, session: Option<&str>) {
         let fate = Fate {
             person,
-            laptop,
-            server: server.to_owned(),
+            deed,
+            gate,
+            is_approved: false,
+            session: session.map(str::to_owned),
             heard: None,
             again: 0,
             is_over: false,
@@ -262,7 +323,8 @@ impl Oracle {
 
     /// The open call that a plan's number means.
     pub(super) fn open_call(&self, number: u8) -> Option<ExchangeId> {
-        let open: Vec<_> = self.calls.iter().filter(|(_, call)| matches!(call.kind, Kind::Call | Kind::Rest)).collect();
+        let is_one = |call: &Call| matches!(call.kind, Kind::Call | Kind::Batch(_));
+        let open: Vec<_> = self.calls.iter().filter(|(_, call)| is_one(call)).collect();
         open.get(usize::from(number).checked_rem(open.len())?).map(|(exchange, _)| **exchange)
     }
 
@@ -290,6 +352,21 @@ impl Oracle {
         self.fates.get(marker).map(|fate| fate.person)
     }
 
+    /// A person lets a call pass at that server of a laptop; `is_lasting`: and all that are like it.
+    pub(super) fn approves(
+        &mut self,
+        marker: &str,
+        (laptop, server, has_actor): (usize, &str, bool),
+        is_lasting: bool,
+    ) {
+        let Some(fate) = self.fates.get_mut(marker) else { return };
+        fate.is_approved = true;
+        if is_lasting {
+            let (server, actor) = (server.to_owned(), has_actor.then_some(fate.person));
+            self.approved.insert(Deed { actor, laptop, server, ..fate.deed.clone() });
+        }
+    }
+
     /// Whether a server heard of a call.
     pub(super) fn was_heard(&self, marker: &str) -> bool {
         self.fates.get(marker).is_some_and(|fate| fate.heard.is_some())
@@ -300,13 +377,26 @@ impl Oracle {
         if message["method"] == "notifications/cancelled" {
             return self.heard_cancel(agent, child, &message["params"]["requestId"]);
         }
-        let Some(marker) = message["params"]["arguments"][MARKER].as_str() else { return };
+        let Some(marker) = marker_of(message) else { return };
         let Some(fate) = self.fates.get_mut(marker) else {
             panic!("a server hears of a call that nobody may make: {message}");
         };
         let laptop = self.owners.get(&agent).copied();
-        assert_eq!(laptop, Some(fate.laptop), "a call came to another device: {message}");
-        assert_eq!(fate.server, server, "a call came to another server: {message}");
+        // A URI that is in no list and fits no template goes to the only server that has resources.
+        let is_elsewhere = laptop != Some(fate.deed.laptop) || fate.deed.server != server;
+        let may_be = message["method"] == "resources/read";
+        assert!(!is_elsewhere || may_be, "a call came to another device or server, {agent:?} {server}: {message}");
+        let may_pass = match fate.gate {
+            _ if is_elsewhere => true,
+            Gate::Open => true,
+            Gate::Denied => false,
+            Gate::First | Gate::Always => fate.is_approved || self.approved.contains(&fate.deed),
+        };
+        assert!(may_pass, "a call that its device does not allow came to its server: {:?} {message}", fate.gate);
+        if !is_elsewhere && self.isolated.contains(&(fate.deed.laptop, server.to_owned())) {
+            let of = self.runs.entry((agent, child)).or_insert_with(|| fate.session.clone());
+            assert_eq!(*of, fate.session, "a session's call came to another's run: {message}");
+        }
         let id = message["id"].to_string();
         if message["params"]["inputResponses"].is_null() {
             let before = fate.heard.replace((agent, child, id.clone()));
@@ -321,6 +411,11 @@ impl Oracle {
         fate.is_over |= message["params"]["name"] == "huge";
         let before = self.at_server.insert((agent, child, id), marker.to_owned());
         assert!(before.is_none(), "an id is used twice at a server: {message}");
+    }
+
+    /// What legacy clients watch there is in doubt: all of it, or what they began to watch after `since`.
+    pub(super) fn doubt_watches(&mut self, laptop: usize, since: u64) {
+        self.watched.retain(|(_, of, _), begun| *of != laptop || *begun < since);
     }
 
     fn heard_cancel(&mut self, agent: AgentKey, child: ChildId, id: &Value) {
@@ -355,6 +450,16 @@ impl Oracle {
     pub(super) fn untold(&self) -> Vec<&str> {
         let is_untold = |fate: &Fate| fate.is_given_up && fate.heard.is_some() && !fate.is_over && fate.cancelled == 0;
         self.fates.iter().filter(|(_, fate)| is_untold(fate)).map(|(marker, _)| marker.as_str()).collect()
+    }
+}
+
+/// The call that a request at a server is, if a client of the world made it.
+fn marker_of(message: &Value) -> Option<&str> {
+    let params = &message["params"];
+    match message["method"].as_str()? {
+        "tools/call" | "prompts/get" => params["arguments"][MARKER].as_str(),
+        "resources/read" => params["uri"].as_str()?.rsplit('/').next(),
+        _ => None,
     }
 }
 

@@ -63,6 +63,15 @@ pub struct ServerPlan {
     pub lazy: bool,
     /// Each session has its own.
     pub isolated: bool,
+    /// It is reached over HTTP.
+    #[serde(default)]
+    pub web: bool,
+    /// It has prompts, resources and templates too.
+    #[serde(default)]
+    pub library: bool,
+    /// What its device lets be called: 0 everything, 1 all but `blob`, 2 what a person approved once, 3 each time.
+    #[serde(default)]
+    pub policy: u8,
 }
 
 /// A client.
@@ -70,10 +79,13 @@ pub struct ServerPlan {
 pub struct ClientPlan {
     /// Whose.
     pub second_user: bool,
-    /// 2026-07-28 rather than 2025-11-25.
+    /// 2026-07-28 rather than what came before.
     pub modern: bool,
     /// For how long its token lives, in seconds; 0: for a month.
     pub token_secs: u32,
+    /// How old it is, unless it is modern: 0: 2025-11-25, 1: 2025-06-18, 2: 2025-03-26.
+    #[serde(default)]
+    pub age: u8,
 }
 
 /// Something that is done.
@@ -92,6 +104,18 @@ pub enum Act {
     Call { client: u8, agent: u8, server: u8, tool: Tool, size: u32 },
     /// A client calls a tool of the other user's.
     Trespass { client: u8, agent: u8, server: u8 },
+    /// A client of 2025-03-26 sends a batch: 0 `echo`, 1 `wait`, 2 `progress`, 3 a ping, 4 the end of the first one, 5 what
+    /// is no request.
+    Batch { client: u8, agent: u8, server: u8, items: Vec<u8> },
+    /// A client calls a tool that takes its time, loses the connection after `ms`, and comes back `back_ms` later. `how`: 0
+    /// `progress`, 1 `wait`, 2 in a batch, 3 its server's connections break too, 4 the relay dies meanwhile.
+    Stray { client: u8, agent: u8, server: u8, how: u8, ms: u32, back_ms: u32 },
+    /// A client watches a resource, or does not any more.
+    Watch { client: u8, agent: u8, server: u8, on: bool },
+    /// A server says that its resource is another now.
+    Update { agent: u8, server: u8 },
+    /// A person decides about the calls that wait for that on a device.
+    Decide { agent: u8, yes: bool, always: bool },
     /// A client lists tools.
     List { client: u8 },
     /// A client asks the relay's `status`.
@@ -142,6 +166,8 @@ pub enum Act {
     Network { agent: u8 },
     /// Its disk neither keeps nor gives anything.
     AgentDisk { agent: u8, ms: u32 },
+    /// The connections of one of its servers over HTTP break.
+    Cut { agent: u8, server: u8 },
     /// One of its servers dies.
     Die { agent: u8, server: u8 },
     /// One of its servers prints lines: 0 garbage, 1 log messages, 2 answers to nobody, 3 a line without end.
@@ -183,6 +209,10 @@ pub enum Tool {
     Huge,
     /// Asks the client something.
     Ask,
+    /// No tool: a resource that fits a template.
+    Read,
+    /// No tool: a prompt.
+    Prompt,
 }
 
 /// Where numbers come from: a seed, or bytes that somebody else has drawn.
@@ -230,7 +260,7 @@ impl Dice<'_> {
 }
 
 /// How many chances there are for what clients do, among those of the faults.
-const USES: u32 = 30;
+const USES: u32 = 41;
 
 /// Kinds of acts, each with how often a plan may have it in the mean; each plan draws a strength of its own for each.
 const KINDS: usize = 13;
@@ -285,6 +315,9 @@ impl Setup {
             page: if dice.one_in(4) { 1 + dice.small() % 4 } else { 0 },
             lazy: dice.one_in(6),
             isolated: dice.one_in(6),
+            web: dice.one_in(4),
+            library: dice.one_in(2),
+            policy: if dice.one_in(6) { 1 + dice.small() % 3 } else { 0 },
         };
         let ppm = |dice: &mut Dice<'_>| {
             if dice.one_in(4) { i32::try_from(dice.below(2_000)).expect("small") - 1_000 } else { 0 }
@@ -302,6 +335,7 @@ impl Setup {
                 second_user: two_users && index % 2 == 1,
                 modern: dice.one_in(2),
                 token_secs: if dice.one_in(8) { 30 + dice.skewed(7_200) } else { 0 },
+                age: u8::try_from(dice.below(3)).expect("small"),
             })
             .collect();
         Self {
@@ -337,7 +371,7 @@ impl Act {
         let (client, agent, server) = (dice.small(), dice.small(), dice.small());
         match which {
             0..=14 => {
-                let (tool, most) = match dice.below(20) {
+                let (tool, most) = match dice.below(24) {
                     0..=5 => (Tool::Echo, 2),
                     6..=9 => (Tool::Wait, 60_000),
                     10..=11 => (Tool::Blob, 1_500_000),
@@ -345,6 +379,8 @@ impl Act {
                     14 => (Tool::Silent, 2),
                     15 => (Tool::Die, 2),
                     16 => (Tool::Huge, 2),
+                    17 | 18 => (Tool::Read, 2),
+                    19 | 20 => (Tool::Prompt, 2),
                     _ => (Tool::Ask, 2),
                 };
                 Self::Call { client, agent, server, tool, size: dice.skewed(most) }
@@ -359,6 +395,19 @@ impl Act {
             29 => Self::ComeBack { which: client },
             24 => Self::SignIn { second_user: server % 2 == 1 },
             25..=28 => Self::Grant { which: client, how: server },
+            30 | 31 => {
+                let items = 1 + dice.below(5);
+                Self::Batch { client, agent, server, items: (0..items).map(|_| dice.small() % 6).collect() }
+            }
+            32 | 33 => Self::Watch { client, agent, server, on: !dice.one_in(4) },
+            34 => Self::Update { agent, server },
+            35 => Self::Decide { agent, yes: !dice.one_in(4), always: dice.one_in(4) },
+            36 => Self::ComeBack { which: client },
+            37..=39 => {
+                let (how, ms, back_ms) = (dice.small() % 5, dice.skewed(20_000), dice.skewed(120_000));
+                Self::Stray { client, agent, server, how, ms, back_ms }
+            }
+            40 => Self::Decide { agent, yes: dice.one_in(2), always: false },
             _ => Self::StopReading { call: client, ms: dice.skewed(100_000) },
         }
     }
@@ -394,6 +443,7 @@ impl Act {
             8 if dice.one_in(2) => Self::Network { agent },
             8 => Self::AgentDisk { agent, ms: dice.skewed(60_000) },
             9 if dice.one_in(3) => Self::Restart { client: dice.small(), agent, server },
+            9 if dice.one_in(2) => Self::Cut { agent, server },
             9 => Self::Die { agent, server },
             10 => match dice.below(4) {
                 0 => Self::NewTool { agent, server },

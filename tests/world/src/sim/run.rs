@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::oracle::{Call, Kind, Verdict};
 use super::plan::{Plan, Tool};
@@ -53,6 +53,19 @@ pub fn run(plan: &Plan, lines: bool) -> Report {
         secs: world.micros() / 1_000_000,
         cover: world.trace.cover,
         lines: world.trace.lines.unwrap_or_default(),
+    }
+}
+
+/// Runs what `bytes` make of a plan, as far as it takes few steps: one input is to take well under a tenth of a second.
+///
+/// # Panics
+///
+/// When something that must hold does not: with the words of the failure, and the plan as JSON for `sim explain`.
+pub fn fuzz(bytes: &[u8]) {
+    let mut plan = Plan::of_bytes(bytes);
+    plan.steps.truncate(FUZZ_STEPS);
+    if let Some(failure) = run(&plan, false).failure {
+        panic!("{failure}\n{}", serde_json::to_string(&plan).expect("a plan is plain data"));
     }
 }
 
@@ -156,6 +169,7 @@ impl Stage {
             Seen::Child { agent, child, began: false } => self.oracle.server_gone(agent, Some(child)),
             Seen::Child { .. } => {}
             Seen::Spoke { exchange } => {
+                self.saw_news(exchange);
                 let is_asking = |call: &Call| !call.is_modern && !matches!(call.kind, Kind::Note);
                 if self.oracle.calls.get(&exchange).is_some_and(is_asking) && self.world.has(exchange) {
                     let reply = self.world.exchange(exchange).clone();
@@ -220,7 +234,8 @@ impl Stage {
         }
         match &call.kind {
             Kind::Call | Kind::Trespass | Kind::List | Kind::Other => self.judge(&call, &reply, outcome),
-            Kind::Rest => self.judge_rest(&call, &reply),
+            Kind::Batch(parts) => self.judge_batch(&call, parts, &reply, outcome),
+            Kind::Watch { laptop, server, on } => self.judge_watch(&call, (*laptop, *server, *on), &reply),
             Kind::Initialize => {
                 if outcome == Outcome::Complete {
                     self.people[call.person].client.initialized(&reply);
@@ -230,7 +245,7 @@ impl Stage {
                 // Once that is acknowledged, the session opens nothing, whatever happens.
                 if outcome == Outcome::Complete && reply.status.is_some_and(|status| status.is_success()) {
                     self.world.trace.cover("a session was ended");
-                    let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+                    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
                     let after = client.post(&mut self.world, &ping);
                     self.note(after, Kind::Afterlife, call.person, 1, Verdict::Unknown, false);
                 }
@@ -238,8 +253,11 @@ impl Stage {
             Kind::Afterlife => assert_ne!(reply.status, Some(StatusCode::OK), "an ended session still works"),
             Kind::Cancels(marker) => {
                 let is_taken = reply.status == Some(StatusCode::ACCEPTED);
-                let is_open =
-                    self.oracle.calls.values().any(|call| call.marker == *marker && self.is_cancellable(call));
+                let is_its = |call: &Call| call.marker == *marker && self.is_cancellable(call);
+                let is_open = self.oracle.calls.values().any(|call| match &call.kind {
+                    Kind::Batch(parts) => parts.iter().any(is_its),
+                    _ => is_its(call),
+                });
                 if is_taken && is_open {
                     self.oracle.gave_up(marker);
                 }
@@ -248,44 +266,86 @@ impl Stage {
         }
     }
 
-    /// Exactly one final answer, or an end with a cause.
-    fn judge(&mut self, call: &Call, reply: &Exchange, outcome: Outcome) {
-        let is_disturbed = call.laptop.is_none_or(|laptop| self.laptops[laptop].disturbances != call.disturbances);
-        let is_changed = self.people[call.person].changes != call.changes;
-        let is_demanded = call.is_strict
-            && !is_disturbed
-            && !is_changed
+    /// Whether the model demands that a call succeeds: it did when it was sent, and nothing has happened since.
+    pub(super) fn is_demanded(&self, call: &Call) -> bool {
+        call.is_strict
+            && !self.is_disturbed(call)
+            && self.people[call.person].changes == call.changes
             && !call.is_given_up
             && !call.has_stopped_reading
-            && self.verdict(call.person) == Verdict::Opens;
+            && self.verdict(call.person) == Verdict::Opens
+    }
+
+    fn is_disturbed(&self, call: &Call) -> bool {
+        call.laptop.is_none_or(|laptop| self.laptops[laptop].disturbances != call.disturbances)
+    }
+
+    /// Whether a request has an answer that is to be looked at: it has none where it was cut off, for which there must be
+    /// a cause, or was refused.
+    pub(super) fn has_answer(&mut self, call: &Call, reply: &Exchange, outcome: Outcome) -> bool {
         if outcome == Outcome::Aborted {
             let has_cause = self.oracle.relay_ends.contains(&self.world.micros())
                 || !self.world.relay_is_up()
                 || call.is_given_up
                 || call.has_stopped_reading
-                || is_disturbed
-                || is_changed;
+                || self.is_disturbed(call)
+                || self.people[call.person].changes != call.changes;
             assert!(has_cause, "{call:?} was cut off without a cause: {reply:?}");
             self.may_come_back(call, reply);
-            return self.world.trace.cover("an answer was cut off");
+            self.world.trace.cover("an answer was cut off");
+            return false;
+        }
+        if reply.status == Some(StatusCode::NO_CONTENT) {
+            assert!(call.rest.as_ref().is_some_and(|rest| rest.had), "nothing comes, and something was due: {call:?}");
+            self.world.trace.cover("a client that came back had it all");
+            return false;
         }
         if reply.status != Some(StatusCode::OK) {
-            assert!(!is_demanded, "{call:?} must be answered: {reply:?}");
+            assert!(!self.is_demanded(call), "{call:?} must be answered: {reply:?}");
+            return false;
+        }
+        if call.rest.is_some() {
+            self.world.trace.cover("a client that came back got its answer");
+        }
+        true
+    }
+
+    /// What became of a call is not known only if the relay has forgotten it: it was restarted, or the client stayed away
+    /// for longer than a minute.
+    pub(super) fn may_be_forgotten(&mut self, call: &Call, error: &Value) {
+        if error["data"]["reason"] != "outcome-unknown" {
             return;
         }
+        self.world.trace.cover("what became of a call is not known");
+        let Some(rest) = &call.rest else { panic!("an answer is forgotten, and nobody was away: {call:?}") };
+        let was_restarted = self.oracle.relay_ends.range(rest.asked_at..).next().is_some();
+        let was_long = call.sent_at - rest.left_at > 55_000_000;
+        assert!(was_restarted || was_long, "an answer was forgotten too soon: {call:?}");
+    }
+
+    /// Exactly one final answer, or an end with a cause.
+    fn judge(&mut self, call: &Call, reply: &Exchange, outcome: Outcome) {
+        if !self.has_answer(call, reply, outcome) {
+            return;
+        }
+        let is_demanded = self.is_demanded(call);
         let answers = reply.answers();
         let [answer] = &answers[..] else { panic!("exactly one final answer: {call:?}: {answers:?}") };
         assert_eq!(answer["id"], call.id, "an answer has the id of its request: {answer}");
         if let Some(error) = answer.get("error") {
             self.world.trace.cover(error_name(error["code"].as_i64().unwrap_or_default()));
             assert!(answer.get("result").is_none(), "a result or an error: {answer}");
+            self.may_be_forgotten(call, error);
             assert!(!is_demanded, "{call:?} must have a result at {}: {answer}", self.world.micros());
             return;
         }
         assert!(!matches!(call.kind, Kind::Trespass), "another's tool was called: {answer}");
-        if let (Kind::List, Some(tools)) = (&call.kind, answer["result"]["tools"].as_array()) {
-            let name = |tool: &Value| tool["name"].as_str().expect("a tool has a name").to_owned();
-            self.oracle.listed = Some(tools.iter().map(name).collect());
+        let result = &answer["result"];
+        for (list, key) in [("tools", "name"), ("prompts", "name"), ("resources", "uri")] {
+            if let (Kind::List, Some(all)) = (&call.kind, result[list].as_array()) {
+                let name = |one: &Value| one[key].as_str().expect("what is listed has a name").to_owned();
+                self.oracle.listed = Some(all.iter().map(name).collect());
+            }
         }
         if matches!(call.kind, Kind::Call) {
             self.judge_result(call, &answer["result"]);
@@ -295,21 +355,6 @@ impl Stage {
             let patience = if call.tool == Some(Tool::Wait) { u64::from(call.size) * 1000 } else { 0 };
             let took = self.world.micros() - call.sent_at;
             assert!(took <= patience + STRICT_WITHIN, "{call:?} took {took} µs");
-        }
-    }
-
-    /// What is left of a stream: its answer, once at most and its own, and nothing if it is not kept any more.
-    fn judge_rest(&mut self, call: &Call, reply: &Exchange) {
-        if reply.status != Some(StatusCode::OK) {
-            return;
-        }
-        let answers = reply.answers();
-        assert!(answers.len() <= 1, "one final answer at most: {call:?}: {answers:?}");
-        let Some(answer) = answers.first() else { return };
-        assert_eq!(answer["id"], call.id, "an answer has the id of its request: {answer}");
-        if answer.get("result").is_some() {
-            self.world.trace.cover("a client that came back got its answer");
-            self.judge_result(call, &answer["result"]);
         }
     }
 
@@ -325,7 +370,7 @@ impl Stage {
         }
     }
 
-    fn judge_result(&mut self, call: &Call, result: &Value) {
+    pub(super) fn judge_result(&mut self, call: &Call, result: &Value) {
         if result["isError"] == true {
             return self.world.trace.cover("a result that is an error");
         }
@@ -336,7 +381,11 @@ impl Stage {
             return self.answer_required(call, result);
         }
         // What was asked of a client that has no model is a result all the same.
-        let marker = &result["structuredContent"][MARKER];
+        let marker = match call.tool {
+            Some(Tool::Read) => &json!(result["contents"][0]["uri"].as_str().and_then(|uri| uri.rsplit('/').next())),
+            Some(Tool::Prompt) => &result["messages"][0]["content"]["text"],
+            _ => &result["structuredContent"][MARKER],
+        };
         let is_own = *marker == call.marker.as_str() || (call.tool == Some(Tool::Ask) && marker.is_null());
         assert!(is_own, "the answer of another call: {call:?}: {result}");
         assert!(!matches!(call.tool, Some(Tool::Silent | Tool::Die)), "nobody can have answered: {call:?}");
@@ -394,22 +443,33 @@ fn error_name(code: i64) -> &'static str {
     }
 }
 
+/// How many of a plan's acts an input of a fuzzer has: healing alone takes longer than as many.
+const FUZZ_STEPS: usize = 40;
+
 /// How long an answer that the model demands may take beside its tool's own time, in microseconds.
 const STRICT_WITHIN: u64 = 45_000_000;
 
 /// What any few hundred seeds come by: a run that does not is blind.
 pub const REQUIRED: &[&str] = &[
+    "a batch was answered",
     "a call is given up",
+    "a client came back for its stream",
+    "a client that came back got its answer",
     "a client hung up",
     "a device has two processes",
     "a failed write was done",
+    "a person approved a call",
+    "a person refused a call",
+    "a resource is watched",
     "a grant was refreshed",
     "a legacy client was asked",
     "a modern client was asked",
     "a reply becomes a stream",
     "a session was ended",
     "a sign-in failed after the provider",
+    "a site has the agent come back later",
     "a socket was full",
+    "a stream of a site is taken up again",
     "a stream gets a heartbeat",
     "a tunnel of V1",
     "a tunnel of V2",
@@ -437,8 +497,11 @@ pub const REQUIRED: &[&str] = &[
     "somebody signed in at the provider",
     "speak an older protocol",
     "start a server again",
+    "somebody hears of a changed resource",
     "stop a server that nobody calls",
     "streams of clients that went away are forgotten",
     "the provider has a new key",
     "the relay lost its disk",
+    "what became of a call is not known",
+    "what was watched for long is watched",
 ];

@@ -105,6 +105,10 @@ impl Shrinker {
         simpler(&|plan| servers(plan, &|server| server.page = 0));
         simpler(&|plan| servers(plan, &|server| server.lazy = false));
         simpler(&|plan| servers(plan, &|server| server.isolated = false));
+        simpler(&|plan| servers(plan, &|server| server.web = false));
+        simpler(&|plan| servers(plan, &|server| server.library = false));
+        simpler(&|plan| servers(plan, &|server| server.policy = 0));
+        simpler(&|plan| plan.setup.clients.iter_mut().for_each(|client| client.age = 0));
     }
 
     fn halve(&mut self) {
@@ -131,6 +135,7 @@ fn weaken(act: &mut Act) -> bool {
     let strength = match act {
         Act::Call { size, .. } => size,
         Act::StopReading { ms, .. }
+        | Act::Stray { ms, .. }
         | Act::RelayDisk { ms, .. }
         | Act::Thief { ms, .. }
         | Act::Suspend { ms, .. }
@@ -145,6 +150,10 @@ fn weaken(act: &mut Act) -> bool {
         Act::RelayClock { step_ms } | Act::AgentClock { step_ms, .. } => {
             *step_ms /= 2;
             return *step_ms != 0;
+        }
+        Act::Batch { items, .. } => {
+            items.pop();
+            return !items.is_empty();
         }
         Act::Print { lines, .. } => {
             *lines /= 2;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tunnel_core::config::{Isolation, Life, Login, Naming, RelayConfig};
+use tunnel_core::config::policy::{Pattern, Policy};
+use tunnel_core::config::{Approve, Isolation, Life, Login, Naming, RelayConfig, Transport};
 use tunnel_core::id::{ExchangeId, JobId};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
@@ -113,6 +114,12 @@ impl Stage {
         let user = USERS[usize::from(plan.second_user)];
         let token = self.mint(user, Role::Agent, 0);
         let device = format!("d{index}-of-{user}");
+        // What has no sessions over HTTP cannot tell whose a call is.
+        let has_own =
+            |server: &ServerPlan| server.isolated && !plan.old && (!server.web || server.era.is_multiple_of(3));
+        for (server, _) in plan.servers.iter().enumerate().filter(|(_, server)| has_own(server)) {
+            self.oracle.isolated.insert((index, server_name(index, server)));
+        }
         let laptop = Laptop {
             plan,
             user,
@@ -134,7 +141,8 @@ impl Stage {
         let user = USERS[usize::from(plan.second_user)];
         let token = self.mint(user, Role::Client, plan.token_secs);
         let text = self.oracle.token(token).text.clone();
-        let client = if plan.modern { Client::modern(&text) } else { Client::new(&text) };
+        let version = ["2025-11-25", "2025-06-18", "2025-03-26"][usize::from(plan.age) % 3];
+        let client = if plan.modern { Client::modern(&text) } else { Client::new(&text).speaking(version) };
         self.people.push(Person { client, user, token, changes: 0, listening: None });
         self.new_session(index);
     }
@@ -159,13 +167,20 @@ impl Stage {
     pub(super) fn fresh_agent(&self, index: usize) -> Agent {
         let laptop = &self.laptops[index];
         let names: Vec<_> = (0..laptop.plan.servers.len()).map(|server| server_name(index, server)).collect();
-        let scripts = names.iter().cloned().zip(laptop.plan.servers.iter().map(script)).collect();
+        let named = names.iter().zip(&laptop.plan.servers);
+        let scripts = named.map(|(name, plan)| (name.clone(), script(plan, library(laptop.user, name)))).collect();
         let mut config = agent::config(names.iter().map(String::as_str));
         for (name, plan) in names.iter().zip(&laptop.plan.servers) {
             let isolation = if plan.isolated { Isolation::Session } else { Isolation::Shared };
             let idle_stop_secs = plan.lazy.then_some(60);
             let life = Life { lazy: plan.lazy, idle_stop_secs, isolation, ..Life::default() };
-            config.servers.get_mut(name).expect("it was just put there").life = life;
+            let server = config.servers.get_mut(name).expect("it was just put there");
+            server.life = life;
+            if plan.web {
+                let url = format!("{}{name}", crate::site::ORIGIN);
+                server.transport = Transport::Http { url, headers: BTreeMap::new() };
+            }
+            config.policy.servers.insert(name.clone(), policy(plan));
         }
         let token = &self.oracle.token(laptop.token).text;
         let seed = self.world.next_agent_seed();
@@ -200,6 +215,8 @@ impl Stage {
         let Some(was) = self.world.kill_agent(key) else { return };
         self.oracle.agent_gone(key);
         let Some(index) = self.oracle.owners.get(&key).copied() else { return };
+        // What sessions set is on its disk a second later.
+        self.oracle.doubt_watches(index, self.world.micros().saturating_sub(2_000_000));
         let laptop = &mut self.laptops[index];
         if laptop.key == Some(key) {
             laptop.key = None;
@@ -213,6 +230,9 @@ impl Stage {
             return;
         }
         let Some(stored) = self.laptops[index].stored.take() else { return };
+        if lose {
+            self.oracle.doubt_watches(index, 0);
+        }
         let token = self.oracle.token(self.laptops[index].token).text.clone();
         let agent = stored.reborn(&token, self.world.next_agent_seed(), lose);
         self.start(index, agent);
@@ -277,8 +297,25 @@ pub(super) fn start_of(kind: u8) -> Start {
     [Start::Well, Start::Garbage, Start::Exit, Start::Hang, Start::Missing][usize::from(kind) % 5]
 }
 
-fn script(plan: &ServerPlan) -> Script {
+/// What the URIs of a server have in them.
+pub(super) fn library(user: &str, server: &str) -> String {
+    format!("{server}-of-{user}")
+}
+
+fn policy(plan: &ServerPlan) -> Policy {
+    let (deny, approve) = match plan.policy {
+        1 => (vec![Pattern::of_server("blob")], Approve::Never),
+        2 => (Vec::new(), Approve::First),
+        3 => (Vec::new(), Approve::Always),
+        _ => (Vec::new(), Approve::Never),
+    };
+    Policy { deny, approve, ..Policy::default() }
+}
+
+fn script(plan: &ServerPlan, library: String) -> Script {
     Script {
+        is_watchable: plan.library,
+        library: plan.library.then_some(library),
         start: start_of(plan.start),
         era: [Era::Legacy, Era::Modern, Era::Both][usize::from(plan.era) % 3],
         page: plan.page.into(),
