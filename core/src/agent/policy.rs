@@ -389,6 +389,20 @@ mod tests {
         assert!(limiter.0.values().all(|count| count.open <= 1), "an end that counts twice is no debt");
     }
 
+    #[test]
+    fn call_that_ends_frees_its_own_place_alone() {
+        let rules = rules("{}", r#"{"concurrency":2}"#);
+        let limits = rules.limits("files", "any");
+        let scopes: Vec<Scope> = limits.iter().map(|(scope, _)| scope.clone()).collect();
+        let (mut limiter, now) = (Limiter::default(), Instant::from_micros(0));
+        limiter.take(&limits, now);
+        limiter.take(&limits, now);
+        limiter.release(&scopes);
+        assert!(limiter.check(&limits, now).is_ok());
+        limiter.take(&limits, now);
+        assert!(limiter.check(&limits, now).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_minute_has_at_most_as_many_calls_as_allowed(gaps in proptest::collection::vec(0u64..40, 1..80), most in 1u32..6) {

@@ -20,6 +20,7 @@ use super::*;
 use crate::config::Oidc;
 use crate::entropy::Seeded;
 use crate::http::fetch::{FetchError, Fetched};
+use crate::limits;
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixTime};
 
@@ -253,11 +254,17 @@ fn id_token_that_breaks_a_rule_is_refused() {
         ("azp", |p| p.claims = json!({"azp": "other"}), token("it was issued to another client (azp)")),
         ("expired", |p| p.claims = json!({"exp": START - 60}), token("it has expired (exp)")),
         ("nbf", |p| p.claims = json!({"nbf": START + 61}), token("it is not valid yet (nbf)")),
+        ("nbf fraction", |p| p.claims = json!({"nbf": START as f64 + 60.5}), token("it is not valid yet (nbf)")),
         ("nbf text", |p| p.claims = json!({"nbf": "soon"}), token("it is not valid yet (nbf)")),
         ("iat", |p| p.claims = json!({"iat": START + 61}), token("it was issued in the future (iat)")),
         ("nonce", |p| p.claims = json!({"nonce": "old"}), token("it belongs to another login (nonce)")),
         ("no nonce", |p| p.claims = json!({"nonce": null}), token("it belongs to another login (nonce)")),
         ("empty sub", |p| p.claims = json!({"sub": ""}), token("its subject is empty or too long (sub)")),
+        (
+            "long sub",
+            |p| p.claims = json!({"sub": "x".repeat(2 * limits::MAX_CLAIM)}),
+            token("its subject is empty or too long (sub)"),
+        ),
         ("no sub", |p| p.claims = json!({"sub": null}), token("it does not say who signed in (sub)")),
         ("no iss", |p| p.claims = json!({"iss": null}), token("it does not say whose it is (iss)")),
         ("no iat", |p| p.claims = json!({"iat": null}), token("it does not say when it was issued (iat)")),
@@ -288,13 +295,14 @@ fn id_token_that_breaks_a_rule_is_refused() {
 }
 
 #[test]
-fn clock_leeway_is_a_minute() {
+fn id_token_at_the_edge_of_its_rules_is_taken() {
     for claims in [
         json!({"exp": START - 59}),
         json!({"nbf": START + 60}),
         json!({"nbf": START as f64 + 0.5}),
         json!({"iat": START + 60}),
         json!({"aud": ["relay"], "azp": "relay"}),
+        json!({"sub": "x".repeat(limits::MAX_CLAIM)}),
     ] {
         let mut world = World::new();
         world.provider.claims = claims.clone();

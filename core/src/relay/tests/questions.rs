@@ -188,3 +188,16 @@ fn notice_waits_a_moment_for_a_client_that_is_about_to_listen() {
     world.advance(limits::LATE_NOTICE_KEPT);
     assert_eq!(world.listen()[2..], [""; 0]);
 }
+
+#[test]
+fn server_takes_back_no_question_but_the_one_that_it_names_in_its_call() {
+    let mut world = asked();
+    world.call(2);
+    let cancel =
+        |id: u32| format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+    world.said(1, &cancel(8));
+    world.said(2, &cancel(7));
+    let answer = with_name(r#"{"jsonrpc":"2.0","result":{},"id":"NAME"}"#);
+    let restored = r#"tunnel 1 message 1 {"jsonrpc":"2.0","result":{},"id":7}"#;
+    assert_eq!(world.post(&answer), [restored, "reply 3 202 "], "it is open still");
+}
