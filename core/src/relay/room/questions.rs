@@ -59,7 +59,7 @@ impl Room {
                 return calls::consume(key, credit, cx);
             }
             Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
-                self.withdrawn(key, &json, &params, cx).is_some_and(|json| self.say(key, json, credit, cx))
+                self.withdrawn(key, &json, &params, credit, cx)
             }
             Ok(Message::Notification { method, .. }) if method == method::RESOURCE_UPDATED => {
                 let json = self.updated(key, json, cx);
@@ -130,13 +130,22 @@ impl Room {
         answer(key, json, cx);
     }
 
-    /// A server takes a question back: its notification with the id that the client knows.
-    fn withdrawn(&mut self, key: CallKey, json: &Bytes, params: &Bytes, cx: &Cx<'_>) -> Option<Bytes> {
-        let id = RawId::from_raw(&object::get(params, "requestId")?)?;
+    /// A server takes a question back: its notification with the id that the client knows, where it was asked. Returns
+    /// whether the credit goes back with what was sent.
+    fn withdrawn(&mut self, key: CallKey, json: &Bytes, params: &Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
+        let Some(id) = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw)) else { return false };
         let asked = |question: &Question| question.of == Of::Call(key) && question.id == id;
-        let number = self.questions.iter().find(|(_, question)| asked(question)).map(|(number, _)| *number)?;
-        self.questions.remove(&number);
-        object::set_path(json, &["params", "requestId"], quoted(&cx.numbers.name(number)).as_bytes()).ok()
+        let number = self.questions.iter().find(|(_, question)| asked(question)).map(|(number, _)| *number);
+        let Some((number, question)) = number.and_then(|number| self.questions.remove_entry(&number)) else {
+            return false;
+        };
+        let name = quoted(&cx.numbers.name(number));
+        let Ok(json) = object::set_path(json, &["params", "requestId"], name.as_bytes()) else { return false };
+        let on_call = self.say(key, json.clone(), credit, cx);
+        if !on_call {
+            self.listeners.say(&question.session, json, cx);
+        }
+        on_call
     }
 }
 

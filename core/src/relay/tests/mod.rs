@@ -25,6 +25,7 @@ mod table;
 mod table_batches;
 mod table_gathers;
 mod table_lives;
+mod table_questions;
 mod table_resumption;
 mod table_standing;
 mod used;
