@@ -87,7 +87,8 @@ impl Bridge {
     pub(super) fn is_under_way(&self) -> bool {
         match self {
             Self::Up(up) => up.asking.is_none(),
-            Self::Straight | Self::Subscription(_) | Self::Down(_) => true,
+            Self::Down(down) => !down.is_done(),
+            Self::Straight | Self::Subscription(_) => true,
         }
     }
 
@@ -113,6 +114,14 @@ impl Bridge {
     pub(super) fn is_waiting(&self) -> bool {
         match self {
             Self::Down(down) => down.is_waiting(),
+            Self::Straight | Self::Subscription(_) | Self::Up(_) => false,
+        }
+    }
+
+    /// Whether its server has answered it, and only its client is to come back for that.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Down(down) => down.is_done(),
             Self::Straight | Self::Subscription(_) | Self::Up(_) => false,
         }
     }

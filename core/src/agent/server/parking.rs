@@ -61,7 +61,12 @@ impl Down {
     /// Whether its server has nothing to do for it before its client comes back: it waits for an answer, or is done. A
     /// parked call whose questions were all taken back goes on.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_parked && (self.done.is_some() || !self.open.is_empty())
+        self.is_parked && (self.is_done() || !self.open.is_empty())
+    }
+
+    /// Whether its server has answered it.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.is_some()
     }
 
     /// Whether its client was sent away, so that it hears nothing of it.

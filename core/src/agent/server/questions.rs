@@ -175,7 +175,9 @@ impl Server {
         if let Some(request) = on {
             return self.calls.get(&request).map(|call| (request, &call.caller)).ok_or(NOBODY);
         }
-        let Some(newest) = self.calls.iter().next_back() else { return self.asking_held() };
+        // In the course of one that is answered nothing is asked any more.
+        let open = || self.calls.iter().filter(|(_, call)| !call.bridge.is_done());
+        let Some(newest) = open().next_back() else { return self.asking_held() };
         if self.session.is_some() {
             // Any call will do, since the client is one; it must not end before the answer. Calls ask in the order in
             // which they came, mostly.
@@ -193,7 +195,7 @@ impl Server {
         // being asked for as long as its call waits.
         let is_working = |call: &&Call| !call.bridge.is_waiting();
         let any_works = self.calls.values().any(|call| is_working(&call));
-        let candidates = || self.calls.iter().filter(|(_, call)| !any_works || is_working(call));
+        let candidates = || open().filter(|(_, call)| !any_works || is_working(call));
         // Of several calls of one client any will do, since the same person is asked: the newest is the likeliest.
         let may_ask = |(_, call): &(&RequestId, &Call)| call.bridge.may_ask();
         let found = candidates().rev().find(may_ask).or_else(|| candidates().next_back());
