@@ -356,3 +356,134 @@ fn records_without_names_are_read() {
     assert_eq!(listed(&page).len(), 1);
     assert!(html(&page).contains("A client without a name"), "{}", html(&page));
 }
+
+/// Every form of the page in every state of who is signed in to it. What follows: the status, what the page shows, and
+/// whether a grant ends.
+mod table {
+    use super::*;
+
+    const STATES: [&str; 6] = ["stranger", "signed in", "signed out", "run out", "relay restarted", "taken off"];
+
+    const EVENTS: [&str; 10] = [
+        "page",
+        "sign-in",
+        "sign-out",
+        "revoke own",
+        "revoke another's",
+        "revoke all",
+        "nonsense",
+        "no token",
+        "another's token",
+        "from elsewhere",
+    ];
+
+    struct Bench {
+        relay: Relay,
+        /// What the browser has of the page, also where that is good for nothing any more.
+        ann: Browser,
+        csrf: String,
+        own: FamilyId,
+        foreign: FamilyId,
+    }
+
+    impl Bench {
+        fn in_state(state: &str) -> Self {
+            let mut relay = Relay::new();
+            let tokens = relay.tokens();
+            let own = family(&relay, &tokens, "/mcp");
+            let create = AdminCommand::TokenCreate {
+                user: "bob".into(),
+                role: Role::Client,
+                scope: String::new(),
+                label: "cron".into(),
+                lifetime_secs: 86_400,
+            };
+            let token = text(&relay.admin(create), "token");
+            let foreign = relay.open(&token, "/mcp").expect("the token is good").family;
+            let mut ann = Browser::default();
+            let mut csrf = csrf(&ann.open_account(&mut relay, "ann"));
+            match state {
+                "stranger" => (ann, csrf) = (Browser::default(), csrf.to_uppercase()),
+                "signed in" => {}
+                "signed out" => drop(ann.clone().order(&mut relay, &[("csrf", &csrf), ("action", "sign-out")])),
+                "run out" => relay.pass(Duration::from_secs(1_800)),
+                "relay restarted" => relay = relay.restart(),
+                "taken off" => {
+                    let bob = LocalUser { name: "bob".into(), password_hash: "hash of bob's password".into() };
+                    relay.grants.settings.login = Login::Local(Local { users: vec![bob] });
+                }
+                other => panic!("no such state: {other}"),
+            }
+            relay.revoked();
+            Self { relay, ann, csrf, own, foreign }
+        }
+
+        fn give(mut self, event: &str) -> String {
+            let (own, foreign, csrf) = (self.own.to_string(), self.foreign.to_string(), self.csrf.clone());
+            let mut order = |fields: &[(&str, &str)]| self.ann.order(&mut self.relay, fields);
+            let reply = match event {
+                "page" => self.ann.get(&mut self.relay, "/account"),
+                "sign-in" => order(&[("action", "sign-in")]),
+                "sign-out" => order(&[("csrf", &csrf), ("action", "sign-out")]),
+                "revoke own" => order(&[("csrf", &csrf), ("action", "revoke"), ("grant", &own)]),
+                "revoke another's" => order(&[("csrf", &csrf), ("action", "revoke"), ("grant", &foreign)]),
+                "revoke all" => order(&[("csrf", &csrf), ("action", "revoke-all")]),
+                "nonsense" => order(&[("csrf", &csrf), ("action", "nonsense")]),
+                "no token" => order(&[("action", "revoke-all")]),
+                "another's token" => {
+                    let page = Browser::default().open_account(&mut self.relay, "bob");
+                    let csrf = super::csrf(&page);
+                    self.ann.order(&mut self.relay, &[("csrf", &csrf), ("action", "revoke-all")])
+                }
+                "from elsewhere" => {
+                    let mut headers = self.ann.headers();
+                    headers.extend(form_headers());
+                    headers.insert(HeaderName::from_static("sec-fetch-site"), HeaderValue::from_static("cross-site"));
+                    let fields = [("csrf".to_string(), csrf), ("action".to_string(), "revoke-all".to_string())];
+                    self.ann.post_with(&mut self.relay, "/account", &fields, headers)
+                }
+                other => panic!("no such event: {other}"),
+            };
+            let shown = match (event, html(&reply).contains("value=\"sign-in\"")) {
+                ("page", true) => " a way in",
+                ("page", false) => " the grants",
+                _ => "",
+            };
+            let ended: Vec<FamilyId> = self.relay.revoked();
+            let ended = if ended.is_empty() { "" } else { ", own ends" };
+            assert!(self.relay.families_of_bob(&self.foreign), "another's grant is never touched");
+            format!("{}{shown}{ended}", reply.status.as_u16())
+        }
+    }
+
+    impl Relay {
+        fn families_of_bob(&self, foreign: &FamilyId) -> bool {
+            self.grants.families.known.contains_key(foreign)
+        }
+    }
+
+    /// What follows each event, in the order of [`STATES`].
+    const TABLE: &[(&str, [&str; 6])] = &[
+        // stranger, signed in, signed out, run out, relay restarted, taken off
+        ("page", ["200 a way in", "200 the grants", "200 a way in", "200 a way in", "200 a way in", "200 a way in"]),
+        ("sign-in", ["303"; 6]),
+        ("sign-out", ["403", "303", "403", "403", "403", "403"]),
+        ("revoke own", ["403", "303, own ends", "403", "403", "403", "403"]),
+        ("revoke another's", ["403", "303", "403", "403", "403", "403"]),
+        ("revoke all", ["403", "303, own ends", "403", "403", "403", "403"]),
+        ("nonsense", ["403", "400", "403", "403", "403", "403"]),
+        ("no token", ["403"; 6]),
+        ("another's token", ["403"; 6]),
+        ("from elsewhere", ["403"; 6]),
+    ];
+
+    #[test]
+    fn every_event_in_every_state() {
+        assert_eq!(TABLE.iter().map(|(event, _)| *event).collect::<Vec<_>>(), EVENTS, "every event has its row");
+        for (event, expected) in TABLE {
+            for (state, expected) in STATES.into_iter().zip(expected) {
+                assert_eq!(Bench::in_state(state).give(event), *expected, "{event} while {state}");
+            }
+        }
+    }
+}

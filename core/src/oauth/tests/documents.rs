@@ -352,3 +352,154 @@ fn completion_of_a_fetch_that_nobody_waits_for_is_dropped() {
     }
     assert!(relay.replies.is_empty() && relay.others.is_empty());
 }
+
+/// Every event in every state of what is known of a document. What follows: a fetch, and the statuses of the pages that
+/// people get; `.`: nothing.
+mod table {
+    use super::*;
+
+    const STATES: [&str; 9] = [
+        "unknown",
+        "fetching",
+        "fresh",
+        "old",
+        "old, fetching",
+        "old, host down",
+        "host down",
+        "withdrawn",
+        "restarted",
+    ];
+
+    const EVENTS: [&str; 11] = [
+        "person comes",
+        "fetched",
+        "fetched another's",
+        "fetched 404",
+        "fetched 503",
+        "fetched a page",
+        "unreachable",
+        "program refreshes",
+        "half a minute later",
+        "a day later",
+        "a week later, unreachable",
+    ];
+
+    /// The fetch under way ends with that, or one ends that nobody waits for.
+    fn end_fetch(relay: &mut Relay, end: Option<Fetched>) {
+        let result = end.ok_or(FetchError::OutOfReach);
+        let held = relay.held_fetches.replace(Vec::new()).unwrap_or_default();
+        let under_way = held.into_iter().map(|(fetch, _)| fetch).next();
+        relay.event(Event::Fetched { fetch: under_way.unwrap_or(FetchId(0)), result });
+    }
+
+    fn comes(relay: &mut Relay) {
+        relay.knock(ID, "192.0.2.7");
+    }
+
+    fn page(status: u16) -> Fetched {
+        shown(status, "text/html", "<html>", "")
+    }
+
+    fn in_state(state: &str) -> Relay {
+        let mut relay = Relay::new();
+        relay.hold_fetches();
+        if state == "unknown" {
+            return relay;
+        }
+        comes(&mut relay);
+        match state {
+            "fetching" => {}
+            "host down" => end_fetch(&mut relay, None),
+            _ => end_fetch(&mut relay, Some(good(ID))),
+        }
+        if state.starts_with("old") || state == "withdrawn" {
+            relay.pass(Duration::from_secs(600));
+        }
+        if state.starts_with("old, ") || state == "withdrawn" {
+            comes(&mut relay);
+        }
+        match state {
+            "old, host down" => end_fetch(&mut relay, None),
+            "withdrawn" => end_fetch(&mut relay, Some(page(404))),
+            "restarted" => {
+                relay = relay.restart();
+                relay.hold_fetches();
+            }
+            _ => {}
+        }
+        relay.replies.clear();
+        relay
+    }
+
+    fn give(mut relay: Relay, event: &str) -> String {
+        let before = relay.asked.len();
+        let other = document("https://other.example/client", &[APP]).to_string();
+        match event {
+            "person comes" => comes(&mut relay),
+            "fetched" => end_fetch(&mut relay, Some(good(ID))),
+            "fetched another's" => end_fetch(&mut relay, Some(shown(200, "application/json", &other, ""))),
+            "fetched 404" => end_fetch(&mut relay, Some(page(404))),
+            "fetched 503" => end_fetch(&mut relay, Some(page(503))),
+            "fetched a page" => end_fetch(&mut relay, Some(page(200))),
+            "unreachable" => end_fetch(&mut relay, None),
+            "program refreshes" => drop(relay.send_form("/token", &refresh(ID, "nothing"))),
+            "half a minute later" => {
+                relay.pass(limits::CLIENT_DOCUMENT_RETRY);
+                comes(&mut relay);
+            }
+            "a day later" => {
+                relay.pass(limits::CLIENT_DOCUMENT_MAX);
+                comes(&mut relay);
+            }
+            "a week later, unreachable" => {
+                relay.pass(limits::CLIENT_DOCUMENT_STALE);
+                comes(&mut relay);
+                end_fetch(&mut relay, None);
+            }
+            other => panic!("no such event: {other}"),
+        }
+        let fetches = (relay.asked.len() > before).then(|| "fetch".to_string());
+        let statuses = relay.replies.values().map(|reply| reply.status.as_u16().to_string());
+        let said: Vec<String> = fetches.into_iter().chain(statuses).collect();
+        if said.is_empty() { ".".to_string() } else { said.join(", ") }
+    }
+
+    /// What follows each event, in the order of [`STATES`].
+    const TABLE: &[(&str, [&str; 9])] = &[
+        // unknown, fetching, fresh, old, old fetching, old host down, host down, withdrawn, restarted
+        ("person comes", ["fetch", ".", "200", "fetch", ".", "200", "502", "400", "fetch"]),
+        ("fetched", [".", "200", ".", ".", "200", ".", ".", ".", "."]),
+        ("fetched another's", [".", "400", ".", ".", "400", ".", ".", ".", "."]),
+        ("fetched 404", [".", "400", ".", ".", "400", ".", ".", ".", "."]),
+        ("fetched 503", [".", "400", ".", ".", "200", ".", ".", ".", "."]),
+        ("fetched a page", [".", "400", ".", ".", "200", ".", ".", ".", "."]),
+        ("unreachable", [".", "502", ".", ".", "200", ".", ".", ".", "."]),
+        ("program refreshes", ["400"; 9]),
+        ("half a minute later", ["fetch", ".", "200", "fetch", ".", "fetch", "fetch", "fetch", "fetch"]),
+        ("a day later", ["fetch", ".", "fetch", "fetch", ".", "fetch", "fetch", "fetch", "fetch"]),
+        (
+            "a week later, unreachable",
+            [
+                "fetch, 502",
+                "502, 502",
+                "fetch, 502",
+                "fetch, 502",
+                "502, 502",
+                "fetch, 502",
+                "fetch, 502",
+                "fetch, 502",
+                "fetch, 502",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn every_event_in_every_state() {
+        assert_eq!(TABLE.iter().map(|(event, _)| *event).collect::<Vec<_>>(), EVENTS, "every event has its row");
+        for (event, expected) in TABLE {
+            for (state, expected) in STATES.into_iter().zip(expected) {
+                assert_eq!(give(in_state(state), event), *expected, "{event} while {state}");
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ mod keys;
 mod login;
 mod refusals;
 mod table;
+mod table_login;
 mod tokens;
 mod use_of_grants;
 
