@@ -276,3 +276,30 @@ fn schema_of_any_depth_is_told_from_another() {
         assert_ne!(deep("1"), deep("2"));
     }
 }
+
+proptest! {
+    /// Whatever is pinned, forgotten and approved, in either list.
+    #[test]
+    fn book_is_read_as_it_was_written(
+        deeds in prop::collection::vec((0..5_u8, any::<bool>(), "[a-c\"\u{e9}]{1,2}", "[ -~\u{e9}]{0,8}"), 0..40),
+    ) {
+        let mut book = Book::default();
+        for (deed, is_main, name, text) in deeds {
+            let edition = if is_main { Edition::Main } else { Edition::Legacy };
+            let json = serde_json::json!({"name": name, "description": text, "inputSchema": {"x": 1.5}}).to_string();
+            let tool = tool(&json);
+            match deed {
+                0 | 1 => book.pin(edition, tool.name(), tool.print(), tool.raw()),
+                2 => book.forget(edition, &name),
+                3 => book.approve(&text, &name, tool.print()),
+                _ => book.see(edition),
+            }
+        }
+        let written = book.write();
+        let back = Book::read(Some(&written)).expect("it was written here");
+        prop_assert_eq!(back.write(), written);
+        prop_assert_eq!(back.len(), book.len());
+        prop_assert_eq!(back.is_new(Edition::Legacy), book.is_new(Edition::Legacy));
+        prop_assert!(back == book);
+    }
+}

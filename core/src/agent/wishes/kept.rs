@@ -155,6 +155,8 @@ const ROOM_AROUND: usize = 64;
 mod tests {
     use std::format;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::agent::caller::Caller;
 
@@ -305,5 +307,51 @@ mod tests {
         let back = recall(&json, 1).expect("it was written here");
         let keys: Vec<&str> = back.sessions.keys().map(String::as_str).collect();
         assert_eq!(keys, ["4", "5", "6", "7"]);
+    }
+
+    /// What a session may do, with whom, and what it is about.
+    fn deeds() -> impl Strategy<Value = Vec<(u8, String, String, String)>> {
+        prop::collection::vec((0..5_u8, "[a-c\"\u{e9}]{1,2}", "[st]", "[ -~\u{e9}\u{1f980}]{0,6}"), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_wanted_comes_back_as_it_was(deeds in deeds()) {
+            let mut wishes = Wishes::default();
+            let levels = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+            for (deed, session, server, text) in &deeds {
+                match deed {
+                    0 => wishes.touch(&caller(session), server, at(100)),
+                    1 => drop(wishes.set_level(session, server, Level::parse(levels[text.len() % levels.len()]))),
+                    2 => drop(wishes.subscribe(session, server, text)),
+                    3 => wishes.unsubscribe(session, server, text),
+                    _ if text.is_empty() => wishes.forget(session),
+                    _ => wishes.touch(&caller(session), server, at(200)),
+                }
+            }
+            let json = wishes.keep(RELAY, at(300));
+            let mut back = Wishes::recall(&json, RELAY, at(300), |_| true).expect("it was written here");
+            prop_assert!(!back.is_changed(), "nothing of it has to be kept anew");
+            prop_assert_eq!(&back.keep(RELAY, at(300)), &json, "and kept again it is the same");
+            for server in ["s", "t"] {
+                prop_assert_eq!(back.watching(server), wishes.watching(server));
+                for session in wishes.sessions.keys() {
+                    prop_assert_eq!(back.lowest(server, Some(session)), wishes.lowest(server, Some(session)));
+                    prop_assert_eq!(back.watched(server, Some(session)), wishes.watched(server, Some(session)));
+                    prop_assert_eq!(back.client(session, server), wishes.client(session, server));
+                }
+            }
+        }
+
+        #[test]
+        fn no_file_is_too_strange_to_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200), at_byte: prop::sample::Index) {
+            let _ = recall(&bytes, 1);
+            let mut json = wishes().keep(RELAY, at(200)).to_vec();
+            let at_byte = at_byte.index(json.len());
+            json.splice(at_byte..=at_byte, bytes);
+            if let Ok(mut back) = recall(&json, 200) {
+                prop_assert!(back.keep(RELAY, at(200)).len() <= limits::MAX_KEPT_WISHES);
+            }
+        }
     }
 }
