@@ -84,19 +84,23 @@ fn program_on_async_std_brings_no_second_runtime() {
 fn what_is_used_of_async_std_has_its_equal_in_smol() {
     let files = files(ASYNC_STD);
     let mut used = BTreeSet::new();
-    for line in files.iter().filter(|(path, _)| is_own(path)).flat_map(|(_, text)| text.lines()) {
-        let code = line.split("//").next().unwrap_or_default();
-        let names = match code.rsplit_once("task::") {
-            _ if code.contains("async_std::") => code.rsplit_once("::").map(|(_, names)| names),
-            Some((_, call)) if !code.contains("std::task") => call.split('(').next(),
-            _ => None,
-        };
-        used.extend(words(names.unwrap_or_default()).filter(|name| *name != "task"));
+    for (_, text) in files.iter().filter(|(path, _)| is_own(path)) {
+        let code: Vec<_> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        let code = code.join("\n");
+        for (at, name) in code.match_indices("async_std::") {
+            let (before, rest) = (&code[..at], &code[at + name.len()..]);
+            let is_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+            let end = if before.ends_with("use ") { rest.find(';') } else { rest.find(|letter| !is_path(letter)) };
+            used.extend(words(&rest[..end.expect("it ends")]).map(str::to_owned));
+        }
+        for (at, name) in code.match_indices("task::").filter(|(at, _)| !code[..*at].ends_with("::")) {
+            used.extend(words(&code[at + name.len()..]).next().map(str::to_owned));
+        }
     }
     let some = ["TcpStream", "ToSocketAddrs", "UnixListener", "block_on", "spawn", "spawn_blocking", "test"];
-    assert!(some.iter().all(|name| used.contains(name)), "what is used is found: {used:?}");
+    assert!(some.iter().all(|name| used.contains(*name)), "what is used is found: {used:?}");
     let table = files["src/rt.rs"].lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next());
-    let listed: BTreeSet<_> = table.flat_map(words).collect();
+    let listed: BTreeSet<_> = table.flat_map(words).map(str::to_owned).collect();
     let missing: Vec<_> = used.difference(&listed).collect();
     assert!(missing.is_empty(), "not in the table of {ASYNC_STD}/src/rt.rs: {missing:?}");
 }

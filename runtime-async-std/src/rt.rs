@@ -14,6 +14,7 @@
 //! | `task::yield_now()` | `smol::future::yield_now()` |
 //! | `net::{TcpListener, TcpStream}` | `smol::net::{TcpListener, TcpStream}` |
 //! | `os::unix::net::{UnixListener, UnixStream}` | `smol::net::unix::{UnixListener, UnixStream}` |
+//! | `UnixListener::from(listener)` | `smol::net::unix::UnixListener::try_from(listener)?` |
 //! | `ToSocketAddrs::to_socket_addrs(address)` | `smol::net::resolve(address)` |
 //! | `#[async_std::test]` | `#[apply(smol_macros::test!)]` |
 //!
@@ -186,7 +187,7 @@ pub(crate) async fn finish(writer: &mut (impl AsyncWrite + Unpin)) -> io::Result
 /// A listening socket, for the runtime to wait on.
 pub(crate) fn unix_listener(listener: StdUnixListener) -> io::Result<UnixListener> {
     listener.set_nonblocking(true)?;
-    Ok(listener.into())
+    Ok(UnixListener::from(listener))
 }
 
 /// Who is at the other end of a socket: the user, and the process.

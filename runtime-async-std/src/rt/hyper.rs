@@ -28,23 +28,13 @@ impl<T> HyperIo<T> {
 
 impl<T: AsyncRead + Unpin> Read for HyperIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        // Its own buffer is not initialized, so that safe code reads by way of this one.
+        // Its own buffer is not initialized, so that safe code reads by way of this one. One read at a time: a socket tells
+        // of a reset once, which must not be lost behind what was read before it.
         let mut buffer = [0; READ];
-        let mut any = false;
-        while into.remaining() > 0 {
-            let room = into.remaining().min(READ);
-            let piece = buffer.get_mut(..room).unwrap_or_default();
-            let read = match Pin::new(&mut self.0).poll_read(cx, piece) {
-                // What comes after something that was read is met again at the next reading.
-                Poll::Pending | Poll::Ready(Err(_)) if any => break,
-                other => ready!(other)?,
-            };
-            into.put_slice(piece.get(..read).unwrap_or_default());
-            any = true;
-            if read < room {
-                break;
-            }
-        }
+        let room = into.remaining().min(READ);
+        let piece = buffer.get_mut(..room).unwrap_or_default();
+        let read = ready!(Pin::new(&mut self.0).poll_read(cx, piece))?;
+        into.put_slice(piece.get(..read).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
@@ -141,10 +131,30 @@ mod tests {
     async fn bytes_are_the_same_both_ways_however_many() {
         let sent: Vec<u8> = (0..5 * READ + 7).map(|at| at.to_le_bytes()[0]).collect();
         let mut back = HyperIo::new(HyperIo::new(Cursor::new(sent.clone())));
-        let mut first = vec![0; 2 * READ + 1];
-        assert_eq!(back.read(&mut first).await.expect("reads"), first.len(), "as much as there is room for");
-        let mut came = first;
+        let mut came = vec![0; 2 * READ + 1];
+        back.read_exact(&mut came).await.expect("reads");
         back.read_to_end(&mut came).await.expect("reads");
         assert!(came == sent);
+    }
+
+    /// Gives as much as there is room for once, tells of a reset once, then of its end, as a socket does.
+    struct Reset(u8);
+
+    impl AsyncRead for Reset {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+            self.0 += 1;
+            Poll::Ready(match self.0 {
+                1 => Ok(into.len()),
+                2 => Err(io::ErrorKind::ConnectionReset.into()),
+                _ => Ok(0),
+            })
+        }
+    }
+
+    #[crate::rt::test]
+    async fn reset_after_a_full_read_is_not_lost() {
+        let mut back = HyperIo::new(HyperIo::new(Reset(0)));
+        let error = back.read_to_end(&mut Vec::with_capacity(4 * READ)).await.expect_err("it was cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }
