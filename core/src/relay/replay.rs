@@ -406,6 +406,19 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_events_of_a_stream_are_kept_however_small() {
+        let mut replay = begun();
+        let most = u64::try_from(limits::MAX_REPLAY_EVENTS).unwrap();
+        for _ in 0..most {
+            replay.add(1, &Bytes::from("x"));
+        }
+        assert_eq!(texts(&mut replay, 0).len(), limits::MAX_REPLAY_EVENTS);
+        replay.add(1, &Bytes::from("x"));
+        assert_eq!(texts(&mut replay, 0).len(), limits::MAX_REPLAY_EVENTS);
+        assert_eq!(replay.find(1, &key("s"), 0), Found::Lost(seven()), "the first is gone");
+    }
+
+    #[test]
     fn streams_are_kept_side_by_side_and_one_that_is_over_makes_room_first() {
         let most = u64::try_from(limits::MAX_REPLAY_OF_USER / limits::MAX_REPLAY).unwrap();
         let mut replay = Replay::default();
