@@ -341,6 +341,18 @@ mod tests {
         }
 
         #[test]
+        fn message_is_one_line_and_says_the_same(text: String, n: i32, breaks in "[\\r\\n]{0,3}") {
+            let value = serde_json::json!({"jsonrpc": "2.0", "id": n, "result": {"text": text, "list": [n, {}]}});
+            let pretty = serde_json::to_string_pretty(&value).expect("JSON").replace('\n', &std::format!("{breaks}\n"));
+            let line = line(Bytes::from(pretty));
+            prop_assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1), "its end, and no other");
+            prop_assert!(!line.contains(&b'\r'));
+            let read: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+            prop_assert_eq!(read, value);
+            prop_assert_eq!(messages(&line).len(), 1);
+        }
+
+        #[test]
         fn id_written_last_is_found(id: u64, body in "[a-z\\\\\" {}:,]{0,100}") {
             let result = rpc::quoted(&body);
             let text = std::format!("{{\"result\":{{\"text\":{result},\"id\":1}},\"jsonrpc\":\"2.0\",\"id\":{id}}}");

@@ -296,3 +296,163 @@ fn stream_that_is_not_honoured_again_ends_in_peace_and_one_that_never_was_with_w
     rig.fetch(fetch, FetchEvent::End);
     assert_eq!(answer(&mut rig).1, Some(code::SERVER_UNAVAILABLE));
 }
+
+/// A subscription at a server that is a process: every event in every state. What follows: what the client hears, `asked`
+/// where the server is asked for it, `told` where the server hears that nobody listens any more, `ends` with a result.
+/// `.`: nothing.
+mod table {
+    use super::*;
+
+    /// The subscription is stream 1. "away": the process ended after it was honoured; "anew": the next one was asked.
+    const STATES: [&str; 7] = ["asked", "honoured", "away unheard", "away", "anew", "honoured anew", "left"];
+
+    struct Bench {
+        rig: Rig,
+        child: ChildId,
+        /// By what the server knows it.
+        id: Value,
+    }
+
+    impl Bench {
+        fn in_state(state: &str) -> Self {
+            let (mut rig, _) = listening(&["2026-07-28"], &able());
+            rig.actions.clear();
+            rig.modern_call(1, "a", "subscriptions/listen", LISTEN);
+            let id = asked(&mut rig, A)["id"].clone();
+            let mut bench = Self { rig, child: A, id };
+            if state != "asked" && state != "away unheard" {
+                bench.honour();
+            }
+            if state.starts_with("away") || state.ends_with("anew") {
+                bench.rig.exited(A, 1, "");
+            }
+            if state.ends_with("anew") {
+                bench.start(&json!([{"name": "t"}]));
+            }
+            match state {
+                "honoured anew" => bench.honour(),
+                "left" => bench.rig.reset(1),
+                _ => {}
+            }
+            bench.rig.actions.clear();
+            bench
+        }
+
+        fn honour(&mut self) {
+            self.rig.say(self.child, &honoured(&self.id));
+        }
+
+        /// The next process is there. Returns whether it was asked for the subscription.
+        fn start(&mut self, tools: &Value) -> bool {
+            let (child, others) = again(&mut self.rig, true, tools);
+            self.child = child;
+            let listen = others.into_iter().find(|asked| asked["params"]["_meta"]["x"] == json!(1.0));
+            let is_asked = listen.is_some();
+            self.id = listen.map_or(Value::Null, |listen| listen["id"].clone());
+            is_asked
+        }
+
+        fn give(mut self, event: &str) -> String {
+            let mut said = Vec::new();
+            match event {
+                "honoured" => self.honour(),
+                "change" => self.rig.say(self.child, &on(&self.id, "tools/list_changed", json!({}))),
+                "update" => self.rig.say(self.child, &on(&self.id, "resources/updated", json!({"uri": "a:b"}))),
+                "change of another" => self.rig.say(self.child, &on(&json!(999), "tools/list_changed", json!({}))),
+                "ended" => self.rig.answer(self.child, &self.id, json!({"resultType": "complete"})),
+                "refused" => {
+                    let error = json!({"code": -7, "message": "no"});
+                    self.rig.say(self.child, &json!({"jsonrpc": "2.0", "id": self.id, "error": error}));
+                }
+                "client gone" => self.rig.reset(1),
+                "tunnel closed" => self.rig.closed(CloseCode::TimedOut),
+                "process ends" => self.rig.exited(self.child, 1, ""),
+                "next process" => said.extend(self.start(&json!([{"name": "t"}])).then(|| "asked".to_string())),
+                "stop" => self.rig.event(Event::Stop),
+                other => panic!("no such event: {other}"),
+            }
+            let told = self.rig.written(self.child).into_iter();
+            said.extend(told.filter(|json| json["method"] == "notifications/cancelled").map(|_| "told".to_string()));
+            said.extend(heard(&mut self.rig).into_iter().map(|(_, method)| method));
+            said.extend(self.rig.answers().into_iter().map(|(_, code, _)| match code {
+                None => "ends".to_string(),
+                Some(code) => format!("error {code}"),
+            }));
+            if said.is_empty() { ".".to_string() } else { said.join(", ") }
+        }
+    }
+
+    const EVENTS: [&str; 10] = [
+        "honoured",
+        "change",
+        "update",
+        "change of another",
+        "ended",
+        "refused",
+        "client gone",
+        "tunnel closed",
+        "process ends",
+        "stop",
+    ];
+
+    const CHANGED: &str = "tools/list_changed";
+    const UPDATED: &str = "resources/updated";
+
+    /// What follows each event, in the order of [`STATES`].
+    const TABLE: &[(&str, [&str; 7])] = &[
+        // asked, honoured, away unheard, away, anew, honoured anew, left
+        (
+            "honoured",
+            // A client has one; the next process's tells it what may have been missed, and the lists are the same.
+            ["subscriptions/acknowledged", ".", ".", ".", UPDATED, ".", "."],
+        ),
+        ("change", [CHANGED, CHANGED, ".", ".", CHANGED, CHANGED, "."]),
+        ("update", [UPDATED, UPDATED, ".", ".", UPDATED, UPDATED, "."]),
+        ("change of another", ["."; 7]),
+        ("ended", ["ends", "ends", ".", ".", "ends", "ends", "."]),
+        ("refused", ["error -7", "error -7", ".", ".", "error -7", "error -7", "."]),
+        ("client gone", ["told", "told", ".", ".", "told", "told", "."]),
+        ("tunnel closed", ["told", "told", ".", ".", "told", "told", "."]),
+        ("process ends", ["."; 7]),
+        ("stop", ["."; 7]),
+    ];
+
+    #[test]
+    fn every_event_in_every_state() {
+        assert_eq!(TABLE.iter().map(|(event, _)| *event).collect::<Vec<_>>(), EVENTS, "every event has its row");
+        let mut wrong = Vec::new();
+        for (event, expected) in TABLE {
+            for (state, expected) in STATES.into_iter().zip(expected) {
+                let told = Bench::in_state(state).give(event);
+                if told != *expected {
+                    wrong.push(format!("{event} while {state}: {told:?}, and not {expected:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn next_process_is_asked_where_somebody_still_listens() {
+        for (state, after, expected) in [
+            ("asked", "process ends", "asked"),
+            ("honoured", "process ends", "asked"),
+            ("away", "nothing", "asked"),
+            ("away unheard", "nothing", "asked"),
+            ("away", "client gone", "."),
+            ("away", "tunnel closed", "."),
+            ("honoured anew", "process ends", "asked"),
+            ("left", "process ends", "."),
+        ] {
+            let mut bench = Bench::in_state(state);
+            match after {
+                "process ends" => bench.rig.exited(bench.child, 1, ""),
+                "client gone" => bench.rig.reset(1),
+                "tunnel closed" => bench.rig.closed(CloseCode::TimedOut),
+                _ => {}
+            }
+            bench.rig.actions.retain(|action| matches!(action, Action::Spawn { .. }));
+            assert_eq!(bench.give("next process"), expected, "{state}, {after}");
+        }
+    }
+}
