@@ -317,7 +317,7 @@ impl Server {
         if !self.lists.stale.is_empty() || !self.lists.missed.is_empty() {
             cx.arm(self.slot, Timer::Relist, limits::RELIST_DELAY);
         } else if !self.lists.failed.is_empty() {
-            cx.arm(self.slot, Timer::Relist, limits::RELIST_TIMEOUT);
+            cx.arm(self.slot, Timer::Relist, limits::LIST_PATIENCE);
         }
         self.lists.missed.append(&mut self.lists.failed);
         self.keep(cx);

@@ -99,7 +99,8 @@ impl Server {
         let quiet = cx.now.instant.saturating_since(self.last_used);
         // The run of all older clients of a server of both eras is no more idle than one of the older era alone would be.
         let is_needed = self.is_branch && self.config.life.idle_stop_secs.is_none();
-        if !self.is_idle() || (is_needed && !self.watched_here(cx).is_empty()) {
+        let is_used = !self.is_idle() || self.lacks_lists();
+        if is_used || (is_needed && !self.watched_here(cx).is_empty()) {
             cx.arm(self.slot, Timer::Idle, limit);
         } else if quiet < limit {
             cx.arm(self.slot, Timer::Idle, limit.saturating_sub(quiet));

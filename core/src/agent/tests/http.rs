@@ -588,7 +588,7 @@ fn list_that_a_broken_connection_cost_is_asked_for_again() {
         assert_eq!(body(&request)["method"], "prompts/list");
         rig.fetch(list, FetchEvent::Failed(FetchError::Broken("reset".to_string())));
         assert_eq!(rig.server_status("web").state, State::Ready, "it does without");
-        rig.advance(limits::RELIST_TIMEOUT);
+        rig.advance(limits::LIST_PATIENCE);
     }
     let (list, request) = rig.fetched(&Method::POST);
     rig.reply_to(list, JSON, &result(&request, &json!({"prompts": []})));
