@@ -23,8 +23,6 @@ pub(crate) struct Sites {
     streams: BTreeMap<u64, Stream>,
     /// What all is asked of in the modern era, by server.
     sessionless: BTreeMap<String, ChildId>,
-    /// Sessions that were listened to.
-    listened: BTreeSet<ChildId>,
     /// Fetches that were given up before they came anywhere.
     aborted: BTreeSet<FetchId>,
     /// What came to servers that do nothing for now.
@@ -102,9 +100,6 @@ impl World {
         let agent = self.look(key);
         let script = agent.scripts.get_mut(server).expect("it was looked at");
         let says = script.hear(child, body);
-        if message["method"] == "subscriptions/listen" {
-            agent.sites.listened.insert(child);
-        }
         let sabotage = self.sabotage;
         if self.seen.is_some() {
             for _ in sabotage.map_or_else(|| vec![&body[..]], |lie| lie.written(body)) {
@@ -167,7 +162,6 @@ impl World {
         });
         let Some((number, place)) = place else {
             let number = self.number();
-            self.look(key).sites.listened.insert(child);
             let (awaits, events) = (None, Vec::new());
             let (has_begun, is_kept, is_over) = (false, false, false);
             let stream = Stream { server, child, awaits, fetch: Some(fetch), has_begun, is_kept, events, is_over };
@@ -299,12 +293,6 @@ impl World {
         if is_late {
             self.tell(key, Event::Fetch { fetch, event: FetchEvent::Failed(FetchError::TimedOut) });
         }
-    }
-
-    /// Whether somebody has listened to each session of a site: what one says before, nobody can hear.
-    pub(crate) fn is_listened_to(&mut self, key: AgentKey, server: &str) -> bool {
-        let mut sessions = self.children_of(key, server).into_iter().filter(|child| is_session(*child));
-        sessions.all(|session| self.look(key).sites.listened.contains(&session))
     }
 
     /// The connections of a site break.

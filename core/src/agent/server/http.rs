@@ -63,8 +63,8 @@ pub(super) enum Heard {
     /// The server does not know the session any more (404), and did nothing with what it was sent in it. `refused`: the
     /// request, and what it was, unless it is too large to be kept.
     SessionEnded { refused: Option<(RequestId, Option<Bytes>)>, is_new: bool },
-    /// The stream of what belongs to no request was broken, and is open again.
-    ListensAgain,
+    /// The stream of what belongs to no request is open: for the first time, or again.
+    Listens,
     /// The server cannot be reached.
     Lost(String),
     /// It will not work before somebody changes its entry.
@@ -299,10 +299,8 @@ impl Http {
                 self.sessions = self.sessions.saturating_add(1);
             }
             Purpose::Listen if status.is_success() => {
-                // Before the first time, all was asked for a moment ago.
-                if core::mem::replace(&mut self.listened, true) {
-                    heard.push(Heard::ListensAgain);
-                }
+                self.listened = true;
+                heard.push(Heard::Listens);
                 self.listen_backoff.connected(cx.now.instant);
             }
             Purpose::Request { .. } | Purpose::Note | Purpose::Listen if ended => {

@@ -29,8 +29,8 @@ pub(super) struct Listening {
     own: Option<(RequestId, Filter)>,
     /// The server has no such thing.
     is_useless: bool,
-    /// Our own has ended, and the next one is not acknowledged yet.
-    was_lost: bool,
+    /// Our own is not acknowledged, yet or again: what the server says of its lists is heard by nobody.
+    is_behind: bool,
     backoff: Backoff,
     /// What is made up for modern clients at a legacy server, and what they want to hear.
     pub(super) subscribers: BTreeMap<RequestId, Filter>,
@@ -47,7 +47,7 @@ impl Default for Listening {
         Self {
             own: None,
             is_useless: false,
-            was_lost: false,
+            is_behind: true,
             backoff: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
             subscribers: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -60,7 +60,7 @@ impl Default for Listening {
 impl Listening {
     /// Drops what belongs to one run, except for who listens to it.
     pub(super) fn forget(&mut self) {
-        (self.own, self.is_useless, self.was_lost) = (None, false, false);
+        (self.own, self.is_useless, self.is_behind) = (None, false, true);
     }
 
     /// Whether a client listens of whom no call tells.
@@ -115,7 +115,7 @@ impl Server {
             self.listening.is_useless = true;
             return true;
         }
-        self.listening.was_lost = true;
+        self.listening.is_behind = true;
         self.listening.backoff.lost(cx.now.instant);
         let wait = self.listening.backoff.next(&mut cx.jitter);
         cx.arm(self.slot, Timer::Listen, wait);
@@ -134,7 +134,7 @@ impl Server {
             match method {
                 method::SUBSCRIPTIONS_ACKNOWLEDGED => {
                     self.listening.backoff.connected(cx.now.instant);
-                    if core::mem::take(&mut self.listening.was_lost) {
+                    if core::mem::take(&mut self.listening.is_behind) {
                         self.lists_missed(cx);
                     }
                 }

@@ -148,8 +148,8 @@ impl Server {
         }
     }
 
-    /// The stream on which the server tells of its lists was broken, and is open again: what it said meanwhile was heard by
-    /// nobody. All are asked for again, and those count as changed that are others.
+    /// The stream on which the server tells of its lists is open, for the first time or again: what it said since they were
+    /// asked for was heard by nobody. All are asked for again, and those count as changed that are others.
     pub(super) fn lists_missed(&mut self, cx: &mut Cx) {
         if self.may_list_again() {
             self.lists.missed = self.has_lists();

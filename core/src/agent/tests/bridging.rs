@@ -345,21 +345,22 @@ fn our_stream_is_opened_again_when_it_ends() {
 }
 
 #[test]
-fn lists_are_asked_for_again_once_our_stream_was_lost() {
-    let (mut rig, id) = listening(&["2026-07-28"], &json!({"tools": {"listChanged": true}}));
-    let honoured = |id: &Value| {
+fn lists_are_asked_for_again_once_our_stream_is_open_since_nobody_heard_of_changes_until_then() {
+    let (mut rig, mut id) = listening(&["2026-07-28"], &json!({"tools": {"listChanged": true}}));
+    for end in ["the first is opened after the lists came", "one that was lost is opened again"] {
+        assert!(rig.written(A).is_empty(), "{end}: not before it is open");
         let params = json!({"notifications": {"toolsListChanged": true}, "_meta": {SUBSCRIPTION: id}});
-        json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params})
-    };
-    rig.say(A, &honoured(&id));
-    rig.advance(limits::RELIST_DELAY);
-    assert!(rig.written(A).is_empty(), "nothing was missed");
-    rig.answer(A, &id, json!({"resultType": "complete"}));
-    rig.advance(limits::RECONNECT_MAX);
-    let id = asked(&mut rig, A)["id"].clone();
-    rig.say(A, &honoured(&id));
-    rig.advance(limits::RELIST_DELAY);
-    assert_eq!(asked(&mut rig, A)["method"], "tools/list");
+        rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params}));
+        rig.advance(limits::RELIST_DELAY);
+        let list = asked(&mut rig, A);
+        assert_eq!(list["method"], "tools/list", "{end}");
+        rig.answer(A, &list["id"], json!({"tools": []}));
+        rig.advance(limits::RELIST_DELAY);
+        assert!(rig.written(A).is_empty(), "{end}: once");
+        rig.answer(A, &id, json!({"resultType": "complete"}));
+        rig.advance(limits::RECONNECT_MAX);
+        id = asked(&mut rig, A)["id"].clone();
+    }
 }
 
 #[test]

@@ -215,15 +215,13 @@ impl Stage {
                 });
             }
             Act::NewTool { agent, server } => {
-                self.at_server(agent, server, Duration::ZERO, |stage, (laptop, server), key, name| {
+                self.at_server(agent, server, Duration::ZERO, |stage, (laptop, server), key, _| {
                     // One that does not run cannot say so, and is not asked; one of both eras may have a run that sleeps.
                     let plan = &stage.laptops[laptop].plan.servers[server];
                     if plan.lazy || plan.isolated || plan.era % 3 == 2 {
                         return;
                     }
-                    if stage.world.is_listened_to(key, name) {
-                        stage.new_tool(laptop, server, key);
-                    }
+                    stage.new_tool(laptop, server, key);
                 })
             }
             Act::Spoil { agent, server, start, ms: span } => {
