@@ -28,7 +28,7 @@ use crate::audit::End;
 use crate::config::AgentConfig;
 use crate::entropy::{self, Entropy, Seeded};
 use crate::host::{Machine, MonotonicClamp};
-use crate::id::JobId;
+use crate::id::{ConnId, JobId};
 use crate::limits;
 use crate::seal::Sealer;
 use crate::secret::Secret;
@@ -86,10 +86,10 @@ enum Phase {
     /// Before [`Event::Start`].
     New,
     Running,
-    /// Servers and tunnel are being ended, for this reason. `closing`: the tunnel's end is still to come.
+    /// Servers and tunnel are being ended, for this reason. `closing`: the tunnel whose end is still to come.
     Stopping {
         exit: Exit,
-        closing: bool,
+        closing: Option<ConnId>,
     },
     Done,
 }
@@ -513,7 +513,7 @@ impl Agent {
 
     /// Ends the agent once nothing of it is left.
     fn finish(&mut self) {
-        if let Phase::Stopping { exit, closing: false } = &self.phase
+        if let Phase::Stopping { exit, closing: None } = &self.phase
             && self.servers.values().all(Server::is_gone)
         {
             let exit = exit.clone();

@@ -319,8 +319,8 @@ impl Uplink {
         if self.state == State::Halted { Wish::Nothing } else { self.nudge(cx) }
     }
 
-    /// The agent ends: closes the tunnel. `true`: its end is still to come.
-    pub(super) fn close(&mut self, cx: &mut Cx) -> bool {
+    /// The agent ends: closes the tunnel. Returns the one whose end is still to come.
+    pub(super) fn close(&mut self, cx: &mut Cx) -> Option<ConnId> {
         cx.timers.clear(&Timer::Redial);
         let open = match &self.state {
             State::Open(open) => Some(open.conn),
@@ -332,7 +332,7 @@ impl Uplink {
             cx.out.push(Action::Tunnel { conn, command: Command::Close(close) });
         }
         self.enter(State::Closed, cx);
-        open.is_some()
+        open
     }
 
     /// For the status document.

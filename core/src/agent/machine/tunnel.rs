@@ -18,8 +18,10 @@ use crate::tunnel::{self, Command};
 
 impl Agent {
     pub(super) fn tunnel_event(&mut self, conn: ConnId, event: tunnel::Event) {
-        if let (tunnel::Event::Closed(_), Phase::Stopping { closing, .. }) = (&event, &mut self.phase) {
-            *closing = false;
+        if let (tunnel::Event::Closed(_), Phase::Stopping { closing, .. }) = (&event, &mut self.phase)
+            && *closing == Some(conn)
+        {
+            *closing = None;
             return;
         }
         if !self.uplink.is_current(conn) {

@@ -356,6 +356,18 @@ fn tunnel_that_connects_while_the_agent_ends_is_closed() {
 }
 
 #[test]
+fn end_of_another_tunnel_is_not_the_one_that_a_stopping_agent_waits_for() {
+    let mut rig = Rig::ready(&["a"]);
+    rig.event(Event::Stop);
+    rig.exited(ChildId(1), 0, "");
+    let event = tunnel::Event::Closed(Close::new(CloseCode::GoingAway, ""));
+    rig.event(Event::Tunnel { conn: ConnId(99), event });
+    assert_eq!(rig.exit(), None, "what is left to say on its own is not cut off");
+    rig.closed(CloseCode::GoingAway);
+    assert_eq!(rig.exit(), Some(Exit::Stopped));
+}
+
+#[test]
 fn status_tells_how_the_uplink_is() {
     let mut rig = Rig::ready(&["a"]);
     rig.tunnel(tunnel::Event::RoundTrip { micros: 1234 });
