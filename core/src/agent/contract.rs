@@ -38,7 +38,7 @@ pub enum Event {
         /// Who is there to sign in.
         person: signin::machine::Person,
     },
-    /// Something of the sign-in.
+    /// Something of the sign-in. Not before `Start`, or it is of no use.
     Signin(signin::machine::Event),
     /// The tunnel is connected: the WebSocket handshake is done.
     Dialed {

@@ -189,6 +189,8 @@ impl Agent {
         match event {
             Event::WishesRecalled { json } => self.recall_wishes(&json),
             Event::Start { person } => self.start(person),
+            // Nothing of it was ordered before `Start`, which begins it.
+            Event::Signin(_) if self.phase == Phase::New => {}
             Event::Signin(event) => self.signin_event(event),
             Event::Dialed { conn, dialect } => self.uplink.dialed(conn, dialect, &mut self.cx),
             Event::DialFailed { conn, error } if self.uplink.is_current(conn) => {

@@ -50,6 +50,15 @@ impl Rig {
 }
 
 #[test]
+fn nothing_is_signed_in_before_the_start() {
+    let mut rig = Rig::new(config(&["a"]), None);
+    rig.event(Event::Signin(signin::Event::Start { person: Person::Here }));
+    assert!(rig.actions.is_empty(), "{:?}", rig.actions);
+    rig.event(Event::Start { person: Person::Here });
+    assert!(rig.signin(|action| matches!(action, signin::Action::Load)));
+}
+
+#[test]
 fn nothing_is_started_before_somebody_signs_in() {
     let mut rig = new(Person::Here);
     rig.event(Event::Signin(signin::Event::Loaded(None)));
