@@ -160,6 +160,16 @@ impl Agent {
         agent
     }
 
+    #[cfg(test)]
+    pub(super) const fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::New => "new",
+            Phase::Running => "running",
+            Phase::Stopping { .. } => "stopping",
+            Phase::Done => "done",
+        }
+    }
+
     fn begin(&mut self, now: Now) {
         self.cx.now = self.clamp.clamp(now);
         if self.watch.woke(self.cx.now) && self.phase == Phase::Running {

@@ -22,6 +22,7 @@ mod subscriptions;
 mod table;
 mod table_approvals;
 mod table_http;
+mod table_phases;
 mod table_questions;
 mod uplink;
 mod wishes;
