@@ -63,8 +63,14 @@ impl Stage {
         let key = self.laptops[laptop].key;
         let is_kept = key.is_some_and(|key| !self.world.look(key).disk_is_broken);
         let is_same = call.changes == self.people[call.person].changes;
+        // While its server is not to be seen, a URI that nobody lists is the only other server's; and of two processes of a
+        // device the one that goes on need not be the one that was asked.
+        let (uri, name) = (self.resource(laptop, server), server_name(laptop, server));
+        let is_its =
+            |key| self.world.look(key).scripts[&name].heard.iter().any(|heard| heard.to_string().contains(&uri));
+        let is_its = key.is_some_and(is_its);
         self.oracle.watched.remove(&(call.person, laptop, server));
-        if is_done && on && is_kept && is_same {
+        if is_done && on && is_kept && is_same && is_its {
             self.world.trace.cover("a resource is watched");
             self.oracle.watched.insert((call.person, laptop, server), self.world.micros());
         }
