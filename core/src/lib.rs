@@ -51,6 +51,8 @@ pub mod secret;
 pub mod signin;
 pub mod sse;
 pub mod stub;
+#[cfg(test)]
+mod table;
 pub mod time;
 pub mod timers;
 pub mod tunnel;

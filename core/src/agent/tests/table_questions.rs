@@ -6,6 +6,7 @@ use std::format;
 use super::bridging::legacy;
 use super::*;
 use crate::limits;
+use crate::table::check;
 
 const A: ChildId = ChildId(1);
 
@@ -45,25 +46,6 @@ fn words(action: &Action) -> Option<String> {
         // The tunnel's own affairs, and what is done to the process.
         _ => None,
     }
-}
-
-/// Looks at every cell of a table, and says which of them are wrong.
-fn check<const N: usize>(
-    (states, events): ([&str; N], &[&str]),
-    table: &[(&str, [&str; N])],
-    follows: impl Fn(&str, &str) -> String,
-) {
-    assert_eq!(table.iter().map(|(event, _)| *event).collect::<Vec<_>>(), events, "every event has its row");
-    let mut wrong = Vec::new();
-    for (event, expected) in table {
-        for (state, expected) in states.into_iter().zip(expected) {
-            let told = follows(state, event);
-            if told != *expected {
-                wrong.push(format!("{event} while {state}: {told:?}, and not {expected:?}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 fn question(id: &str, method: &str) -> Value {

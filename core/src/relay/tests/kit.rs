@@ -1,4 +1,4 @@
-//! What the tables of this folder share: how an action is said in short, and how a table is checked.
+//! What the tables of this folder share: how an action is said in short.
 
 use super::*;
 use crate::tunnel::{Close, CloseCode, ResetCode};
@@ -60,25 +60,6 @@ pub(super) fn said(actions: &[String]) -> String {
     let mut said: Vec<String> = actions.iter().map(|action| short(action)).collect();
     said.dedup();
     if said.is_empty() { ".".to_string() } else { said.join(", ") }
-}
-
-/// Looks at every cell of a table, and says which of them are wrong.
-pub(super) fn check<const N: usize>(
-    (states, events): ([&str; N], &[&str]),
-    table: &[(&str, [&str; N])],
-    follows: impl Fn(&str, &str) -> String,
-) {
-    assert_eq!(table.iter().map(|(event, _)| *event).collect::<Vec<_>>(), events, "every event has its row");
-    let mut wrong = Vec::new();
-    for (event, expected) in table {
-        for (state, expected) in states.into_iter().zip(expected) {
-            let told = follows(state, event);
-            if told != *expected {
-                wrong.push(format!("{event} while {state}: {told:?}, and not {expected:?}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The id in the last event of these actions; empty when there is none.

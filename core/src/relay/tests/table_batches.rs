@@ -4,6 +4,7 @@
 use super::kit::*;
 use super::*;
 use crate::limits;
+use crate::table::check;
 
 /// Of a batch of the calls 50 and 51, which are the streams 1 and 2. "half": the second is answered. "stream": its
 /// server has said something, so that its reply is an event stream.

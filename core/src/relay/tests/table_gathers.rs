@@ -4,6 +4,7 @@
 use super::kit::*;
 use super::*;
 use crate::limits;
+use crate::table::check;
 
 /// Of a request that the servers `a` and `b` work on, on the streams 1 and 2. "half": `b` did it; "refused": `b` did
 /// not. "stream": it took so long that its reply is an event stream.

@@ -1,9 +1,10 @@
 //! What servers ask clients, in a call and with none open: every event in every state. What follows is said in short;
 //! `.`: nothing.
 
-use super::kit::{check, lose, revoke, said, session_over};
+use super::kit::{lose, revoke, said, session_over};
 use super::*;
 use crate::limits;
+use crate::table::check;
 
 const QUESTION: &str = r#"{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"_meta":{"progressToken":"t"}}}"#;
 const TAKEN_BACK: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;

@@ -4,6 +4,7 @@
 use super::kit::*;
 use super::*;
 use crate::limits;
+use crate::table::check;
 
 /// Of the stream of a call, of which its client has had the first event; one more was said since.
 const STATES: [&str; 9] =

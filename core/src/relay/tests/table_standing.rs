@@ -1,10 +1,11 @@
 //! Subscriptions of clients without a session: to one server, and to resources of several. Every event in every state;
 //! what follows is said in short; `.`: nothing.
 
-use super::kit::{check, said};
+use super::kit::said;
 use super::subscriptions::LISTEN;
 use super::*;
 use crate::limits;
+use crate::table::check;
 use crate::tunnel::{Close, CloseCode, ResetCode};
 
 fn says(world: &mut World, conn: u64, json: &str) -> Vec<String> {
