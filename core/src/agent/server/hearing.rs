@@ -1,7 +1,6 @@
 //! What a server says: answers, requests, notifications, and what is none of them.
 
 use alloc::format;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -134,14 +133,18 @@ impl Server {
         }
     }
 
-    /// Begins a new session with a server that ended the last one. Its calls that are under way stay so.
+    /// Begins a new session with a server that ended the last one. Its calls that are under way stay so; but for those that
+    /// wait for a client's word, which nobody would understand in the new one.
     fn renew_session(&mut self, cx: &mut Cx) {
         assert_eq!(self.state, State::Ready, "only a session that was begun is begun anew");
+        let mut lost = self.forget_questions();
         self.forget_run(cx);
-        let lost = match &mut self.link {
-            Some(Link::Http(http)) => http.forget_session(cx),
-            Some(Link::Stdio(_)) | None => Vec::new(),
-        };
+        if let Some(Link::Http(http)) = &mut self.link {
+            for request in &lost {
+                http.abandon(*request, cx);
+            }
+            lost.extend(http.forget_session(cx));
+        }
         for request in lost {
             self.unanswered(request, code::SERVER_UNAVAILABLE, SESSION_LOST, cx);
         }

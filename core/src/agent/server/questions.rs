@@ -4,11 +4,12 @@
 //! passed on only where there is no doubt: a client must never be asked on behalf of another. What is asked with no call
 //! open is for [`beside`](super::beside).
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::bridging::Bridge;
 use super::{Call, Server};
 use crate::agent::caller::Caller;
 use crate::agent::cx::{Cx, Report, RequestId};
@@ -251,6 +252,20 @@ impl Server {
             Some(Question { call, .. }) => self.tell(call, json, false, cx),
             None => self.withdraw_beside(&id, json, cx),
         }
+    }
+
+    /// Forgets what is asked in the course of calls. Returns these.
+    pub(super) fn forget_questions(&mut self) -> BTreeSet<RequestId> {
+        let asked = core::mem::take(&mut self.questions).0.into_values().map(|question| question.call);
+        let mut calls: BTreeSet<_> = asked.collect();
+        for (request, call) in &mut self.calls {
+            if let Bridge::Down(down) = &mut call.bridge
+                && !down.take_open().is_empty()
+            {
+                calls.insert(*request);
+            }
+        }
+        calls
     }
 
     /// A call is over, and nobody will answer what was asked in it.

@@ -324,6 +324,46 @@ fn stream_that_was_to_be_resumed_is_lost_with_its_session() {
 }
 
 #[test]
+fn question_of_an_ended_session_is_lost_with_its_call() {
+    let question = json!({"jsonrpc": "2.0", "id": "q", "method": "roots/list"});
+    let params = r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"roots":{}}}}"#;
+    for (is_modern, breaks_first) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut rig = ready();
+        let head = OpenHead {
+            server: "web".to_string(),
+            method: "tools/call".to_string(),
+            version: Some(if is_modern { "2026-07-28" } else { "2025-11-25" }.to_string()),
+            actor: "ann".to_string(),
+            session: if is_modern { String::new() } else { "s".to_string() },
+            capabilities: r#"{"roots":{}}"#.to_string(),
+            length: params.len() as u64,
+            ..OpenHead::default()
+        };
+        rig.tunnel(tunnel::Event::Call { stream: StreamId(1), head, params: Bytes::from_static(params.as_bytes()) });
+        let (asking, _) = rig.fetched(&Method::POST);
+        rig.head(asking, 200, SSE);
+        rig.chunk(asking, &format!("id: e1\ndata: {question}\n\n"));
+        assert_eq!(rig.answers().len(), usize::from(is_modern), "a modern client is asked by an answer");
+        rig.actions.clear();
+        rig.call(2, "web", r#"{"n":2}"#);
+        let (second, _) = rig.fetched(&Method::POST);
+        if breaks_first {
+            rig.fetch(asking, FetchEvent::End);
+        }
+        rig.head(second, 404, JSON);
+        assert_eq!(rig.aborted().contains(&asking), !breaks_first);
+        let answers = rig.answers();
+        assert_eq!(answers.len(), usize::from(!is_modern), "{answers:?}");
+        assert!(answers.iter().all(|(_, code, _)| *code == Some(code::SERVER_UNAVAILABLE)), "{answers:?}");
+        // Nothing is said of the question in the new session.
+        new_session(&mut rig, "s2");
+        assert_eq!(body(&rig.fetched(&Method::POST).1)["params"], json!({"n": 2}));
+        rig.actions.retain(|action| !matches!(action, Action::Fetch { request, .. } if request.method == Method::GET));
+        assert!(rig.is_quiet(), "{:?}", rig.actions);
+    }
+}
+
+#[test]
 fn resumption_that_is_refused_with_its_session_is_no_call_to_send_again() {
     let mut rig = ready();
     rig.call(1, "web", "{}");
