@@ -54,6 +54,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_time.first().map(|(at, key)| (*at, key))
     }
 
+    /// All that is armed.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// How many timers are armed.
     #[must_use]
     pub fn len(&self) -> usize {

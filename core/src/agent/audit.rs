@@ -50,6 +50,10 @@ impl Ledger {
         self.0.remove(&request)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn decide(&mut self, request: RequestId, decision: Decision) {
         if let Some(entry) = self.0.get_mut(&request) {
             entry.decision = decision;

@@ -5,6 +5,7 @@ mod admission;
 mod clients;
 mod decisions;
 mod entries;
+mod leftovers;
 mod sessions;
 mod tunnel;
 mod wishes;

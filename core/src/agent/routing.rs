@@ -84,6 +84,11 @@ impl Routes {
     pub(super) fn len(&self) -> usize {
         self.by_request.len()
     }
+
+    /// How many streams of tunnels have one.
+    pub(super) fn streams(&self) -> usize {
+        self.by_stream.len()
+    }
 }
 
 /// A caller that wants to hear how far its call is: its own token, as raw JSON.

@@ -41,6 +41,11 @@ impl Listeners {
         self.0.len() + others + own + of_client >= most
     }
 
+    /// How many listen.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nobody listens.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

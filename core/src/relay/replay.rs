@@ -112,6 +112,11 @@ impl Replay {
         self.streams.is_empty()
     }
 
+    /// How many streams are kept.
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
     /// A stream begins.
     pub(super) fn begin(&mut self, stream: u64, session: SessionKey, asked: Asked) {
         while self.streams.len() >= limits::MAX_REPLAYS {

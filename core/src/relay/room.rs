@@ -10,6 +10,7 @@ mod batches;
 mod beside;
 mod feeds;
 mod gather;
+mod leftovers;
 mod modern;
 mod notices;
 mod own;

@@ -262,6 +262,25 @@ impl Shard {
         }
     }
 
+    /// What is on the books for clients, by what it is, and how much of it: calls, replies, streams, and the timers of
+    /// those. Nothing, once nobody asks, listens, or may come back for a stream. For whoever wants to see that nothing
+    /// stays behind; it looks at all there is.
+    #[must_use]
+    pub fn leftovers(&self) -> BTreeMap<&'static str, usize> {
+        let of_client = |timer: &&Timer| match timer {
+            Timer::Expiry(Lease::Tunnel(conn)) => !self.tunnels.contains_key(conn),
+            Timer::Announce(_) => false,
+            _ => true,
+        };
+        let timers = self.timers.keys().filter(of_client).count();
+        let own = [("exchanges", self.exchanges.len()), ("timers", timers)];
+        let mut left = BTreeMap::new();
+        for (what, count) in self.rooms.values().flat_map(Room::leftovers).chain(own).filter(|(_, count)| *count > 0) {
+            *left.entry(what).or_default() += count;
+        }
+        left
+    }
+
     /// Runs `step` in `user`'s room, which is made if need be and goes when nothing is in it.
     fn in_room(&mut self, user: &UserId, now: Now, step: impl FnOnce(&mut Room, &mut Cx<'_>)) {
         let room = self.rooms.entry(user.clone()).or_insert_with(|| Room::new(now));

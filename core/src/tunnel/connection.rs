@@ -280,11 +280,15 @@ impl Connection {
     }
 }
 
-#[cfg(test)]
 impl Connection {
-    /// Whether a V2 tunnel keeps nothing of any call.
-    pub(super) fn is_idle(&self) -> bool {
-        matches!(&self.speaker, Speaker::V2(v2) if v2.is_idle())
+    /// Whether it keeps nothing of any call, and nothing waits to be sent.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        match &self.speaker {
+            Speaker::V2(v2) => v2.is_idle(),
+            Speaker::V1Relay(v1) => v1.is_idle(),
+            Speaker::V1Agent(v1) => v1.is_idle(),
+        }
     }
 }
 

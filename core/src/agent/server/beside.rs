@@ -49,6 +49,11 @@ struct Roots {
 }
 
 impl Beside {
+    /// How many questions are open.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether a question of that id is open.
     pub(super) fn has(&self, id: &RawId) -> bool {
         self.open.contains_key(id)

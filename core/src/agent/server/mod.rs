@@ -35,6 +35,7 @@ mod handshake;
 mod hearing;
 mod http;
 mod lasting;
+mod leftovers;
 mod legacy;
 mod link;
 mod listening;

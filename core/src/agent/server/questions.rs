@@ -69,6 +69,10 @@ impl Cancelled {
 pub(super) type Declined = (i64, &'static str);
 
 impl Questions {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn count_of(&self, call: RequestId) -> usize {
         self.0.values().filter(|question| question.call == call).count()
     }

@@ -37,6 +37,23 @@ fn line(rig: &mut Rig) -> String {
 }
 
 #[test]
+fn what_is_on_the_books_of_a_call_is_gone_with_it() {
+    let mut rig = Rig::ready(&["a"]);
+    assert!(rig.agent.leftovers().is_empty(), "{:?}", rig.agent.leftovers());
+    rig.call_method(1, "a", "vendor/thing", "{}");
+    let left = rig.agent.leftovers();
+    for what in ["calls", "routes", "streams", "audit entries"] {
+        assert_eq!(left.get(what), Some(&1), "{what}: {left:?}");
+    }
+    let id = serde_json::from_str::<Value>(&line(&mut rig)).unwrap()["id"].clone();
+    rig.event(Event::Line {
+        child: A,
+        line: Bytes::from(std::format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}")),
+    });
+    assert!(rig.agent.leftovers().is_empty(), "{:?}", rig.agent.leftovers());
+}
+
+#[test]
 fn call_and_answer_are_passed_on_raw() {
     let mut rig = Rig::ready(&["a"]);
     rig.call_method(1, "a", "vendor/thing", "{\"n\": 1e400,\n \"x\":null}");

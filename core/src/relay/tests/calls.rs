@@ -28,6 +28,21 @@ fn small_answer_is_one_reply() {
 }
 
 #[test]
+fn what_is_on_the_books_of_a_call_is_gone_with_it() {
+    let mut world = World::ready();
+    assert!(world.shard.leftovers().is_empty(), "{:?}", world.shard.leftovers());
+    world.call(7);
+    let left = world.shard.leftovers();
+    for what in ["calls", "exchanges", "replies", "requests"] {
+        assert_eq!(left.get(what), Some(&1), "{what}: {left:?}");
+    }
+    assert!(left.contains_key("timers"), "its idle limit runs: {left:?}");
+    world.answer(1, 1, Some(2));
+    world.data(1, 1, "{}", true);
+    assert!(world.shard.leftovers().is_empty(), "{:?}", world.shard.leftovers());
+}
+
+#[test]
 fn long_answer_is_json_of_known_length_and_returns_credit() {
     let mut world = World::ready();
     world.call(7);

@@ -47,6 +47,11 @@ struct Tool {
 }
 
 impl V1Agent {
+    /// Whether no call is open.
+    pub(in crate::tunnel) fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.patience.is_empty()
+    }
+
     pub(in crate::tunnel) fn handle_text(&mut self, message: &Bytes, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let envelope = Envelope::read(message)?;
         match &*envelope.kind {

@@ -34,6 +34,11 @@ pub(in crate::tunnel) struct V1Relay {
 }
 
 impl V1Relay {
+    /// Whether no call is open.
+    pub(in crate::tunnel) fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
     pub(in crate::tunnel) fn handle_text(&mut self, message: &Bytes, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let envelope = Envelope::read(message)?;
         match &*envelope.kind {

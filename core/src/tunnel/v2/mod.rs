@@ -134,7 +134,6 @@ impl V2 {
     }
 }
 
-#[cfg(test)]
 impl V2 {
     /// Whether nothing is kept of any call.
     pub(super) fn is_idle(&self) -> bool {
