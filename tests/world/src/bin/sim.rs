@@ -14,7 +14,7 @@ use tunnel_world::desk::Desk;
 use tunnel_world::sim::{Plan, Report, regressions, run, shrink};
 
 const USAGE: &str = "\
-sim [--from SEED] [--count N] [--threads N] [--state FILE]   run seeds; with a state file, go on where it ended
+sim [--from SEED] [--count N] [--threads N] [--state FILE]   run seeds; with a state file, go on where this build ended
 sim explain SEED | FILE                                       tell a run step by step
 sim shrink SEED | FILE                                        the smallest plan that fails in the same way, as JSON
 sim plan SEED                                                 a seed's plan, as JSON
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match &words[..] {
         ["explain", what] => plan(what).and_then(|plan| explain(&plan)),
-        ["shrink", what] => plan(what).and_then(|plan| say(&json(&shrink(&plan, SHRINKS))).map(|()| true)),
+        ["shrink", what] => plan(what).and_then(|plan| make_small(&plan)),
         ["plan", what] => plan(what).and_then(|plan| say(&json(&plan)).map(|()| true)),
         ["desk", seed] => seed.parse().map_err(io::Error::other).and_then(desk),
         ["regressions"] => run_regressions(),
@@ -83,6 +83,16 @@ fn explain(plan: &Plan) -> io::Result<bool> {
     Ok(report.failure.is_none())
 }
 
+/// Prints the smallest plan that fails as `plan` does, which must fail.
+fn make_small(plan: &Plan) -> io::Result<bool> {
+    if run(plan, false).failure.is_none() {
+        return Err(io::Error::other(
+            "nothing fails, so that there is nothing to make small: all that must hold holds",
+        ));
+    }
+    say(&json(&shrink(plan, SHRINKS))).map(|()| true)
+}
+
 fn desk(seed: u64) -> io::Result<bool> {
     let (failure, trace) = Desk::play(seed, &Desk::steps_of(seed), true);
     let end = failure.as_deref().unwrap_or("all that must hold holds");
@@ -103,7 +113,8 @@ fn run_regressions() -> io::Result<bool> {
 
 /// What to run.
 struct Orders {
-    from: u64,
+    /// The first seed; `None`: nobody says.
+    from: Option<u64>,
     count: u64,
     threads: usize,
     state: Option<PathBuf>,
@@ -112,13 +123,13 @@ struct Orders {
 impl Orders {
     fn read(words: &[&str]) -> Result<Self, String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut orders = Self { from: 0, count: 1_000, threads, state: None };
+        let mut orders = Self { from: None, count: 1_000, threads, state: None };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} what"));
             let number = |value: &&str| value.parse::<u64>().map_err(|_| format!("{word} {value}"));
             match *word {
-                "--from" => orders.from = number(value()?)?,
+                "--from" => orders.from = Some(number(value()?)?),
                 "--count" => orders.count = number(value()?)?,
                 "--threads" => orders.threads = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
                 "--state" => orders.state = Some(value()?.into()),
@@ -132,6 +143,9 @@ impl Orders {
 /// How far a run of many seeds is; what a state file holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
+    /// Which program it is of: what another one found says nothing of this one.
+    #[serde(default)]
+    build: String,
     from: u64,
     /// All seeds before it are done.
     next: u64,
@@ -142,6 +156,37 @@ struct State {
     took_secs: f64,
     failures: BTreeMap<u64, String>,
     cover: BTreeMap<String, (u64, u64)>,
+}
+
+impl State {
+    fn begun(from: Option<u64>) -> Self {
+        let from = from.unwrap_or_default();
+        Self { from, next: from, ..Self::default() }
+    }
+
+    /// What a file says, if it goes on with the same program and the same seeds.
+    fn resumed(path: &Path, from: Option<u64>) -> io::Result<Self> {
+        let state: Self = serde_json::from_slice(&std::fs::read(path)?)?;
+        let refused = |why: String| Err(io::Error::other(format!("{}: {why}", path.display())));
+        if state.build != build()? {
+            return refused(
+                "it is another build's, whose seeds say nothing of this one: remove it to begin anew".into(),
+            );
+        }
+        match from {
+            Some(from) if from != state.from => {
+                refused(format!("it begins with seed {}, and not with {from}: name another file", state.from))
+            }
+            Some(_) | None => Ok(state),
+        }
+    }
+}
+
+/// Which program this is: the digest of its file.
+fn build() -> io::Result<String> {
+    let file = std::fs::read(std::env::current_exe()?)?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, &file);
+    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 struct Fleet {
@@ -156,9 +201,10 @@ struct Fleet {
 
 impl Fleet {
     fn new(orders: Orders) -> io::Result<Self> {
-        let state = match orders.state.as_deref().filter(|path| path.exists()) {
-            Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
-            None => State { from: orders.from, next: orders.from, ..State::default() },
+        let state = match orders.state.as_deref() {
+            Some(path) if path.exists() => State::resumed(path, orders.from)?,
+            Some(_) => State { build: build()?, ..State::begun(orders.from) },
+            None => State::begun(orders.from),
         };
         let next = AtomicU64::new(state.next);
         let (state, done) = (Mutex::new(state), Mutex::default());
