@@ -99,10 +99,14 @@ fn every_lie_of_the_world_is_noticed() {
         (Sabotage::Twice, "at most once at a server"),
         (Sabotage::Leak, "ada sees what is eve's"),
         (Sabotage::Swap, "the answer of another call"),
-        (Sabotage::Mute, "must have a result"),
+        (Sabotage::Mute, "its server answered, and it goes on"),
         (Sabotage::Uncancelled, "were not told that nobody waits"),
         (Sabotage::Forgetful, "token"),
         (Sabotage::Gullible, "the provider has not vouched"),
+        (Sabotage::Deaf, "was given up, and is sent to its server"),
+        (Sabotage::Clinging, "its grant was revoked, and it goes on"),
+        (Sabotage::Undead, "its server is gone, and it goes on"),
+        (Sabotage::Stutter, "is told twice how far its call is"),
     ];
     in_parallel(lies.len() as u64, |number| {
         let (lie, words) = lies[usize::try_from(number).expect("few")];

@@ -27,6 +27,7 @@ use crate::alarms::Whose;
 use crate::clock::NodeClock;
 use crate::framing::Framing;
 use crate::link::{Link, Toward};
+use crate::sabotage::Sabotage;
 use crate::script::{Pace, Say, Script, Start};
 use crate::seen::Seen;
 use crate::site::{Sites, is_session};
@@ -190,6 +191,11 @@ impl Agent {
         }
     }
 
+    /// What it dials with.
+    pub(crate) fn token(&self) -> &str {
+        self.token.expose()
+    }
+
     /// Whether it has no tunnel.
     #[must_use]
     pub fn connection_is_down(&self) -> bool {
@@ -297,6 +303,7 @@ impl World {
                 }
                 Action::ControlReply { job, json } => drop(self.look(key).answers.insert(job, json)),
                 Action::Fetch { fetch, request } => {
+                    self.saw(|| Seen::Sent { bytes: request.body.clone() });
                     self.schedule(request.timeout, Delivery::HeadIsDue(key, fetch));
                     self.schedule(Duration::from_millis(1), Delivery::Asked(key, fetch, Box::new(request)));
                 }
@@ -388,7 +395,8 @@ impl World {
         self.look(key).connection = Some(End { conn: at_agent, link: conn, connection });
         self.note("tunnel", [key.0 as u64, conn.0], format!("{dialect:?}").as_bytes());
         self.trace.cover(if dialect == Dialect::V1 { "a tunnel of V1" } else { "a tunnel of V2" });
-        self.saw(|| Seen::TunnelUp { agent: key, conn });
+        let token = self.look(key).token().to_owned();
+        self.saw(|| Seen::TunnelUp { agent: key, conn, token });
         let (family, device) = (upgrade.family.clone(), upgrade.device.clone());
         self.shard(ShardEvent::TunnelUp {
             conn,
@@ -414,6 +422,11 @@ impl World {
         while let Some(event) = self.agent_end(key, conn).and_then(Connection::poll_event) {
             if let tunnel::Event::Closed(close) = &event {
                 self.closed(Some(key), close);
+            }
+            self.saw_calls(key, conn, &event);
+            let is_given_up = matches!(event, tunnel::Event::Reset { .. } | tunnel::Event::Cancelled { .. });
+            if is_given_up && self.sabotage == Some(Sabotage::Deaf) {
+                continue;
             }
             self.tell(key, Event::Tunnel { conn, event });
         }
@@ -450,6 +463,7 @@ impl World {
 
     pub(crate) fn write(&mut self, key: AgentKey, child: ChildId, bytes: &[u8]) {
         self.note("to a server", [key.0 as u64, child.0], bytes);
+        self.saw(|| Seen::Sent { bytes: Bytes::copy_from_slice(bytes) });
         let agent = self.look(key);
         let Some(server) = agent.children.get(&child).cloned() else { return };
         let script = agent.scripts.entry(server).or_default();
@@ -531,8 +545,8 @@ impl World {
             Say::Line(_, line) => {
                 self.note("a server says", [key.0 as u64, child.0], &line);
                 self.saw_answer(key, child, &line);
-                let line = self.sabotage.map_or_else(|| Some(line.clone()), |lie| lie.said(line.clone()));
-                if let Some(line) = line {
+                let lines = self.sabotage.map_or_else(|| vec![line.clone()], |lie| lie.said(line.clone()));
+                for line in lines {
                     self.tell(key, Event::Line { child, line });
                 }
             }
@@ -562,6 +576,9 @@ impl World {
         }
         self.note("a server ends", [key.0 as u64, child.0], &[]);
         self.saw(|| Seen::Child { agent: key, child, began: false });
+        if self.sabotage == Some(Sabotage::Undead) {
+            return;
+        }
         let stderr = "cannot open the display".to_owned();
         self.tell(key, Event::OutputEnded { child });
         self.tell(key, Event::Exited { child, code, signal, stderr });

@@ -22,6 +22,7 @@ use crate::alarms::Whose;
 use crate::client::Outcome;
 use crate::disk::Disk;
 use crate::link::{Parcel, Toward};
+use crate::sabotage::Sabotage;
 use crate::seen::Seen;
 use crate::world::World;
 
@@ -152,6 +153,8 @@ impl World {
                         relay.snapshot = Arc::clone(&snapshot);
                     }
                 }
+                GrantsAction::RevokedAll | GrantsAction::Revoked { .. } | GrantsAction::SessionEnded { .. }
+                    if self.sabotage == Some(Sabotage::Clinging) => {}
                 GrantsAction::RevokedAll => self.shard(ShardEvent::RevokedAll),
                 GrantsAction::Revoked { family } => self.shard(ShardEvent::Revoked { family }),
                 GrantsAction::SessionEnded { user, session } => self.shard(ShardEvent::SessionEnded { user, session }),
@@ -183,6 +186,7 @@ impl World {
             let is_last = matches!(event, tunnel::Event::Closed(_));
             self.shard(ShardEvent::Tunnel { conn, event });
             if is_last {
+                self.saw(|| Seen::TunnelDown { conn });
                 self.grants(GrantsEvent::TunnelDown { conn });
             }
         }

@@ -20,18 +20,27 @@ pub enum Sabotage {
     Forgetful,
     /// A provider's ID tokens are taken for good whoever signed them.
     Gullible,
+    /// Agents do not hear that a call was given up.
+    Deaf,
+    /// The relay's rooms do not hear of revoked grants and ended sessions.
+    Clinging,
+    /// Agents do not hear that a server's process ended.
+    Undead,
+    /// Servers say twice how far a call is.
+    Stutter,
 }
 
 impl Sabotage {
-    /// What an agent hears of what a server says; `None`: nothing.
-    pub(crate) fn said(self, line: Bytes) -> Option<Bytes> {
+    /// What an agent hears of what a server says.
+    pub(crate) fn said(self, line: Bytes) -> Vec<Bytes> {
         let text = String::from_utf8_lossy(&line);
         let is_answer = text.contains("structuredContent");
         match self {
-            Self::Mute if is_answer => None,
-            Self::Leak => Some(text.replace("-of-ada", "-of-eve").into()),
-            Self::Swap if is_answer => Some(text.replace("-of-", "0-of-").into()),
-            Self::Mute | Self::Swap | Self::Twice | Self::Uncancelled | Self::Forgetful | Self::Gullible => Some(line),
+            Self::Mute if is_answer => Vec::new(),
+            Self::Leak => vec![text.replace("-of-ada", "-of-eve").into()],
+            Self::Swap if is_answer => vec![text.replace("-of-", "0-of-").into()],
+            Self::Stutter if text.contains("notifications/progress") => vec![line.clone(), line],
+            _ => vec![line],
         }
     }
 

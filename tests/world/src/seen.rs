@@ -1,13 +1,14 @@
 //! What an observer of a world is told: the facts that a model compares with what it predicts.
 
+use bytes::Bytes;
 use serde_json::Value;
 use tunnel_core::agent::machine::{DialError, Exit};
-use tunnel_core::id::{ChildId, ConnId, ExchangeId, JobId};
+use tunnel_core::id::{ChildId, ConnId, ExchangeId, JobId, StreamId};
 use tunnel_core::time::Instant;
-use tunnel_core::tunnel::Close;
+use tunnel_core::tunnel::{self, Close};
 
 use crate::client::Outcome;
-use crate::world::AgentKey;
+use crate::world::{AgentKey, World};
 
 /// A fact.
 #[derive(Debug, Clone)]
@@ -75,6 +76,40 @@ pub enum Seen {
         agent: AgentKey,
         /// Its number at the relay.
         conn: ConnId,
+        /// What it came with.
+        token: String,
+    },
+    /// The relay has that tunnel no more.
+    TunnelDown {
+        /// Its number at the relay.
+        conn: ConnId,
+    },
+    /// A call comes to an agent.
+    Asked {
+        /// Which.
+        agent: AgentKey,
+        /// The tunnel's number at the agent.
+        conn: ConnId,
+        /// Its stream there.
+        stream: StreamId,
+        /// The method.
+        method: String,
+        /// Its raw params.
+        params: Bytes,
+    },
+    /// An agent hears that a call was given up; all of a tunnel's, which is gone.
+    GivenUp {
+        /// Which.
+        agent: AgentKey,
+        /// The tunnel's number at the agent.
+        conn: ConnId,
+        /// The call's stream there; `None`: all of them.
+        stream: Option<StreamId>,
+    },
+    /// An agent sends lines or a request to one of its servers, which may hear of it later.
+    Sent {
+        /// What.
+        bytes: Bytes,
     },
     /// An end of a tunnel was told that it is over.
     Closed {
@@ -99,4 +134,22 @@ pub enum Seen {
         /// With what.
         answer: Value,
     },
+}
+
+impl World {
+    /// Calls that come to an agent, and go.
+    pub(crate) fn saw_calls(&mut self, agent: AgentKey, conn: ConnId, event: &tunnel::Event) {
+        match event {
+            tunnel::Event::Call { stream, head, params } => {
+                let (stream, method, params) = (*stream, head.method.to_string(), params.clone());
+                self.saw(|| Seen::Asked { agent, conn, stream, method, params });
+            }
+            tunnel::Event::Reset { stream, .. } | tunnel::Event::Cancelled { stream, .. } => {
+                let stream = Some(*stream);
+                self.saw(|| Seen::GivenUp { agent, conn, stream });
+            }
+            tunnel::Event::Closed(_) => self.saw(|| Seen::GivenUp { agent, conn, stream: None }),
+            _ => {}
+        }
+    }
 }

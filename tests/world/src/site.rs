@@ -206,8 +206,8 @@ impl World {
             Say::Line(_, line) => {
                 self.note("a site says", [key.0 as u64, child.0], &line);
                 self.saw_answer(key, child, &line);
-                let line = self.sabotage.map_or_else(|| Some(line.clone()), |lie| lie.said(line.clone()));
-                if let Some(line) = line {
+                let lines = self.sabotage.map_or_else(|| vec![line.clone()], |lie| lie.said(line.clone()));
+                for line in lines {
                     self.site_prints(key, child, on, line);
                 }
             }

@@ -132,13 +132,14 @@ impl Stage {
             params["name"] = json!(name);
             params["arguments"] = arguments.clone();
         }
-        if matches!(tool, Tool::Die) {
-            self.disturb(laptop, Duration::ZERO);
-        }
         if self.laptops[laptop].plan.servers[server].policy >= 2 && self.last.is_multiple_of(2) {
             self.later(Duration::from_secs(2), super::faults::Undo::Decides(laptop));
         }
-        let is_strict = self.is_strict(person, laptop, server, tool);
+        let is_calm = self.is_calm(person, laptop, server);
+        let is_strict = is_calm && self.is_answered(laptop, server, tool);
+        if matches!(tool, Tool::Die) {
+            self.disturb(laptop, Duration::ZERO);
+        }
         // Of what is no tool its method is what a person is asked about.
         let subject = if method == "tools/call" { word(tool) } else { method };
         let actor = (!self.laptops[laptop].plan.old).then_some(person);
@@ -156,10 +157,12 @@ impl Stage {
             path: path.to_owned(),
             marker,
             laptop: Some(laptop),
+            server: Some(server),
             tool: Some(tool),
             arguments,
             name,
             sent_at: self.world.micros(),
+            is_calm,
             is_strict,
             disturbances: self.laptops[laptop].disturbances,
             changes: self.people[person].changes,
@@ -169,22 +172,27 @@ impl Stage {
         (call, method, params)
     }
 
-    /// Whether the model says that a call must succeed, should nothing happen meanwhile.
-    fn is_strict(&self, person: usize, laptop: usize, server: usize, tool: Tool) -> bool {
+    /// Whether a server has an answer to a call.
+    fn is_answered(&self, laptop: usize, server: usize, tool: Tool) -> bool {
         let it = &self.laptops[laptop];
         let plan = &it.plan.servers[server];
-        let is_fine = plan.start % 5 < 2 && !it.spoilt.contains_key(&server);
-        let is_answered = match tool {
+        match tool {
             Tool::Blob => plan.policy != 1,
             Tool::Echo | Tool::Wait | Tool::Progress => true,
             // V1 has no way to ask anything.
             Tool::Ask => !it.plan.old,
             Tool::Read | Tool::Prompt => !it.plan.old && plan.library,
             Tool::Silent | Tool::Die | Tool::Huge => false,
-        };
+        }
+    }
+
+    /// Whether all is well that a call needs: the model says what becomes of it, should nothing happen meanwhile.
+    fn is_calm(&self, person: usize, laptop: usize, server: usize) -> bool {
+        let it = &self.laptops[laptop];
+        let plan = &it.plan.servers[server];
+        let is_fine = plan.start % 5 < 2 && !it.spoilt.contains_key(&server);
         it.key.is_some()
             && is_fine
-            && is_answered
             && plan.policy < 2
             && self.world.micros() > it.disturbed_until
             && self.people[person].client.is_ready()
@@ -271,8 +279,12 @@ impl Stage {
         }
         let verdict = self.verdict(person);
         let before = it.client.clone();
+        let open = self.open_in_session(person);
+        if !open.is_empty() {
+            self.world.trace.cover("a session was ended with work open");
+        }
         let exchange = before.delete(&mut self.world);
-        self.note(exchange, Kind::Delete(Box::new(before)), person, 0, verdict, false);
+        self.note(exchange, Kind::Delete(Box::new(before), open), person, 0, verdict, false);
         self.new_session(person);
     }
 
@@ -300,7 +312,10 @@ impl Stage {
         if let Some(call) = self.oracle.calls.remove(&exchange) {
             self.world.trace.cover("a client hung up");
             let reply = self.world.has(exchange).then(|| self.world.exchange(exchange).clone());
-            reply.into_iter().for_each(|reply| self.may_come_back(&call, &reply));
+            if let Some(reply) = reply {
+                self.oracle.told.had(call.person, &reply.messages());
+                self.may_come_back(&call, &reply);
+            }
             // Up to 2025-11-25 that is no cancel, and V1 knows of none.
             if call.is_modern && self.is_cancellable(&call) && self.world.relay_is_up() {
                 self.oracle.gave_up(&call.marker);
@@ -336,8 +351,8 @@ impl Stage {
         let verdict = self.verdict(call.person);
         let exchange = self.people[call.person].client.resume(&mut self.world, &last);
         let sent_at = self.world.micros();
-        let (is_strict, is_given_up) = (false, false);
-        self.oracle.calls.insert(exchange, Call { verdict, is_strict, sent_at, is_given_up, ..call });
+        let again = Call { is_calm: false, is_strict: false, is_given_up: false, cancelled_at: None, ..call };
+        self.oracle.calls.insert(exchange, Call { verdict, sent_at, ..again });
     }
 
     /// A client loses the connection in the course of a call, and comes back.

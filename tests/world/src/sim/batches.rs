@@ -87,6 +87,7 @@ impl Stage {
             let part = Call {
                 rest: call.rest.clone(),
                 sent_at: call.sent_at,
+                is_calm: part.is_calm && call.rest.is_none(),
                 is_strict: part.is_strict && call.rest.is_none(),
                 is_given_up: part.is_given_up || call.is_given_up,
                 has_stopped_reading: call.has_stopped_reading,
@@ -100,6 +101,7 @@ impl Stage {
         if let Some(error) = response.get("error") {
             assert!(response.get("result").is_none(), "a result or an error: {response}");
             assert!(!self.is_demanded(part), "{part:?} must have a result: {response}");
+            self.judge_error(part, error);
             self.may_be_forgotten(part, error);
         } else if part.tool.is_some() {
             self.judge_result(part, &response["result"]);

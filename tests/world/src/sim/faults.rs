@@ -93,6 +93,7 @@ impl Stage {
     fn kill_relay(&mut self, down_ms: u32, lose: bool) {
         self.disturb_all(ms(down_ms));
         self.oracle.relay_ends.insert(self.world.micros());
+        self.oracle.tunnels.clear();
         self.office.relay_died();
         self.world.kill_relay();
         self.asked.clear();
@@ -118,6 +119,7 @@ impl Stage {
             self.people[person].changes += 1;
             (self.people[person].token, Undo::MintForClient(person))
         };
+        self.sees_revoking(token);
         let id = self.oracle.revoking(token);
         let job = self.world.ask_admin(AdminCommand::TokenRevoke { id });
         self.asked.insert(job, Asked::Revoke(token));

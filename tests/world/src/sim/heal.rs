@@ -100,7 +100,7 @@ impl Stage {
                 let token = self.mint(it.user, Role::Client, 0);
                 let text = self.oracle.token(token).text.clone();
                 let it = &mut self.people[person];
-                it.token = token;
+                (it.token, it.token_since) = (token, self.world.micros());
                 it.client = it.client.clone().with_token(&text);
             }
             // A session outlives all that happened, but its end, the end of its grant and a clock that was set.
@@ -265,11 +265,28 @@ impl Stage {
             let status = self.status(laptop);
             assert!(status["calls"] == 0 && status["waiting"] == 0, "calls are left over: {status}");
         }
+        self.books_are_empty();
         let before = self.world.steps;
         self.wait(Duration::from_secs(600));
         let steps = self.world.steps - before;
         let most = 2_000 + 2_000 * self.laptops.len() as u64;
         assert!(steps <= most, "an idle world takes {steps} steps in ten minutes");
+    }
+
+    /// No call, stream or timer is left over, nor an entry of any map that belongs to one.
+    fn books_are_empty(&mut self) {
+        let relay = self.world.relay.as_ref().expect("it is up");
+        let left = relay.shard.leftovers();
+        assert!(left.is_empty(), "left over at the relay: {left:?}");
+        let busy: Vec<_> = relay.connections.iter().filter(|(_, tunnel)| !tunnel.is_idle()).collect();
+        assert!(busy.is_empty(), "left over on tunnels at the relay: {busy:?}");
+        for laptop in &self.laptops {
+            let agent = self.world.look(laptop.key.expect("it is up"));
+            let left = agent.machine.leftovers();
+            assert!(left.is_empty(), "left over at {}: {left:?}", laptop.device);
+            let tunnel = agent.connection.as_ref().map(|end| &end.connection);
+            assert!(tunnel.is_none_or(|tunnel| tunnel.is_idle()), "left over on the tunnel of {}", laptop.device);
+        }
     }
 
     fn status(&mut self, laptop: usize) -> Value {

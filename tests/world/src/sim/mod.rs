@@ -10,6 +10,10 @@
 //! | `faults` | what goes wrong |
 //! | `signin` | people with browsers, what they are given, and what that must open |
 //! | `oracle` | the model: what may be answered, and what must never happen |
+//! | `given_up` | calls that were given up, and go nowhere any more |
+//! | `endings` | what is over, and must end soon |
+//! | `errors` | which error a call has, and when |
+//! | `streams` | what comes on streams, once |
 //! | `heal` | the end of all faults, and what must hold soon after |
 //! | `run` | one plan from start to end, and what came of it |
 //! | `shrink` | the smallest plan that fails in the same way |
@@ -18,7 +22,10 @@
 mod acts;
 mod batches;
 mod decisions;
+mod endings;
+mod errors;
 mod faults;
+mod given_up;
 mod heal;
 mod news;
 mod oracle;
@@ -28,6 +35,7 @@ mod run;
 mod shrink;
 mod signin;
 mod stage;
+mod streams;
 
 pub use plan::Plan;
 pub(crate) use run::caught;

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tunnel_core::agent::machine::DialError;
-use tunnel_core::id::{ChildId, ExchangeId};
+use tunnel_core::id::{ChildId, ConnId, ExchangeId};
 use tunnel_core::limits;
 use tunnel_core::time::Instant;
 use tunnel_core::tunnel::{Close, CloseCode};
 
+use super::given_up::GivenUp;
 use super::plan::Tool;
+use super::streams::Told;
 use crate::client::Client;
 use crate::script::MARKER;
 use crate::world::AgentKey;
@@ -73,8 +75,8 @@ pub(super) enum Kind {
     Cancels(String),
     Listen,
     Initialize,
-    /// The end of a session: this is the client that had it.
-    Delete(Box<Client>),
+    /// The end of a session: this is the client that had it, and what was open in it.
+    Delete(Box<Client>, Vec<ExchangeId>),
     /// A request in a session that has ended.
     Afterlife,
 }
@@ -87,6 +89,8 @@ pub(super) struct Call {
     pub(super) verdict: Verdict,
     pub(super) marker: String,
     pub(super) laptop: Option<usize>,
+    /// Which of that laptop's servers.
+    pub(super) server: Option<usize>,
     pub(super) tool: Option<Tool>,
     pub(super) arguments: Value,
     pub(super) name: String,
@@ -96,6 +100,8 @@ pub(super) struct Call {
     pub(super) id: u64,
     pub(super) is_modern: bool,
     pub(super) sent_at: u64,
+    /// All that it needs was well when it was sent.
+    pub(super) is_calm: bool,
     /// It must succeed, if nothing happens meanwhile.
     pub(super) is_strict: bool,
     /// Its client lost its stream and takes it up again.
@@ -105,6 +111,8 @@ pub(super) struct Call {
     pub(super) changes: u64,
     pub(super) size: u32,
     pub(super) is_given_up: bool,
+    /// When the relay took its client's word that it gives it up.
+    pub(super) cancelled_at: Option<u64>,
     pub(super) has_stopped_reading: bool,
 }
 
@@ -116,6 +124,7 @@ impl Call {
             verdict: Verdict::Unknown,
             marker: String::new(),
             laptop: None,
+            server: None,
             tool: None,
             arguments: Value::Null,
             name: String::new(),
@@ -123,12 +132,14 @@ impl Call {
             id,
             is_modern,
             sent_at: 0,
+            is_calm: false,
             is_strict: false,
             rest: None,
             disturbances: 0,
             changes: 0,
             size: 0,
             is_given_up: false,
+            cancelled_at: None,
             has_stopped_reading: false,
         }
     }
@@ -222,6 +233,10 @@ pub(super) struct Oracle {
     /// What legacy clients surely watch, and since when: client, laptop, server.
     pub(super) watched: BTreeMap<(usize, usize, usize), u64>,
     dials: BTreeMap<AgentKey, Dials>,
+    /// The tunnels that the relay has, and with which token each came.
+    pub(super) tunnels: BTreeMap<ConnId, TokenId>,
+    pub(super) given_up: GivenUp,
+    pub(super) told: Told,
 }
 
 /// How an agent dials.
@@ -244,6 +259,11 @@ impl Oracle {
         let expires = answer["expires"].as_u64().expect("a token has an end");
         self.tokens.push(Token { text, id, expires, state: TokenState::Good });
         Some(TokenId(self.tokens.len() - 1))
+    }
+
+    /// Whose text that is.
+    pub(super) fn token_of(&self, text: &str) -> Option<TokenId> {
+        self.tokens.iter().position(|token| token.text == text).map(TokenId)
     }
 
     pub(super) fn token(&self, token: TokenId) -> &Token {
@@ -425,19 +445,24 @@ impl Oracle {
         assert_eq!(fate.cancelled, 1, "{marker} is cancelled once at its server");
     }
 
-    /// A server answers a request.
-    pub(super) fn answers(&mut self, agent: AgentKey, child: ChildId, id: &str) {
-        if let Some(marker) = self.at_server.get(&(agent, child, id.to_owned())) {
-            self.fates.get_mut(marker).expect("a call at a server has a fate").is_over = true;
-        }
+    /// A server answers a request. Returns the call.
+    pub(super) fn answers(&mut self, agent: AgentKey, child: ChildId, id: &str) -> Option<String> {
+        let marker = self.at_server.get(&(agent, child, id.to_owned()))?;
+        self.fates.get_mut(marker).expect("a call at a server has a fate").is_over = true;
+        Some(marker.clone())
     }
 
-    /// A server's process ended, or its agent with all of them.
-    pub(super) fn server_gone(&mut self, agent: AgentKey, child: Option<ChildId>) {
-        for fate in self.fates.values_mut() {
+    /// A server's process ended, or its agent with all of them. Returns the calls that it worked on.
+    pub(super) fn server_gone(&mut self, agent: AgentKey, child: Option<ChildId>) -> Vec<String> {
+        let mut left = Vec::new();
+        for (marker, fate) in &mut self.fates {
             let is_its = |heard: &(AgentKey, ChildId, String)| heard.0 == agent && child.is_none_or(|it| it == heard.1);
-            fate.is_over |= fate.heard.as_ref().is_some_and(is_its);
+            if !fate.is_over && fate.heard.as_ref().is_some_and(is_its) {
+                fate.is_over = true;
+                left.push(marker.clone());
+            }
         }
+        left
     }
 
     /// Whether a server works on a call of which it has not heard that nobody waits for it: a client of a revision in which
@@ -454,7 +479,7 @@ impl Oracle {
 }
 
 /// The call that a request at a server is, if a client of the world made it.
-fn marker_of(message: &Value) -> Option<&str> {
+pub(super) fn marker_of(message: &Value) -> Option<&str> {
     let params = &message["params"];
     match message["method"].as_str()? {
         "tools/call" | "prompts/get" => params["arguments"][MARKER].as_str(),
@@ -508,9 +533,10 @@ impl Oracle {
         self.dials.entry(agent).or_default().nudges += 2;
     }
 
-    pub(super) fn agent_gone(&mut self, agent: AgentKey) {
+    /// Returns the calls that its servers worked on.
+    pub(super) fn agent_gone(&mut self, agent: AgentKey) -> Vec<String> {
         self.dials.remove(&agent);
-        self.server_gone(agent, None);
+        self.server_gone(agent, None)
     }
 
     /// Whether an agent should have dialled by `now`.

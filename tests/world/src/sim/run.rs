@@ -148,6 +148,7 @@ impl Stage {
     /// The model looks at what happened.
     fn look_on(&mut self) {
         self.oracle.saw_time(self.world.relay_unix());
+        self.see_endings();
         loop {
             let seen = self.world.seen.as_mut().map(std::mem::take).unwrap_or_default();
             if seen.is_empty() {
@@ -165,8 +166,19 @@ impl Stage {
                 }
                 self.oracle.heard(agent, &server, child, &message);
             }
-            Seen::Answers { agent, child, id } => self.oracle.answers(agent, child, &id),
-            Seen::Child { agent, child, began: false } => self.oracle.server_gone(agent, Some(child)),
+            Seen::Asked { agent, conn, stream, method, params } => {
+                self.oracle.given_up.asked((agent, conn, stream), &method, &params);
+            }
+            Seen::GivenUp { agent, conn, stream } => self.oracle.given_up.heard_of(agent, conn, stream),
+            Seen::Sent { bytes } => self.oracle.given_up.sent(&bytes),
+            Seen::Answers { agent, child, id } => {
+                let answered = self.oracle.answers(agent, child, &id);
+                self.end_of_calls(answered.as_slice(), "its server answered");
+            }
+            Seen::Child { agent, child, began: false } => {
+                let left = self.oracle.server_gone(agent, Some(child));
+                self.end_of_calls(&left, "its server is gone");
+            }
             Seen::Child { .. } => {}
             Seen::Spoke { exchange } => {
                 self.saw_news(exchange);
@@ -179,7 +191,12 @@ impl Stage {
             Seen::Ended { exchange, outcome } => self.ended(exchange, outcome),
             Seen::Dials { agent, at } => self.oracle.dials(agent, at),
             Seen::DialFailed { agent, at, error } => self.oracle.dial_failed(agent, at, &error),
-            Seen::TunnelUp { agent, .. } => self.oracle.tunnel_up(agent),
+            Seen::TunnelUp { agent, conn, token } => {
+                self.oracle.tunnel_up(agent);
+                let token = self.oracle.token_of(&token);
+                self.oracle.tunnels.extend(token.map(|token| (conn, token)));
+            }
+            Seen::TunnelDown { conn } => drop(self.oracle.tunnels.remove(&conn)),
             Seen::Closed { agent: Some(agent), at, close } => self.oracle.closed(agent, at, &close),
             Seen::Closed { agent: None, .. } => {}
             Seen::Exit { agent, .. } => self.end(agent),
@@ -189,7 +206,10 @@ impl Stage {
 
     fn answered(&mut self, job: tunnel_core::id::JobId, answer: &Value) {
         match self.asked.remove(&job) {
-            Some(Asked::Revoke(token)) if answer["ok"] == true => self.oracle.revoked(token),
+            Some(Asked::Revoke(token)) if answer["ok"] == true => {
+                self.oracle.revoked(token);
+                self.end_of_grant(token);
+            }
             Some(Asked::MintForAgent(laptop)) => {
                 if let Some(token) = self.oracle.minted(answer) {
                     self.laptops[laptop].token = token;
@@ -204,7 +224,7 @@ impl Stage {
                 if let Some(token) = self.oracle.minted(answer) {
                     let text = self.oracle.token(token).text.clone();
                     let it = &mut self.people[person];
-                    it.token = token;
+                    (it.token, it.token_since) = (token, self.world.micros());
                     it.client = it.client.clone().with_token(&text);
                     it.changes += 1;
                     self.new_session(person);
@@ -232,19 +252,23 @@ impl Stage {
         if let Some(status) = reply.status {
             judge_status(&call, status);
         }
+        self.oracle.told.had(call.person, &reply.messages());
         match &call.kind {
             Kind::Call | Kind::Trespass | Kind::List | Kind::Other => self.judge(&call, &reply, outcome),
             Kind::Batch(parts) => self.judge_batch(&call, parts, &reply, outcome),
             Kind::Watch { laptop, server, on } => self.judge_watch(&call, (*laptop, *server, *on), &reply),
             Kind::Initialize => {
                 if outcome == Outcome::Complete {
-                    self.people[call.person].client.initialized(&reply);
+                    let it = &mut self.people[call.person];
+                    it.client.initialized(&reply);
+                    it.session_since = self.world.micros();
                 }
             }
-            Kind::Delete(client) => {
+            Kind::Delete(client, open) => {
                 // Once that is acknowledged, the session opens nothing, whatever happens.
                 if outcome == Outcome::Complete && reply.status.is_some_and(|status| status.is_success()) {
                     self.world.trace.cover("a session was ended");
+                    self.end_of_session(open.clone());
                     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
                     let after = client.post(&mut self.world, &ping);
                     self.note(after, Kind::Afterlife, call.person, 1, Verdict::Unknown, false);
@@ -261,6 +285,9 @@ impl Stage {
                 if is_taken && is_open {
                     self.oracle.gave_up(marker);
                 }
+                let now = self.world.micros();
+                let its = self.oracle.calls.values_mut().find(|call| call.marker == *marker);
+                its.filter(|_| is_taken).into_iter().for_each(|call| call.cancelled_at = Some(now));
             }
             Kind::Note | Kind::Listen => {}
         }
@@ -268,8 +295,12 @@ impl Stage {
 
     /// Whether the model demands that a call succeeds: it did when it was sent, and nothing has happened since.
     pub(super) fn is_demanded(&self, call: &Call) -> bool {
-        call.is_strict
-            && !self.is_disturbed(call)
+        call.is_strict && self.is_untouched(call)
+    }
+
+    /// Whether nothing has happened to a call since it was sent.
+    pub(super) fn is_untouched(&self, call: &Call) -> bool {
+        !self.is_disturbed(call)
             && self.people[call.person].changes == call.changes
             && !call.is_given_up
             && !call.has_stopped_reading
@@ -333,13 +364,16 @@ impl Stage {
         let [answer] = &answers[..] else { panic!("exactly one final answer: {call:?}: {answers:?}") };
         assert_eq!(answer["id"], call.id, "an answer has the id of its request: {answer}");
         if let Some(error) = answer.get("error") {
-            self.world.trace.cover(error_name(error["code"].as_i64().unwrap_or_default()));
             assert!(answer.get("result").is_none(), "a result or an error: {answer}");
+            self.judge_error(call, error);
             self.may_be_forgotten(call, error);
             assert!(!is_demanded, "{call:?} must have a result at {}: {answer}", self.world.micros());
             return;
         }
         assert!(!matches!(call.kind, Kind::Trespass), "another's tool was called: {answer}");
+        let since = call.cancelled_at.filter(|_| !call.has_stopped_reading).map(|at| self.world.micros() - at);
+        assert!(since.is_none_or(|since| since < ON_ITS_WAY), "{call:?} was cancelled, and has a result: {answer}");
+        assert!(call.rest.as_ref().is_none_or(|rest| !rest.had), "an answer comes twice: {call:?}: {answer}");
         let result = &answer["result"];
         for (list, key) in [("tools", "name"), ("prompts", "name"), ("resources", "uri")] {
             if let (Kind::List, Some(all)) = (&call.kind, result[list].as_array()) {
@@ -425,26 +459,11 @@ fn judge_status(call: &Call, status: StatusCode) {
     assert!(is_known, "{status} to {call:?}");
 }
 
-fn error_name(code: i64) -> &'static str {
-    use tunnel_core::mcp::code;
-    match code {
-        code::SERVER_UNAVAILABLE => "error: server unavailable",
-        code::AGENT_GONE => "error: agent gone",
-        code::TIMED_OUT => "error: timed out",
-        code::CANCELLED => "error: cancelled",
-        code::OVERLOADED => "error: overloaded",
-        code::TOO_LARGE => "error: too large",
-        code::STALLED => "error: stalled",
-        code::AMBIGUOUS => "error: ambiguous",
-        code::INVALID_PARAMS => "error: invalid params",
-        code::METHOD_NOT_FOUND => "error: method not found",
-        code::INTERNAL_ERROR => "error: internal",
-        _ => "error: another",
-    }
-}
-
 /// How many of a plan's acts an input of a fuzzer has: healing alone takes longer than as many.
 const FUZZ_STEPS: usize = 40;
+
+/// How old an answer may be that crosses its cancellation, in microseconds.
+const ON_ITS_WAY: u64 = 10_000_000;
 
 /// How long an answer that the model demands may take beside its tool's own time, in microseconds.
 const STRICT_WITHIN: u64 = 45_000_000;
@@ -462,10 +481,13 @@ pub const REQUIRED: &[&str] = &[
     "a person refused a call",
     "a resource is watched",
     "a grant was refreshed",
+    "a grant was revoked with a tunnel open",
+    "a grant was revoked with work open",
     "a legacy client was asked",
     "a modern client was asked",
     "a reply becomes a stream",
     "a session was ended",
+    "a session was ended with work open",
     "a sign-in failed after the provider",
     "a site has the agent come back later",
     "a socket was full",

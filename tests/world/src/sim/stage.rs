@@ -9,6 +9,7 @@ use tunnel_core::id::{ExchangeId, JobId};
 use tunnel_core::oauth::Role;
 use tunnel_core::oauth::grants::AdminCommand;
 
+use super::endings::Ending;
 use super::faults::Undo;
 use super::oracle::{Oracle, TokenId};
 use super::plan::{AgentPlan, Plan, ServerPlan, Setup};
@@ -35,6 +36,8 @@ pub(super) struct Stage {
     pub(super) office: Office,
     /// What ends by itself.
     pub(super) undo: BTreeMap<(u64, u64), Undo>,
+    /// What must have ended at which time.
+    pub(super) endings: BTreeMap<(u64, u64), Ending>,
     /// What the operator was asked.
     pub(super) asked: BTreeMap<JobId, Asked>,
     pub(super) last: u64,
@@ -63,6 +66,9 @@ pub(super) struct Person {
     pub(super) client: Client,
     pub(super) user: &'static str,
     pub(super) token: TokenId,
+    /// Since when it has that token, and its session.
+    pub(super) token_since: u64,
+    pub(super) session_since: u64,
     /// How often its token or session was changed.
     pub(super) changes: u64,
     pub(super) listening: Option<ExchangeId>,
@@ -97,6 +103,7 @@ impl Stage {
             oracle: Oracle::default(),
             office: Office::default(),
             undo: BTreeMap::new(),
+            endings: BTreeMap::new(),
             asked: BTreeMap::new(),
             last: 0,
         };
@@ -143,7 +150,8 @@ impl Stage {
         let text = self.oracle.token(token).text.clone();
         let version = ["2025-11-25", "2025-06-18", "2025-03-26"][usize::from(plan.age) % 3];
         let client = if plan.modern { Client::modern(&text) } else { Client::new(&text).speaking(version) };
-        self.people.push(Person { client, user, token, changes: 0, listening: None });
+        let (token_since, session_since) = (self.world.micros(), self.world.micros());
+        self.people.push(Person { client, user, token, token_since, session_since, changes: 0, listening: None });
         self.new_session(index);
     }
 
@@ -213,7 +221,8 @@ impl Stage {
     /// The agent of a laptop is gone; what it leaves is kept for the next one.
     pub(super) fn end(&mut self, key: AgentKey) {
         let Some(was) = self.world.kill_agent(key) else { return };
-        self.oracle.agent_gone(key);
+        let left = self.oracle.agent_gone(key);
+        self.end_of_calls(&left, "its agent is gone");
         let Some(index) = self.oracle.owners.get(&key).copied() else { return };
         // What sessions set is on its disk a second later.
         self.oracle.doubt_watches(index, self.world.micros().saturating_sub(2_000_000));
