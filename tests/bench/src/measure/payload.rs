@@ -1,0 +1,71 @@
+//! Large answers and large requests: how much passes in a second, and how much memory that takes.
+
+use std::io;
+
+use super::Bench;
+use crate::contender::{Contender, Setup};
+use crate::load::{Call, blob, closed, upload};
+use crate::process::{forget_peak, peak};
+use crate::role::IdAt;
+
+const TABLE: &str = "Large payloads";
+const KIB: usize = 1024;
+const MIB: usize = 1024 * 1024;
+
+/// How a line of the table loads a contender.
+struct Load {
+    what: &'static str,
+    bytes: usize,
+    callers: u64,
+    make: fn(u64, &str, usize) -> Call,
+}
+
+const LOADS: [Load; 10] = [
+    Load { what: "1 KiB answers, 1 caller", bytes: KIB, callers: 1, make: blob },
+    Load { what: "64 KiB answers, 1 caller", bytes: 64 * KIB, callers: 1, make: blob },
+    Load { what: "1 MiB answers, 1 caller", bytes: MIB, callers: 1, make: blob },
+    Load { what: "1 MiB answers, 8 callers", bytes: MIB, callers: 8, make: blob },
+    Load { what: "10 MiB answers, 1 caller", bytes: 10 * MIB, callers: 1, make: blob },
+    Load { what: "10 MiB answers, 4 callers", bytes: 10 * MIB, callers: 4, make: blob },
+    Load { what: "20 MiB answers, 1 caller", bytes: 20 * MIB, callers: 1, make: blob },
+    Load { what: "64 KiB requests, 1 caller", bytes: 64 * KIB, callers: 1, make: upload },
+    Load { what: "1 MiB requests, 1 caller", bytes: MIB, callers: 1, make: upload },
+    Load { what: "3 MiB requests, 1 caller", bytes: 3 * MIB, callers: 1, make: upload },
+];
+
+/// Measures both spellings of the server's answers.
+pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
+    for (id, spelling) in [(IdAt::First, "id first"), (IdAt::Last, "id last")] {
+        let setup = Setup { id, ..Setup::default() };
+        let mut contenders = vec![Contender::hops(&setup).await?];
+        contenders.extend(bench.all(&setup).await?);
+        let table = format!("{TABLE}, {spelling}");
+        for load in LOADS {
+            for _ in 0..bench.rounds {
+                for contender in &contenders {
+                    turn(bench, &table, contender, &load).await?;
+                }
+            }
+        }
+        bench.show(&table);
+    }
+    Ok(())
+}
+
+async fn turn(bench: &mut Bench, table: &str, contender: &Contender, load: &Load) -> io::Result<()> {
+    let Load { what, bytes, callers, make } = *load;
+    for (_, process) in &contender.parts {
+        forget_peak(process.pid())?;
+    }
+    let prefix = contender.prefix.clone();
+    let outcome = closed(&contender.target, callers, bench.turn, move |id| make(id, &prefix, bytes)).await?;
+    #[allow(clippy::cast_precision_loss, reason = "megabytes")]
+    let rate = outcome.per_second() * bytes as f64 / 1e6;
+    bench.report.add(table, what, "MB/s", &contender.name, rate, outcome.failed);
+    for (part, process) in contender.parts.iter().filter(|(part, _)| *part != "server") {
+        #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
+        let peak = peak(process.pid()) as f64 / 1024.0;
+        bench.report.add(table, &format!("{what}: peak of the {part}"), "MiB", &contender.name, peak, 0);
+    }
+    Ok(())
+}
