@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::load::{Connection, Reply, Target};
 use crate::process::{Process, Scratch, free_port};
 use crate::role::IdAt;
+use crate::role::swarm::DEVICES;
 
 /// The hash of the password of the relay's one user, who never shows it: tokens are minted.
 const PASSWORD_HASH: &str = include_str!("../../support/password.phc");
@@ -116,13 +117,13 @@ impl Contender {
     pub(crate) async fn tunnel(name: &str, program: &Path, setup: &Setup) -> io::Result<Self> {
         let port = free_port()?;
         let mut contender = Self::new(name, port, "bench__")?;
-        let tunnel = Tunnel { program: program.to_owned(), port };
+        let tunnel = Tunnel::new(program, port);
         contender.parts.push(("relay", tunnel.relay(&contender.home)?));
-        tunnel.relay_ready().await?;
-        let token = tunnel.mint(&contender.home, "agent")?;
+        listening(port).await?;
+        let token = tunnel.mint(&contender.home, "ada", "agent")?;
         std::fs::write(contender.home.path().join("token"), token)?;
         contender.parts.push(("agent", tunnel.agent(&contender.home, setup)?));
-        let bearer = tunnel.mint(&contender.home, "client")?;
+        let bearer = tunnel.mint(&contender.home, "ada", "client")?;
         contender.target =
             Rc::new(Target { port, path: "/mcp".into(), headers: format!("Authorization: Bearer {bearer}\r\n") });
         contender.ready().await?;
@@ -131,7 +132,7 @@ impl Contender {
 
     /// Starts its relay or agent again, after whatever has become of the one before.
     pub(crate) fn restart(&mut self, part: &'static str, program: &Path, setup: &Setup) -> io::Result<()> {
-        let tunnel = Tunnel { program: program.to_owned(), port: self.target.port };
+        let tunnel = Tunnel::new(program, self.target.port);
         let process = if part == "relay" { tunnel.relay(&self.home)? } else { tunnel.agent(&self.home, setup)? };
         self.parts.retain(|(name, _)| *name != part);
         self.parts.push((part, process));
@@ -238,6 +239,60 @@ impl Contender {
     }
 }
 
+/// A relay with many agents, all in one process: [`role::swarm`](crate::role::swarm).
+pub(crate) struct Crowd {
+    tunnel: Tunnel,
+    home: Scratch,
+    relay: Process,
+    agents: Option<Process>,
+}
+
+impl Crowd {
+    /// A relay that may have so many agents.
+    pub(crate) async fn new(program: &Path, agents: usize) -> io::Result<Self> {
+        let mut tunnel = Tunnel::new(program, free_port()?);
+        tunnel.people = (0..agents.div_ceil(DEVICES)).map(|person| format!("person{person}")).collect();
+        // Room for the clients and for those that come back while their last connection is not yet gone.
+        tunnel.limits = json!({"connections": 2 * agents});
+        let home = Scratch::new(&format!("crowd-{}", tunnel.port))?;
+        let relay = tunnel.relay(&home)?;
+        listening(tunnel.port).await?;
+        let tokens = tunnel.people.iter().map(|person| tunnel.mint(&home, person, "agent"));
+        let tokens: Vec<_> = tokens.collect::<io::Result<_>>()?;
+        std::fs::write(home.path().join("tokens"), tokens.join("\n"))?;
+        Ok(Self { tunnel, home, relay, agents: None })
+    }
+
+    /// Starts the agents.
+    pub(crate) fn gather(&mut self, agents: usize) -> io::Result<()> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["role", "swarm", "--port", &self.tunnel.port.to_string(), "--agents", &agents.to_string()]);
+        command.arg("--tokens").arg(self.home.path().join("tokens"));
+        self.agents = Some(Process::start(&mut command, &self.home.path().join("swarm.log"))?);
+        Ok(())
+    }
+
+    /// The relay's pid.
+    pub(crate) fn relay(&self) -> u32 {
+        self.relay.pid()
+    }
+
+    /// The relay is killed, and started again.
+    pub(crate) async fn restart(&mut self) -> io::Result<()> {
+        self.relay.kill();
+        self.relay = self.tunnel.relay(&self.home)?;
+        listening(self.tunnel.port).await
+    }
+
+    /// When agents were `up`, or had a `try`: each in microseconds since they were started, in order.
+    pub(crate) fn told(&self, what: &str) -> io::Result<Vec<u64>> {
+        let log = std::fs::read_to_string(self.home.path().join("swarm.log"))?;
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let times = whole.lines().filter_map(|line| line.strip_prefix(what)?.trim().parse().ok());
+        Ok(times.collect())
+    }
+}
+
 fn good(reply: &Reply) -> io::Result<()> {
     match reply.status {
         200 => Ok(()),
@@ -262,9 +317,15 @@ async fn listening(port: u16) -> io::Result<()> {
 struct Tunnel {
     program: PathBuf,
     port: u16,
+    people: Vec<String>,
+    limits: Value,
 }
 
 impl Tunnel {
+    fn new(program: &Path, port: u16) -> Self {
+        Self { program: program.to_owned(), port, people: vec!["ada".into()], limits: json!({}) }
+    }
+
     fn relay(&self, home: &Scratch) -> io::Result<Process> {
         Process::start(&mut self.command(home, &self.relay_config(), &["relay"]), &home.path().join("relay.log"))
     }
@@ -281,12 +342,8 @@ impl Tunnel {
         Process::start(&mut self.command(home, &config, &["agent"]), &home.path().join("agent.log"))
     }
 
-    async fn relay_ready(&self) -> io::Result<()> {
-        listening(self.port).await
-    }
-
-    fn mint(&self, home: &Scratch, role: &str) -> io::Result<String> {
-        let args = ["token", "create", "ada", "--role", role, "--json"];
+    fn mint(&self, home: &Scratch, person: &str, role: &str) -> io::Result<String> {
+        let args = ["token", "create", person, "--role", role, "--json"];
         let output = self.command(home, &self.relay_config(), &args).output()?;
         let answer: Value = serde_json::from_slice(&output.stdout)
             .map_err(|_| io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))?;
@@ -294,9 +351,10 @@ impl Tunnel {
     }
 
     fn relay_config(&self) -> Value {
+        let user = |name: &String| json!({"name": name, "passwordHash": PASSWORD_HASH.trim()});
         json!({
-            "mode": "relay", "host": "127.0.0.1", "port": self.port,
-            "auth": {"local": {"users": [{"name": "ada", "passwordHash": PASSWORD_HASH.trim()}]}},
+            "mode": "relay", "host": "127.0.0.1", "port": self.port, "limits": self.limits,
+            "auth": {"local": {"users": self.people.iter().map(user).collect::<Vec<_>>()}},
         })
     }
 

@@ -52,6 +52,7 @@ enum What {
     Lists,
     Memory,
     Restarts,
+    Swarm,
 }
 
 #[derive(Subcommand)]
@@ -95,6 +96,14 @@ enum Role {
         #[arg(last = true)]
         server: Vec<String>,
     },
+    Swarm {
+        #[arg(long)]
+        port: u16,
+        #[arg(long)]
+        tokens: PathBuf,
+        #[arg(long)]
+        agents: usize,
+    },
 }
 
 fn main() -> io::Result<()> {
@@ -115,6 +124,7 @@ fn play(role: Role) -> io::Result<()> {
         Role::Hop { port, to } => role::hop::run(port, to),
         Role::FloorRelay { port, tunnel } => role::floor::relay(port, tunnel),
         Role::FloorAgent { tunnel, server } => role::floor::agent(tunnel, &server),
+        Role::Swarm { port, tokens, agents } => role::swarm::run(port, &tokens, agents),
     }
 }
 
@@ -136,6 +146,7 @@ async fn measure(options: Options) -> io::Result<()> {
             What::Lists => measure::lists::run(&mut bench).await?,
             What::Memory => measure::memory::run(&mut bench).await?,
             What::Restarts => measure::restarts::run(&mut bench).await?,
+            What::Swarm => measure::swarm::run(&mut bench, options.quick).await?,
         }
         tell(&format!("{what:?}: done after {} s", start.elapsed().as_secs()));
     }

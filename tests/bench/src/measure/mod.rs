@@ -6,6 +6,7 @@ pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod payload;
 pub(crate) mod restarts;
+pub(crate) mod swarm;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,6 +4,7 @@ pub(crate) mod direct;
 pub(crate) mod floor;
 pub(crate) mod hop;
 pub(crate) mod server;
+pub(crate) mod swarm;
 
 /// Where a message of the server has its `id`: before the result, or behind it, as the TypeScript SDK writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

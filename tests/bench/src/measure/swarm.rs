@@ -1,0 +1,91 @@
+//! Many agents that wait: what each costs the relay, how fast they come, and how they come back after a restart.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::Bench;
+use crate::contender::Crowd;
+use crate::process::{cpu, resident};
+
+const TABLE: &str = "Many agents";
+/// Nothing takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long they are watched while they wait.
+const IDLE: Duration = Duration::from_secs(5);
+/// So many are there when the relay restarts.
+const RESTARTED: usize = 1_000;
+
+/// Measures 1 000, 5 000 and 10 000 agents.
+pub(crate) async fn run(bench: &mut Bench, is_quick: bool) -> io::Result<()> {
+    let counts: &[usize] = if is_quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
+    for (name, program) in bench.programs.clone() {
+        for &agents in counts {
+            let mut crowd = Crowd::new(&program, agents).await?;
+            let (fresh, before) = (resident(crowd.relay()), cpu(crowd.relay()));
+            crowd.gather(agents)?;
+            until_up(&crowd, agents).await?;
+            let used = cpu(crowd.relay()).saturating_sub(before);
+            let up = crowd.told("up")?;
+            sleep(Duration::from_secs(1)).await;
+            let before = cpu(crowd.relay());
+            sleep(IDLE).await;
+            let idle = cpu(crowd.relay()).saturating_sub(before);
+            let more = resident(crowd.relay()).saturating_sub(fresh);
+            let first = up.first().copied().unwrap_or_default();
+            let took = Duration::from_micros(up.last().copied().unwrap_or_default().saturating_sub(first));
+            #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
+            let (each, more) = (agents as f64, more as f64 * 1.024);
+            let mut add = |what: &str, unit, value| {
+                bench.report.add(TABLE, &format!("{agents} agents: {what}"), unit, &name, value, 0);
+            };
+            add("memory each", "kB", more / each);
+            add("connects", "per s", each / took.as_secs_f64());
+            add("CPU of a connect", "µs", used.as_secs_f64() * 1e6 / each);
+            add("CPU of one that waits", "µs per s", idle.as_secs_f64() * 1e6 / each / IDLE.as_secs_f64());
+            if agents == RESTARTED {
+                restart(bench, &name, &mut crowd).await?;
+            }
+        }
+    }
+    bench.show(TABLE);
+    Ok(())
+}
+
+async fn restart(bench: &mut Bench, name: &str, crowd: &mut Crowd) -> io::Result<()> {
+    let known = crowd.told("up")?.len();
+    let start = Instant::now();
+    crowd.restart().await?;
+    until_up(crowd, known + RESTARTED).await?;
+    let all = start.elapsed();
+    let (back, tries) = (crowd.told("up")?.split_off(known), crowd.told("try")?);
+    let begin = tries.first().copied().unwrap_or_default();
+    let share = |of: &[u64], hundredths: usize| {
+        let at = of.get(of.len() * hundredths / 100).copied().unwrap_or_default();
+        Duration::from_micros(at.saturating_sub(begin)).as_secs_f64() * 1000.0
+    };
+    #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
+    let attempts = tries.len() as f64 / RESTARTED as f64;
+    let mut add = |what: &str, unit, value| {
+        bench.report.add(TABLE, &format!("{RESTARTED} agents, relay restarted: {what}"), unit, name, value, 0);
+    };
+    add("all back", "ms", all.as_secs_f64() * 1000.0);
+    add("half back", "ms", share(&back, 50));
+    add("attempts, each", "", attempts);
+    add("a tenth had tried", "ms", share(&tries, 10));
+    add("nine tenths had tried", "ms", share(&tries, 90));
+    Ok(())
+}
+
+async fn until_up(crowd: &Crowd, count: usize) -> io::Result<()> {
+    let start = Instant::now();
+    while crowd.told("up")?.len() < count {
+        if start.elapsed() > PATIENCE {
+            let up = crowd.told("up")?.len();
+            return Err(io::Error::other(format!("only {up} of {count} agents are connected")));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
