@@ -69,7 +69,7 @@ impl Listening {
     }
 
     /// The clients whose subscriptions wait for a new run.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Caller> {
+    pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = &Caller> {
         self.waiting.values().map(|waiting| &waiting.caller)
     }
 
