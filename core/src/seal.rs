@@ -131,6 +131,11 @@ impl fmt::Debug for Key {
 pub struct Sealer(Arc<[Key]>);
 
 impl Sealer {
+    /// Whether the other is this one, or a clone of it.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The first of `keys` seals, all of them open. There must be one at least.
     #[must_use]
     pub fn new(keys: Vec<Key>) -> Self {
@@ -330,5 +335,8 @@ fn checksum(material: &[u8]) -> [u8; 4] {
 
 #[cfg(test)]
 mod edges;
+mod memo;
 #[cfg(test)]
 mod tests;
+
+pub use memo::Memo;

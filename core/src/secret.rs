@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// A string that is wiped when dropped and whose `Debug` shows nothing of it (invariant A11).
@@ -22,6 +23,12 @@ impl Secret {
         &self.0
     }
 
+    /// Whether the text is `other`. Takes the same time for all texts of one length.
+    #[must_use]
+    pub fn is(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+
     /// Whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -37,8 +44,7 @@ impl fmt::Debug for Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        use subtle::ConstantTimeEq;
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+        self.is(other.expose())
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::net::{SendFlags, send};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tunnel_core::http::crowd::Crowd;
 use tunnel_core::limits::{MAX_REFUSALS, REFUSAL_TIMEOUT};
+use tunnel_core::relay::Opened;
 
 use crate::rt::{self, AsyncReadExt, AsyncWriteExt, TcpStream, timeout};
 use crate::seldom::Seldom;
@@ -54,6 +55,7 @@ pub struct Place {
     /// `None`: the connection is being served, and keeps its place however long that takes.
     turn: Mutex<Option<u64>>,
     leave: Arc<Notify>,
+    opened: Mutex<Opened>,
     _of_all: OwnedSemaphorePermit,
 }
 
@@ -137,7 +139,13 @@ impl Floor {
 impl Guest {
     /// Takes the free place, and waits for the client from now on.
     pub(crate) fn seat(self, free: OwnedSemaphorePermit) -> Place {
-        let place = Place { guest: self, turn: Mutex::new(None), leave: Arc::default(), _of_all: free };
+        let place = Place {
+            guest: self,
+            turn: Mutex::new(None),
+            leave: Arc::default(),
+            opened: Mutex::default(),
+            _of_all: free,
+        };
         place.wait();
         place
     }
@@ -154,6 +162,11 @@ impl Place {
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.guest.peer
+    }
+
+    /// What the last request of the connection brought, opened.
+    pub(crate) fn opened(&self) -> MutexGuard<'_, Opened> {
+        lock(&self.opened)
     }
 
     /// From now on the client is waited for, and the connection may be asked to make room.

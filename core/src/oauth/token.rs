@@ -5,6 +5,7 @@
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use percent_encoding::percent_decode_str;
@@ -16,7 +17,7 @@ use super::{Principal, Role, Snapshot};
 use crate::entropy::Entropy;
 use crate::http::{form, redirect};
 use crate::id::{ClientId, FamilyId, UserId};
-use crate::seal::{Purpose, Sealer};
+use crate::seal::{Memo, Purpose, Sealer};
 use crate::secret::Secret;
 use crate::time::{Now, UnixTime};
 
@@ -116,6 +117,7 @@ pub fn seal_access(sealer: &Sealer, principal: &Principal, entropy: &mut dyn Ent
 }
 
 /// Reads an access token that was presented for `resource`: seal, expiry, family, role and audience, in that order.
+/// `memo`: what the last one said that was presented there.
 ///
 /// # Errors
 /// See [`TokenError`].
@@ -124,8 +126,10 @@ pub fn open_access(
     snapshot: &Snapshot,
     resource: Resource<'_>,
     now: Now,
-) -> Result<Principal, TokenError> {
-    let principal = read_access(&snapshot.sealer, token).ok_or(TokenError::Invalid)?;
+    memo: &mut Memo<Arc<Principal>>,
+) -> Result<Arc<Principal>, TokenError> {
+    let read = || read_access(&snapshot.sealer, token).map(Arc::new);
+    let principal = memo.recall(&snapshot.sealer, &[], token, read).ok_or(TokenError::Invalid)?;
     if principal.expires <= now.unix {
         return Err(TokenError::Expired);
     }
@@ -272,7 +276,8 @@ mod tests {
     }
 
     fn open(token: &Secret, path: &str, snapshot: &Snapshot, now: Now) -> Result<Principal, TokenError> {
-        open_access(token.expose(), snapshot, Resource { public_url: PUBLIC, path }, now)
+        let resource = Resource { public_url: PUBLIC, path };
+        open_access(token.expose(), snapshot, resource, now, &mut Memo::default()).map(Arc::unwrap_or_clone)
     }
 
     #[test]

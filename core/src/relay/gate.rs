@@ -17,8 +17,8 @@ use super::challenge::Challenge;
 use super::era::{self, Field};
 use super::service::{self, Service};
 use super::{
-    Accepts, Content, Endpoint, Item, Listen, Note, Post, Request, Session, Settings, Speaker, handshake, modern,
-    route, session, shard,
+    Accepts, Content, Endpoint, Item, Listen, Note, Opened, Post, Request, Session, Settings, Speaker, handshake,
+    modern, route, session, shard,
 };
 use crate::entropy::Entropy;
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
@@ -32,7 +32,7 @@ use crate::oauth::scopes::Scopes;
 use crate::oauth::token::{Resource, TokenError, family_of, open_access};
 use crate::oauth::{self, Principal, Role, Snapshot};
 use crate::rpc::{self, Message, RawId, envelope, quoted};
-use crate::seal::Sealer;
+use crate::seal::{Memo, Sealer};
 use crate::time::{Now, UnixTime};
 use crate::tunnel::{self, Dialect};
 
@@ -162,17 +162,17 @@ impl Gate {
         promised.then(|| HeaderValue::from_static("max-age=31536000"))
     }
 
-    /// What to do with a request, judged by its head alone.
+    /// What to do with a request, judged by its head alone. `opened` is its connection's.
     #[must_use]
-    pub fn admit(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Admission {
-        self.judge(head, snapshot, now).unwrap_or_else(|reply| {
+    pub fn admit(&self, head: &RequestHead, snapshot: &Snapshot, now: Now, opened: &mut Opened) -> Admission {
+        self.judge(head, snapshot, now, opened).unwrap_or_else(|reply| {
             let (method, status) = (head.method.as_str(), reply.status.as_u16());
             tracing::debug!(%method, status, "request answered at the gate");
             Admission::Reply(reply)
         })
     }
 
-    /// What to do with an admitted request whose whole body was read.
+    /// What to do with an admitted request whose whole body was read. `opened` is its connection's.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "each is a distinct input of a pure function")]
     pub fn accept(
@@ -183,12 +183,13 @@ impl Gate {
         body: Bytes,
         snapshot: &Snapshot,
         now: Now,
+        opened: &mut Opened,
         entropy: &mut dyn Entropy,
     ) -> Step {
         let Target::Mcp { principal, endpoint, accepts, headers } = route.0 else {
             return Step::Grants(oauth::grants::Event::Request { exchange, head, body });
         };
-        let session = || session_of(&head, &principal, snapshot, now);
+        let mut session = || session_of(&head, &principal, snapshot, now, &mut opened.session);
         let step = match head.method {
             Method::GET => session().map(|session| {
                 let (user, headers) = (principal.user.clone(), headers.clone());
@@ -278,7 +279,13 @@ pub(super) struct Posted {
 
 /// Heads.
 impl Gate {
-    fn judge(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Admission, Reply> {
+    fn judge(
+        &self,
+        head: &RequestHead,
+        snapshot: &Snapshot,
+        now: Now,
+        opened: &mut Opened,
+    ) -> Result<Admission, Reply> {
         check_size(head)?;
         check_coding(head)?;
         let service = Service::of(head.uri.path());
@@ -302,7 +309,7 @@ impl Gate {
         }
         let mut headers = HeaderMap::new();
         self.settings.site.cors(service.cors(), head, &mut headers);
-        self.serve(service, head, headers.clone(), snapshot, now).or_else(|stop| match stop {
+        self.serve(service, head, headers.clone(), snapshot, now, opened).or_else(|stop| match stop {
             Stop::Reply(mut reply) => {
                 reply.headers.extend(headers);
                 Err(reply)
@@ -322,6 +329,7 @@ impl Gate {
         headers: HeaderMap,
         snapshot: &Snapshot,
         now: Now,
+        opened: &mut Opened,
     ) -> Result<Admission, Stop> {
         // 2025-11-25, Transports, Security Warning: an Origin that is present and wrong is answered 403.
         if service.is_guarded() && !self.settings.site.origin(head).is_admitted() {
@@ -337,11 +345,11 @@ impl Gate {
             Service::Page | Service::Form | Service::Open | Service::Closed => {
                 Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
             }
-            Service::Tunnel => self.tunnel(head, snapshot, now).map(Admission::Upgrade),
+            Service::Tunnel => self.tunnel(head, snapshot, now, opened).map(Admission::Upgrade),
             Service::Mcp(endpoint) => {
                 let path = route::endpoint_path(&endpoint);
                 let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
-                let principal = Arc::new(self.principal(token, head, &path, snapshot, now)?);
+                let principal = self.principal(token, head, &path, snapshot, now, opened)?;
                 let accepts = check_mcp_fields(head)?;
                 let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
                 Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
@@ -351,7 +359,7 @@ impl Gate {
     }
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
-    fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now) -> Result<Upgrade, Stop> {
+    fn tunnel(&self, head: &RequestHead, snapshot: &Snapshot, now: Now, opened: &mut Opened) -> Result<Upgrade, Stop> {
         let query = Form::parse(head.uri.query().unwrap_or_default())
             .map_err(|error| Reply::text(StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}\n")))?;
         let in_query = query.secret("token");
@@ -363,7 +371,7 @@ impl Gate {
             (None, Some(token)) => Some(token.expose()),
             (token, _) => token,
         };
-        let principal = self.principal(token, head, "", snapshot, now)?;
+        let principal = self.principal(token, head, "", snapshot, now, opened)?;
         handshake::check(head)?;
         let device =
             handshake::device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
@@ -379,8 +387,8 @@ impl Gate {
         Ok(Upgrade {
             audit: self.audit(&principal.user, snapshot),
             pseudonym: snapshot.sealer.pseudonym(&principal.user),
-            user: principal.user,
-            family: principal.family,
+            user: principal.user.clone(),
+            family: principal.family.clone(),
             expires: principal.family_expires,
             device,
             device_id,
@@ -397,13 +405,14 @@ impl Gate {
         document: &str,
         snapshot: &Snapshot,
         now: Now,
-    ) -> Result<Principal, Stop> {
+        opened: &mut Opened,
+    ) -> Result<Arc<Principal>, Stop> {
         let resource = Resource { public_url: &self.settings.public_url, path: head.uri.path() };
         let role = resource.role().unwrap_or(Role::Client);
         let scopes = Scopes::all(role);
         let challenge = Challenge { public_url: &self.settings.public_url, document };
         let Some(token) = token else { return Err(challenge.missing(&scopes).into()) };
-        let error = match open_access(token, snapshot, resource, now) {
+        let error = match open_access(token, snapshot, resource, now, &mut opened.principal) {
             Ok(principal) => return Ok(principal),
             Err(error) => error,
         };
@@ -471,12 +480,18 @@ fn check_coding(head: &RequestHead) -> Result<(), Reply> {
 
 /// The session of a request that needs one (2025-11-25, Transports, Session Management): 400 without, 404 when it
 /// ended or is another's.
-fn session_of(head: &RequestHead, principal: &Principal, snapshot: &Snapshot, now: Now) -> Result<Session, Reply> {
+fn session_of(
+    head: &RequestHead,
+    principal: &Principal,
+    snapshot: &Snapshot,
+    now: Now,
+    memo: &mut Memo<Session>,
+) -> Result<Session, Reply> {
     if !head.headers.contains_key(header::SESSION_ID) {
         let text = "the Mcp-Session-Id header is missing: send initialize first";
         return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
     }
-    head.header(header::SESSION_ID).and_then(|id| session::open(id, principal, snapshot, now)).ok_or_else(|| {
+    head.header(header::SESSION_ID).and_then(|id| session::open(id, principal, snapshot, now, memo)).ok_or_else(|| {
         refusal(StatusCode::NOT_FOUND, code::INVALID_REQUEST, None, "there is no such session: send initialize")
     })
 }
@@ -486,7 +501,7 @@ fn posted(
     head: &RequestHead,
     body: &Bytes,
     (principal, sealer): (&Principal, &Sealer),
-    session: impl Fn() -> Result<Session, Reply>,
+    session: impl FnOnce() -> Result<Session, Reply>,
     now: Now,
     entropy: &mut dyn Entropy,
 ) -> Result<Option<Posted>, Reply> {

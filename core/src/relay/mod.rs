@@ -40,6 +40,7 @@ mod modern;
 mod named;
 mod namespace;
 mod offer;
+mod opened;
 mod outlet;
 mod permission;
 mod replay;
@@ -64,6 +65,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::HeaderMap;
 
+pub use opened::Opened;
 pub use settings::Settings;
 
 use crate::id::{ExchangeId, UserId};

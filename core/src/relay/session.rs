@@ -20,7 +20,7 @@ use crate::limits;
 use crate::mcp::Version;
 use crate::oauth::{Principal, Snapshot};
 use crate::rpc::{self, object};
-use crate::seal::{Purpose, Sealer};
+use crate::seal::{Memo, Purpose, Sealer};
 use crate::sse::one_line;
 use crate::time::{Now, UnixTime};
 
@@ -60,20 +60,32 @@ pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, en
 }
 
 /// The session of that id; `None` when it is nobody's, another's, ended, or has run out: a client begins a new one then.
-pub(super) fn open(id: &str, principal: &Principal, snapshot: &Snapshot, now: Now) -> Option<Session> {
+/// `memo`: the last one that was asked for there.
+pub(super) fn open(
+    id: &str,
+    principal: &Principal,
+    snapshot: &Snapshot,
+    now: Now,
+    memo: &mut Memo<Session>,
+) -> Option<Session> {
     if id.len() > limits::MAX_SESSION_ID {
         return None;
     }
-    let plain = snapshot.sealer.open(Purpose::Session, &context(principal), id).ok()?;
+    let context = context(principal);
+    let session = memo.recall(&snapshot.sealer, &context, id, || read(id, &context, &snapshot.sealer))?;
+    (now.unix < session.expires && !snapshot.ended_sessions.contains_key(&session.key)).then_some(session)
+}
+
+fn read(id: &str, context: &[u8], sealer: &Sealer) -> Option<Session> {
+    let plain = sealer.open(Purpose::Session, context, id).ok()?;
     let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
-    let session = Session {
+    Some(Session {
         key: SessionKey(Arc::from(sealed.key)),
         version: Version::parse(&sealed.version)?,
         client: sealed.client,
         capabilities: sealed.capabilities,
         expires: UnixTime::from_millis(sealed.expires),
-    };
-    (now.unix < session.expires && !snapshot.ended_sessions.contains_key(&session.key)).then_some(session)
+    })
 }
 
 /// The version that answers the one that a client asks for: the same if it has a handshake, else the latest that has
@@ -166,7 +178,9 @@ mod tests {
         assert_eq!(session.capabilities, r#"{"sampling":{},"roots":null}"#);
         let own = principal("ann", "client");
         let id = seal(&sealer(), &session, &own, &mut entropy);
-        let read = |principal: &Principal, snapshot: &Snapshot, secs| open(&id, principal, snapshot, at(secs));
+        let read = |principal: &Principal, snapshot: &Snapshot, secs| {
+            open(&id, principal, snapshot, at(secs), &mut Memo::default())
+        };
         let none = Snapshot::new(sealer());
         let end = session.expires.as_secs();
         assert_eq!(read(&own, &none, end - 1), Some(session.clone()));
@@ -225,16 +239,16 @@ mod tests {
             let id = seal(&sealer(), &session, &own, &mut entropy);
             prop_assert!(id.len() <= limits::MAX_SESSION_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));
             let snapshot = Snapshot::new(sealer());
-            prop_assert_eq!(open(&id, &own, &snapshot, at(secs)), Some(session));
+            prop_assert_eq!(open(&id, &own, &snapshot, at(secs), &mut Memo::default()), Some(session));
             let (other_user, other_client) = &others;
-            let foreign = open(&id, &principal(other_user, other_client), &snapshot, at(secs));
+            let foreign = open(&id, &principal(other_user, other_client), &snapshot, at(secs), &mut Memo::default());
             prop_assert_eq!(foreign.is_some(), (other_user, other_client) == (&user, &client));
         }
 
         #[test]
         fn any_id_is_refused_and_any_client_fits(id in any::<String>(), name in any::<String>(), version in ".{0,200}") {
             let own = principal("ann", "client");
-            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10)), None);
+            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10), &mut Memo::default()), None);
             let info = rpc::quoted(&name);
             let version = rpc::quoted(&version);
             let params = format!(
@@ -244,7 +258,7 @@ mod tests {
             let session = begin(&Bytes::from(params), at(10), &mut entropy);
             let id = seal(&sealer(), &session, &own, &mut entropy);
             prop_assert!(id.len() <= limits::MAX_SESSION_ID);
-            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10)), Some(session));
+            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10), &mut Memo::default()), Some(session));
         }
     }
 }

@@ -85,7 +85,8 @@ impl Serving {
         }
         let peer = self.gate.client(place.peer(), &parts.headers);
         let head = RequestHead { method: parts.method, uri: parts.uri, headers: parts.headers, peer };
-        match self.gate.admit(&head, &self.published.get(), self.clock.now()) {
+        let admission = self.gate.admit(&head, &self.published.get(), self.clock.now(), &mut place.opened());
+        match admission {
             Admission::Reply(reply) => {
                 self.pass_over(&head, body, &place);
                 whole(reply)
@@ -116,7 +117,17 @@ impl Serving {
                 // Read again: a token may have been revoked while the body came in.
                 let snapshot = self.published.get();
                 let now = self.clock.now();
-                match self.gate.accept(exchange, route, head, body, &snapshot, now, &mut OsEntropy::new()) {
+                let step = self.gate.accept(
+                    exchange,
+                    route,
+                    head,
+                    body,
+                    &snapshot,
+                    now,
+                    &mut place.opened(),
+                    &mut OsEntropy::new(),
+                );
+                match step {
                     Step::Reply(reply) => whole(reply),
                     Step::Grants(event) => self.ask_office(exchange, event).await,
                     Step::Shard(user, event) => self.ask_shard(exchange, &user, event).await,

@@ -34,7 +34,7 @@ use tunnel_core::limits::{DIAL_TIMEOUT, HEADER_TIMEOUT};
 use tunnel_core::limits::{MAX_FIELDS_READ, MAX_HEAD_READ, MAX_MESSAGE, MAX_RECEIVE, MAX_STREAMS};
 use tunnel_core::oauth::{Snapshot, refusals::RefusedToken};
 use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
-use tunnel_core::relay::{self, shard, shard::Action, shard::Shard};
+use tunnel_core::relay::{self, Opened, shard, shard::Action, shard::Shard};
 use tunnel_core::time::{Instant, Now, UnixTime};
 use tunnel_core::tunnel::connection::{Connection, Settings};
 use tunnel_core::tunnel::{ASKS_BESIDE, Close, CloseCode, Command, Dialect, Event, Hello, Message, Side};
@@ -273,8 +273,8 @@ impl Hub {
     fn serve(&self, number: u64, stream: &TcpStream, queue: &Parts) -> io::Result<()> {
         stream.set_read_timeout(Some(HEADER_TIMEOUT))?;
         let (mut input, mut body, exchange) = (BufReader::new(stream), Vec::new(), ExchangeId(number));
-        let (head, snapshot) = (read_head(&mut input)?, &self.snapshot);
-        let step = match self.gate.admit(&head, snapshot, now()) {
+        let (head, snapshot, opened) = (read_head(&mut input)?, &self.snapshot, &mut Opened::default());
+        let step = match self.gate.admit(&head, snapshot, now(), opened) {
             Admission::Upgrade(it) if it.dialect == Dialect::V1 => return Err(ErrorKind::Unsupported.into()),
             Admission::Upgrade(it) => return self.tunnel(number, &input, &head, it, queue),
             Admission::Reply(reply) | Admission::Refuse(RefusedToken { reply, .. }) => Step::Reply(reply),
@@ -283,7 +283,9 @@ impl Hub {
                 input.take(length.min(limit as u64 + 1)).read_to_end(&mut body)?;
                 match body.len() > limit {
                     true => Step::Reply(self.gate.too_large(&route)),
-                    false => self.gate.accept(exchange, route, head, body.into(), snapshot, now(), &mut OsEntropy),
+                    false => {
+                        self.gate.accept(exchange, route, head, body.into(), snapshot, now(), opened, &mut OsEntropy)
+                    }
                 }
             }
         };

@@ -368,7 +368,7 @@ impl World {
             headers,
             peer: Ipv4Addr::LOCALHOST.into(),
         };
-        let upgrade = match relay.gate.admit(&head, &relay.snapshot, now) {
+        let upgrade = match relay.gate.admit(&head, &relay.snapshot, now, &mut relay.opened) {
             Admission::Upgrade(upgrade) => upgrade,
             Admission::Reply(Reply { status, headers, body, .. })
             | Admission::Refuse(RefusedToken { reply: Reply { status, headers, body, .. }, .. }) => {

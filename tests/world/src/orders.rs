@@ -305,7 +305,7 @@ impl World {
             self.end(exchange, Outcome::Aborted);
             return exchange;
         };
-        match relay.gate.admit(&head, &relay.snapshot, now) {
+        match relay.gate.admit(&head, &relay.snapshot, now, &mut relay.opened) {
             Admission::Reply(reply) => self.reply(exchange, reply),
             Admission::Refuse(refused) => self.grants(GrantsEvent::TokenRefused { exchange, refused }),
             Admission::Read { route, limit } if body.len() > limit => {
@@ -313,7 +313,9 @@ impl World {
                 self.reply(exchange, reply);
             }
             Admission::Read { route, .. } => {
-                let step = relay.gate.accept(exchange, route, head, body, &relay.snapshot, now, &mut relay.entropy);
+                let opened = &mut relay.opened;
+                let step =
+                    relay.gate.accept(exchange, route, head, body, &relay.snapshot, now, opened, &mut relay.entropy);
                 match step {
                     Step::Reply(reply) => self.reply(exchange, reply),
                     Step::Grants(event) => self.grants(event),

@@ -12,7 +12,7 @@ use tunnel_core::oauth::Snapshot;
 use tunnel_core::oauth::grants::{Action as GrantsAction, Event as GrantsEvent, Grants};
 use tunnel_core::relay::gate::Gate;
 use tunnel_core::relay::shard::{Action as ShardAction, Event as ShardEvent, Shard};
-use tunnel_core::relay::{self, Settings};
+use tunnel_core::relay::{self, Opened, Settings};
 use tunnel_core::seal::Key;
 use tunnel_core::time::Now;
 use tunnel_core::tunnel::connection::Connection;
@@ -29,6 +29,8 @@ use crate::world::World;
 /// A running relay.
 pub struct Relay {
     pub(crate) gate: Gate,
+    /// All clients come through one proxy, which has one connection.
+    pub(crate) opened: Opened,
     pub(crate) grants: Grants,
     pub(crate) shard: Shard,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -72,6 +74,7 @@ impl Relay {
         let oauth = settings.oauth.clone();
         Self {
             gate: Gate::new(Arc::clone(&settings)),
+            opened: Opened::default(),
             snapshot: Arc::new(Snapshot::new(keys.sealer())),
             grants: Grants::new(oauth, keys, records, Box::new(Seeded::new(seed ^ 1)), now),
             shard: relay::shard::Shard::new(settings, Box::new(Seeded::new(seed ^ 2))),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits;
-use crate::seal::{Purpose, Sealer};
+use crate::seal::{Memo, Purpose, Sealer};
 
 /// A relay whose key is the configuration's.
 fn configured() -> Relay {
@@ -49,7 +49,11 @@ fn rotation_signs_nobody_out_also_after_a_restart() {
     let next = Tokens::new(tokens.client.clone(), &relay.refresh(&tokens.client, &tokens.refresh));
     let old = Snapshot::new(Keyring::made(&mut Seeded::new(1), relay.now.unix).sealer());
     let resource = Resource { public_url: PUBLIC, path: "/mcp" };
-    assert_eq!(open_access(&next.access, &old, resource, relay.now), Err(TokenError::Invalid), "the new key seals");
+    assert_eq!(
+        open_access(&next.access, &old, resource, relay.now, &mut Memo::default()),
+        Err(TokenError::Invalid),
+        "the new key seals"
+    );
 
     let mut relay = relay.restart();
     assert!(relay.open(&tokens.access, "/mcp").is_ok());

@@ -1,3 +1,4 @@
+use core::cell::RefCell;
 use core::net::IpAddr;
 
 use http::header::{HeaderName, HeaderValue};
@@ -10,6 +11,7 @@ use crate::http::{Reply, RequestHead};
 use crate::limits;
 use crate::oauth::refusals::RefusedToken;
 use crate::oauth::{self, Snapshot, token::seal_access};
+use crate::relay::Opened;
 use crate::seal::Sealer;
 
 pub(super) struct Door {
@@ -17,6 +19,8 @@ pub(super) struct Door {
     sealer: Sealer,
     snapshot: Snapshot,
     now: Now,
+    /// All requests come over one connection, as they may behind a proxy.
+    opened: RefCell<Opened>,
 }
 
 impl Door {
@@ -30,7 +34,8 @@ impl Door {
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_000) };
         let gate = Gate::new(Arc::new(settings));
         let families = Arc::new([principal("ann", Role::Client).family].into());
-        Self { gate, snapshot: Snapshot { families, ..Snapshot::new(sealer.clone()) }, sealer, now }
+        let snapshot = Snapshot { families, ..Snapshot::new(sealer.clone()) };
+        Self { gate, snapshot, sealer, now, opened: RefCell::default() }
     }
 
     pub(super) fn token(&self, principal: &Principal) -> String {
@@ -38,7 +43,7 @@ impl Door {
     }
 
     pub(super) fn admit(&self, head: &RequestHead) -> Admission {
-        self.gate.admit(head, &self.snapshot, self.now)
+        self.gate.admit(head, &self.snapshot, self.now, &mut self.opened.borrow_mut())
     }
 
     /// The reply to a request that is answered by its head alone.
@@ -52,7 +57,8 @@ impl Door {
     fn accept(&self, head: RequestHead, body: &[u8]) -> Step {
         let Admission::Read { route, .. } = self.admit(&head) else { panic!("not admitted: {:?}", self.admit(&head)) };
         let body = Bytes::copy_from_slice(body);
-        self.gate.accept(ExchangeId(1), route, head, body, &self.snapshot, self.now, &mut Seeded::new(3))
+        let opened = &mut self.opened.borrow_mut();
+        self.gate.accept(ExchangeId(1), route, head, body, &self.snapshot, self.now, opened, &mut Seeded::new(3))
     }
 
     pub(super) fn replied(&self, head: RequestHead, body: &[u8]) -> Reply {
@@ -657,7 +663,9 @@ proptest! {
         }
         if let Admission::Read { route, .. } = door.admit(&head) {
             let body = Bytes::from(body);
-            let _ = door.gate.accept(ExchangeId(1), route, head, body, &door.snapshot, door.now, &mut Seeded::new(3));
+            let opened = &mut door.opened.borrow_mut();
+            let _ =
+                door.gate.accept(ExchangeId(1), route, head, body, &door.snapshot, door.now, opened, &mut Seeded::new(3));
         }
     }
 }
