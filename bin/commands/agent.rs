@@ -52,7 +52,7 @@ pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Glob
         kind,
         grace: grace(),
     };
-    host::run(async {
+    host::run_small(async {
         let asked = signals::asked()?;
         ended(agent::run(options, asked).await)
     })

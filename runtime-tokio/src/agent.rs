@@ -123,6 +123,7 @@ pub async fn run(options: Options, mut asked: mpsc::UnboundedReceiver<Asked>) ->
             }
             Some(event) = inputs.streams.recv() => driver.hand(event),
         }
+        driver.take_waiting(&mut inputs);
     };
     watching.abort();
     // From here on nobody new is listened to, but the claim stays until all is over.
@@ -324,6 +325,19 @@ impl Driver {
             Input::Session(daemon::Input::Closed(session)) => self.sessions.closed(session, self.clock.now()),
             Input::Owner(pid) => {
                 self.sessions.daemon.handle_event(daemon_machine::Event::Owner { pid }, self.clock.now());
+            }
+        }
+    }
+
+    /// Takes what else has come by now: what it brings is ordered together.
+    fn take_waiting(&mut self, inputs: &mut Inputs) {
+        for _ in 0..INPUTS_AT_ONCE {
+            if let Ok(input) = inputs.urgent.try_recv() {
+                self.take(input);
+            } else if let Ok(event) = inputs.streams.try_recv() {
+                self.hand(event);
+            } else {
+                break;
             }
         }
     }
@@ -604,6 +618,8 @@ pub fn host_name() -> String {
 /// All tools of one server with what is kept of their definitions: a few megabytes, were they very many.
 const MAX_PIN_FILE: u64 = 16 * 1024 * 1024;
 /// Events of servers that wait for the machine: lines may be large, so not many.
-const STREAM_EVENTS: usize = 16;
+const STREAM_EVENTS: usize = 64;
+/// What is taken in a row before its orders are carried out.
+const INPUTS_AT_ONCE: usize = 64;
 /// How long the closing handshake of the tunnel may take when the agent ends, and how long the farewell to sessions.
 const LAST_WORDS: Duration = Duration::from_millis(1500);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::sync::{mpsc, watch};
 use tunnel_core::agent::machine::{Event, Spawn};
@@ -278,7 +278,7 @@ async fn keep_stderr(
     mut log: StderrLog,
     mut ended: watch::Receiver<bool>,
 ) -> String {
-    let mut buffer = bytes::BytesMut::with_capacity(STDERR_READ);
+    let mut buffer = BytesMut::with_capacity(STDERR_READ);
     while read_some(&mut stderr, &mut buffer, &mut ended).await {
         log.append(&buffer).await;
         buffer.clear();
@@ -290,7 +290,7 @@ async fn keep_stderr(
 /// [`QUIET`] after the process ended.
 async fn read_some(
     pipe: &mut (impl AsyncRead + Unpin),
-    buffer: &mut bytes::BytesMut,
+    buffer: &mut BytesMut,
     ended: &mut watch::Receiver<bool>,
 ) -> bool {
     let ended_and_quiet = async {
@@ -314,11 +314,24 @@ async fn write_input(
 ) {
     let mut broken = stdin.write_all(&first).await.is_err();
     drop(first);
-    while let Some(bytes) = queue.recv().await {
-        // What a closed stdin does not take any more is gone all the same, and must not be counted for ever.
-        broken = broken || stdin.write_all(&bytes).await.is_err();
-        if events.send(Event::Wrote { child, bytes: bytes.len() }).await.is_err() {
-            return;
+    let (mut waiting, mut together) = (Vec::new(), BytesMut::new());
+    while queue.recv_many(&mut waiting, LINES_AT_ONCE).await > 0 {
+        let mut lines = waiting.drain(..).peekable();
+        while let Some(line) = lines.next() {
+            let mut bytes = line;
+            // Small lines that wait go out in one write.
+            if lines.peek().is_some_and(|next| bytes.len() + next.len() <= WRITE) {
+                together.extend_from_slice(&bytes);
+                while let Some(next) = lines.next_if(|next| together.len() + next.len() <= WRITE) {
+                    together.extend_from_slice(&next);
+                }
+                bytes = together.split().freeze();
+            }
+            // What a closed stdin does not take any more is gone all the same, and must not be counted for ever.
+            broken = broken || stdin.write_all(&bytes).await.is_err();
+            if events.send(Event::Wrote { child, bytes: bytes.len() }).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -378,6 +391,10 @@ const MAX_VALUE: u64 = 128 * 1024;
 /// How long a pipe may stay open, saying nothing, after its process ended.
 const QUIET: Duration = Duration::from_millis(100);
 const STDERR_READ: usize = 8 * 1024;
+/// Lines that are looked at together before they are written.
+const LINES_AT_ONCE: usize = 64;
+/// What is written to a server at once: a pipe's usual capacity.
+const WRITE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
