@@ -8,6 +8,7 @@
 //! forgotten on the other, and `diff -r runtime-tokio/src runtime-async-std/src` shows what a runtime is to this program.
 
 pub mod agent;
+mod ahead;
 pub mod audit;
 mod backlog;
 pub mod body;

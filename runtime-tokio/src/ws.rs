@@ -21,6 +21,7 @@ use tunnel_core::time::Now;
 use tunnel_core::tunnel::connection::Connection;
 use tunnel_core::tunnel::{Close, CloseCode, Command, Dialect, Event, Message};
 
+use crate::ahead::Ahead;
 use crate::clock::Clock;
 use crate::net::{Connector, Target};
 use crate::queue::Queue;
@@ -210,7 +211,7 @@ pub async fn dial(
     connector: &Connector,
     url: &str,
     headers: HeaderMap,
-) -> Result<(WebSocketStream<WsIo<Stream>>, Dialect), DialError> {
+) -> Result<(WebSocketStream<Ahead<WsIo<Stream>>>, Dialect), DialError> {
     timeout(DIAL_TIMEOUT, dial_unbounded(connector, url, headers)).await.unwrap_or(Err(DialError::TimedOut))
 }
 
@@ -218,7 +219,7 @@ async fn dial_unbounded(
     connector: &Connector,
     url: &str,
     headers: HeaderMap,
-) -> Result<(WebSocketStream<WsIo<Stream>>, Dialect), DialError> {
+) -> Result<(WebSocketStream<Ahead<WsIo<Stream>>>, Dialect), DialError> {
     let failed = |error: String| DialError::Connect(error);
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
     let target = Target::of(&uri).map_err(failed)?;
@@ -226,25 +227,28 @@ async fn dial_unbounded(
     let stream = connector.connect(&target).await.map_err(|error| failed(error.to_string()))?;
     // What is spoken is known only from the answer, so the wider limits hold; the connection has its own.
     let (socket, response) =
-        client_async_with_config(request, rt::ws_io(stream), Some(config(Dialect::V1))).await.map_err(dial_error)?;
+        client_async_with_config(request, Ahead::new(rt::ws_io(stream)), Some(config(Dialect::V1)))
+            .await
+            .map_err(dial_error)?;
     Ok((socket, Dialect::of_upgrade(response.headers())))
 }
 
 /// A WebSocket over a connection whose handshake was made elsewhere; `read` is what was read past it.
-pub async fn accepted<S>(stream: S, read: &[u8], dialect: Dialect) -> WebSocketStream<S>
+pub async fn accepted<S>(stream: S, read: &[u8], dialect: Dialect) -> WebSocketStream<Ahead<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let stream = Ahead::new(stream);
     WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config(dialect))).await
 }
 
 /// Memory per connection and what is taken from the peer.
 fn config(dialect: Dialect) -> WebSocketConfig {
     WebSocketConfig::default()
-        // Allocated at once for every connection; the default would cost an idle agent 128 KiB.
+        // Allocated at once for every connection, and kept.
         .read_buffer_size(READ_BUFFER)
-        // Each message goes to the socket at once: a message that waits here could not be overtaken any more.
-        .write_buffer_size(0)
+        // Small messages of one step go to the socket in one write. More would wait here where nothing can overtake it.
+        .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_TRANSMIT.max(dialect.max_receive()) * 2)
         .max_message_size(Some(dialect.max_receive()))
         .max_frame_size(Some(dialect.max_receive()))
@@ -333,8 +337,10 @@ const LINGER: Duration = Duration::from_secs(1);
 const READS_AT_ONCE: usize = 32;
 /// Events that are enough to be brought before more is read: small frames come by the ten thousand in one message.
 const EVENTS_AT_ONCE: usize = 1024;
-/// What one connection's reading costs while it is idle.
-const READ_BUFFER: usize = 8 * 1024;
+/// What one connection's reading costs while it is idle. Where there is more, it is read [ahead](crate::ahead).
+const READ_BUFFER: usize = 1024;
+/// What is gathered before it is written: one frame's body, so that a large answer's pieces go out one by one.
+const WRITE_BUFFER: usize = 16 * 1024;
 /// How much of a refusal's text is kept.
 const MAX_ERROR_TEXT: usize = 512;
 
@@ -356,7 +362,7 @@ mod tests {
     }
 
     impl End {
-        fn start(socket: WebSocketStream<WsIo<UnixStream>>, side: Side) -> Self {
+        fn start(socket: WebSocketStream<Ahead<WsIo<UnixStream>>>, side: Side) -> Self {
             let clock = Clock::new();
             let hello = Hello { max_message: 64 << 20, max_streams: 64, ..Hello::default() };
             let connection = Connection::new(Settings { side, dialect: Dialect::V2, hello }, clock.now());
@@ -393,9 +399,10 @@ mod tests {
         }
     }
 
-    async fn sockets() -> [WebSocketStream<WsIo<UnixStream>>; 2] {
+    async fn sockets() -> [WebSocketStream<Ahead<WsIo<UnixStream>>>; 2] {
         let (one, other) = UnixStream::pair().expect("sockets");
-        let client = WebSocketStream::from_raw_socket(rt::ws_io(other), Role::Client, Some(config(Dialect::V2)));
+        let other = Ahead::new(rt::ws_io(other));
+        let client = WebSocketStream::from_raw_socket(other, Role::Client, Some(config(Dialect::V2)));
         [accepted(rt::ws_io(one), &[], Dialect::V2).await, client.await]
     }
 
