@@ -55,6 +55,10 @@ impl Refusal {
 
     /// The refusal that these bytes are. No answer of a handler has such a status and nothing else: it has words.
     fn of(said: &[u8]) -> Option<Self> {
+        // Nearly all that is said is something else, and may be large: it is not looked at closer.
+        if said.len() > MAX_REFUSAL || !said.starts_with(b"HTTP/1.1 4") {
+            return None;
+        }
         let text = str::from_utf8(said).ok()?;
         let (status, fields) = text.strip_suffix("\r\n\r\n")?.strip_prefix("HTTP/1.1 ")?.split_once("\r\n")?;
         let is_empty = |field: &str| {
@@ -129,6 +133,9 @@ impl Write for Spoken {
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
+
+/// A refusal is a status and a few fields.
+const MAX_REFUSAL: usize = 512;
 
 #[cfg(test)]
 mod tests {
