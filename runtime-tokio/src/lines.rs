@@ -18,6 +18,8 @@ pub(crate) enum Line {
 pub(crate) struct Lines {
     max: usize,
     buffer: BytesMut,
+    /// The buffer was begun for one large line: it grows where it is, and has no more memory than the line.
+    large: bool,
     /// How much of `buffer` is known to hold no line end.
     scanned: usize,
     /// The line that is being thrown away.
@@ -34,7 +36,7 @@ struct Skipped {
 impl Lines {
     /// A cutter that takes lines of at most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, buffer: BytesMut::new(), scanned: 0, skipped: None }
+        Self { max, buffer: BytesMut::new(), large: false, scanned: 0, skipped: None }
     }
 
     /// Where to read into.
@@ -52,6 +54,11 @@ impl Lines {
             let held = usize::from(self.buffer.last() == Some(&b'\r'));
             if self.skipped.is_some() || self.buffer.len() - held > self.max {
                 self.skip_buffer(held);
+            } else if self.buffer.len() >= READ && !self.large {
+                // What was split before is copied to grow, and again and again.
+                let mut buffer = BytesMut::with_capacity(4 * READ);
+                buffer.extend_from_slice(&self.buffer);
+                (self.buffer, self.large) = (buffer, true);
             }
             // It has no end: told now, and whoever hears of it stops the server.
             let is_endless = |skipped: &Skipped| skipped.length >= MAX_LINE_SKIPPED;
@@ -60,6 +67,9 @@ impl Lines {
         let mut line = self.buffer.split_to(self.scanned + found);
         self.buffer.advance(1);
         self.scanned = 0;
+        if self.large {
+            (self.buffer, self.large) = (BytesMut::from(&self.buffer[..]), false);
+        }
         if line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
         }
@@ -68,8 +78,8 @@ impl Lines {
 
     /// What is left when the stream ended without a line end.
     pub(crate) fn finish(&mut self) -> Option<Line> {
-        let rest = self.buffer.split();
-        self.scanned = 0;
+        let rest = std::mem::take(&mut self.buffer);
+        (self.scanned, self.large) = (0, false);
         (self.skipped.is_some() || !rest.is_empty()).then(|| self.complete(rest))
     }
 
@@ -88,7 +98,7 @@ impl Lines {
         let line = self.buffer.split_to(self.buffer.len() - held);
         self.skipped.get_or_insert_with(|| Skipped::starting_with(&line)).add(&line);
         // A buffer that grew to the cap is not kept.
-        self.buffer = BytesMut::from(&self.buffer[..]);
+        (self.buffer, self.large) = (BytesMut::from(&self.buffer[..]), false);
         self.scanned = self.buffer.len();
     }
 }
