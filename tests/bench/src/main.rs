@@ -34,9 +34,9 @@ struct Options {
     /// Where the figures are written as JSON
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
-    /// A build of the program, instead of one that is made of this source for each runtime
-    #[arg(long)]
-    program: Option<PathBuf>,
+    /// Builds of the program, instead of one that is made of this source for each runtime: named by their files
+    #[arg(long, value_delimiter = ',')]
+    program: Vec<PathBuf>,
     /// Measure on tokio alone
     #[arg(long)]
     tokio_only: bool,
@@ -129,9 +129,10 @@ fn play(role: Role) -> io::Result<()> {
 }
 
 async fn measure(options: Options) -> io::Result<()> {
-    let programs = match options.program {
-        Some(program) => vec![("ours".to_owned(), fs::canonicalize(program)?)],
-        None => build(options.tokio_only)?,
+    let programs = match &options.program[..] {
+        [] => build(options.tokio_only)?,
+        [only] => vec![("ours".to_owned(), fs::canonicalize(only)?)],
+        several => several.iter().map(named).collect::<io::Result<_>>()?,
     };
     let (rounds, turn) =
         if options.quick { (2, Duration::from_millis(500)) } else { (5, Duration::from_millis(1_000)) };
@@ -156,6 +157,12 @@ async fn measure(options: Options) -> io::Result<()> {
     fs::write(&options.json, bench.report.json().map_err(io::Error::other)?)?;
     tell(&format!("the figures are in {}", options.json.display()));
     Ok(())
+}
+
+/// A build of the program, by its file's name.
+fn named(program: &PathBuf) -> io::Result<(String, PathBuf)> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((name, fs::canonicalize(program)?))
 }
 
 /// Builds the program for each runtime, as its users do.
