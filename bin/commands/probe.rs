@@ -11,18 +11,13 @@ use crate::{host, output, signals};
 
 /// Connects, signs in, lists the tools.
 pub(crate) fn run(args: &ProbeArgs, global: &Global) -> Result<(), Failure> {
-    let client = match &args.client_id {
-        Some(id) => {
-            let secret = args.client_secret.as_deref().map(|place| secret(place, "--client-secret")).transpose()?;
-            Some(GivenClient { id: id.clone(), secret })
-        }
-        None => None,
-    };
     let settings = Settings {
         url: args.url.clone(),
         allow_insecure: global.allow_insecure,
-        client,
+        client: given_client(args.client_id.as_ref(), args.client_secret.as_deref())?,
+        token: None,
         call: args.call.clone(),
+        stay: false,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let report = host::run_small(async {
@@ -39,6 +34,13 @@ pub(crate) fn run(args: &ProbeArgs, global: &Global) -> Result<(), Failure> {
         output::line(described(args, &report))?
     }
     if went_well { Ok(()) } else { Err(Failure::Failed("the tool that was called says that it failed".into())) }
+}
+
+/// The client to be, where the command line names one.
+pub(super) fn given_client(id: Option<&String>, place: Option<&str>) -> Result<Option<GivenClient>, Failure> {
+    let Some(id) = id else { return Ok(None) };
+    let secret = place.map(|place| secret(place, "--client-secret")).transpose()?;
+    Ok(Some(GivenClient { id: id.clone(), secret }))
 }
 
 fn document(args: &ProbeArgs, report: &Report) -> serde_json::Value {
@@ -75,7 +77,8 @@ fn described(args: &ProbeArgs, report: &Report) -> String {
     output::table(&rows)
 }
 
-fn failed(failure: &ProbeFailure) -> Failure {
+/// What a probe's failure means for the program.
+pub(super) fn failed(failure: &ProbeFailure) -> Failure {
     let text = output::visible(&failure.to_string());
     match failure {
         ProbeFailure::Refused { .. } => Failure::SignIn(text),

@@ -19,6 +19,7 @@
 //! | [`relay`] | gate, shard, rooms, calls |
 //! | [`signin`] | the agent as an OAuth client |
 //! | [`probe`] | a client of any MCP endpoint, with the agent's OAuth |
+//! | [`bench`] | what a benchmark's calls come to |
 //! | [`agent`] | local servers, uplink, routing |
 //! | [`daemon`] | an agent's sessions, how long it outlives them, who owns its files |
 //! | [`stub`] | the MCP server on stdio that an editor starts, and its way to the agent |
@@ -31,6 +32,7 @@ extern crate std;
 pub mod agent;
 mod audit;
 pub mod backoff;
+pub mod bench;
 pub mod config;
 pub mod daemon;
 pub mod entropy;

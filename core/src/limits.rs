@@ -531,6 +531,12 @@ pub const REFRESH_BROKEN_MAX: u32 = 3;
 pub const PROBE_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a probe signs in: once, for more than that, and at another server when the endpoint has changed to one.
 pub const PROBE_SIGN_INS: u32 = 3;
+/// How many calls one run of a benchmark makes at most: enough for any quantile, in 16 MiB.
+pub const BENCH_CALLS: u64 = 1_000_000;
+/// After how many failures a caller of a benchmark gives up: what fails that often is no measurement, but a burden.
+pub const BENCH_FAILURES: u64 = 20;
+/// How long a caller of a benchmark waits after a failure, so that it does not hammer a server in trouble.
+pub const BENCH_PAUSE: Duration = Duration::from_millis(100);
 /// How long a person may take to sign in in the browser.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Between a device's questions for its tokens when the relay does not say, and what `slow_down` adds (RFC 8628).

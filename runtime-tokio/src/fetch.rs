@@ -20,15 +20,7 @@ use crate::rt::{self, HyperIo, timeout};
 /// # Errors
 /// Why there is no whole answer.
 pub async fn fetch(connector: &Connector, request: Fetch) -> Result<Fetched, FetchError> {
-    within(request.timeout, async {
-        let mut response = open_unbounded(connector, request).await?;
-        let mut body = BytesMut::new();
-        while let Some(piece) = response.next().await? {
-            body.extend_from_slice(&piece);
-        }
-        Ok(Fetched { status: response.status, headers: response.headers, body: body.freeze() })
-    })
-    .await
+    within(request.timeout, async { open_unbounded(connector, request).await?.whole().await }).await
 }
 
 /// Makes `request` and returns once the answer's head is there; its body is read with [`Response::next`]. The request's
@@ -52,7 +44,71 @@ pub struct Response {
     max_body: usize,
 }
 
+/// A connection that is kept from one request to the next, and made anew when it has ended. A request goes out once: one
+/// that fails is not repeated.
+#[derive(Debug)]
+pub struct Line {
+    connector: Connector,
+    open: Option<(Target, Sender)>,
+}
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+impl Line {
+    /// A line that is not connected yet.
+    #[must_use]
+    pub const fn new(connector: Connector) -> Self {
+        Self { connector, open: None }
+    }
+
+    /// Connects to where `request` goes, unless that is so.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn connect(&mut self, request: &Fetch) -> Result<(), FetchError> {
+        let (_, target) = place(&request.url)?;
+        self.open = Some(within(request.timeout, self.ready(target, request.reach)).await?);
+        Ok(())
+    }
+
+    /// Makes `request` and reads the whole answer. The request's time-out covers all of it.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub async fn fetch(&mut self, request: Fetch) -> Result<Fetched, FetchError> {
+        within(request.timeout, async {
+            let (uri, target) = place(&request.url)?;
+            let (target, mut sender) = self.ready(target, request.reach).await?;
+            let fetched = send(&mut sender, &uri, request).await?.whole().await?;
+            // Only one that was read to its end can be used again.
+            self.open = Some((target, sender));
+            Ok(fetched)
+        })
+        .await
+    }
+
+    /// The connection if it leads there and is ready for a request, else a new one.
+    async fn ready(&mut self, target: Target, reach: Reach) -> Result<(Target, Sender), FetchError> {
+        if let Some((open, mut sender)) = self.open.take()
+            && open == target
+            && sender.ready().await.is_ok()
+        {
+            return Ok((open, sender));
+        }
+        let sender = connect(&self.connector, &target, reach).await?;
+        Ok((target, sender))
+    }
+}
+
 impl Response {
+    async fn whole(mut self) -> Result<Fetched, FetchError> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(Fetched { status: self.status, headers: self.headers, body: body.freeze() })
+    }
+
     /// The next piece of the body, `None` when it is complete.
     ///
     /// # Errors
@@ -72,11 +128,21 @@ impl Response {
 }
 
 async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Response, FetchError> {
-    let uri: Uri = request.url.parse().map_err(|error: http::uri::InvalidUri| FetchError::Url(error.to_string()))?;
+    let (uri, target) = place(&request.url)?;
+    let mut sender = connect(connector, &target, request.reach).await?;
+    send(&mut sender, &uri, request).await
+}
+
+fn place(url: &str) -> Result<(Uri, Target), FetchError> {
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| FetchError::Url(error.to_string()))?;
     let target = Target::of(&uri).map_err(FetchError::Url)?;
-    let stream = match request.reach {
-        Reach::Anywhere => connector.connect(&target).await,
-        reach @ (Reach::Public | Reach::Loopback) => connector.connect_within(&target, reach).await,
+    Ok((uri, target))
+}
+
+async fn connect(connector: &Connector, target: &Target, reach: Reach) -> Result<Sender, FetchError> {
+    let stream = match reach {
+        Reach::Anywhere => connector.connect(target).await,
+        reach @ (Reach::Public | Reach::Loopback) => connector.connect_within(target, reach).await,
     };
     let stream = stream.map_err(|error| match error {
         ConnectError::OutOfReach => FetchError::OutOfReach,
@@ -84,15 +150,19 @@ async fn open_unbounded(connector: &Connector, request: Fetch) -> Result<Respons
         ConnectError::Tls(error) => FetchError::Tls(error),
         error @ ConnectError::Proxy { .. } => FetchError::Connect(error.to_string()),
     })?;
-    let (mut sender, connection) = http1::handshake(HyperIo::new(stream)).await.map_err(broken)?;
+    let (sender, connection) = http1::handshake(HyperIo::new(stream)).await.map_err(broken)?;
     // Ends by itself: when the answer is read to its end, or when it is dropped.
     rt::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "outgoing connection ended");
         }
     });
+    Ok(sender)
+}
+
+async fn send(sender: &mut Sender, uri: &Uri, request: Fetch) -> Result<Response, FetchError> {
     let max_body = request.max_body;
-    let answer = sender.send_request(http_request(&uri, request)?).await.map_err(broken)?;
+    let answer = sender.send_request(http_request(uri, request)?).await.map_err(broken)?;
     let (head, body) = answer.into_parts();
     if body.size_hint().lower() > max_body as u64 {
         return Err(FetchError::TooLarge(max_body));
@@ -194,6 +264,39 @@ mod tests {
         let mut response = open(&Connector::new(), get(url)).await.expect("a head");
         assert_eq!(response.next().await, Ok(Some(Bytes::from_static(b"abc"))));
         assert!(matches!(response.next().await, Err(FetchError::Broken(_))));
+    }
+
+    #[crate::rt::test]
+    async fn line_is_kept_between_requests_and_made_anew_once_it_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        // Two answers on each connection, then it is closed.
+        let served = rt::spawn(async move {
+            for _ in 0..2 {
+                let (mut socket, _) = listener.accept().await.expect("accepts");
+                for _ in 0..2 {
+                    let mut head = [0; 512];
+                    assert!(socket.read(&mut head).await.expect("reads") > 0);
+                    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("writes");
+                }
+                // The close is heard here before the next request is sent.
+                rt::finish(&mut socket).await.expect("closes");
+                assert_eq!(socket.read(&mut [0; 1]).await.expect("the other end closes too"), 0);
+            }
+        });
+        let mut line = Line::new(Connector::new());
+        line.connect(&get(url.clone())).await.expect("connects");
+        for _ in 0..2 {
+            for _ in 0..2 {
+                assert_eq!(line.fetch(get(url.clone())).await.expect("an answer").body, "ok");
+            }
+            let (_, sender) = line.open.as_mut().expect("it is kept");
+            while sender.ready().await.is_ok() {
+                rt::yield_now().await;
+            }
+        }
+        served.await.expect("two connections");
+        assert!(matches!(line.fetch(get(url)).await, Err(FetchError::Connect(_))), "nobody listens any more");
     }
 
     #[crate::rt::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tunnel_core::host::Machine;
-use tunnel_core::probe::contract::{self as probe, Report};
+use tunnel_core::probe::contract::{self as probe, Entry, Report};
 use tunnel_core::probe::machine::Probe;
 use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::{Action, Event, Identity, Leave, Person, Settings, Signin};
@@ -83,13 +83,63 @@ pub async fn probe(settings: probe::Settings, ca_file: Option<&Path>) -> Result<
     let connector = connector(ca_file, &settings.url).map_err(|cause| probe::Failure::Local { cause })?;
     // It orders no file.
     let nowhere = TokenFile::new(Path::new(""), &settings.url);
-    let machine = Probe::new(settings, Box::new(OsEntropy::new()));
+    let mut machine = Probe::new(settings, Box::new(OsEntropy::new()));
     let first = Event::Start { person: Person::Here };
-    drive(machine, first, nowhere, connector, |action| match action {
+    drive(&mut machine, first, nowhere, connector, |action| match action {
         probe::Action::Desk(action) => ControlFlow::Continue(action),
+        probe::Action::Entered(_) => unreachable!("it is not to stay"),
         probe::Action::Done(outcome) => ControlFlow::Break(outcome),
     })
     .await
+}
+
+/// A stay at an endpoint that was probed: as long as it lasts, so does the sign-in.
+pub struct Visit {
+    /// The way in.
+    pub entry: Entry,
+    /// What connects to it.
+    pub connector: Connector,
+    machine: Probe,
+}
+
+/// The same as [`probe`], to go on asking there.
+///
+/// # Errors
+/// Why nothing was found.
+pub async fn visit(settings: probe::Settings, ca_file: Option<&Path>) -> Result<Visit, probe::Failure> {
+    let connector = connector(ca_file, &settings.url).map_err(|cause| probe::Failure::Local { cause })?;
+    let nowhere = TokenFile::new(Path::new(""), &settings.url);
+    let mut machine = Probe::new(probe::Settings { stay: true, ..settings }, Box::new(OsEntropy::new()));
+    let first = Event::Start { person: Person::Here };
+    let entry = drive(&mut machine, first, nowhere, connector.clone(), |action| match action {
+        probe::Action::Desk(action) => ControlFlow::Continue(action),
+        probe::Action::Entered(entry) => ControlFlow::Break(Ok(*entry)),
+        probe::Action::Done(outcome) => ControlFlow::Break(Err(outcome.expect_err("it stays where all went well"))),
+    })
+    .await?;
+    Ok(Visit { entry, connector, machine })
+}
+
+impl Visit {
+    /// Ends the session, and gives the tokens of the sign-in up.
+    pub async fn leave(mut self) {
+        if let Some(farewell) = self.entry.farewell() {
+            // A server may not let its sessions be ended.
+            drop(fetch::fetch(&self.connector, farewell).await);
+        }
+        let nowhere = TokenFile::new(Path::new(""), "");
+        drive(&mut self.machine, Event::Logout { force: false }, nowhere, self.connector, |action| match action {
+            probe::Action::Desk(action) => ControlFlow::Continue(action),
+            probe::Action::Entered(_) | probe::Action::Done(_) => ControlFlow::Break(()),
+        })
+        .await;
+    }
+}
+
+impl std::fmt::Debug for Visit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visit").finish_non_exhaustive()
+    }
 }
 
 /// How a sign-in ended that was driven alone.
@@ -105,10 +155,10 @@ async fn run(options: &Options, first: Event) -> Result<Outcome, Failure> {
         allow_insecure: options.allow_insecure,
         device: options.device.clone(),
     };
-    let machine = Signin::new(settings, Box::new(OsEntropy::new()));
+    let mut machine = Signin::new(settings, Box::new(OsEntropy::new()));
     let tokens = TokenFile::new(&options.config_dir, &options.relay);
     let connector = connector(options.ca_file.as_deref(), &options.relay).map_err(|cause| Failure::Local { cause })?;
-    drive(machine, first, tokens, connector, |action| match action {
+    drive(&mut machine, first, tokens, connector, |action| match action {
         Action::Ready { .. } => ControlFlow::Break(Ok(Outcome::Ready)),
         Action::SignedOut(leave) => ControlFlow::Break(Ok(Outcome::Left(leave))),
         Action::Identified(identity) => ControlFlow::Break(Ok(Outcome::Identified(identity))),
@@ -127,7 +177,7 @@ fn connector(ca_file: Option<&Path>, url: &str) -> Result<Connector, String> {
 
 /// Drives a machine that signs somebody in, to its end. `sort` tells orders for the desk from the end.
 async fn drive<M: Machine<Event = Event>, T>(
-    mut machine: M,
+    machine: &mut M,
     first: Event,
     tokens: TokenFile,
     connector: Connector,

@@ -1,8 +1,11 @@
 //! What goes in and out of a probe. Its events are those of a [sign-in](crate::signin::contract::Event).
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use super::entry::{Ask, Entry, Question};
 use crate::secret::Secret;
 use crate::signin::contract as signin;
 
@@ -15,8 +18,12 @@ pub struct Settings {
     pub allow_insecure: bool,
     /// The client to be; `None` registers one.
     pub client: Option<GivenClient>,
+    /// A token to show, instead of signing in when the endpoint asks for that.
+    pub token: Option<Secret>,
     /// A tool to call without arguments, in the end.
     pub call: Option<String>,
+    /// Whether to stay in the end ([`Action::Entered`]) until [`Event::Logout`](signin::Event::Logout).
+    pub stay: bool,
     /// This program's version.
     pub version: String,
 }
@@ -35,6 +42,8 @@ pub struct GivenClient {
 pub enum Action {
     /// What a sign-in orders, too: fetches, the loopback listener, the browser.
     Desk(signin::Action),
+    /// All was found, and holds until the probe is told to leave.
+    Entered(Box<Entry>),
     /// It is over.
     Done(Result<Report, Failure>),
 }
@@ -48,6 +57,10 @@ pub struct Report {
     pub server: Option<String>,
     /// The names of its tools.
     pub tools: Vec<String>,
+    /// The names of those tools which say of themselves that they only read.
+    pub read_only: BTreeSet<String>,
+    /// In how many pages they were listed.
+    pub pages: usize,
     /// How somebody signed in; `None` when nobody had to.
     pub access: Option<Access>,
     /// Whether the tool that was called says that it went well.

@@ -7,6 +7,7 @@
 //!           ▲                                               ├──────────────┼─► Registering ─┐
 //!           └── Exchanging ◄── Waiting ◄────────────────────┴──────────────┴────────────────┘
 //!
+//! Asking ─► Visiting, where it is to stay
 //! any ─► Revoking ─► Over
 //! ```
 //!
@@ -25,7 +26,7 @@ use http::StatusCode;
 use url::Url;
 
 use super::challenge::Challenge;
-use super::contract::{Action, Failure, Report, Settings};
+use super::contract::{Action, Entry, Failure, Report, Settings};
 use super::registration::Known;
 use super::session::{self, Answer, Greeting, Session, Step};
 use crate::entropy::{self, Entropy};
@@ -35,6 +36,7 @@ use crate::http::fetch::{Fetch, FetchError, Fetched};
 use crate::id::FetchId;
 use crate::limits;
 use crate::mcp::Version;
+use crate::secret::Secret;
 use crate::signin::callback::{self, Callback};
 use crate::signin::contract::{self as signin, Event};
 use crate::signin::metadata::Metadata;
@@ -88,6 +90,8 @@ enum State {
     Waiting(Login),
     /// The code is being traded.
     Exchanging(FetchId, Login),
+    /// Somebody goes on asking the endpoint.
+    Visiting,
     /// The tokens are being given up, then this is what came of it all.
     Revoking(FetchId, Result<Report, Failure>),
     Over,
@@ -152,8 +156,9 @@ impl Machine for Probe {
             Event::Fetched { fetch, result } => self.handle_fetched(fetch, result, now),
             Event::Listening(result) => self.handle_listening(result, now),
             Event::Callback { target } => self.handle_callback(&target),
+            Event::Logout { .. } => self.handle_logout(),
             // A probe keeps nothing: it orders none of these.
-            Event::Loaded(_) | Event::Saved(_) | Event::Refused | Event::Logout { .. } | Event::Inquire { .. } => {}
+            Event::Loaded(_) | Event::Saved(_) | Event::Refused | Event::Inquire { .. } => {}
         }
     }
 
@@ -217,6 +222,13 @@ impl Probe {
         }
     }
 
+    fn handle_logout(&mut self) {
+        if matches!(self.state, State::Visiting) {
+            let report = core::mem::take(&mut self.report);
+            self.finish(Ok(report));
+        }
+    }
+
     fn handle_callback(&mut self, target: &str) {
         let judged = match &self.state {
             State::Waiting(login) => callback::judge(target, &login.state, &login.metadata),
@@ -247,8 +259,7 @@ impl Probe {
 impl Probe {
     /// Asks what the present step wants to know.
     fn ask(&mut self) {
-        let token = self.grants.last().map(|grant| &grant.tokens.access);
-        let request = self.session.request(&self.step, self.next_fetch, token, &self.settings);
+        let request = self.session.request(&self.step, self.next_fetch, self.token(), &self.settings);
         let fetch = self.fetch(request);
         self.state = State::Asking(fetch);
     }
@@ -308,10 +319,16 @@ impl Probe {
     }
 
     fn listed(&mut self, result: &[u8], pages: usize) {
-        let Some((names, cursor)) = session::tools(result) else {
+        let Some((tools, cursor)) = session::tools(result) else {
             return self.finish(Err(self.broken("its list of tools cannot be read")));
         };
-        self.report.tools.extend(names);
+        for tool in tools {
+            if tool.only_reads() {
+                self.report.read_only.insert(tool.name.clone());
+            }
+            self.report.tools.push(tool.name);
+        }
+        self.report.pages = pages + 1;
         if self.report.tools.len() > limits::MAX_TOOLS || pages >= limits::MAX_PAGES {
             return self.finish(Err(self.broken("its list of tools does not end")));
         }
@@ -328,8 +345,19 @@ impl Probe {
     }
 
     fn succeed(&mut self) {
+        if self.settings.stay {
+            self.state = State::Visiting;
+            let (session, token) = (self.session.clone(), self.token().cloned());
+            let entry = Entry::new(&self.settings, self.report.clone(), session, token, self.next_fetch);
+            return self.out.push(Action::Entered(Box::new(entry)));
+        }
         let report = core::mem::take(&mut self.report);
         self.finish(Ok(report));
+    }
+
+    /// What is shown to the endpoint.
+    fn token(&self) -> Option<&Secret> {
+        self.grants.last().map(|grant| &grant.tokens.access).or(self.settings.token.as_ref())
     }
 }
 
@@ -397,7 +425,7 @@ impl State {
             | Self::Registering(fetch, ..)
             | Self::Exchanging(fetch, _)
             | Self::Revoking(fetch, _) => Some(*fetch),
-            Self::Idle | Self::Listening(..) | Self::Waiting(_) | Self::Over => None,
+            Self::Idle | Self::Listening(..) | Self::Waiting(_) | Self::Visiting | Self::Over => None,
         }
     }
 }
@@ -415,6 +443,7 @@ impl Probe {
             State::Registering(..) => "registering",
             State::Waiting(_) => "waiting",
             State::Exchanging(..) => "exchanging",
+            State::Visiting => "visiting",
             State::Revoking(..) => "revoking",
             State::Over => "over",
         }

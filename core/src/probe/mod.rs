@@ -7,6 +7,8 @@
 //!    └── token ◄── code, PKCE, iss ◄── browser ◄── a client id: given, or registered (RFC 7591) ◄──┘
 //! ```
 //!
+//! Whoever means to go on asking there is given an [`Entry`](contract::Entry), and the tokens are given up after that.
+//!
 //! [`machine`] is driven; it shares the metadata's rules, the requests, the callback's and the tokens' with the agent's
 //! own [`signin`](crate::signin). What it deliberately lacks: grants without a person, keys of its own (DPoP, JWTs), and
 //! servers without metadata, which cannot promise PKCE.
@@ -16,6 +18,7 @@ pub mod machine;
 
 mod challenge;
 mod discovery;
+mod entry;
 mod registration;
 mod session;
 

@@ -35,7 +35,7 @@ pub(super) enum Step {
 }
 
 /// What the conversation has come to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Session {
     /// The version that was agreed on.
     pub(super) version: Option<Version>,
@@ -58,6 +58,36 @@ impl Session {
             Step::Initialize => None,
             Step::Initialized | Step::List { .. } | Step::Call(_) => self.version,
         };
+        let (method, name) = step.method();
+        let modern = version.is_some_and(|version| !version.is_legacy());
+        let mut params = step.params(&settings.version);
+        if modern {
+            params["_meta"] = meta(&settings.version);
+        }
+        let params = params.to_string();
+        let body = match step {
+            Step::Initialized => envelope::notification(method, b""),
+            _ => envelope::request(&RawId::from_number(number), method, params.as_bytes()),
+        };
+        Fetch {
+            method: Method::POST,
+            url: settings.url.clone(),
+            headers: self.headers(version, method, name, token),
+            body,
+            timeout: limits::PROBE_ANSWER_TIMEOUT,
+            max_body: limits::MAX_CATALOG,
+            reach: Reach::Anywhere,
+        }
+    }
+
+    /// The header fields of a request of that method, about `name`.
+    pub(super) fn headers(
+        &self,
+        version: Option<Version>,
+        method: &'static str,
+        name: Option<&str>,
+        token: Option<&Secret>,
+    ) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -68,9 +98,7 @@ impl Session {
             headers
                 .insert(HeaderName::from_static(header::PROTOCOL_VERSION), HeaderValue::from_static(version.as_str()));
         }
-        let modern = version.is_some_and(|version| !version.is_legacy());
-        let (method, name) = step.method();
-        if modern {
+        if version.is_some_and(|version| !version.is_legacy()) {
             headers.insert(HeaderName::from_static(header::METHOD), HeaderValue::from_static(method));
             if let Some(name) = name {
                 headers.insert(HeaderName::from_static(header::NAME), mirror::encode(name));
@@ -78,28 +106,12 @@ impl Session {
         } else if let Some(id) = &self.id {
             headers.insert(HeaderName::from_static(header::SESSION_ID), id.clone());
         }
-        let mut params = step.params(&settings.version);
-        if modern {
-            params["_meta"] = json!({
-                key::VERSION: Version::V2026_07_28.as_str(),
-                key::CLIENT_INFO: info(&settings.version),
-                key::CLIENT_CAPABILITIES: {},
-            });
-        }
-        let params = params.to_string();
-        let body = match step {
-            Step::Initialized => envelope::notification(method, b""),
-            _ => envelope::request(&RawId::from_number(number), method, params.as_bytes()),
-        };
-        Fetch {
-            method: Method::POST,
-            url: settings.url.clone(),
-            headers,
-            body,
-            timeout: limits::PROBE_ANSWER_TIMEOUT,
-            max_body: limits::MAX_CATALOG,
-            reach: Reach::Anywhere,
-        }
+        headers
+    }
+
+    /// Whether the server keeps a session.
+    pub(super) fn is_kept(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Takes the session's id from the answer to `initialize`.
@@ -209,8 +221,23 @@ impl Greeting {
     }
 }
 
-/// A page of tools: their names, and where the next begins.
-pub(super) fn tools(result: &[u8]) -> Option<(Vec<String>, Option<String>)> {
+/// What is read of a tool.
+#[derive(Deserialize)]
+pub(super) struct Tool {
+    pub(super) name: String,
+    #[serde(default)]
+    annotations: Value,
+}
+
+impl Tool {
+    /// Whether it says of itself that it changes nothing.
+    pub(super) fn only_reads(&self) -> bool {
+        self.annotations.get("readOnlyHint").and_then(Value::as_bool).unwrap_or(false)
+    }
+}
+
+/// A page of tools, and where the next begins.
+pub(super) fn tools(result: &[u8]) -> Option<(Vec<Tool>, Option<String>)> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -218,12 +245,8 @@ pub(super) fn tools(result: &[u8]) -> Option<(Vec<String>, Option<String>)> {
         #[serde(default)]
         next_cursor: Option<String>,
     }
-    #[derive(Deserialize)]
-    struct Tool {
-        name: String,
-    }
     let page: Page = serde_json::from_slice(result).ok()?;
-    Some((page.tools.into_iter().map(|tool| tool.name).collect(), page.next_cursor))
+    Some((page.tools, page.next_cursor))
 }
 
 /// Whether a call went well, as its result says.
@@ -250,6 +273,15 @@ fn described(error: &[u8]) -> String {
         }
         Err(_) => "an error without a code".into(),
     }
+}
+
+/// What a request without a session says of whom it is from.
+pub(super) fn meta(version: &str) -> Value {
+    json!({
+        key::VERSION: Version::V2026_07_28.as_str(),
+        key::CLIENT_INFO: info(version),
+        key::CLIENT_CAPABILITIES: {},
+    })
 }
 
 fn info(version: &str) -> Value {

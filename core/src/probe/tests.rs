@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
-use super::contract::{Action, Failure, GivenClient, Report, Settings};
+use super::contract::{Action, Ask, Entry, Failure, GivenClient, Report, Settings};
 use super::machine::Probe;
 use crate::entropy::Seeded;
 use crate::host::Machine;
@@ -34,16 +34,33 @@ struct Rig {
     browser: Option<Url>,
     listens: u32,
     pages: Vec<StatusCode>,
+    entry: Option<Entry>,
     outcome: Option<Result<Report, Failure>>,
 }
 
 impl Rig {
     fn new(edit: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings =
-            Settings { url: URL.into(), allow_insecure: false, client: None, call: None, version: "1.2.3".into() };
+        let mut settings = Settings {
+            url: URL.into(),
+            allow_insecure: false,
+            client: None,
+            token: None,
+            call: None,
+            stay: false,
+            version: "1.2.3".into(),
+        };
         edit(&mut settings);
         let probe = Probe::new(settings, alloc::boxed::Box::new(Seeded::new(7)));
-        let mut rig = Self { probe, now: 0, fetch: None, browser: None, listens: 0, pages: Vec::new(), outcome: None };
+        let mut rig = Self {
+            probe,
+            now: 0,
+            fetch: None,
+            browser: None,
+            listens: 0,
+            pages: Vec::new(),
+            entry: None,
+            outcome: None,
+        };
         rig.event(Event::Start { person: Person::Here });
         rig
     }
@@ -68,6 +85,7 @@ impl Rig {
                 Action::Desk(Order::AnswerCallback(page)) => self.pages.push(page.status),
                 Action::Desk(Order::StopListening) => self.listens -= 1,
                 Action::Desk(other) => panic!("{other:?}"),
+                Action::Entered(entry) => self.entry = Some(*entry),
                 Action::Done(outcome) => assert!(self.outcome.replace(outcome).is_none(), "one end"),
             }
         }
@@ -241,6 +259,97 @@ fn server_of_the_older_era_is_greeted_and_keeps_its_session() {
     }
     let report = rig.outcome.expect("it is over").expect("it went well");
     assert_eq!((report.call, report.access, rig.listens), (Some(false), None, 0));
+}
+
+#[test]
+fn probe_that_stays_hands_out_its_way_in_and_gives_the_token_up_when_told_to_leave() {
+    let mut rig = Rig::new(|settings| settings.stay = true);
+    rig.sign_in("Bearer", ISSUER, "c", "t1");
+    rig.result(&json!({"supportedVersions": ["2026-07-28"]}));
+    rig.result(&json!({TOOLS: [
+        {"name": "reads", "annotations": {"readOnlyHint": true}},
+        {"name": "writes", "annotations": {"readOnlyHint": false}},
+        {"name": "silent"},
+        {"name": "strange", "annotations": [true]},
+    ]}));
+    assert!(rig.fetch.is_none() && rig.outcome.is_none(), "it waits");
+    let entry = rig.entry.take().expect("a way in");
+    assert_eq!((entry.report.tools.len(), entry.report.pages), (4, 1));
+    assert_eq!(entry.report.read_only.iter().collect::<Vec<_>>(), ["reads"]);
+
+    let arguments = serde_json::from_str(r#"{"n": 1.0}"#).expect("JSON");
+    let question = entry.question(&Ask::Call { tool: "reads".into(), arguments });
+    let request = question.request(41);
+    let header = |name: &str| request.headers[name].to_str().expect("text");
+    let found = ["authorization", "mcp-protocol-version", "mcp-method", "mcp-name"].map(header);
+    assert_eq!(found, ["Bearer t1", "2026-07-28", "tools/call", "reads"]);
+    let body = core::str::from_utf8(&request.body).expect("UTF-8");
+    assert!(body.contains(r#""arguments":{"n": 1.0}"#) && body.contains("_meta") && body.contains("41"), "{body}");
+    assert_eq!(entry.question(&Ask::Ping).method, "server/discover", "this revision has no ping");
+    assert!(entry.farewell().is_none(), "nor sessions");
+    assert!(!format!("{entry:?} {question:?}").contains("t1"));
+
+    rig.event(Event::Logout { force: false });
+    assert_eq!((rig.asks().as_str(), rig.form()["token"].as_str()), ("POST https://i.example/revoke", "r-t1"));
+    rig.answer(200, &[], "");
+    assert!(rig.outcome.expect("it is over").is_ok());
+}
+
+#[test]
+fn question_keeps_the_session_and_tells_good_answers_from_bad() {
+    let mut rig = Rig::new(|settings| settings.stay = true);
+    rig.answer(404, &[], "");
+    let greeting = json!({"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2025-06-18"}});
+    rig.answer(200, &[("mcp-session-id", "s1")], greeting);
+    rig.answer(202, &[], "");
+    rig.result(&json!({TOOLS: []}));
+    let entry = rig.entry.take().expect("a way in");
+    let ping = entry.question(&Ask::Ping);
+    let request = ping.request(entry.next_number);
+    assert_eq!(
+        (ping.method, &request.headers["mcp-session-id"], request.headers.get("mcp-method")),
+        ("ping", &HeaderValue::from_static("s1"), None)
+    );
+    let farewell = entry.farewell().expect("a session to end");
+    assert_eq!(
+        (farewell.method.as_str(), &farewell.headers["mcp-session-id"]),
+        ("DELETE", &HeaderValue::from_static("s1"))
+    );
+
+    let arguments = serde_json::from_str("{}").expect("JSON");
+    let call = entry.question(&Ask::Call { tool: "t".into(), arguments });
+    let judged = |status: u16, body: &Value| {
+        let status = StatusCode::from_u16(status).expect("a status");
+        call.judge(&Fetched { status, headers: HeaderMap::new(), body: body.to_string().into() }, 7)
+    };
+    let answer = |result: Value| json!({"jsonrpc": "2.0", "id": 7, "result": result});
+    assert_eq!(judged(200, &answer(json!({"content": []}))), Ok(()));
+    for (status, body, why) in [
+        (503, answer(json!({})), "it answered 503"),
+        (200, answer(json!({"isError": true})), "the tool says that it failed"),
+        (200, answer(json!({"resultType": "input_required"})), "the tool asks for something first"),
+        (200, answer(json!(1)), "its result is none of a call"),
+        (200, json!({"jsonrpc": "2.0", "id": 8, "result": {}}), "its answer is no answer of MCP"),
+        (
+            200,
+            json!({"jsonrpc": "2.0", "id": 7, "error": {"code": -32000, "message": "no"}}),
+            "it answered no (-32000)",
+        ),
+    ] {
+        assert_eq!(judged(status, &body), Err(why.to_string()));
+    }
+}
+
+#[test]
+fn token_that_was_given_is_shown_and_nobody_is_asked_to_sign_in() {
+    let mut rig = Rig::new(|settings| settings.token = Some(Secret::new("given")));
+    assert_eq!(rig.header("authorization"), Some("Bearer given"));
+    rig.challenge(401, "Bearer");
+    assert!(matches!(rig.outcome, Some(Err(Failure::Refused { .. }))) && rig.browser.is_none());
+    assert!(rig.failure().contains("does not take the token"), "{}", rig.failure());
+    let mut rig = Rig::new(|settings| settings.token = Some(Secret::new("given")));
+    rig.challenge(403, r#"Bearer error="insufficient_scope", scope="write""#);
+    assert!(rig.failure().contains("does not allow that much"), "{}", rig.failure());
 }
 
 #[test]

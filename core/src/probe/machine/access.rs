@@ -23,6 +23,11 @@ use crate::time::{Deadline, Now};
 impl Probe {
     /// The endpoint wants a token, or (`more`) one that allows more than the present one.
     pub(super) fn sign_in(&mut self, challenge: Challenge, more: bool) {
+        if self.settings.token.is_some() {
+            let cause =
+                if more { "the token does not allow that much" } else { "the endpoint does not take the token" };
+            return self.finish(Err(Failure::Refused { cause: cause.into() }));
+        }
         let times = self.report.access.as_ref().map_or(0, |access| access.times);
         if times >= limits::PROBE_SIGN_INS {
             let cause = "the server goes on asking for another sign-in".into();

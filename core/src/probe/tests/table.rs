@@ -12,8 +12,15 @@ struct Bench {
 
 impl Bench {
     fn in_state(state: &str) -> Self {
-        let settings =
-            Settings { url: URL.into(), allow_insecure: false, client: None, call: None, version: "1.2.3".into() };
+        let settings = Settings {
+            url: URL.into(),
+            allow_insecure: false,
+            client: None,
+            token: None,
+            call: None,
+            stay: state == "visiting",
+            version: "1.2.3".into(),
+        };
         let probe = Probe::new(settings, alloc::boxed::Box::new(Seeded::new(7)));
         let now = Now { instant: Instant::from_micros(0), unix: UnixTime::from_secs(1_000_000) };
         let mut bench = Self { probe, now, fetch: FetchId(0), browser: None };
@@ -23,6 +30,11 @@ impl Bench {
             "initializing" | "listing" => {
                 bench.give("start");
                 bench.give(if state == "listing" { "greeting" } else { "not found" });
+                return bench;
+            }
+            "visiting" => {
+                let way = ["start", "greeting", "list"].map(|event| bench.give(event));
+                assert_eq!(way[2], "entered, → visiting");
                 return bench;
             }
             "idle" => 0,
@@ -96,6 +108,7 @@ impl Bench {
             "registration" => fetched(201, &[], &json!({"client_id": "c"})),
             "tokens" => fetched(200, &[], &json!({"access_token": "t", "token_type": "Bearer", "refresh_token": "r"})),
             "greeting" => result(json!({"supportedVersions": ["2026-07-28"]})),
+            "list" => result(json!({"tools": []})),
             "page" => Event::Fetched {
                 fetch: self.fetch,
                 result: Ok(Fetched {
@@ -141,6 +154,7 @@ impl Bench {
             Action::Desk(Order::AnswerCallback(page)) => format!("answer {}", page.status.as_u16()),
             Action::Desk(Order::StopListening) => "stop".into(),
             Action::Desk(other) => panic!("{other:?}"),
+            Action::Entered(_) => "entered".into(),
             Action::Done(Ok(_)) => "done".into(),
             Action::Done(Err(Failure::Unreachable { .. })) => "unreachable".into(),
             Action::Done(Err(Failure::Broken { .. })) => "broken".into(),
@@ -150,7 +164,7 @@ impl Bench {
     }
 }
 
-const STATES: [&str; 12] = [
+const STATES: [&str; 13] = [
     "idle",
     "asking",
     "initializing",
@@ -161,6 +175,7 @@ const STATES: [&str; 12] = [
     "registering",
     "waiting",
     "exchanging",
+    "visiting",
     "revoking",
     "over",
 ];
@@ -180,7 +195,7 @@ const fn kind(event: &Event) -> &'static str {
     }
 }
 
-const EVENTS: [&str; 25] = [
+const EVENTS: [&str; 26] = [
     "start",
     "challenge",
     "description",
@@ -188,6 +203,7 @@ const EVENTS: [&str; 25] = [
     "registration",
     "tokens",
     "greeting",
+    "list",
     "page",
     "refusal",
     "not found",
@@ -220,6 +236,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("asking", "registration", "initialize, → asking"),
     ("asking", "tokens", "initialize, → asking"),
     ("asking", "greeting", "tools/list, → asking"),
+    ("asking", "list", "initialize, → asking"),
     ("asking", "page", "initialize, → asking"),
     ("asking", "refusal", "initialize, → asking"),
     ("asking", "not found", "initialize, → asking"),
@@ -232,6 +249,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("initializing", "registration", "broken, → over"),
     ("initializing", "tokens", "broken, → over"),
     ("initializing", "greeting", "tools/list, → asking"),
+    ("initializing", "list", "broken, → over"),
     ("initializing", "page", "broken, → over"),
     ("initializing", "refusal", "broken, → over"),
     ("initializing", "not found", "broken, → over"),
@@ -244,6 +262,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("listing", "registration", "broken, → over"),
     ("listing", "tokens", "broken, → over"),
     ("listing", "greeting", "broken, → over"),
+    ("listing", "list", "done, → over"),
     ("listing", "page", "broken, → over"),
     ("listing", "refusal", "broken, → over"),
     ("listing", "not found", "broken, → over"),
@@ -257,6 +276,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("describing", "registration", "oauth-protected-resource, → describing"),
     ("describing", "tokens", "broken, → over"),
     ("describing", "greeting", "broken, → over"),
+    ("describing", "list", "broken, → over"),
     ("describing", "page", "oauth-protected-resource, → describing"),
     ("describing", "refusal", "oauth-protected-resource, → describing"),
     ("describing", "not found", "oauth-protected-resource, → describing"),
@@ -269,6 +289,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("discovering", "registration", "openid-configuration, → discovering"),
     ("discovering", "tokens", "broken, → over"),
     ("discovering", "greeting", "broken, → over"),
+    ("discovering", "list", "broken, → over"),
     ("discovering", "page", "openid-configuration, → discovering"),
     ("discovering", "refusal", "openid-configuration, → discovering"),
     ("discovering", "not found", "openid-configuration, → discovering"),
@@ -284,6 +305,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("registering", "registration", "open, → waiting"),
     ("registering", "tokens", "stop, broken, → over"),
     ("registering", "greeting", "stop, broken, → over"),
+    ("registering", "list", "stop, broken, → over"),
     ("registering", "page", "stop, broken, → over"),
     ("registering", "refusal", "stop, refused, → over"),
     ("registering", "not found", "stop, broken, → over"),
@@ -300,11 +322,14 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("exchanging", "registration", "stop, broken, → over"),
     ("exchanging", "tokens", "server/discover, → asking"),
     ("exchanging", "greeting", "stop, broken, → over"),
+    ("exchanging", "list", "stop, broken, → over"),
     ("exchanging", "page", "stop, broken, → over"),
     ("exchanging", "refusal", "stop, refused, → over"),
     ("exchanging", "not found", "stop, broken, → over"),
     ("exchanging", "unavailable", "stop, unreachable, → over"),
     ("exchanging", "lost", "stop, unreachable, → over"),
+
+    ("visiting", "logout", "done, → over"),
 
     // Whatever the answer: the tokens were given up, and what had failed before is told.
     ("revoking", "challenge", "stop, unreachable, → over"),
@@ -313,6 +338,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("revoking", "registration", "stop, unreachable, → over"),
     ("revoking", "tokens", "stop, unreachable, → over"),
     ("revoking", "greeting", "stop, unreachable, → over"),
+    ("revoking", "list", "stop, unreachable, → over"),
     ("revoking", "page", "stop, unreachable, → over"),
     ("revoking", "refusal", "stop, unreachable, → over"),
     ("revoking", "not found", "stop, unreachable, → over"),
