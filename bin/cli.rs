@@ -1,10 +1,15 @@
 //! The command line: what can be typed, and the help that teaches it.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use self::bench::BENCH_HELP;
+pub(crate) use self::bench::BenchArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -104,6 +109,9 @@ pub(crate) enum Command {
     /// Look at any MCP endpoint as a client would: connect, sign in, list the tools
     #[command(after_help = PROBE_HELP)]
     Probe(ProbeArgs),
+    /// Measure any MCP endpoint as clients meet it; calls no tool unless told to
+    #[command(after_help = BENCH_HELP)]
+    Bench(BenchArgs),
     /// Show what this machine's agent is doing: the tunnel, each server, its tools
     Status,
     /// List the calls that wait for your approval, or let one pass

@@ -1,6 +1,7 @@
 //! One file for each family of commands.
 
 mod agent;
+mod bench;
 mod config;
 mod daemon;
 mod demo;
@@ -57,6 +58,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Logout(which) => login::logout(which, global),
         Command::Whoami(which) => login::whoami(which, global),
         Command::Probe(args) => probe::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
         Command::Status => agent::status(global),
         Command::Approve(args) => guard::approve(args, global),
         Command::Deny { id } => guard::deny(*id, global),

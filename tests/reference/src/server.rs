@@ -176,7 +176,10 @@ async fn run(call: &Call) -> Outcome {
         "prompts/list" => catalog::page(call, "prompts"),
         "resources/list" => catalog::page(call, "resources"),
         "resources/templates/list" => catalog::page(call, "resourceTemplates"),
-        "tools/call" => tasks::call(call).await,
+        "tools/call" => {
+            call.server.saw("tools/call");
+            tasks::call(call).await
+        }
         "prompts/get" => tools::prompt(call).await,
         "resources/read" => catalog::read(call),
         "completion/complete" => Ok(catalog::complete(call)),
