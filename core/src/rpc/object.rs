@@ -92,7 +92,12 @@ impl Object {
     }
 
     fn is(&self, member: &Member, key: &str) -> bool {
-        self.text.get(member.key.clone()).and_then(string).is_some_and(|text| text == key)
+        let Some(raw) = self.text.get(member.key.clone()) else { return false };
+        match raw {
+            // The text was checked as a whole: a key without escapes means what stands there.
+            [b'"', text @ .., b'"'] if !text.contains(&b'\\') => text == key.as_bytes(),
+            _ => string(raw).is_some_and(|text| text == key),
+        }
     }
 
     /// Writes the kept members, each with the separator that stood before it, then `added`.
