@@ -166,8 +166,10 @@ impl Server {
 
     /// The schema of the tool that is called, if fields of an HTTP request have to repeat arguments of it.
     pub(super) fn mirrored_schema(&self, method: &str, params: &Bytes) -> Option<Bytes> {
-        let repeats = self.repeats_in_fields() && method == method::TOOLS_CALL;
-        let name = policy::called_tool(params).ok().filter(|_| repeats)?;
+        if method != method::TOOLS_CALL || !self.repeats_in_fields() {
+            return None;
+        }
+        let name = policy::called_tool(params).ok()?;
         mirror::schema_of(self.about.tools.get(&name)?.raw())
     }
 
