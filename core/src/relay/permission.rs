@@ -18,6 +18,11 @@ pub(super) fn missing(scopes: &Scopes, need: Need) -> Option<Scope> {
     if need.iter().any(|scope| scopes.has(*scope)) { None } else { need.first().copied() }
 }
 
+/// Whether `scopes` do for any need: as most tokens' do, which then need not be looked at closer.
+pub(super) fn is_whole(scopes: &Scopes) -> bool {
+    [Scope::Read, Scope::Tools, Scope::Manage].into_iter().all(|scope| scopes.has(scope))
+}
+
 /// What a call of a device's tool needs.
 pub(super) fn of_tool(is_read_only: bool) -> Need {
     if is_read_only { READING_TOOL } else { ANY_TOOL }
@@ -70,6 +75,18 @@ mod tests {
             ("agent", ANY_TOOL, Some(Scope::Tools)),
         ] {
             assert_eq!(missing(&Scopes::read(scopes), need), expected, "{scopes} {need:?}");
+        }
+    }
+
+    #[test]
+    fn whole_token_lacks_nothing_for_any_need_and_no_other_is_whole() {
+        let whole = Scopes::all(crate::oauth::Role::Client);
+        assert!(is_whole(&whole));
+        for need in [NOTHING, READS, READING_TOOL, ANY_TOOL, MANAGES] {
+            assert_eq!(missing(&whole, need), None, "{need:?}");
+        }
+        for scopes in ["", "mcp:read mcp:tools", "mcp:tools tunnel:manage", "mcp:read tunnel:manage", "agent"] {
+            assert!(!is_whole(&Scopes::read(scopes)), "{scopes}");
         }
     }
 
