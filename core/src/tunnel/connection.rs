@@ -8,6 +8,7 @@ use crate::limits::{CLOSE_TIMEOUT, DIAL_TIMEOUT};
 use crate::time::{Deadline, Instant, Now};
 use crate::tunnel::close::Fault;
 use crate::tunnel::keepalive::{Keepalive, Verdict};
+use crate::tunnel::load::Load;
 use crate::tunnel::v1::{self, V1Agent, V1Relay};
 use crate::tunnel::v2::V2;
 use crate::tunnel::{Close, CloseCode, Command, Dialect, Event, Hello, Message, Side};
@@ -251,6 +252,15 @@ impl Connection {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// What this end holds, of dialect V2: for whoever checks that it keeps its limits.
+    #[must_use]
+    pub fn load(&self) -> Option<Load> {
+        match &self.speaker {
+            Speaker::V2(v2) => Some(v2.load()),
+            Speaker::V1Relay(_) | Speaker::V1Agent(_) => None,
+        }
     }
 
     fn is_in_use(&self) -> bool {

@@ -27,6 +27,11 @@ impl Allowance {
         self.0 = self.0.checked_sub(bytes).expect("pieces are cut to the credit that is left");
     }
 
+    /// How much credit that is.
+    pub(super) const fn credit(&self) -> u32 {
+        self.0
+    }
+
     /// Takes returned credit in. A peer may grant more than the first window, but not without end.
     pub(super) fn grant(&mut self, bytes: u32) -> Result<(), Fault> {
         self.0 = self.0.checked_add(bytes).ok_or(Fault::protocol("credit overflows"))?;
@@ -57,8 +62,17 @@ impl Window {
 
     /// Counts `bytes` as consumed. More than was received is not believed: it would widen the window.
     pub(super) fn consume(&mut self, bytes: u32) {
-        let held = STREAM_CREDIT.saturating_sub(self.left).saturating_sub(self.owed);
-        self.owed = self.owed.saturating_add(bytes.min(held));
+        self.owed = self.owed.saturating_add(bytes.min(self.held()));
+    }
+
+    /// What the peer may still send.
+    pub(super) const fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// Of what came, what was not consumed.
+    pub(super) fn held(&self) -> u32 {
+        STREAM_CREDIT.saturating_sub(self.left).saturating_sub(self.owed)
     }
 
     /// Whether enough is owed for a frame of its own.

@@ -10,6 +10,7 @@ pub mod connection;
 mod credit;
 mod frame;
 mod keepalive;
+mod load;
 mod schedule;
 mod streams;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod v1;
 mod v2;
 
 pub use close::{Close, CloseCode};
+pub use load::{Load, StreamLoad};
 pub use v2::fits_notice;
 
 use alloc::string::String;

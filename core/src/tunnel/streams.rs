@@ -5,17 +5,39 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::id::StreamId;
 use crate::limits::{MAX_CALL_QUEUE, MAX_UNREAD, STREAM_CREDIT};
 use crate::tunnel::OpenHead;
 use crate::tunnel::close::Fault;
 use crate::tunnel::credit::{Allowance, Window};
 use crate::tunnel::frame::{AnswerHead, Frame, Piece};
+use crate::tunnel::load::StreamLoad;
 
 /// One open call.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+}
+
+impl Stream {
+    /// What it holds.
+    pub(super) fn load(&self, stream: u32) -> StreamLoad {
+        let messages = &self.outgoing.messages;
+        let (left, held, unfinished) = match (&self.outgoing.allowance, &self.incoming) {
+            (Some(allowance), _) => (allowance.credit(), 0, 0),
+            (None, Incoming::Answer(answer)) => (answer.window.left(), answer.window.held(), answer.held),
+            (None, Incoming::Params { .. } | Incoming::Replies(_)) => (0, 0, 0),
+        };
+        StreamLoad {
+            stream: StreamId(stream),
+            messages: messages.len(),
+            droppable: messages.iter().filter(|queued| queued.droppable).count(),
+            left,
+            held,
+            unfinished,
+        }
+    }
 }
 
 /// What waits to be sent on a stream.

@@ -46,6 +46,11 @@ impl Announcements {
         Ok(())
     }
 
+    /// How many notifications wait.
+    pub(super) fn notices(&self) -> usize {
+        self.of(Kind::Notice).count()
+    }
+
     /// Queues a notification. The oldest makes room of the server that has most waiting: one that says much drowns no
     /// other.
     pub(super) fn push_notice(&mut self, notice: &NoticeHead, json: &[u8]) {
@@ -57,7 +62,7 @@ impl Announcements {
             tracing::debug!(bytes = json.len(), "notification dropped: over the limit");
             return;
         }
-        if self.of(Kind::Notice).count() >= MAX_NOTICES {
+        if self.notices() >= MAX_NOTICES {
             self.oldest_of_the_busiest().and_then(|at| self.queue.remove(at));
         }
         let mut body = Vec::with_capacity(2 + head.len() + json.len());

@@ -24,6 +24,7 @@ use crate::timers::Timers;
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
 use crate::tunnel::frame::{Frame, HEADER};
+use crate::tunnel::load::Load;
 use crate::tunnel::schedule::Rotation;
 use crate::tunnel::streams::{Assembly, Outgoing, Stream};
 use crate::tunnel::{Command, Event, Hello, ResetCode, Side};
@@ -135,6 +136,17 @@ impl V2 {
 }
 
 impl V2 {
+    /// What it holds.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            control: self.control.len(),
+            buffered: self.buffered,
+            assembled: self.assembled,
+            notices: self.announcements.notices(),
+            streams: self.streams.iter().map(|(number, stream)| stream.load(*number)).collect(),
+        }
+    }
+
     /// Whether nothing is kept of any call.
     pub(super) fn is_idle(&self) -> bool {
         let kept = (self.streams.len(), self.stalls.len(), self.credits.len(), self.buffered, self.assembled);
