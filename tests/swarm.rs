@@ -102,6 +102,7 @@ fn every_lie_of_the_world_is_noticed() {
         (Sabotage::Mute, "its server answered, and it goes on"),
         (Sabotage::Uncancelled, "were not told that nobody waits"),
         (Sabotage::Forgetful, "token"),
+        (Sabotage::Stingy, "credit is lost or made"),
         (Sabotage::Gullible, "the provider has not vouched"),
         (Sabotage::Deaf, "was given up, and is sent to its server"),
         (Sabotage::Clinging, "its grant was revoked, and it goes on"),
@@ -150,12 +151,14 @@ fn thousand_agents_that_lose_their_relay_come_back_spread_out() {
     let started = world.micros();
     world.start_relay();
     world.run(limits::RECONNECT_MAX + Duration::from_secs(1));
-    let mut dials = Vec::new();
+    let (mut dials, mut waits) = (Vec::new(), Vec::new());
     for agent in &agents {
         let it = world.look(*agent);
         assert!(!it.connection_is_down(), "each is back within the longest wait");
         assert!(it.dials.iter().any(|at| *at >= started));
-        dials.extend(it.dials.iter().copied().filter(|at| *at >= lost));
+        let own: Vec<_> = it.dials.iter().copied().filter(|at| *at >= lost).collect();
+        waits.extend(own.windows(2).map(|pair| Duration::from_micros(pair[1] - pair[0])));
+        dials.extend(own);
     }
     // The first attempt comes within 100 ms, on purpose. What follows grows thinner: on average 15 s lie between two of one
     // agent, which are 67 a second of all; half as many again in any one second are jitter, twice as many would be a storm.
@@ -163,4 +166,15 @@ fn thousand_agents_that_lose_their_relay_come_back_spread_out() {
     let calm = lost + 40_000_000;
     let busiest = (calm..started + 30_000_000).step_by(250_000).map(in_second).max();
     assert!(busiest < Some(2 * STORM / 15), "{busiest:?} attempts in a second");
+    // Waits up to the longest there are, and all lengths of them; short ones are of the first attempts, too.
+    let between = |from: Duration, to: Duration| waits.iter().filter(|wait| (from..to).contains(*wait)).count();
+    let longest = limits::RECONNECT_MAX + MARGIN;
+    assert_eq!(between(longest, Duration::MAX), 0, "nobody waits for longer than it may be");
+    for quarter in 1..4 {
+        let some = between(limits::RECONNECT_MAX * quarter / 4, limits::RECONNECT_MAX * (quarter + 1) / 4);
+        assert!(some > STORM / 10, "{some} waits in the quarter {quarter} of the longest");
+    }
 }
+
+/// How long a dial may take that is refused.
+const MARGIN: Duration = Duration::from_millis(100);

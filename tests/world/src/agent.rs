@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use tunnel_core::agent::machine::{Action, DialError, Event, Exit, Unsaved};
+use tunnel_core::agent::machine::{Action, DialError, Event, Exit};
 use tunnel_core::agent::{Agent as Machine, Identity};
 use tunnel_core::config::{AgentConfig, AgentPolicy, Life, ServerConfig, Transport};
 use tunnel_core::entropy::Seeded;
@@ -25,11 +25,13 @@ use tunnel_core::tunnel::{self, Dialect, Hello, Side};
 
 use crate::alarms::Whose;
 use crate::clock::NodeClock;
+use crate::disk::Health;
 use crate::framing::Framing;
 use crate::link::{Link, Toward};
 use crate::sabotage::Sabotage;
 use crate::script::{Pace, Say, Script, Start};
 use crate::seen::Seen;
+use crate::shelf::Kept;
 use crate::site::{Sites, is_session};
 use crate::world::{AgentKey, Delivery, World};
 
@@ -46,8 +48,10 @@ pub struct Agent {
     pub(crate) unread: Vec<(ChildId, Bytes)>,
     /// Its servers over HTTP.
     pub(crate) sites: Sites,
-    /// Whether its disk neither keeps nor gives anything.
-    pub disk_is_broken: bool,
+    /// How its disk is; a broken one neither keeps nor gives anything.
+    pub disk: Health,
+    /// What was asked of its disk is done by then.
+    pub(crate) disk_until: u64,
     /// What its servers do, by name.
     pub scripts: BTreeMap<String, Script>,
     /// Its servers' processes that run.
@@ -132,7 +136,8 @@ impl Agent {
             is_old: false,
             unread: Vec::new(),
             sites: Sites::default(),
-            disk_is_broken: false,
+            disk: Health::Good,
+            disk_until: 0,
             scripts,
             children: BTreeMap::new(),
             spawned: BTreeMap::new(),
@@ -174,7 +179,8 @@ impl Agent {
             is_old,
             unread: Vec::new(),
             sites: Sites::default(),
-            disk_is_broken: false,
+            disk: Health::Good,
+            disk_until: 0,
             scripts,
             children: BTreeMap::new(),
             spawned,
@@ -247,30 +253,16 @@ impl World {
                 }
                 Action::ReadConfig => {
                     let agent = self.look(key);
-                    let read = if agent.disk_is_broken {
-                        Err("input/output error".to_owned())
-                    } else {
-                        Ok(agent.config.clone())
-                    };
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, Event::ConfigRead(read)));
+                    let failed = (agent.disk == Health::Broken).then(|| Err("input/output error".to_owned()));
+                    let read = failed.unwrap_or_else(|| Ok(agent.config.clone()));
+                    self.was_read(key, Event::ConfigRead(read));
                 }
                 Action::Recall { server } => {
                     let catalog = self.look(key).kept.get(&server).cloned();
-                    let recalled = Event::Recalled { server, catalog };
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, recalled));
+                    self.was_read(key, Event::Recalled { server, catalog });
                 }
-                Action::Keep { server, catalog } => {
-                    let agent = self.look(key);
-                    if !agent.disk_is_broken {
-                        agent.kept.insert(server, catalog);
-                    }
-                }
-                Action::KeepWishes { json } => {
-                    let agent = self.look(key);
-                    if !agent.disk_is_broken {
-                        agent.wishes = Some(json);
-                    }
-                }
+                Action::Keep { server, catalog } => self.keeps(key, Kept::Catalog { server, catalog }),
+                Action::KeepWishes { json } => self.keeps(key, Kept::Wishes(json)),
                 Action::Exit(exit) => {
                     self.note("agent is done", [key.0 as u64, 0], format!("{exit:?}").as_bytes());
                     self.saw(|| Seen::Exit { agent: key, exit: exit.clone() });
@@ -278,24 +270,12 @@ impl World {
                 }
                 Action::LoadPins { key: pins } => {
                     let agent = self.look(key);
-                    let failed = agent.disk_is_broken.then(|| Err("input/output error".to_owned()));
+                    let failed = (agent.disk == Health::Broken).then(|| Err("input/output error".to_owned()));
                     let result = failed.unwrap_or_else(|| Ok(agent.pins.get(&pins).cloned()));
-                    let event = Event::PinsLoaded { key: pins, result };
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
+                    self.was_read(key, Event::PinsLoaded { key: pins, result });
                 }
                 Action::SavePins { key: pins, base, content } => {
-                    let agent = self.look(key);
-                    let kept = &mut agent.pins;
-                    let result = if agent.disk_is_broken {
-                        Err(Unsaved::Failed("no space left on device".to_owned()))
-                    } else if kept.get(&pins) == base.as_ref() {
-                        kept.insert(pins.clone(), content);
-                        Ok(())
-                    } else {
-                        Err(Unsaved::Changed(kept.get(&pins).cloned()))
-                    };
-                    let event = Event::PinsSaved { key: pins, result };
-                    self.schedule(Duration::from_millis(1), Delivery::Agent(key, event));
+                    self.keeps(key, Kept::Pins { key: pins, base, content });
                 }
                 Action::OpenAudit(_) => {}
                 Action::Audit { line, .. } => {
@@ -314,7 +294,10 @@ impl World {
         self.rearm(Whose::Agent(key));
     }
 
-    fn dial_failed(&mut self, key: AgentKey, conn: ConnId, error: DialError) {
+    pub(crate) fn dial_failed(&mut self, key: AgentKey, conn: ConnId, error: DialError) {
+        if !self.lives(key) {
+            return;
+        }
         self.trace.cover(match &error {
             DialError::Connect(_) => "dial: refused connection",
             DialError::TimedOut => "dial: no answer",
@@ -340,9 +323,7 @@ impl World {
         }
         let now = self.now();
         if self.net(key).blocked != [false; 2] {
-            let failed = Event::DialFailed { conn: at_agent, error: DialError::TimedOut };
-            self.trace.cover("dial: no answer");
-            return self.schedule(limits::DIAL_TIMEOUT, Delivery::Agent(key, failed));
+            return self.schedule(limits::DIAL_TIMEOUT, Delivery::NoAnswer(key, at_agent));
         }
         let Some(relay) = &mut self.relay else {
             return self.dial_failed(key, at_agent, DialError::Connect("connection refused".to_owned()));

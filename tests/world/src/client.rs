@@ -13,6 +13,7 @@ use tunnel_core::limits;
 use tunnel_core::mcp::{header, key};
 use tunnel_core::tunnel::Command;
 
+use crate::sabotage::Sabotage;
 use crate::seen::Seen;
 use crate::world::World;
 
@@ -417,6 +418,9 @@ impl World {
     }
 
     pub(crate) fn consumed(&mut self, conn: ConnId, stream: StreamId, bytes: u32) {
+        if self.sabotage == Some(Sabotage::Stingy) && bytes % 8 == 3 {
+            return;
+        }
         let now = self.now();
         self.at_relay(conn, |connection| {
             connection.handle_command(Command::Consumed { stream, bytes }, now);

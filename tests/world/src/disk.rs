@@ -6,6 +6,7 @@ use std::time::Duration;
 use tunnel_core::id::JobId;
 use tunnel_core::oauth::grants::{Change, Event as GrantsEvent};
 
+use crate::link::micros;
 use crate::sabotage::Sabotage;
 use crate::world::{Delivery, World};
 
@@ -28,7 +29,7 @@ pub enum Health {
     /// A write takes a millisecond.
     #[default]
     Good,
-    /// A write takes this long.
+    /// A write takes up to this long, each time anew.
     Slow(Duration),
     /// Nothing can be added; what is deleted is.
     Full,
@@ -46,7 +47,7 @@ struct Write {
 impl World {
     pub(crate) fn persist(&mut self, job: JobId, changes: Vec<Change>) {
         let span = match self.disk.health {
-            Health::Slow(span) => span,
+            Health::Slow(most) => Duration::from_micros(self.dice.next_u64() % micros(most).max(1)),
             Health::Good | Health::Full | Health::Broken => Duration::from_millis(1),
         };
         self.disk.writing.push_back(Write { job, changes });

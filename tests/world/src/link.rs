@@ -21,8 +21,8 @@ pub struct Link {
     pub at_relay: ConnId,
     /// Bytes sent and not yet acknowledged, toward the relay and toward the agent.
     pub under_way: [usize; 2],
-    /// Half open: what is sent vanishes, and nobody is told.
-    pub silent: bool,
+    /// Half open: what is sent toward the relay, or toward the agent, vanishes, and nobody is told.
+    pub silent: [bool; 2],
     /// Real frames on a pipe of bytes, if this world has them.
     pub(crate) framing: Option<Box<Framing>>,
     /// When the last thing sent arrives, in each direction: nothing overtakes.
@@ -115,7 +115,7 @@ impl Link {
             at_agent,
             at_relay,
             under_way: [0; 2],
-            silent: false,
+            silent: [false; 2],
             framing,
             arrives: [0; 2],
             sent: [0; 2],
@@ -208,7 +208,7 @@ impl World {
             }
             whole.push(parcel);
         }
-        if link.silent { Vec::new() } else { whole }
+        if link.silent[index] { Vec::new() } else { whole }
     }
 }
 

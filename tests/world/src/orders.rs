@@ -210,8 +210,13 @@ impl World {
 
     /// Makes every tunnel of an agent half open: what is sent vanishes, and nobody is told.
     pub fn silence(&mut self, agent: AgentKey) {
+        self.silence_toward(agent, [true; 2]);
+    }
+
+    /// The same in one direction: toward the relay, or toward the agent.
+    pub fn silence_toward(&mut self, agent: AgentKey, ways: [bool; 2]) {
         for link in self.links.values_mut().filter(|link| link.agent == agent) {
-            link.silent = true;
+            link.silent = [link.silent[0] || ways[0], link.silent[1] || ways[1]];
         }
     }
 

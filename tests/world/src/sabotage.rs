@@ -18,6 +18,8 @@ pub enum Sabotage {
     Uncancelled,
     /// What the relay writes from the second second on is acknowledged, and is on no disk.
     Forgetful,
+    /// What clients take is not told to the tunnel, now and then.
+    Stingy,
     /// A provider's ID tokens are taken for good whoever signed them.
     Gullible,
     /// Agents do not hear that a call was given up.

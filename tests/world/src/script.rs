@@ -445,12 +445,13 @@ fn call(id: &Value, params: &Value) -> Vec<Say> {
         "progress" => {
             let token = &params["_meta"]["progressToken"];
             let (steps, ms) = (number("steps"), number("ms"));
+            let words = "x".repeat(usize::try_from(number("words")).expect("a test's size fits"));
             let notes = (1..=steps).map(|step| {
                 Say::Line(
                     Duration::from_millis(step * ms),
                     line(&json!({
                         "jsonrpc": "2.0", "method": "notifications/progress",
-                        "params": {"progressToken": token, "progress": step, "total": steps},
+                        "params": {"progressToken": token, "progress": step, "total": steps, "message": words},
                     })),
                 )
             });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tunnel_core::agent::machine::Event as AgentEvent;
+use tunnel_core::agent::machine::{DialError, Event as AgentEvent};
 use tunnel_core::config::{Naming, RelayConfig};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine;
@@ -28,6 +28,7 @@ use crate::relay::{Relay, config};
 use crate::sabotage::Sabotage;
 use crate::script::Say;
 use crate::seen::Seen;
+use crate::shelf::Kept;
 use crate::trace::Trace;
 
 /// Which agent. One that is started again is another.
@@ -86,6 +87,10 @@ pub(crate) enum Delivery {
     Dialed(AgentKey, ConnId, http::HeaderMap, String, Hello),
     Say(AgentKey, ChildId, Say),
     Agent(AgentKey, AgentEvent),
+    /// Nobody answered a dial.
+    NoAnswer(AgentKey, ConnId),
+    /// A write to an agent's disk is done.
+    Kept(AgentKey, Kept),
     /// An agent's request comes to a site.
     Asked(AgentKey, FetchId, Box<Fetch>),
     /// Its head is due.
@@ -98,6 +103,8 @@ pub(crate) enum Delivery {
     Written(u64),
 }
 
+/// An observed world looks at its tunnels every so many steps.
+const LOOKS: u64 = 8;
 /// More steps than this at one time are a loop.
 const MAX_AT_ONCE: u64 = 200_000;
 
@@ -198,6 +205,9 @@ impl World {
             return false;
         };
         self.steps += 1;
+        if self.seen.is_some() && self.steps.is_multiple_of(LOOKS) {
+            self.look_at_tunnels();
+        }
         self.at_once = if at > self.clock { 0 } else { self.at_once + 1 };
         assert!(self.at_once < MAX_AT_ONCE, "the world does not get on: {timer:?}");
         self.clock = self.clock.max(at);
@@ -358,6 +368,8 @@ impl World {
             Delivery::Dialed(agent, conn, headers, url, hello) => self.dialed(agent, conn, headers, &url, hello),
             Delivery::Say(agent, child, say) => self.say(agent, child, say),
             Delivery::Agent(agent, event) => self.tell(agent, event),
+            Delivery::NoAnswer(agent, conn) => self.dial_failed(agent, conn, DialError::TimedOut),
+            Delivery::Kept(agent, kept) => self.kept(agent, kept),
             Delivery::Asked(agent, fetch, request) => {
                 if self.lives(agent) {
                     self.fetched_at(agent, fetch, request);
@@ -381,6 +393,8 @@ impl World {
             Delivery::Dialed(agent, ..)
             | Delivery::Say(agent, ..)
             | Delivery::Agent(agent, _)
+            | Delivery::NoAnswer(agent, _)
+            | Delivery::Kept(agent, _)
             | Delivery::Asked(agent, ..)
             | Delivery::HeadIsDue(agent, _)
             | Delivery::SiteSays(agent, ..) => *agent,

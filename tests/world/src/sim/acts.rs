@@ -116,6 +116,7 @@ impl Stage {
             Tool::Wait => json!({MARKER: marker, "ms": size}),
             Tool::Blob => json!({MARKER: marker, "bytes": size}),
             Tool::Progress => json!({MARKER: marker, "steps": size % 12, "ms": size}),
+            Tool::Flood => json!({MARKER: marker, "steps": size, "ms": 5, "words": 9_000}),
             Tool::Huge => json!({MARKER: marker, "bytes": 100_000_000}),
             Tool::Echo | Tool::Silent | Tool::Die | Tool::Ask | Tool::Read | Tool::Prompt => json!({MARKER: marker}),
         };
@@ -182,7 +183,7 @@ impl Stage {
             // V1 has no way to ask anything.
             Tool::Ask => !it.plan.old,
             Tool::Read | Tool::Prompt => !it.plan.old && plan.library,
-            Tool::Silent | Tool::Die | Tool::Huge => false,
+            Tool::Silent | Tool::Die | Tool::Huge | Tool::Flood => false,
         }
     }
 
@@ -436,7 +437,7 @@ fn word(tool: Tool) -> &'static str {
         Tool::Echo => "echo",
         Tool::Wait => "wait",
         Tool::Blob => "blob",
-        Tool::Progress => "progress",
+        Tool::Progress | Tool::Flood => "progress",
         Tool::Silent => "silent",
         Tool::Die => "die",
         Tool::Huge => "huge",

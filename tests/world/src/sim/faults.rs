@@ -46,12 +46,25 @@ pub(super) enum Undo {
     Cuts(usize, usize),
     /// A person approves what waits for that.
     Decides(usize),
+    /// A person approves for good what has waited longest.
+    DecidesOne(usize),
+    /// Somebody counts what a device is asked.
+    Counts(usize),
+    /// A client hears again what the relay says.
+    ClientHears(usize),
+    /// What came for a client whose network is slow gets to it, and so on until then.
+    ComesLate(usize, u64),
 }
 
 impl Stage {
     /// Does what a step says.
     pub(super) fn act(&mut self, act: &Act) {
-        if !self.use_it(act) && !self.sign_in_act(act) && !self.break_relay(act) && !self.break_agent(act) {
+        if !self.use_it(act)
+            && !self.crowd(act)
+            && !self.sign_in_act(act)
+            && !self.break_relay(act)
+            && !self.break_agent(act)
+        {
             self.break_server(act);
         }
     }
@@ -70,9 +83,10 @@ impl Stage {
                     self.later(Duration::from_secs(1), Undo::RelayDies(down_ms));
                 }
             }
-            Act::RelayDisk { health, ms: span } => {
+            Act::RelayDisk { health, ms: span, most_ms } => {
+                self.office.is_in_doubt(self.world.micros());
                 self.world.disk.health = match health % 3 {
-                    0 => Health::Slow(Duration::from_millis(400)),
+                    0 => Health::Slow(ms(if most_ms == 0 { 400 } else { most_ms })),
                     1 => Health::Full,
                     _ => Health::Broken,
                 };
@@ -94,7 +108,7 @@ impl Stage {
         self.disturb_all(ms(down_ms));
         self.oracle.relay_ends.insert(self.world.micros());
         self.oracle.tunnels.clear();
-        self.office.relay_died();
+        self.office.relay_died(self.world.micros());
         self.world.kill_relay();
         self.asked.clear();
         if lose {
@@ -157,7 +171,10 @@ impl Stage {
                 stage.world.look(key).clock.wall_ms += i64::from(step_ms);
                 stage.oracle.nudged(key);
             }),
-            Act::Silence { agent } => self.at(agent, Duration::ZERO, |stage, _, key| stage.world.silence(key)),
+            Act::Silence { agent, ways } => self.at(agent, Duration::ZERO, |stage, _, key| {
+                let ways = [[true, true], [true, false], [false, true]][usize::from(ways) % 3];
+                stage.world.silence_toward(key, ways);
+            }),
             Act::Reset { agent } => self.at(agent, Duration::ZERO, |stage, _, key| stage.world.reset(key)),
             Act::Partition { agent, ways, ms: span } => self.at(agent, ms(span), |stage, laptop, key| {
                 let blocked = [[true, true], [true, false], [false, true]][usize::from(ways) % 3];
@@ -172,8 +189,9 @@ impl Stage {
             }),
             Act::Nudge { agent } => self.nudge(agent, AgentEvent::Nudge),
             Act::Network { agent } => self.nudge(agent, AgentEvent::NetworkChanged),
-            Act::AgentDisk { agent, ms: span } => self.at(agent, ms(span), |stage, laptop, key| {
-                stage.world.look(key).disk_is_broken = true;
+            Act::AgentDisk { agent, ms: span, health } => self.at(agent, ms(span), |stage, laptop, key| {
+                stage.world.look(key).disk =
+                    [Health::Broken, Health::Full, Health::Slow(SLOW)][usize::from(health) % 3];
                 stage.oracle.doubt_watches(laptop, 0);
                 stage.later(ms(span), Undo::AgentDiskIsGood(laptop));
             }),
@@ -304,7 +322,7 @@ impl Stage {
             }
             Undo::AgentDiskIsGood(laptop) => {
                 if let Some(key) = self.laptops[laptop].key {
-                    self.world.look(key).disk_is_broken = false;
+                    self.world.look(key).disk = Health::Good;
                 }
             }
             Undo::ServerGoesOn(laptop, server) => {
@@ -337,6 +355,10 @@ impl Stage {
                 }
             }
             Undo::Decides(laptop) => self.decide(laptop, true, false),
+            Undo::DecidesOne(laptop) => self.decide_one(laptop),
+            Undo::Counts(laptop) => self.calls_are_within_limits(laptop),
+            Undo::ClientHears(person) => self.client_hears(person, true),
+            Undo::ComesLate(person, until) => self.comes_late(person, until),
         }
     }
 
@@ -354,6 +376,9 @@ impl Stage {
         }
     }
 }
+
+/// The longest that a slow disk of an agent takes for anything.
+const SLOW: Duration = Duration::from_secs(5);
 
 fn ms(span: u32) -> Duration {
     Duration::from_millis(span.into())

@@ -70,7 +70,7 @@ impl Stage {
             let net = self.good_net();
             let Some(key) = self.laptops[laptop].key else { continue };
             self.world.set_net(key, net);
-            self.world.look(key).disk_is_broken = false;
+            self.world.look(key).disk = Health::Good;
             for server in 0..self.laptops[laptop].plan.servers.len() {
                 self.mend(laptop, server);
                 self.world.set_pace(key, &server_name(laptop, server), Pace::Lively);

@@ -5,8 +5,10 @@
 //! | `plan` | who is there and what is done to them, as data: drawn from a seed or from bytes, printed, read, cut down |
 //! | `stage` | a plan's world and its people |
 //! | `acts`, `batches` | what clients ask |
+//! | `crowds` | clients that ask for much, or are far away |
 //! | `news` | what they hear without asking |
 //! | `decisions` | people at devices, who let calls pass |
+//! | `dials` | how agents dial |
 //! | `faults` | what goes wrong |
 //! | `signin` | people with browsers, what they are given, and what that must open |
 //! | `oracle` | the model: what may be answered, and what must never happen |
@@ -21,7 +23,9 @@
 
 mod acts;
 mod batches;
+mod crowds;
 mod decisions;
+mod dials;
 mod endings;
 mod errors;
 mod faults;

@@ -10,6 +10,7 @@ use super::oracle::{Call, Kind};
 use super::plan::ServerPlan;
 use super::stage::{Stage, library, server_name, start_of};
 use crate::client::Exchange;
+use crate::disk::Health;
 use crate::script::{Start, resource};
 use crate::world::AgentKey;
 
@@ -61,7 +62,7 @@ impl Stage {
     pub(super) fn judge_watch(&mut self, call: &Call, (laptop, server, on): (usize, usize, bool), reply: &Exchange) {
         let is_done = reply.answer().is_some_and(|answer| answer.get("result").is_some());
         let key = self.laptops[laptop].key;
-        let is_kept = key.is_some_and(|key| !self.world.look(key).disk_is_broken);
+        let is_kept = key.is_some_and(|key| self.world.look(key).disk == Health::Good);
         let is_same = call.changes == self.people[call.person].changes;
         // While its server is not to be seen, a URI that nobody lists is the only other server's; and of two processes of a
         // device the one that goes on need not be the one that was asked.

@@ -2,15 +2,11 @@
 //! is told, and of every end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde_json::Value;
-use tunnel_core::agent::machine::DialError;
 use tunnel_core::id::{ChildId, ConnId, ExchangeId};
-use tunnel_core::limits;
-use tunnel_core::time::Instant;
-use tunnel_core::tunnel::{Close, CloseCode};
 
+use super::dials::Dials;
 use super::given_up::GivenUp;
 use super::plan::Tool;
 use super::streams::Told;
@@ -232,22 +228,11 @@ pub(super) struct Oracle {
     runs: BTreeMap<(AgentKey, ChildId), Option<String>>,
     /// What legacy clients surely watch, and since when: client, laptop, server.
     pub(super) watched: BTreeMap<(usize, usize, usize), u64>,
-    dials: BTreeMap<AgentKey, Dials>,
+    pub(super) dials: Dials,
     /// The tunnels that the relay has, and with which token each came.
     pub(super) tunnels: BTreeMap<ConnId, TokenId>,
     pub(super) given_up: GivenUp,
     pub(super) told: Told,
-}
-
-/// How an agent dials.
-#[derive(Debug, Default)]
-struct Dials {
-    /// The next one comes by then.
-    due: Option<Instant>,
-    /// Those of the last minute.
-    recent: Vec<Instant>,
-    /// How often somebody wanted it to dial.
-    nudges: usize,
 }
 
 /// Tokens.
@@ -487,65 +472,3 @@ pub(super) fn marker_of(message: &Value) -> Option<&str> {
         _ => None,
     }
 }
-
-/// Dials: within the envelope of the jitter, and not too many.
-impl Oracle {
-    pub(super) fn dials(&mut self, agent: AgentKey, at: Instant) {
-        let dials = self.dials.entry(agent).or_default();
-        if let Some(due) = dials.due.take() {
-            assert!(at <= due, "{agent:?} dials {:?} late", at.saturating_since(due));
-        }
-        dials.recent.retain(|before| at.saturating_since(*before) < Duration::from_secs(60));
-        dials.recent.push(at);
-        assert!(dials.recent.len() <= MOST_DIALS + dials.nudges, "{agent:?} dials without end");
-    }
-
-    pub(super) fn dial_failed(&mut self, agent: AgentKey, at: Instant, error: &DialError) {
-        let wait = match error {
-            DialError::Connect(_) | DialError::TimedOut => limits::RECONNECT_MAX,
-            DialError::Status { status: 401, .. } => return,
-            DialError::Status { .. } => limits::RETRY_AFTER_MAX + limits::NAME_TAKEN_RETRY,
-        };
-        self.dials.entry(agent).or_default().due = Some(at + wait + MARGIN);
-    }
-
-    pub(super) fn tunnel_up(&mut self, agent: AgentKey) {
-        self.dials.entry(agent).or_default().due = None;
-    }
-
-    /// An agent heard of the end of its tunnel.
-    pub(super) fn closed(&mut self, agent: AgentKey, at: Instant, close: &Close) {
-        let wait = match close.code {
-            CloseCode::Normal
-            | CloseCode::GoingAway
-            | CloseCode::Protocol
-            | CloseCode::TooBig
-            | CloseCode::Internal
-            | CloseCode::TimedOut
-            | CloseCode::Other(_) => limits::RECONNECT_MAX,
-            CloseCode::NameTaken => limits::NAME_TAKEN_RETRY * 2,
-            CloseCode::Revoked | CloseCode::Replaced | CloseCode::Refused => return,
-        };
-        self.dials.entry(agent).or_default().due = Some(at + wait + MARGIN);
-    }
-
-    pub(super) fn nudged(&mut self, agent: AgentKey) {
-        self.dials.entry(agent).or_default().nudges += 2;
-    }
-
-    /// Returns the calls that its servers worked on.
-    pub(super) fn agent_gone(&mut self, agent: AgentKey) -> Vec<String> {
-        self.dials.remove(&agent);
-        self.server_gone(agent, None)
-    }
-
-    /// Whether an agent should have dialled by `now`.
-    pub(super) fn is_overdue(&self, agent: AgentKey, now: Instant) -> bool {
-        self.dials.get(&agent).and_then(|dials| dials.due).is_some_and(|due| due < now)
-    }
-}
-
-/// More within a minute are none that wait between.
-const MOST_DIALS: usize = 40;
-/// What a machine may be woken late, with all its clocks' drift.
-const MARGIN: Duration = Duration::from_secs(1);

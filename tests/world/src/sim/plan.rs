@@ -138,8 +138,13 @@ pub enum Act {
     KillRelay { down_ms: u32, lose: bool },
     /// The relay stops in good order and comes back after a while.
     StopRelay { down_ms: u32 },
-    /// The relay's disk: 0 is slow, 1 full, 2 broken.
-    RelayDisk { health: u8, ms: u32 },
+    /// The relay's disk: 0 is slow (a write takes up to `most_ms`, or 400), 1 full, 2 broken.
+    RelayDisk {
+        health: u8,
+        ms: u32,
+        #[serde(default)]
+        most_ms: u32,
+    },
     /// The relay's wall clock is set.
     RelayClock { step_ms: i32 },
     /// An agent is killed and comes back after a while; with it goes what it kept, if `lose`.
@@ -152,8 +157,12 @@ pub enum Act {
     Suspend { agent: u8, ms: u32 },
     /// An agent's wall clock is set.
     AgentClock { agent: u8, step_ms: i32 },
-    /// Its tunnel is half open from now on.
-    Silence { agent: u8 },
+    /// Its tunnel is half open from now on: 0 both ways, 1 toward the relay, 2 toward the agent.
+    Silence {
+        agent: u8,
+        #[serde(default)]
+        ways: u8,
+    },
     /// Its tunnel breaks.
     Reset { agent: u8 },
     /// Nothing gets through, in the directions of the two bits.
@@ -164,8 +173,21 @@ pub enum Act {
     Nudge { agent: u8 },
     /// Its addresses changed.
     Network { agent: u8 },
-    /// Its disk neither keeps nor gives anything.
-    AgentDisk { agent: u8, ms: u32 },
+    /// Its disk: 0 neither keeps nor gives anything, 1 is full, 2 is slow.
+    AgentDisk {
+        agent: u8,
+        ms: u32,
+        #[serde(default)]
+        health: u8,
+    },
+    /// Between a client and the relay: 0 all its connections break, 1 nothing gets through for so long, 2 what the relay
+    /// says comes late for so long.
+    ClientNet { client: u8, how: u8, ms: u32 },
+    /// A client asks for more than is good: 0 many calls at once, 1 a large answer that it does not read, 2 a flood of
+    /// progress that it does not read.
+    Crowd { client: u8, agent: u8, server: u8, how: u8, count: u16 },
+    /// All clients of a device's user call the same tool there, and its person lets one of them pass for good.
+    Rivals { agent: u8 },
     /// The connections of one of its servers over HTTP break.
     Cut { agent: u8, server: u8 },
     /// One of its servers dies.
@@ -180,7 +202,8 @@ pub enum Act {
     Spoil { agent: u8, server: u8, start: u8, ms: u32 },
     /// Somebody signs in with a browser, at a provider.
     SignIn { second_user: bool },
-    /// A grant of a sign-in is used, refreshed, refreshed with a token from before, given up, or its code used again.
+    /// A grant of a sign-in is used, refreshed, refreshed with its oldest or last token from before, given up, or its code
+    /// used again.
     Grant { which: u8, how: u8 },
     /// The provider misbehaves for a while.
     Mood { mood: u8, ms: u32 },
@@ -201,6 +224,8 @@ pub enum Tool {
     Blob,
     /// Says how it gets on.
     Progress,
+    /// Says so often, and with many words.
+    Flood,
     /// Never answers.
     Silent,
     /// The process ends.
@@ -260,10 +285,10 @@ impl Dice<'_> {
 }
 
 /// How many chances there are for what clients do, among those of the faults.
-const USES: u32 = 41;
+const USES: u32 = 44;
 
 /// Kinds of acts, each with how often a plan may have it in the mean; each plan draws a strength of its own for each.
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 impl Plan {
     /// The plan of a seed.
@@ -298,7 +323,7 @@ impl Plan {
                 break;
             }
             let wait_ms = if dice.one_in(20) { dice.skewed(90_000) } else { dice.below(pace) };
-            let act = Act::draw(&strengths, dice);
+            let act = Act::draw(&strengths, plan.setup.provider, dice);
             plan.steps.push(Step { wait_ms, act });
         }
         plan
@@ -315,9 +340,9 @@ impl Setup {
             page: if dice.one_in(4) { 1 + dice.small() % 4 } else { 0 },
             lazy: dice.one_in(6),
             isolated: dice.one_in(6),
-            web: dice.one_in(4),
+            web: dice.one_in(3),
             library: dice.one_in(2),
-            policy: if dice.one_in(6) { 1 + dice.small() % 3 } else { 0 },
+            policy: if dice.one_in(4) { 1 + dice.small() % 3 } else { 0 },
         };
         let ppm = |dice: &mut Dice<'_>| {
             if dice.one_in(4) { i32::try_from(dice.below(2_000)).expect("small") - 1_000 } else { 0 }
@@ -342,7 +367,7 @@ impl Setup {
             framing: dice.one_in(3),
             latency_ms: dice.skewed(300),
             relay_ppm: ppm(dice),
-            provider: dice.one_in(3),
+            provider: dice.one_in(2),
             sabotage: None,
             agents,
             clients,
@@ -351,7 +376,15 @@ impl Setup {
 }
 
 impl Act {
-    fn draw(strengths: &[u32; KINDS], dice: &mut Dice<'_>) -> Self {
+    fn draw(strengths: &[u32; KINDS], has_provider: bool, dice: &mut Dice<'_>) -> Self {
+        if has_provider && dice.one_in(5) {
+            let (which, how) = (dice.small(), dice.small());
+            return if dice.one_in(4) {
+                Self::SignIn { second_user: how % 2 == 1 }
+            } else {
+                Self::Grant { which, how }
+            };
+        }
         let faults: u32 = strengths.iter().sum();
         let mut drawn = dice.below(USES + faults);
         if drawn < USES {
@@ -393,8 +426,12 @@ impl Act {
             21 => Self::Cancel { call: client },
             22 => Self::HangUp { call: client },
             29 => Self::ComeBack { which: client },
-            24 => Self::SignIn { second_user: server % 2 == 1 },
-            25..=28 => Self::Grant { which: client, how: server },
+            23..=25 => Self::Rivals { agent },
+            26 if dice.one_in(2) => {
+                let count = u16::try_from(100 + dice.skewed(600)).expect("small");
+                Self::Crowd { client, agent, server, how: dice.small() % 3, count }
+            }
+            26..=28 => Self::Call { client, agent, server, tool: Tool::Ask, size: 0 },
             30 | 31 => {
                 let items = 1 + dice.below(5);
                 Self::Batch { client, agent, server, items: (0..items).map(|_| dice.small() % 6).collect() }
@@ -404,10 +441,12 @@ impl Act {
             35 => Self::Decide { agent, yes: !dice.one_in(4), always: dice.one_in(4) },
             36 => Self::ComeBack { which: client },
             37..=39 => {
-                let (how, ms, back_ms) = (dice.small() % 5, dice.skewed(20_000), dice.skewed(120_000));
+                let how = [0, 1, 2, 3, 3, 3, 4][usize::try_from(dice.below(7)).expect("small")];
+                let (ms, back_ms) = (dice.skewed(20_000), dice.skewed(120_000));
                 Self::Stray { client, agent, server, how, ms, back_ms }
             }
             40 => Self::Decide { agent, yes: dice.one_in(2), always: false },
+            41 | 42 => Self::Watch { client, agent, server, on: true },
             _ => Self::StopReading { call: client, ms: dice.skewed(100_000) },
         }
     }
@@ -416,12 +455,19 @@ impl Act {
         let (agent, server) = (dice.small(), dice.small());
         let signed = |dice: &mut Dice<'_>| i32::try_from(dice.skewed(40_000_000)).expect("small") - 10_000_000;
         match kind {
-            0 => match dice.below(8) {
-                0 => Self::KillRelay { down_ms: dice.skewed(60_000), lose: true },
-                1 | 2 => Self::StopRelay { down_ms: dice.skewed(60_000) },
-                _ => Self::KillRelay { down_ms: dice.skewed(60_000), lose: false },
-            },
-            1 => Self::RelayDisk { health: dice.small() % 3, ms: dice.skewed(60_000) },
+            0 => {
+                // In a long one agents come to wait their longest.
+                let down_ms = if dice.one_in(4) { dice.skewed(600_000) } else { dice.skewed(60_000) };
+                match dice.below(8) {
+                    0 => Self::KillRelay { down_ms, lose: true },
+                    1 | 2 => Self::StopRelay { down_ms },
+                    _ => Self::KillRelay { down_ms, lose: false },
+                }
+            }
+            1 => {
+                let (health, ms, most_ms) = (dice.small() % 3, dice.skewed(60_000), 1 + dice.skewed(3_000));
+                Self::RelayDisk { health, ms, most_ms }
+            }
             2 if dice.one_in(2) => Self::RelayClock { step_ms: signed(dice) },
             2 => Self::AgentClock { agent, step_ms: signed(dice) },
             3 => match dice.below(6) {
@@ -430,7 +476,7 @@ impl Act {
                 _ => Self::KillAgent { agent, down_ms: dice.skewed(60_000), lose: dice.one_in(3) },
             },
             4 => Self::Suspend { agent, ms: dice.skewed(3_600_000) },
-            5 if dice.one_in(2) => Self::Silence { agent },
+            5 if dice.one_in(2) => Self::Silence { agent, ways: dice.small() % 3 },
             5 => Self::Reset { agent },
             6 => Self::Partition { agent, ways: dice.small(), ms: dice.skewed(120_000) },
             7 => Self::Slow {
@@ -439,9 +485,9 @@ impl Act {
                 bandwidth: dice.skewed(20_000),
                 ms: dice.skewed(120_000),
             },
-            8 if dice.one_in(2) => Self::Nudge { agent },
-            8 if dice.one_in(2) => Self::Network { agent },
-            8 => Self::AgentDisk { agent, ms: dice.skewed(60_000) },
+            8 if dice.one_in(4) => Self::Nudge { agent },
+            8 if dice.one_in(4) => Self::Network { agent },
+            8 => Self::AgentDisk { agent, ms: dice.skewed(60_000), health: dice.small() % 3 },
             9 if dice.one_in(3) => Self::Restart { client: dice.small(), agent, server },
             9 if dice.one_in(2) => Self::Cut { agent, server },
             9 => Self::Die { agent, server },
@@ -455,6 +501,7 @@ impl Act {
                 }
             },
             11 if dice.one_in(3) => Self::Rotate { keep: dice.one_in(2) },
+            13 => Self::ClientNet { client: agent, how: dice.small() % 3, ms: dice.skewed(120_000) },
             11 => Self::Mood { mood: dice.small(), ms: dice.skewed(60_000) },
             _ => Self::Revoke { agent: dice.one_in(2), who: agent, ms: dice.skewed(30_000) },
         }

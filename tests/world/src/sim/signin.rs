@@ -49,13 +49,40 @@ struct Grant {
     code: String,
     access: String,
     refresh: String,
-    /// Refresh tokens from before.
-    older: Vec<String>,
+    /// Refresh tokens from before, the oldest first.
+    older: Vec<Old>,
     state: State,
+    /// Dead for certain from then on: what ends a family is on the disk by then.
+    dead_from: u64,
+    /// In which life of the relay its code was redeemed, and when.
+    redeemed: (u64, u64),
     /// The relay's clock when the access token was given, in milliseconds.
     given_at: u64,
     /// Something about it is under way.
     is_busy: bool,
+}
+
+/// A refresh token that another has taken the place of.
+#[derive(Debug, Clone)]
+struct Old {
+    token: String,
+    /// When the next one was asked for, and when it was there, by the relay's clock.
+    superseded: (u64, u64),
+    /// How far the relay's clock was set then, in milliseconds.
+    set_ms: i64,
+    /// How often it was used since.
+    uses: u32,
+}
+
+/// What a refresh token is, when it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Newest,
+    /// Real clients refresh in parallel, and answers get lost: it works.
+    InGrace,
+    /// Only a thief comes with it: it does not work, and nothing of its family does from then on.
+    Late,
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +101,8 @@ enum Web {
     CallsBack(usize),
     Redeems(usize),
     Uses(usize, State),
-    /// With a token from before?
-    Refreshes(usize, bool),
+    /// With what kind of token, what the grant was then, and when by the relay's clock.
+    Refreshes(usize, Age, State, u64),
     Revokes(usize),
     RedeemsAgain(usize),
 }
@@ -95,9 +122,47 @@ impl Office {
     }
 
     /// What was under way may have been done, or not.
-    pub(super) fn relay_died(&mut self) {
+    pub(super) fn relay_died(&mut self, now: u64) {
         for grant in self.grants.iter_mut().filter(|grant| grant.is_busy && grant.state == State::Good) {
             grant.state = State::Doubtful;
+        }
+        self.is_in_doubt(now);
+    }
+
+    /// Whether an end that was not on the disk yet ever gets there.
+    pub(super) fn is_in_doubt(&mut self, now: u64) {
+        for grant in self.grants.iter_mut().filter(|grant| grant.state == State::Dead && now < grant.dead_from) {
+            grant.state = State::Doubtful;
+        }
+    }
+}
+
+impl Grant {
+    /// Its family ends: for certain once that is on a disk that takes it.
+    fn ends(&mut self, is_disk_good: bool, now: u64) {
+        if self.state != State::Dead {
+            self.state = if is_disk_good { State::Dead } else { State::Doubtful };
+            self.dead_from = now + ENDED_BY;
+        }
+    }
+
+    /// What is known of it for certain.
+    fn known(&self, now: u64) -> State {
+        if self.state == State::Dead && now < self.dead_from { State::Doubtful } else { self.state }
+    }
+
+    /// What the old token of that index is at `unix`.
+    fn age(&self, index: usize, unix: u64, set_ms: i64, is_steady: bool) -> Age {
+        let Some(old) = self.older.get(index) else { return Age::Unknown };
+        let (asked, answered) = old.superseded;
+        let is_remembered = self.older.len() - index <= REMEMBERED && old.uses < USES_IN_GRACE;
+        // A clock that was set does not tell how old a token is.
+        if unix > answered + GRACE_MS && old.set_ms == set_ms {
+            Age::Late
+        } else if unix + 1_000 < asked + GRACE_MS && is_remembered && is_steady {
+            Age::InGrace
+        } else {
+            Age::Unknown
         }
     }
 }
@@ -138,24 +203,32 @@ impl Stage {
     }
 
     fn use_grant(&mut self, index: usize, how: u8) {
-        let grant = &self.office.grants[index];
-        let (client, refresh, older) = (grant.client.clone(), grant.refresh.clone(), grant.older.clone());
-        let (exchange, web) = match how % 8 {
+        let (now, unix, is_steady) = (self.world.micros(), self.world.relay_unix(), self.oracle.is_steady());
+        let set_ms = self.world.relay_clock.wall_ms;
+        let grant = &mut self.office.grants[index];
+        let (client, refresh) = (grant.client.clone(), grant.refresh.clone());
+        let known = grant.known(now);
+        let (exchange, web) = match how % 10 {
             0..3 => {
                 let state = self.access_state(index);
-                let client = Client::modern(&self.office.grants[index].access);
-                let mut client = client;
+                let mut client = Client::modern(&self.office.grants[index].access);
                 let exchange = client.request(&mut self.world, "tools/list", &json!({}));
                 self.office.waiting.insert(exchange, Web::Uses(index, state));
                 return;
             }
             _ if grant.is_busy => return,
-            3..5 => (self.post_token(&refresh_form(&client, &refresh)), Web::Refreshes(index, false)),
-            5 => {
-                let Some(old) = older.first() else { return };
-                (self.post_token(&refresh_form(&client, old)), Web::Refreshes(index, true))
+            3..6 => {
+                (self.post_token(&refresh_form(&client, &refresh)), Web::Refreshes(index, Age::Newest, known, unix))
             }
-            6 => {
+            how @ (6 | 7) => {
+                let at = if how == 6 { 0 } else { grant.older.len().saturating_sub(1) };
+                let age = grant.age(at, unix, set_ms, is_steady);
+                let Some(old) = grant.older.get_mut(at) else { return };
+                old.uses += 1;
+                let old = old.token.clone();
+                (self.post_token(&refresh_form(&client, &old)), Web::Refreshes(index, age, known, unix))
+            }
+            8 => {
                 let fields = [("client_id", client.as_str()), ("token", refresh.as_str())];
                 (post_form(&mut self.world, "/revoke", &fields), Web::Revokes(index))
             }
@@ -166,7 +239,7 @@ impl Stage {
         };
         let grant = &mut self.office.grants[index];
         grant.is_busy = true;
-        if !matches!(web, Web::Refreshes(_, false)) && grant.state == State::Good {
+        if !matches!(web, Web::Refreshes(_, Age::Newest, ..)) && grant.state == State::Good {
             grant.state = State::Doubtful;
         }
         self.office.waiting.insert(exchange, web);
@@ -180,7 +253,7 @@ impl Stage {
     fn access_state(&self, index: usize) -> State {
         let grant = &self.office.grants[index];
         let age = self.world.relay_unix().saturating_sub(grant.given_at);
-        match grant.state {
+        match grant.known(self.world.micros()) {
             State::Good if age < 3_500_000 && self.oracle.is_steady_since(grant.given_at) => State::Good,
             State::Good if age > 3_700_000 => State::Dead,
             State::Good => State::Doubtful,
@@ -208,17 +281,25 @@ impl Stage {
             Web::Redeems(flow) if is_whole => self.redeemed(flow, reply),
             Web::Registers(_) | Web::Consents(_) | Web::Agrees(_) | Web::CallsBack(_) | Web::Redeems(_) => {}
             Web::Uses(grant, state) => self.used(grant, state, reply),
-            Web::Refreshes(grant, is_old) => self.refreshed(grant, is_old, reply),
+            Web::Refreshes(grant, age, before, asked) => self.refreshed(grant, (age, before, asked), reply),
             Web::Revokes(grant) => {
                 self.office.grants[grant].is_busy = false;
                 if reply.status == Some(StatusCode::OK) {
                     self.world.trace.cover("a grant was given up");
-                    self.office.grants[grant].state = State::Dead;
+                    let grant = &mut self.office.grants[grant];
+                    (grant.state, grant.dead_from) = (State::Dead, 0);
                 }
             }
             Web::RedeemsAgain(grant) => {
-                self.office.grants[grant].is_busy = false;
+                let (now, life, is_disk_good) = (self.world.micros(), self.world.disk.life(), self.is_disk_good());
+                let grant = &mut self.office.grants[grant];
+                grant.is_busy = false;
                 assert_ne!(reply.status, Some(StatusCode::OK), "a code works twice: {reply:?}");
+                let (redeemed_in, at) = grant.redeemed;
+                if reply.status == Some(StatusCode::BAD_REQUEST) && redeemed_in == life && now < at + REMEMBERS_CODES {
+                    self.world.trace.cover("a code that was used again ended its family");
+                    grant.ends(is_disk_good, now);
+                }
             }
         }
     }
@@ -288,7 +369,8 @@ impl Stage {
         flow.is_done = true;
         let (user, client, code) = (flow.user, flow.client.clone(), flow.code.clone());
         let (older, state) = (Vec::new(), State::Good);
-        let grant = Grant { user, client, code, access, refresh, older, state, given_at, is_busy: false };
+        let (redeemed, dead_from, is_busy) = ((self.world.disk.life(), self.world.micros()), 0, false);
+        let grant = Grant { user, client, code, access, refresh, older, state, dead_from, redeemed, given_at, is_busy };
         self.office.grants.push(grant);
     }
 
@@ -306,62 +388,107 @@ impl Stage {
         }
     }
 
-    fn refreshed(&mut self, index: usize, is_old: bool, reply: &Exchange) {
-        let given_at = self.world.relay_unix();
-        let is_disk_good = matches!(self.world.disk.health, Health::Good | Health::Slow(_));
+    fn is_disk_good(&self) -> bool {
+        matches!(self.world.disk.health, Health::Good | Health::Slow(_))
+    }
+
+    /// A refresh token works for as long as it is the newest, and within its grace; after that it ends its family.
+    fn refreshed(&mut self, index: usize, (age, before, asked): (Age, State, u64), reply: &Exchange) {
+        let (given_at, now, is_disk_good) = (self.world.relay_unix(), self.world.micros(), self.is_disk_good());
+        let set_ms = self.world.relay_clock.wall_ms;
         let grant = &mut self.office.grants[index];
         grant.is_busy = false;
         if let (Some(access), Some(refresh)) = (text(reply, "access_token"), text(reply, "refresh_token")) {
-            assert!(grant.state != State::Dead, "a dead grant was refreshed: {grant:?}");
-            self.world.trace.cover(if is_old {
-                "an old token refreshed within its grace"
-            } else {
-                "a grant was refreshed"
+            assert!(before != State::Dead, "a dead grant was refreshed: {grant:?}");
+            assert!(age != Age::Late, "an old refresh token works after its grace: {grant:?}");
+            self.world.trace.cover(match age {
+                Age::Newest => "a grant was refreshed",
+                _ => "an old token refreshed within its grace",
             });
-            grant.older.push(std::mem::replace(&mut grant.refresh, refresh));
+            let token = std::mem::replace(&mut grant.refresh, refresh);
+            // It may have been superseded before, by one whose answer was lost.
+            let asked = if before == State::Good { asked } else { 0 };
+            // What an old one brings is of the same generation as the newest.
+            if age == Age::Newest {
+                grant.older.push(Old { token, superseded: (asked, given_at), set_ms, uses: 0 });
+            }
             (grant.access, grant.given_at, grant.state) = (access, given_at, State::Good);
             return;
         }
-        match reply.status {
-            Some(StatusCode::BAD_REQUEST) => {
-                let steady = self.oracle.is_steady_since(grant.given_at);
-                assert!(
-                    is_old || grant.state != State::Good || !is_disk_good || !steady,
-                    "a good grant cannot be refreshed: {grant:?}: {}",
-                    String::from_utf8_lossy(&reply.body)
-                );
-                self.world.trace.cover(if is_old { "an old token ended its family" } else { "a refresh was refused" });
-                if is_old && is_disk_good {
-                    grant.state = State::Dead;
-                }
+        if reply.status != Some(StatusCode::BAD_REQUEST) {
+            if grant.state == State::Good {
+                grant.state = State::Doubtful;
             }
-            _ => {
-                if grant.state == State::Good {
-                    grant.state = State::Doubtful;
-                }
+            return;
+        }
+        let words = String::from_utf8_lossy(&reply.body);
+        let is_excused = before != State::Good || !is_disk_good || !self.oracle.is_steady_since(grant.given_at);
+        assert!(is_excused || age != Age::Newest, "a good grant cannot be refreshed: {grant:?}: {words}");
+        assert!(is_excused || age != Age::InGrace, "an old token has no grace: {grant:?}: {words}");
+        match age {
+            Age::Newest => self.world.trace.cover("a refresh was refused"),
+            Age::Late => {
+                self.world.trace.cover("an old token ended its family");
+                grant.ends(is_disk_good, now);
             }
+            Age::InGrace | Age::Unknown => {}
         }
     }
 
-    /// Once all is well, anybody can sign in.
+    /// Once all is well, anybody can sign in, and what is used when only a thief would ends what it is of.
     pub(super) fn signing_in_works(&mut self) {
         if !self.setup.provider {
             return;
         }
         self.world.provider.mood = Mood::Good;
-        self.sign_in(USERS[0]);
-        let index = self.office.flows.len() - 1;
-        self.until(self.world.micros() + 60_000_000);
-        assert!(self.office.flows[index].is_done, "nobody can sign in: {:?}", self.office.flows[index]);
-        let grant = self.office.grants.len() - 1;
-        [3, 0].into_iter().for_each(|how| {
-            self.use_grant(grant, how);
-            self.until(self.world.micros() + 10_000_000);
-        });
+        let grant = self.signs_in();
+        [NEWEST, ACCESS, OLDEST].into_iter().for_each(|how| self.use_and_wait(grant, how));
         assert_eq!(self.office.grants[grant].state, State::Good, "and use what that brought");
+        self.wait(Duration::from_millis(GRACE_MS + 5_000));
+        self.use_and_wait(grant, OLDEST);
+        self.is_dead(grant, "an old refresh token was used after its grace");
+        let grant = self.signs_in();
+        self.use_and_wait(grant, CODE);
+        self.is_dead(grant, "a code was used twice");
         assert!(self.office.waiting.is_empty(), "{:?}", self.office.waiting);
     }
+
+    /// Somebody signs in: the number of the grant.
+    fn signs_in(&mut self) -> usize {
+        self.sign_in(USERS[0]);
+        let index = self.office.flows.len() - 1;
+        self.wait(Duration::from_secs(60));
+        assert!(self.office.flows[index].is_done, "nobody can sign in: {:?}", self.office.flows[index]);
+        self.office.grants.len() - 1
+    }
+
+    fn use_and_wait(&mut self, grant: usize, how: u8) {
+        self.use_grant(grant, how);
+        self.wait(Duration::from_secs(11));
+    }
+
+    /// Neither token of a grant opens anything: the checks of what is answered say so.
+    fn is_dead(&mut self, grant: usize, cause: &str) {
+        let now = self.world.micros();
+        assert_eq!(self.office.grants[grant].known(now), State::Dead, "its family lives, though {cause}");
+        [ACCESS, NEWEST].into_iter().for_each(|how| self.use_and_wait(grant, how));
+    }
 }
+
+/// How a grant is used.
+const ACCESS: u8 = 0;
+const NEWEST: u8 = 3;
+const OLDEST: u8 = 6;
+const CODE: u8 = 9;
+/// For how long a refresh token works that another has taken the place of, in milliseconds.
+const GRACE_MS: u64 = 120_000;
+/// How often it does, and how many of them are known.
+const USES_IN_GRACE: u32 = 10;
+const REMEMBERED: usize = 8;
+/// For how long a relay surely knows of a code that was redeemed, in microseconds.
+const REMEMBERS_CODES: u64 = 300_000_000;
+/// Within which time the end of a family is on the disk, in microseconds.
+const ENDED_BY: u64 = 10_000_000;
 
 fn redemption<'a>(client: &'a str, code: &'a str) -> [(&'a str, &'a str); 5] {
     [

@@ -41,6 +41,8 @@ pub(super) struct Stage {
     /// What the operator was asked.
     pub(super) asked: BTreeMap<JobId, Asked>,
     pub(super) last: u64,
+    /// There were more calls at once than the relay keeps streams of.
+    pub(super) was_crowded: bool,
 }
 
 /// A device.
@@ -106,6 +108,7 @@ impl Stage {
             endings: BTreeMap::new(),
             asked: BTreeMap::new(),
             last: 0,
+            was_crowded: false,
         };
         for index in 0..plan.setup.agents.len() {
             stage.add_laptop(index);
@@ -224,8 +227,8 @@ impl Stage {
         let left = self.oracle.agent_gone(key);
         self.end_of_calls(&left, "its agent is gone");
         let Some(index) = self.oracle.owners.get(&key).copied() else { return };
-        // What sessions set is on its disk a second later.
-        self.oracle.doubt_watches(index, self.world.micros().saturating_sub(2_000_000));
+        // What sessions set is on its disk a second later, or a few where that was slow.
+        self.oracle.doubt_watches(index, self.world.micros().saturating_sub(8_000_000));
         let laptop = &mut self.laptops[index];
         if laptop.key == Some(key) {
             laptop.key = None;
