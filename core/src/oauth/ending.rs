@@ -54,13 +54,15 @@ impl Grants {
         }
     }
 
-    /// All families of `user` that give access, those among them whose first record is being written. Codes and devices
-    /// that wait for their tokens get none any more.
+    /// All families of `user` that give access, or would again after a restart, those among them whose first record is being
+    /// written. Codes and devices that wait for their tokens get none any more.
     pub(super) fn families_of(&mut self, user: &UserId, now: Now) -> Vec<FamilyId> {
         self.codes.forget(user);
         self.devices.forget_user(user);
         let own = |family: &Family| family.user == user.as_str() && family.is_alive(now.unix);
-        let known = self.families.known.iter().filter(|(_, family)| own(family)).map(|(id, _)| id);
+        let ends =
+            |(id, family): &(&FamilyId, &Family)| own(family) || family.user == user.as_str() && self.is_unwritten(id);
+        let known = self.families.known.iter().filter(ends).map(|(id, _)| id);
         let coming = self.pending.values().filter_map(|pending| match pending {
             Pending::Family { id, next, then: Then::Issue { .. } | Then::Mint { .. } } if own(next) => Some(id),
             _ => None,

@@ -181,6 +181,11 @@ impl Grants {
                 }
                 self.write_family(id.clone(), next, Then::Revoke(answer));
             }
+            // It acts, but would be forgotten with the next restart: who asks for it hears when it is kept.
+            Some(family) if self.families.unwritten.contains(id) => {
+                let family = family.clone();
+                self.write_family(id.clone(), family, Then::Revoke(answer));
+            }
             _ => self.answer_revocation(answer, Ok(())),
         }
     }
@@ -261,6 +266,11 @@ impl Grants {
         if self.snapshot.families.contains(id) {
             Arc::make_mut(&mut self.snapshot.families).remove(id);
         }
+    }
+
+    /// Whether a family's revocation acts, and is not kept yet.
+    pub(super) fn is_unwritten(&self, id: &FamilyId) -> bool {
+        self.families.unwritten.contains(id)
     }
 
     /// Whether a family's record is being written.

@@ -464,6 +464,30 @@ fn revocation_that_cannot_be_written_acts_and_is_written_later() {
 }
 
 #[test]
+fn revocation_is_acknowledged_once_it_is_kept_though_it_acts_already() {
+    for by_client in [true, false] {
+        let mut relay = Relay::new();
+        let client = relay.register(WEB);
+        let code = relay.code(&client, WEB);
+        let tokens = Tokens::new(client.clone(), &relay.redeem(&client, WEB, &code));
+        relay.store_fails = true;
+        assert_refused(&relay.redeem(&client, WEB, &code), 400, "invalid_grant");
+        let ask = |relay: &mut Relay| match by_client {
+            true => {
+                let form = [("client_id", client.as_str()), ("token", tokens.refresh.as_str())];
+                relay.post("/revoke", &form).status == StatusCode::OK
+            }
+            false => relay.admin(AdminCommand::GrantRevokeAll { user: "ann".into() })["ok"] == true,
+        };
+        assert!(!ask(&mut relay), "a restart would forget it");
+        relay.store_fails = false;
+        assert!(ask(&mut relay));
+        let relay = relay.restart();
+        assert_eq!(relay.open(&tokens.access, "/mcp"), Err(TokenError::Revoked));
+    }
+}
+
+#[test]
 fn refused_requests_of_one_address_are_limited() {
     let mut relay = Relay::new();
     let tokens = relay.tokens();
