@@ -5,7 +5,7 @@ use tunnel_core::limits;
 use tunnel_core::mcp::code;
 
 use super::oracle::{Call, Verdict};
-use super::plan::Tool;
+use super::plan::{ServerPlan, Tool};
 use super::stage::Stage;
 use crate::link::micros;
 
@@ -38,7 +38,10 @@ impl Stage {
             // A URI that is in no list goes to the only server that has resources.
             code::REFUSED => call.tool == Some(Tool::Read) || self.gate_of(call) != Some(0),
             code::AGENT_GONE => !call.is_calm || !self.is_untouched(call),
-            code::SERVER_UNAVAILABLE => !call.is_calm || !self.is_untouched(call) || call.tool == Some(Tool::Die),
+            code::SERVER_UNAVAILABLE => {
+                let is_cut = call.tool == Some(Tool::Die) || call.tool == Some(Tool::Huge) && self.is_at_site(call);
+                is_cut || !call.is_calm || !self.is_untouched(call)
+            }
             _ => true,
         }
     }
@@ -56,12 +59,24 @@ impl Stage {
         let told = |code| if is_old { code::INTERNAL_ERROR } else { code };
         match tool {
             Tool::Die => Some((told(code::SERVER_UNAVAILABLE), AT_ONCE)),
+            // A site that says so much breaks off.
+            Tool::Huge if self.is_at_site(call) => Some((told(code::SERVER_UNAVAILABLE), AT_ONCE)),
             Tool::Huge => Some((told(code::TOO_LARGE), AT_ONCE)),
-            // The relay does not list it.
-            Tool::Blob if is_denied => Some((code::INVALID_PARAMS, AT_ONCE)),
+            // The relay does not list it; but what a session's own run has it does not know.
+            Tool::Blob if is_denied && !self.plan_of(call)?.isolated => Some((code::INVALID_PARAMS, AT_ONCE)),
             Tool::Silent => Some((code::TIMED_OUT, micros(self.patience(call)) + AT_ONCE)),
             _ => None,
         }
+    }
+
+    /// Whether its server is one over HTTP.
+    fn is_at_site(&self, call: &Call) -> bool {
+        self.plan_of(call).is_some_and(|server| server.web)
+    }
+
+    /// The server of a call.
+    fn plan_of(&self, call: &Call) -> Option<&ServerPlan> {
+        self.laptops[call.laptop?].plan.servers.get(call.server?)
     }
 
     /// For how long the relay waits for word of a call.

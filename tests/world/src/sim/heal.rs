@@ -265,6 +265,8 @@ impl Stage {
             let status = self.status(laptop);
             assert!(status["calls"] == 0 && status["waiting"] == 0, "calls are left over: {status}");
         }
+        // What the last of them was answered is kept for its client for a while.
+        self.wait(limits::REPLAY_KEPT + Duration::from_secs(10));
         self.books_are_empty();
         let before = self.world.steps;
         self.wait(Duration::from_secs(600));
