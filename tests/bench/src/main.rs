@@ -25,7 +25,7 @@ use crate::role::IdAt;
 /// Measures mcp-local-tunnel beside a pair that only forwards, and beside other programs that are installed.
 #[derive(Parser)]
 struct Options {
-    /// Shorter turns and fewer of them: under two minutes
+    /// Shorter turns, and fewer of them: under two minutes in place of ten
     #[arg(long)]
     quick: bool,
     /// Only these measurements
@@ -134,9 +134,9 @@ async fn measure(options: Options) -> io::Result<()> {
         [only] => vec![("ours".to_owned(), fs::canonicalize(only)?)],
         several => several.iter().map(named).collect::<io::Result<_>>()?,
     };
-    let (rounds, turn) =
-        if options.quick { (2, Duration::from_millis(500)) } else { (5, Duration::from_millis(1_000)) };
-    let mut bench = Bench { programs, others: installed(), rounds, turn, report: Report::default() };
+    let quick = options.quick;
+    let (rounds, turn) = if quick { (2, Duration::from_millis(300)) } else { (3, Duration::from_millis(600)) };
+    let mut bench = Bench { programs, others: installed(), quick, rounds, turn, report: Report::default() };
     let chosen = if options.only.is_empty() { What::value_variants() } else { &options.only };
     let start = Instant::now();
     for what in chosen {
@@ -147,7 +147,7 @@ async fn measure(options: Options) -> io::Result<()> {
             What::Lists => measure::lists::run(&mut bench).await?,
             What::Memory => measure::memory::run(&mut bench).await?,
             What::Restarts => measure::restarts::run(&mut bench).await?,
-            What::Swarm => measure::swarm::run(&mut bench, options.quick).await?,
+            What::Swarm => measure::swarm::run(&mut bench).await?,
         }
         tell(&format!("{what:?}: done after {} s", start.elapsed().as_secs()));
     }

@@ -34,7 +34,7 @@ const CASES: [(&str, Beside, bool); 5] = [
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let contenders = bench.pair(&Setup { servers: 2, ..Setup::default() }).await?;
     for (what, beside, elsewhere) in CASES {
-        for _ in 0..bench.rounds {
+        for _ in 0..if bench.quick { 1 } else { bench.rounds } {
             // The floor knows no second server.
             for contender in contenders.iter().filter(|contender| !elsewhere || contender.name != "floor") {
                 turn(bench, contender, what, beside, elsewhere).await?;

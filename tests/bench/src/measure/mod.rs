@@ -21,6 +21,8 @@ pub(crate) struct Bench {
     pub(crate) programs: Vec<(String, PathBuf)>,
     /// Other people's programs that are installed here.
     pub(crate) others: Vec<(String, PathBuf)>,
+    /// Whether only the most telling is measured.
+    pub(crate) quick: bool,
     /// How often each contender has its turn.
     pub(crate) rounds: usize,
     /// How long one turn takes.

@@ -14,6 +14,8 @@ const MIB: usize = 1024 * 1024;
 
 /// How a line of the table loads a contender.
 struct Load {
+    /// Whether it is measured when there is little time.
+    is_quick: bool,
     what: &'static str,
     bytes: usize,
     callers: u64,
@@ -21,26 +23,28 @@ struct Load {
 }
 
 const LOADS: [Load; 10] = [
-    Load { what: "1 KiB answers, 1 caller", bytes: KIB, callers: 1, make: blob },
-    Load { what: "64 KiB answers, 1 caller", bytes: 64 * KIB, callers: 1, make: blob },
-    Load { what: "1 MiB answers, 1 caller", bytes: MIB, callers: 1, make: blob },
-    Load { what: "1 MiB answers, 8 callers", bytes: MIB, callers: 8, make: blob },
-    Load { what: "10 MiB answers, 1 caller", bytes: 10 * MIB, callers: 1, make: blob },
-    Load { what: "10 MiB answers, 4 callers", bytes: 10 * MIB, callers: 4, make: blob },
-    Load { what: "20 MiB answers, 1 caller", bytes: 20 * MIB, callers: 1, make: blob },
-    Load { what: "64 KiB requests, 1 caller", bytes: 64 * KIB, callers: 1, make: upload },
-    Load { what: "1 MiB requests, 1 caller", bytes: MIB, callers: 1, make: upload },
-    Load { what: "3 MiB requests, 1 caller", bytes: 3 * MIB, callers: 1, make: upload },
+    Load { is_quick: false, what: "1 KiB answers, 1 caller", bytes: KIB, callers: 1, make: blob },
+    Load { is_quick: true, what: "64 KiB answers, 1 caller", bytes: 64 * KIB, callers: 1, make: blob },
+    Load { is_quick: false, what: "1 MiB answers, 1 caller", bytes: MIB, callers: 1, make: blob },
+    Load { is_quick: true, what: "1 MiB answers, 8 callers", bytes: MIB, callers: 8, make: blob },
+    Load { is_quick: true, what: "10 MiB answers, 1 caller", bytes: 10 * MIB, callers: 1, make: blob },
+    Load { is_quick: true, what: "10 MiB answers, 4 callers", bytes: 10 * MIB, callers: 4, make: blob },
+    Load { is_quick: false, what: "20 MiB answers, 1 caller", bytes: 20 * MIB, callers: 1, make: blob },
+    Load { is_quick: false, what: "64 KiB requests, 1 caller", bytes: 64 * KIB, callers: 1, make: upload },
+    Load { is_quick: false, what: "1 MiB requests, 1 caller", bytes: MIB, callers: 1, make: upload },
+    Load { is_quick: false, what: "3 MiB requests, 1 caller", bytes: 3 * MIB, callers: 1, make: upload },
 ];
 
 /// Measures both spellings of the server's answers.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
-    for (id, spelling) in [(IdAt::First, "id first"), (IdAt::Last, "id last")] {
+    let spellings = [(IdAt::First, "id first"), (IdAt::Last, "id last")];
+    for (id, spelling) in spellings.into_iter().take(if bench.quick { 1 } else { 2 }) {
         let setup = Setup { id, ..Setup::default() };
-        let mut contenders = vec![Contender::hops(&setup).await?];
-        contenders.extend(bench.all(&setup).await?);
+        let mut contenders = vec![Contender::hops(&setup).await?, Contender::direct(&setup).await?];
+        contenders.extend(bench.pair(&setup).await?);
         let table = format!("{TABLE}, {spelling}");
-        for load in LOADS {
+        let quick = bench.quick;
+        for load in LOADS.into_iter().filter(|load| load.is_quick || !quick) {
             for _ in 0..bench.rounds {
                 for contender in &contenders {
                     turn(bench, &table, contender, &load).await?;
@@ -53,7 +57,7 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
 }
 
 async fn turn(bench: &mut Bench, table: &str, contender: &Contender, load: &Load) -> io::Result<()> {
-    let Load { what, bytes, callers, make } = *load;
+    let Load { what, bytes, callers, make, .. } = *load;
     for (_, process) in &contender.parts {
         forget_peak(process.pid())?;
     }

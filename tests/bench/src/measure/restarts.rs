@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Measures the program alone: the floor does not come back.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let setup = Setup::default();
-    for _ in 0..bench.rounds {
+    for _ in 0..if bench.quick { 1 } else { 2 } {
         for (name, program) in bench.programs.clone() {
             let mut contender = Contender::tunnel(&name, &program, &setup).await?;
             let times = [

@@ -18,8 +18,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const RESTARTED: usize = 1_000;
 
 /// Measures 1 000, 5 000 and 10 000 agents.
-pub(crate) async fn run(bench: &mut Bench, is_quick: bool) -> io::Result<()> {
-    let counts: &[usize] = if is_quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
+pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
+    let counts: &[usize] = if bench.quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
     for (name, program) in bench.programs.clone() {
         for &agents in counts {
             let mut crowd = Crowd::new(&program, agents).await?;
