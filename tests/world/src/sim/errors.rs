@@ -35,8 +35,9 @@ impl Stage {
             }
             code::STALLED => call.has_stopped_reading,
             code::TOO_LARGE => call.tool == Some(Tool::Huge),
-            // A URI that is in no list goes to the only server that has resources.
-            code::REFUSED => call.tool == Some(Tool::Read) || self.gate_of(call) != Some(0),
+            // A URI that is in no list goes to the only server that has resources, and shares its fate.
+            code::REFUSED | code::AGENT_GONE | code::SERVER_UNAVAILABLE if call.tool == Some(Tool::Read) => true,
+            code::REFUSED => self.gate_of(call) != Some(0),
             code::AGENT_GONE => !call.is_calm || !self.is_untouched(call),
             code::SERVER_UNAVAILABLE => {
                 let is_cut = call.tool == Some(Tool::Die) || call.tool == Some(Tool::Huge) && self.is_at_site(call);

@@ -249,6 +249,9 @@ impl Stage {
                     let spoilt = start_of(start);
                     stage.world.look(key).scripts.get_mut(name).expect("it has it").start = spoilt;
                     stage.laptops[laptop].spoilt.insert(server, spoilt);
+                    if stage.laptops[laptop].plan.servers[server].web {
+                        stage.oracle.out_of_reach(key);
+                    }
                     stage.later(ms(span), Undo::ServerIsMended(laptop, server));
                 });
             }

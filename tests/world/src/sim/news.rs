@@ -63,7 +63,9 @@ impl Stage {
         let is_done = reply.answer().is_some_and(|answer| answer.get("result").is_some());
         let key = self.laptops[laptop].key;
         let is_kept = key.is_some_and(|key| self.world.look(key).disk == Health::Good);
-        let is_same = call.changes == self.people[call.person].changes;
+        // What was sent while something was wrong there may have gone elsewhere, or be forgotten by now.
+        let is_same =
+            call.changes == self.people[call.person].changes && self.laptops[laptop].disturbed_until <= call.sent_at;
         // While its server is not to be seen, a URI that nobody lists is the only other server's; and of two processes of a
         // device the one that goes on need not be the one that was asked.
         let (uri, name) = (self.resource(laptop, server), server_name(laptop, server));

@@ -192,6 +192,8 @@ struct Fate {
     cancelled: u32,
     /// Its client gave it up in a way that its server is to hear of.
     is_given_up: bool,
+    /// Its server took no connections for a while, and may have missed it.
+    was_out_of_reach: bool,
 }
 
 /// The model.
@@ -322,6 +324,7 @@ impl Oracle {
             is_over: false,
             cancelled: 0,
             is_given_up: false,
+            was_out_of_reach: false,
         };
         self.fates.insert(marker.to_owned(), fate);
     }
@@ -456,9 +459,16 @@ impl Oracle {
         self.fates.values().any(|fate| fate.heard.is_some() && !fate.is_over && fate.cancelled == 0)
     }
 
+    /// A site of an agent takes no connections for a while.
+    pub(super) fn out_of_reach(&mut self, agent: AgentKey) {
+        let its = |fate: &&mut Fate| fate.heard.as_ref().is_some_and(|heard| heard.0 == agent);
+        self.fates.values_mut().filter(its).for_each(|fate| fate.was_out_of_reach = true);
+    }
+
     /// Calls that were given up, and whose servers work on and were not told.
     pub(super) fn untold(&self) -> Vec<&str> {
-        let is_untold = |fate: &Fate| fate.is_given_up && fate.heard.is_some() && !fate.is_over && fate.cancelled == 0;
+        let is_due = |fate: &Fate| fate.is_given_up && !fate.was_out_of_reach && fate.cancelled == 0;
+        let is_untold = |fate: &Fate| fate.heard.is_some() && !fate.is_over && is_due(fate);
         self.fates.iter().filter(|(_, fate)| is_untold(fate)).map(|(marker, _)| marker.as_str()).collect()
     }
 }
