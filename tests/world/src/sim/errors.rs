@@ -63,8 +63,11 @@ impl Stage {
             // A site that says so much breaks off.
             Tool::Huge if self.is_at_site(call) => Some((told(code::SERVER_UNAVAILABLE), AT_ONCE)),
             Tool::Huge => Some((told(code::TOO_LARGE), AT_ONCE)),
-            // The relay does not list it; but what a session's own run has it does not know.
-            Tool::Blob if is_denied && !self.plan_of(call)?.isolated => Some((code::INVALID_PARAMS, AT_ONCE)),
+            // The relay does not list it; but what a session's own run has it does not know, and an endpoint of one server
+            // passes on whatever is asked for.
+            Tool::Blob if is_denied && call.path == "/mcp" && !self.plan_of(call)?.isolated => {
+                Some((code::INVALID_PARAMS, AT_ONCE))
+            }
             Tool::Silent => Some((code::TIMED_OUT, micros(self.patience(call)) + AT_ONCE)),
             _ => None,
         }
