@@ -54,24 +54,27 @@ impl Stage {
         if !on {
             self.oracle.watched.remove(&(person, laptop, server));
         }
-        let kind = Kind::Watch { laptop, server, on };
+        let name = server_name(laptop, server);
+        let script = self.laptops[laptop].key.and_then(|key| self.world.look(key).scripts.get(&name));
+        let heard = script.map_or(0, |script| script.heard.len());
+        let kind = Kind::Watch { laptop, server, on, disturbances: self.laptops[laptop].disturbances, heard };
         self.ask(u8::try_from(person).expect("few"), kind, method, &params);
     }
 
     /// A legacy client watches a resource once that is acknowledged, whatever becomes of relay, agent and server.
-    pub(super) fn judge_watch(&mut self, call: &Call, (laptop, server, on): (usize, usize, bool), reply: &Exchange) {
+    pub(super) fn judge_watch(&mut self, call: &Call, reply: &Exchange) {
+        let Kind::Watch { laptop, server, on, disturbances, heard } = call.kind else { return };
         let is_done = reply.answer().is_some_and(|answer| answer.get("result").is_some());
         let key = self.laptops[laptop].key;
         let is_kept = key.is_some_and(|key| self.world.look(key).disk == Health::Good);
-        // What was sent while something was wrong there may have gone elsewhere, or be forgotten by now.
+        // Where something went wrong meanwhile it may be forgotten already.
         let is_same =
-            call.changes == self.people[call.person].changes && self.laptops[laptop].disturbed_until <= call.sent_at;
+            call.changes == self.people[call.person].changes && disturbances == self.laptops[laptop].disturbances;
         // While its server is not to be seen, a URI that nobody lists is the only other server's; and of two processes of a
         // device the one that goes on need not be the one that was asked.
         let (uri, name) = (self.resource(laptop, server), server_name(laptop, server));
-        let is_its =
-            |key| self.world.look(key).scripts[&name].heard.iter().any(|heard| heard.to_string().contains(&uri));
-        let is_its = key.is_some_and(is_its);
+        let news = key.and_then(|key| self.world.look(key).scripts[&name].heard.get(heard..)).unwrap_or_default();
+        let is_its = news.iter().any(|heard| heard.to_string().contains(&uri));
         self.oracle.watched.remove(&(call.person, laptop, server));
         if is_done && on && is_kept && is_same && is_its {
             self.world.trace.cover("a resource is watched");

@@ -62,6 +62,9 @@ pub(super) enum Kind {
         laptop: usize,
         server: usize,
         on: bool,
+        /// How often its laptop had been disturbed when it was sent, and how much its server had heard.
+        disturbances: u64,
+        heard: usize,
     },
     Trespass,
     List,

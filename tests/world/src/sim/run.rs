@@ -256,7 +256,7 @@ impl Stage {
         match &call.kind {
             Kind::Call | Kind::Trespass | Kind::List | Kind::Other => self.judge(&call, &reply, outcome),
             Kind::Batch(parts) => self.judge_batch(&call, parts, &reply, outcome),
-            Kind::Watch { laptop, server, on } => self.judge_watch(&call, (*laptop, *server, *on), &reply),
+            Kind::Watch { .. } => self.judge_watch(&call, &reply),
             Kind::Initialize => {
                 if outcome == Outcome::Complete {
                     let it = &mut self.people[call.person];
