@@ -182,7 +182,7 @@ impl Grants {
                 self.write_family(id.clone(), next, Then::Revoke(answer));
             }
             // It acts, but would be forgotten with the next restart: who asks for it hears when it is kept.
-            Some(family) if self.families.unwritten.contains(id) => {
+            Some(family) if self.is_unwritten(id) => {
                 let family = family.clone();
                 self.write_family(id.clone(), family, Then::Revoke(answer));
             }
