@@ -185,6 +185,8 @@ pub const MAX_LISTENERS: usize = 256;
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between reconnection attempts.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// The longest wait grows by this part of itself with each attempt: a seventh.
+pub const RECONNECT_GROWTH: u32 = 7;
 /// How long a tunnel must hold before its backoff starts over.
 pub const RECONNECT_STABLE: Duration = Duration::from_secs(60);
 /// How long a tunnel's connection and handshake may take.

@@ -118,7 +118,7 @@ impl Uplink {
             token: minted.map(|access| Token { access, expires: None }),
             state: State::Idle,
             since: Instant::default(),
-            backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
+            backoff: Backoff::to_reconnect(),
             last_conn: 0,
             attempts: 0,
             refusals: 0,

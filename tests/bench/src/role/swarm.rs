@@ -84,7 +84,7 @@ impl Swarm {
 
     /// One agent, which comes back as the program's does.
     async fn live(self: Rc<Self>, agent: usize) {
-        let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE);
+        let mut backoff = Backoff::to_reconnect();
         let mut entropy = Seeded::new(agent as u64 + 1);
         loop {
             if let Ok(socket) = self.dial(agent).await {

@@ -39,10 +39,10 @@ struct Dialer {
 }
 
 impl Dialer {
-    /// Attempt `n` waits for up to `RECONNECT_FIRST * 2^n`, and for `RECONNECT_MAX` at most.
+    /// Attempt `n` waits for up to `RECONNECT_FIRST * (8/7)^n`, and for `RECONNECT_MAX` at most.
     fn ceiling(&self) -> Duration {
-        let factor = 1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
-        limits::RECONNECT_FIRST.saturating_mul(factor).min(limits::RECONNECT_MAX)
+        let growth = 8.0_f64 / 7.0;
+        limits::RECONNECT_FIRST.mul_f64(growth.powi(self.attempt.min(100) as i32)).min(limits::RECONNECT_MAX)
     }
 
     /// A wait begins that is drawn from nothing to its longest, or is `at_least` so long.
@@ -141,8 +141,9 @@ impl Oracle {
     }
 }
 
-/// Nine waits grow to the longest, and of eighteen more one minute is the sum once in many thousand million minutes.
-const MOST_DIALS: usize = 27;
+/// The first minute has 38 of them, more than 45 once in a hundred thousand times, and ten times more seldom with each
+/// one more.
+const MOST_DIALS: usize = 51;
 /// Once in a hundred thousand million times chance alone draws so many that are alike.
 const IN_A_ROW: u32 = 16;
 /// What a machine may be woken late, with all its clocks' drift.
