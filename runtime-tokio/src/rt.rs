@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread::available_parallelism;
 
 use async_tungstenite::tokio::TokioAdapter;
 use bytes::BytesMut;
@@ -28,11 +29,15 @@ pub use tokio_rustls as tls;
 /// A byte stream with the traits that the WebSocket library knows.
 pub type WsIo<S> = TokioAdapter<S>;
 
-/// Runs `work` to its end on all cores.
+/// Runs `work` to its end on all cores. Where there are two, that is one thread and the system's share of the work: two
+/// threads would spend a quarter of their time waking each other.
 ///
 /// # Errors
 /// The system gives no threads, or no descriptors.
 pub fn run<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    if available_parallelism().is_ok_and(|cores| cores.get() <= 2) {
+        return run_small(work);
+    }
     Ok(Builder::new_multi_thread().enable_all().build()?.block_on(work))
 }
 

@@ -1,10 +1,12 @@
 //! The pump between a WebSocket and a tunnel's connection, and the dialling of one.
 
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_tungstenite::{WebSocketStream, client_async_with_config};
+use bytes::Bytes;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{AsyncReadExt as _, Sink, SinkExt as _, Stream as _, StreamExt as _};
 use http::header::{
@@ -31,19 +33,22 @@ use crate::stream::Stream;
 /// Runs `connection` over `socket` until the tunnel is over: reads messages, carries out `commands` in order, brings
 /// events to `on_events`, and asks for the next message to send only while the socket takes one. It reads only while
 /// `room` is ready. Closes `commands`.
-pub async fn pump<S>(
-    mut socket: WebSocketStream<S>,
+///
+/// (Not an `async fn`, whose future has its arguments twice: a relay keeps thousands of these.)
+pub fn pump<S>(
+    socket: WebSocketStream<S>,
     connection: Connection,
     commands: &Queue<Command>,
     clock: Clock,
     room: impl FnMut(&mut Context<'_>) -> Poll<()>,
     on_events: impl FnMut(std::vec::Drain<'_, Event>),
-) where
+) -> impl Future<Output = ()>
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let timer = pin!(sleep_until(clock.to_host(clock.now().instant)));
+    let timer = Box::pin(sleep_until(clock.to_host(clock.now().instant)));
     let mut pump = Pump {
-        socket: &mut socket,
+        socket,
         connection,
         commands,
         clock,
@@ -54,25 +59,27 @@ pub async fn pump<S>(
         broken: false,
         deaf: false,
     };
-    std::future::poll_fn(|cx| pump.poll(cx)).await;
-    let (broken, deaf) = (pump.broken, pump.deaf);
-    commands.close();
-    if !broken {
-        // The closing handshake: what was written must get out before the socket is dropped, or a reset could
-        // overtake it. A peer that does not answer is not waited for.
-        let last_words = async {
-            let _ = socket.flush().await;
-            while !deaf && let Some(Ok(_)) = socket.next().await {}
-            // Bytes that nobody reads would take them back.
-            let mut rest = if deaf { vec![0; READ_BUFFER] } else { Vec::new() };
-            while deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
-        };
-        let _ = timeout(LINGER, last_words).await;
+    async move {
+        std::future::poll_fn(|cx| pump.poll(cx)).await;
+        commands.close();
+        if !pump.broken {
+            // The closing handshake: what was written must get out before the socket is dropped, or a reset could
+            // overtake it. A peer that does not answer is not waited for.
+            let Pump { socket, deaf, .. } = &mut pump;
+            let last_words = async {
+                let _ = socket.flush().await;
+                while !*deaf && let Some(Ok(_)) = socket.next().await {}
+                // Bytes that nobody reads would take them back.
+                let mut rest = if *deaf { vec![0; READ_BUFFER] } else { Vec::new() };
+                while *deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
+            };
+            let _ = timeout(LINGER, last_words).await;
+        }
     }
 }
 
 struct Pump<'a, S, R, F> {
-    socket: &'a mut WebSocketStream<S>,
+    socket: WebSocketStream<S>,
     connection: Connection,
     commands: &'a Queue<Command>,
     clock: Clock,
@@ -80,7 +87,7 @@ struct Pump<'a, S, R, F> {
     on_events: F,
     /// What one step brought, handed over together: one lock for all of them.
     events: Vec<Event>,
-    timer: Pin<&'a mut Sleep>,
+    timer: Pin<Box<Sleep>>,
     /// The socket ended: it is neither read nor written any more.
     broken: bool,
     /// The peer said too much at once: it is not read any more.
@@ -125,7 +132,7 @@ where
             if self.broken || self.deaf || (self.room)(cx).is_pending() {
                 return false;
             }
-            match Pin::new(&mut *self.socket).poll_next(cx) {
+            match Pin::new(&mut self.socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     if let Some(message) = from_wire(message) {
                         self.connection.handle_message(message, now);
@@ -146,17 +153,17 @@ where
     /// Writes while the socket takes it.
     fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), WsError> {
         while !self.broken {
-            match Pin::new(&mut *self.socket).poll_ready(cx)? {
+            match Pin::new(&mut self.socket).poll_ready(cx)? {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(()) => {}
             }
             let Some(message) = self.connection.poll_transmit(now) else { break };
             if let Some(message) = to_wire(message) {
-                Pin::new(&mut *self.socket).start_send(message)?;
+                Pin::new(&mut self.socket).start_send(message)?;
             }
         }
         if !self.broken {
-            let _ = Pin::new(&mut *self.socket).poll_flush(cx)?;
+            let _ = Pin::new(&mut self.socket).poll_flush(cx)?;
         }
         Ok(())
     }
@@ -168,7 +175,8 @@ where
     fn bring_events(&mut self) {
         self.take_events();
         if !self.events.is_empty() {
-            (self.on_events)(self.events.drain(..));
+            // Not kept: most tunnels wait most of the time, and have nothing to bring.
+            (self.on_events)(std::mem::take(&mut self.events).drain(..));
         }
     }
 
@@ -234,12 +242,12 @@ async fn dial_unbounded(
 }
 
 /// A WebSocket over a connection whose handshake was made elsewhere; `read` is what was read past it.
-pub async fn accepted<S>(stream: S, read: &[u8], dialect: Dialect) -> WebSocketStream<Ahead<S>>
+pub async fn accepted<S>(stream: S, read: Bytes, dialect: Dialect) -> WebSocketStream<Ahead<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = Ahead::new(stream);
-    WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config(dialect))).await
+    WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config(dialect))).await
 }
 
 /// Memory per connection and what is taken from the peer.
@@ -348,7 +356,6 @@ const MAX_ERROR_TEXT: usize = 512;
 mod tests {
     use super::*;
     use crate::rt::{self, AsyncReadExt, AsyncWriteExt, TcpListener, UnixStream};
-    use bytes::Bytes;
     use tokio::sync::mpsc;
     use tunnel_core::id::StreamId;
     use tunnel_core::limits::STREAM_CREDIT;
@@ -403,7 +410,7 @@ mod tests {
         let (one, other) = UnixStream::pair().expect("sockets");
         let other = Ahead::new(rt::ws_io(other));
         let client = WebSocketStream::from_raw_socket(other, Role::Client, Some(config(Dialect::V2)));
-        [accepted(rt::ws_io(one), &[], Dialect::V2).await, client.await]
+        [accepted(rt::ws_io(one), Bytes::new(), Dialect::V2).await, client.await]
     }
 
     /// A relay's end and an agent's end that know each other.

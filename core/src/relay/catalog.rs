@@ -24,7 +24,8 @@ use crate::time::{Instant, Now};
 /// The servers of one device, by name.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    servers: BTreeMap<Arc<str>, Server>,
+    /// Each by itself: a map makes room for eleven of them at once, and most devices have a few.
+    servers: BTreeMap<Arc<str>, Box<Server>>,
     /// What was wrong with the last update as a whole.
     fault: Option<String>,
     /// What its agent says of the device as a whole; printable, capped.
@@ -98,12 +99,12 @@ impl Catalog {
 
     /// Whether any server offers clients of one era something else than those of the other.
     pub(super) fn differs(&self) -> bool {
-        self.servers.values().any(Server::differs)
+        self.servers.values().any(|server| server.differs())
     }
 
     /// The servers, by name.
     pub(super) fn servers(&self) -> impl Iterator<Item = (&Arc<str>, &Server)> {
-        self.servers.iter()
+        self.servers.iter().map(|(name, server)| (name, &**server))
     }
 
     /// The server of that name, or the only one whose label it is.
@@ -111,6 +112,7 @@ impl Catalog {
         self.servers
             .get_key_value(name)
             .or_else(|| self.servers.iter().find(|(own, _)| crate::names::label(own) == name))
+            .map(|(name, server)| (name, &**server))
     }
 
     /// What was wrong with the last update as a whole.
@@ -134,7 +136,7 @@ impl Catalog {
     fn put(
         &mut self,
         raw: &RawValue,
-        old: &mut BTreeMap<Arc<str>, Server>,
+        old: &mut BTreeMap<Arc<str>, Box<Server>>,
         most: &RelayLimits,
         now: Now,
     ) -> Result<bool, &'static str> {
@@ -159,7 +161,7 @@ impl Catalog {
         for dropped in &server.dropped {
             tracing::warn!(server = %name, tool = %dropped.name, reason = dropped.why, "tool left out of a catalog");
         }
-        self.servers.insert(name, server);
+        self.servers.insert(name, Box::new(server));
         Ok(is_news)
     }
 

@@ -209,7 +209,12 @@ impl Connection {
 
     /// The next event, oldest first. [`Event::Closed`] comes exactly once, and nothing after it.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            // What waits holds nothing.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// The next message to write; ask only while the socket is writable, since what to send is decided now.

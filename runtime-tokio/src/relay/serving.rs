@@ -19,7 +19,7 @@ use tunnel_core::id::{ConnId, ExchangeId, UserId};
 use tunnel_core::limits::{HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
 use tunnel_core::oauth::grants::{self, AdminCommand};
 use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
-use tunnel_core::relay::{shard, shard_of};
+use tunnel_core::relay::{Opened, shard, shard_of};
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Hello, Side};
 
@@ -269,7 +269,7 @@ impl Serving {
     /// Answers 101, and runs the tunnel once the connection is handed over, with its place.
     fn upgrade(
         self: Arc<Self>,
-        upgrade: Upgrade,
+        mut upgrade: Upgrade,
         head: &RequestHead,
         on: Option<OnUpgrade>,
         place: Arc<Place>,
@@ -281,11 +281,14 @@ impl Serving {
         };
         let mut response = Response::new(ReplyBody::Whole(None));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = upgrade.headers.clone();
+        *response.headers_mut() = std::mem::take(&mut upgrade.headers);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
         let awaited = self.tunnels.clone();
+        // No request follows on it.
+        *place.opened() = Opened::default();
+        let upgrade = Box::new(upgrade);
         rt::spawn(async move {
             self.run_tunnel(upgrade, on).await;
             drop((awaited, place));
@@ -293,7 +296,7 @@ impl Serving {
         response
     }
 
-    async fn run_tunnel(self: Arc<Self>, upgrade: Upgrade, on: OnUpgrade) {
+    async fn run_tunnel(self: Arc<Self>, upgrade: Box<Upgrade>, on: OnUpgrade) {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
@@ -301,7 +304,7 @@ impl Serving {
             return tracing::error!("a tunnel's connection is of another kind");
         };
         let stream = rt::ws_io(parts.io.into_inner());
-        let socket = ws::accepted(stream, &parts.read_buf, upgrade.dialect).await;
+        let socket = ws::accepted(stream, parts.read_buf, upgrade.dialect).await;
         let conn = ConnId(self.number());
         let index = shard_of(&upgrade.user, self.shards.len());
         let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello(upgrade.pseudonym) };
