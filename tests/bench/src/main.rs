@@ -165,7 +165,7 @@ fn named(program: &PathBuf) -> io::Result<(String, PathBuf)> {
     Ok((name, fs::canonicalize(program)?))
 }
 
-/// Builds the program for each runtime, as its users do.
+/// Builds the program for each runtime, as it is published.
 fn build(tokio_only: bool) -> io::Result<Vec<(String, PathBuf)>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -180,11 +180,12 @@ fn build(tokio_only: bool) -> io::Result<Vec<(String, PathBuf)>> {
         tell(&format!("building {name}"));
         let target = root.join(target);
         let mut command = Command::new(&cargo);
-        command.args(["build", "--release", "--locked", "--bin", "mcp-local-tunnel", "--target-dir"]).arg(&target);
+        command.args(["build", "--profile", "dist", "--locked", "--bin", "mcp-local-tunnel", "--target-dir"]);
+        command.arg(&target);
         if !command.args(features).current_dir(&root).status()?.success() {
             return Err(io::Error::other(format!("{name} does not build")));
         }
-        built.push((name.to_owned(), fs::canonicalize(target.join("release/mcp-local-tunnel"))?));
+        built.push((name.to_owned(), fs::canonicalize(target.join("dist/mcp-local-tunnel"))?));
     }
     Ok(built)
 }

@@ -51,6 +51,12 @@ pub(crate) fn resident(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
+/// What of that is its own, in KiB: the rest are pages of files, its program above all, which others can share and the
+/// system takes back when it needs memory.
+pub(crate) fn anonymous(pid: u32) -> u64 {
+    status(pid, "RssAnon:")
+}
+
 /// The most that it had resident since [`forget_peak`], in KiB.
 pub(crate) fn peak(pid: u32) -> u64 {
     status(pid, "VmHWM:")

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::Bench;
 use crate::contender::{Contender, Setup};
 use crate::load::{closed, echo};
-use crate::process::resident;
+use crate::process::{anonymous, resident};
 
 const TABLE: &str = "Memory";
 const CALLS: usize = 40_000;
@@ -33,8 +33,10 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
 
 fn told(bench: &mut Bench, contender: &Contender, when: &str) {
     for (part, process) in &contender.parts {
-        #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
-        let resident = resident(process.pid()) as f64 / 1024.0;
-        bench.report.add(TABLE, &format!("{part}, {when}"), "MiB", &contender.name, resident, 0);
+        for (kind, kib) in [("", resident(process.pid())), (", its own", anonymous(process.pid()))] {
+            #[allow(clippy::cast_precision_loss, reason = "mebibytes")]
+            let mib = kib as f64 / 1024.0;
+            bench.report.add(TABLE, &format!("{part}, {when}{kind}"), "MiB", &contender.name, mib, 0);
+        }
     }
 }
