@@ -240,7 +240,8 @@ impl<'a> Authority<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
         let (host, rest) = text.split_at_checked(end)?;
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':');
         if host.is_empty() || !host.bytes().all(allowed) {
             return None;
         }

@@ -129,7 +129,7 @@ pub fn open_access(
     memo: &mut Memo<Arc<Principal>>,
 ) -> Result<Arc<Principal>, TokenError> {
     let read = || read_access(&snapshot.sealer, token).map(Arc::new);
-    let principal = memo.recall(&snapshot.sealer, &[], token, read).ok_or(TokenError::Invalid)?;
+    let principal = memo.recall(&snapshot.sealer, &(), token, read).ok_or(TokenError::Invalid)?;
     if principal.expires <= now.unix {
         return Err(TokenError::Expired);
     }

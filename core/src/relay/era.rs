@@ -43,9 +43,17 @@ pub(super) fn of(fields: &HeaderMap, message: &Message) -> Option<Era> {
         }
         Message::Response { .. } => ("", None),
     };
-    let told = params.and_then(|params| object::get_path(params, &["_meta", key::VERSION]));
+    let told = params.filter(|params| may_hold_meta(params));
+    let told = told.and_then(|params| object::get_path(params, &["_meta", key::VERSION]));
     let told = told.as_ref().and_then(|raw| rpc::string(raw));
     decide(Field::of(fields), told.as_deref(), method, fields.contains_key(header::SESSION_ID))
+}
+
+/// Whether params need to be taken apart for what their `_meta` says: most of the older era have none. What is nowhere
+/// in the text can only be there in another spelling, with an escape.
+fn may_hold_meta(params: &[u8]) -> bool {
+    let text = core::str::from_utf8(params).unwrap_or_default();
+    text.contains("_meta") || text.contains('\\')
 }
 
 /// `told` is the version that the message names in its `_meta`.
@@ -125,6 +133,21 @@ mod tests {
             (Field::Absent, None, "", true, Some(Legacy)),
         ] {
             assert_eq!(decide(field, told, method, in_session), expected, "{field:?} {told:?} {method} {in_session}");
+        }
+    }
+
+    #[test]
+    fn version_in_a_message_is_found_in_any_spelling() {
+        for (params, expected) in [
+            ("", Legacy),
+            (r#"{"name":"meta"}"#, Legacy),
+            (r#"{"name":"\"_meta\""}"#, Legacy),
+            (r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#, Modern),
+            (r#"{"_\u006deta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}"#, Modern),
+        ] {
+            let params = bytes::Bytes::from(params);
+            let message = Message::Notification { method: "tools/list".into(), params: params.clone() };
+            assert_eq!(of(&HeaderMap::new(), &message), Some(expected), "{params:?}");
         }
     }
 

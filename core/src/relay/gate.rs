@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::net::IpAddr;
 
 use bytes::Bytes;
@@ -186,13 +187,13 @@ impl Gate {
         opened: &mut Opened,
         entropy: &mut dyn Entropy,
     ) -> Step {
-        let Target::Mcp { principal, endpoint, accepts, headers } = route.0 else {
+        let Target::Mcp { principal, endpoint, accepts, mut headers } = route.0 else {
             return Step::Grants(oauth::grants::Event::Request { exchange, head, body });
         };
         let mut session = || session_of(&head, &principal, snapshot, now, &mut opened.session);
         let step = match head.method {
             Method::GET => session().map(|session| {
-                let (user, headers) = (principal.user.clone(), headers.clone());
+                let (user, headers) = (principal.user.clone(), mem::take(&mut headers));
                 let last_event = head.header(header::LAST_EVENT_ID).filter(|id| id.len() <= limits::MAX_EVENT_ID);
                 let last_event = last_event.map(Into::into);
                 let principal = principal.clone();
@@ -201,13 +202,13 @@ impl Gate {
             }),
             Method::DELETE => session().map(|session| {
                 let (user, expires) = (principal.user.clone(), session.expires);
-                Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key, expires })
+                Step::Grants(oauth::grants::Event::EndSession { exchange, user, session: session.key.clone(), expires })
             }),
             _ => {
                 posted(&head, &body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
                     None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
                     Some(Posted { speaker, content, minted }) => {
-                        let mut headers = headers.clone();
+                        let mut headers = mem::take(&mut headers);
                         headers.extend(minted);
                         let user = principal.user.clone();
                         let principal = principal.clone();
@@ -309,7 +310,7 @@ impl Gate {
         }
         let mut headers = HeaderMap::new();
         self.settings.site.cors(service.cors(), head, &mut headers);
-        self.serve(service, head, headers.clone(), snapshot, now, opened).or_else(|stop| match stop {
+        self.serve(service, head, &mut headers, snapshot, now, opened).or_else(|stop| match stop {
             Stop::Reply(mut reply) => {
                 reply.headers.extend(headers);
                 Err(reply)
@@ -322,11 +323,12 @@ impl Gate {
         })
     }
 
+    /// `headers`: what the answer must carry, whoever gives it.
     fn serve(
         &self,
         service: Service<'_>,
         head: &RequestHead,
-        headers: HeaderMap,
+        headers: &mut HeaderMap,
         snapshot: &Snapshot,
         now: Now,
         opened: &mut Opened,
@@ -343,6 +345,7 @@ impl Gate {
                 Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path)).into())
             }
             Service::Page | Service::Form | Service::Open | Service::Closed => {
+                let headers = mem::take(headers);
                 Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
             }
             Service::Tunnel => self.tunnel(head, snapshot, now, opened).map(Admission::Upgrade),
@@ -352,6 +355,7 @@ impl Gate {
                 let principal = self.principal(token, head, &path, snapshot, now, opened)?;
                 let accepts = check_mcp_fields(head)?;
                 let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
+                let headers = mem::take(headers);
                 Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
             }
             Service::Health | Service::Nothing => Err(service::not_found().into()),
@@ -482,11 +486,11 @@ fn check_coding(head: &RequestHead) -> Result<(), Reply> {
 /// ended or is another's.
 fn session_of(
     head: &RequestHead,
-    principal: &Principal,
+    principal: &Arc<Principal>,
     snapshot: &Snapshot,
     now: Now,
-    memo: &mut Memo<Session>,
-) -> Result<Session, Reply> {
+    memo: &mut Memo<Arc<Session>, Arc<Principal>>,
+) -> Result<Arc<Session>, Reply> {
     if !head.headers.contains_key(header::SESSION_ID) {
         let text = "the Mcp-Session-Id header is missing: send initialize first";
         return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
@@ -501,7 +505,7 @@ fn posted(
     head: &RequestHead,
     body: &Bytes,
     (principal, sealer): (&Principal, &Sealer),
-    session: impl FnOnce() -> Result<Session, Reply>,
+    session: impl FnOnce() -> Result<Arc<Session>, Reply>,
     now: Now,
     entropy: &mut dyn Entropy,
 ) -> Result<Option<Posted>, Reply> {
@@ -524,7 +528,7 @@ fn posted(
             let (client, version) = (&session.client, session.version.as_str());
             tracing::info!(%client, version, "session begins");
             let content = Content::Request(Request { id, method, params });
-            Ok(Some(Posted { speaker: Speaker::Legacy(session), content, minted: Some(minted) }))
+            Ok(Some(Posted { speaker: Speaker::Legacy(Arc::new(session)), content, minted: Some(minted) }))
         }
         Message::Request { id, method, params } => {
             let session = session().map_err(|reply| with_id(reply, &id))?;
@@ -551,7 +555,7 @@ fn note(message: Message, json: &Bytes) -> Option<Note> {
 }
 
 /// Splits a batch: 2025-03-26 alone has them (Base Protocol, Batching).
-fn batch(body: &Bytes, session: Session) -> Result<Option<Posted>, Reply> {
+fn batch(body: &Bytes, session: Arc<Session>) -> Result<Option<Posted>, Reply> {
     if !session.version.has_batches() {
         let text = format!(
             "{} has no batches, which are 2025-03-26's alone: send one message at a time",

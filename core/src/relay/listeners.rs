@@ -75,7 +75,7 @@ impl Listeners {
             outlet.message(envelope::notification(method, b""), None, 0, cx);
         }
         cx.lease(Lease::Exchange(exchange), principal.family_expires);
-        let (session, expires) = (session.key, principal.family_expires);
+        let (session, expires) = (session.key.clone(), principal.family_expires);
         self.0.insert(exchange, Listener { outlet, session, family, endpoint, expires, seen });
     }
 

@@ -120,7 +120,7 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Speaker {
     /// A client of a revision with a handshake, in its session.
-    Legacy(Session),
+    Legacy(Arc<Session>),
     /// A client of a revision without: what its request says of itself.
     Modern {
         /// The protocol version.
@@ -155,7 +155,8 @@ impl Speaker {
     #[must_use]
     pub fn client(&self) -> &str {
         match self {
-            Self::Legacy(Session { client, .. }) | Self::Modern { client, .. } => client,
+            Self::Legacy(session) => &session.client,
+            Self::Modern { client, .. } => client,
         }
     }
 
@@ -281,7 +282,7 @@ pub struct Listen {
     /// On which endpoint.
     pub endpoint: Endpoint,
     /// In which session.
-    pub session: Session,
+    pub session: Arc<Session>,
     /// `Last-Event-ID`: where a stream that broke is to go on.
     pub last_event: Option<String>,
     /// Header fields that the reply must carry: CORS.

@@ -10,5 +10,5 @@ use crate::seal::Memo;
 #[derive(Debug, Default)]
 pub struct Opened {
     pub(super) principal: Memo<Arc<Principal>>,
-    pub(super) session: Memo<Session>,
+    pub(super) session: Memo<Arc<Session>, Arc<Principal>>,
 }

@@ -63,16 +63,16 @@ pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, en
 /// `memo`: the last one that was asked for there.
 pub(super) fn open(
     id: &str,
-    principal: &Principal,
+    principal: &Arc<Principal>,
     snapshot: &Snapshot,
     now: Now,
-    memo: &mut Memo<Session>,
-) -> Option<Session> {
+    memo: &mut Memo<Arc<Session>, Arc<Principal>>,
+) -> Option<Arc<Session>> {
     if id.len() > limits::MAX_SESSION_ID {
         return None;
     }
-    let context = context(principal);
-    let session = memo.recall(&snapshot.sealer, &context, id, || read(id, &context, &snapshot.sealer))?;
+    let read = || read(id, &context(principal), &snapshot.sealer).map(Arc::new);
+    let session = memo.recall(&snapshot.sealer, principal, id, read)?;
     (now.unix < session.expires && !snapshot.ended_sessions.contains_key(&session.key)).then_some(session)
 }
 
@@ -145,8 +145,8 @@ mod tests {
     use crate::oauth::scopes::Scopes;
     use crate::time::Instant;
 
-    fn principal(user: &str, client: &str) -> Principal {
-        Principal {
+    fn principal(user: &str, client: &str) -> Arc<Principal> {
+        Arc::new(Principal {
             user: UserId::new(user),
             client: ClientId::new(client),
             role: Role::Client,
@@ -155,7 +155,7 @@ mod tests {
             family: FamilyId::new("f"),
             expires: UnixTime::from_secs(100),
             family_expires: UnixTime::from_secs(1000),
-        }
+        })
     }
 
     fn at(secs: u64) -> Now {
@@ -178,8 +178,8 @@ mod tests {
         assert_eq!(session.capabilities, r#"{"sampling":{},"roots":null}"#);
         let own = principal("ann", "client");
         let id = seal(&sealer(), &session, &own, &mut entropy);
-        let read = |principal: &Principal, snapshot: &Snapshot, secs| {
-            open(&id, principal, snapshot, at(secs), &mut Memo::default())
+        let read = |principal: &Arc<Principal>, snapshot: &Snapshot, secs| {
+            open(&id, principal, snapshot, at(secs), &mut Memo::default()).map(Arc::unwrap_or_clone)
         };
         let none = Snapshot::new(sealer());
         let end = session.expires.as_secs();
@@ -239,7 +239,7 @@ mod tests {
             let id = seal(&sealer(), &session, &own, &mut entropy);
             prop_assert!(id.len() <= limits::MAX_SESSION_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));
             let snapshot = Snapshot::new(sealer());
-            prop_assert_eq!(open(&id, &own, &snapshot, at(secs), &mut Memo::default()), Some(session));
+            prop_assert_eq!(open(&id, &own, &snapshot, at(secs), &mut Memo::default()), Some(Arc::new(session)));
             let (other_user, other_client) = &others;
             let foreign = open(&id, &principal(other_user, other_client), &snapshot, at(secs), &mut Memo::default());
             prop_assert_eq!(foreign.is_some(), (other_user, other_client) == (&user, &client));
@@ -258,7 +258,7 @@ mod tests {
             let session = begin(&Bytes::from(params), at(10), &mut entropy);
             let id = seal(&sealer(), &session, &own, &mut entropy);
             prop_assert!(id.len() <= limits::MAX_SESSION_ID);
-            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10), &mut Memo::default()), Some(session));
+            prop_assert_eq!(open(&id, &own, &Snapshot::new(sealer()), at(10), &mut Memo::default()), Some(Arc::new(session)));
         }
     }
 }

@@ -417,7 +417,7 @@ fn requests_need_a_session_of_their_own_client() {
     }
     let mut later = Door::new();
     let Speaker::Legacy(session) = later.posted(mine.clone(), PING).speaker else { panic!("a session") };
-    later.snapshot.ended_sessions.insert(session.key, session.expires);
+    later.snapshot.ended_sessions.insert(session.key.clone(), session.expires);
     assert_eq!(later.replied(mine, PING).status, 404, "it was ended");
 }
 
@@ -484,7 +484,7 @@ fn get_listens_and_delete_ends() {
     else {
         panic!("not ended")
     };
-    assert_eq!((ended, expires), (listen.session.key, listen.session.expires));
+    assert_eq!((ended, expires), (listen.session.key.clone(), listen.session.expires));
     for method in ["GET", "DELETE"] {
         assert_eq!(door.replied(without(head(method), "mcp-session-id"), b"").status, 400);
         assert_eq!(door.replied(with(head(method), "mcp-session-id", "x"), b"").status, 404);

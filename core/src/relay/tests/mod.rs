@@ -247,14 +247,14 @@ impl World {
         Speaker::Modern { version: self.version, client: "Cursor 2".into(), mirrored: self.mirrored.clone() }
     }
 
-    fn session(&self) -> Session {
-        Session {
+    fn session(&self) -> Arc<Session> {
+        Arc::new(Session {
             key: SessionKey(Arc::from(self.session)),
             version: self.version,
             client: "Cursor 1".into(),
             capabilities: String::new(),
             expires: UnixTime::from_secs(self.began) + crate::limits::SESSION_LIFETIME,
-        }
+        })
     }
 
     /// Calls `files__read` with request id `id`.
