@@ -42,9 +42,15 @@ impl RequestHead {
     #[must_use]
     pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         let mut all = self.headers.get_all(name).iter();
-        let value = all.next()?.to_str().ok()?;
+        let value = visible(all.next()?)?;
         all.next().is_none().then_some(value)
     }
+}
+
+/// A field's value, if it is visible ASCII. What it may hold is visible where it is ASCII: [`HeaderValue::to_str`] says
+/// the same, and takes longer, since it goes byte by byte.
+fn visible(value: &HeaderValue) -> Option<&str> {
+    core::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii())
 }
 
 /// The head of a reply whose body follows in pieces.
@@ -79,11 +85,16 @@ impl Reply {
     /// A JSON reply that no cache may keep, and no browser may take for anything else.
     #[must_use]
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self::empty(status)
+        Self::json_beside(HeaderMap::new(), status, body)
+    }
+
+    /// The same, with these header fields besides.
+    #[must_use]
+    pub fn json_beside(headers: HeaderMap, status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self { status, headers, body: body.into() }
             .with(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
-            .with_body(body)
     }
 
     /// A plain-text reply, likewise.

@@ -118,7 +118,7 @@ impl Record {
             actor: Some(&self.actor),
             client: &self.client,
             device: place.map(|place| place.device.as_str()),
-            server: place.map(|place| place.server.as_str()),
+            server: place.map(|place| &*place.server),
             method: &self.method,
             tool: self.tool.as_ref().filter(|_| self.method == method::TOOLS_CALL),
             decision,

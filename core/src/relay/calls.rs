@@ -38,6 +38,8 @@ pub(super) struct Call {
     pub(super) family: FamilyId,
     pub(super) place: Place,
     pub(super) opened: Instant,
+    /// When there was a sign of life last.
+    pub(super) heard: Instant,
     /// The exchange that awaited it, unless it is part of a batch.
     pub(super) exchange: Option<ExchangeId>,
     pub(super) sink: Sink,
@@ -145,9 +147,13 @@ impl Call {
         if let Some(record) = &mut self.audit {
             record.passed(bytes.len());
         }
-        let around = match outcome {
+        let around = || match outcome {
             Outcome::Result => envelope::around_result(&self.id),
             Outcome::Error { .. } => envelope::around_error(&self.id),
+        };
+        let response = |whole: &[u8]| match outcome {
+            Outcome::Result => envelope::result(&self.id, whole),
+            Outcome::Error { .. } => envelope::raw_error(Some(&self.id), whole),
         };
         let mut credit = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut bytes = bytes;
@@ -172,19 +178,19 @@ impl Call {
                     Outcome::Error { code } => outlet.status_of(code),
                 };
                 if is_first && end && bytes.len() <= limits::WHOLE_ANSWER {
-                    let whole = [&around.0[..], &bytes, &around.1].concat();
-                    outlet.whole(status, whole.into(), cx);
+                    outlet.whole(status, response(&bytes), cx);
                     return Progress::Done(None);
                 }
                 if is_first {
-                    let after = u64::try_from(around.1.len()).unwrap_or_default();
-                    outlet.begin_answer(status, around.0, (length, after), Some(key), cx);
+                    let (before, after) = around();
+                    let after = u64::try_from(after.len()).unwrap_or_default();
+                    outlet.begin_answer(status, before, (length, after), Some(key), cx);
                 }
                 if !bytes.is_empty() {
                     outlet.piece(bytes, credit, cx);
                 }
                 if end {
-                    outlet.end_answer(around.1, cx);
+                    outlet.end_answer(around().1, cx);
                     return Progress::Done(None);
                 }
                 self.sink = Sink::Reply(outlet);
@@ -196,9 +202,9 @@ impl Call {
                 }
                 held.put_slice(&bytes);
                 if end {
-                    let response = [&around.0[..], &held, &around.1].concat();
+                    let response = response(&held);
                     self.sink = Sink::Slot { exchange, index, held: BytesMut::new() };
-                    return Progress::Done(Some(response.into()));
+                    return Progress::Done(Some(response));
                 }
                 self.sink = Sink::Slot { exchange, index, held };
                 consume(key, credit, cx);
@@ -210,9 +216,9 @@ impl Call {
                 }
                 held.put_slice(&bytes);
                 if end {
-                    let response = [&around.0[..], &held, &around.1].concat();
+                    let response = response(&held);
                     self.sink = Sink::Part { gather, index, held: BytesMut::new() };
-                    return Progress::Done(Some(response.into()));
+                    return Progress::Done(Some(response));
                 }
                 self.sink = Sink::Part { gather, index, held };
                 consume(key, credit, cx);

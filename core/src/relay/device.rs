@@ -1,7 +1,6 @@
 //! One connected device.
 
 use alloc::collections::BTreeMap;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -93,5 +92,5 @@ pub(super) fn sorted(devices: &BTreeMap<ConnId, Device>) -> Vec<&Device> {
 
 /// The name under which a V1 agent listed a tool: dialect V1 joins server and tool, and its catalog takes them apart.
 pub(super) fn v1_tool(server: &str, tool: &str) -> String {
-    format!("{server}{}{tool}", names::SEPARATOR)
+    [server, names::SEPARATOR, tool].concat()
 }

@@ -2,10 +2,12 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::id::DeviceName;
 use crate::mcp::code;
 use crate::rpc::{RawId, envelope, quoted};
 use crate::tunnel::{CloseCode, ResetCode};
@@ -76,8 +78,8 @@ pub(super) enum Thing {
 /// Where a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) device: String,
-    pub(super) server: String,
+    pub(super) device: DeviceName,
+    pub(super) server: Arc<str>,
 }
 
 impl Failure {
@@ -300,7 +302,7 @@ impl Failure {
             | Self::Stopping => None,
         };
         if let Some(place) = place {
-            data += &format!(",\"device\":{},\"server\":{}", quoted(&place.device), quoted(&place.server));
+            data += &format!(",\"device\":{},\"server\":{}", quoted(place.device.as_str()), quoted(&place.server));
         }
         if let Self::Unknown { thing: Thing::Resource, name, .. } = self {
             data += &format!(",\"uri\":{}", quoted(name));

@@ -147,15 +147,14 @@ impl Outlet {
         }
         match (self.state, self.accepts) {
             (State::No, Accepts::Either | Accepts::Json) => {
-                let mut reply = Reply::json(status, message);
-                reply.headers.extend(self.headers.clone());
                 self.release(cx);
+                let reply = Reply::json_beside(self.headers, status, message);
                 cx.out.push(Action::Reply { exchange: self.exchange, reply });
             }
             (State::No, Accepts::Stream) => {
-                let mut reply = Reply { status, headers: event_headers(), body: sse::event(None, &one_line(message)) };
-                reply.headers.extend(self.headers.clone());
                 self.release(cx);
+                let mut reply = Reply { status, headers: event_headers(), body: sse::event(None, &one_line(message)) };
+                reply.headers.extend(self.headers);
                 cx.out.push(Action::Reply { exchange: self.exchange, reply });
             }
             (State::Events, _) => {

@@ -224,7 +224,7 @@ impl Room {
         for conn in self.tunnels_of(|device| meant(&device.family)) {
             self.expel(conn, Passage::Down(CloseCode::Revoked), cx);
         }
-        self.end_gathers(|caller| meant(&caller.family), &Failure::SignedOut, cx);
+        self.end_gathers(|caller| meant(&caller.principal.family), &Failure::SignedOut, cx);
         self.end_calls(|call| meant(&call.family), &Failure::SignedOut, cx);
         self.end_beside(&meant, cx);
         self.listeners.end(|listener| meant(&listener.family), cx);
@@ -371,9 +371,13 @@ impl Room {
         }
     }
 
-    /// Nothing was heard of a call for its idle limit.
+    /// A call may not have been heard of for its idle limit.
     pub(super) fn idle(&mut self, key: CallKey, cx: &mut Cx<'_>) {
         if let Some(call) = self.calls.get(&key) {
+            let given_up = self.given_up(key, call, cx);
+            if cx.now.instant < given_up {
+                return cx.timers.set(Timer::Idle(key.0, key.1), given_up);
+            }
             let failure = Failure::TimedOut(call.place.clone());
             reset(key, ResetCode::TimedOut, "nothing was heard of the call for too long", cx);
             self.fail(key, &failure, cx);

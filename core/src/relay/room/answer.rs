@@ -1,5 +1,6 @@
 //! What agents answer in a room, and how a call ends.
 
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::relay::calls::{Call, CallKey, Phase, Progress, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx, Timer};
 use crate::rpc::{RawId, envelope};
+use crate::time::Instant;
 use crate::tunnel::{Dialect, Outcome, ResetCode};
 
 impl Room {
@@ -23,7 +25,7 @@ impl Room {
         if !call.answer(outcome, length) {
             return tracing::warn!(conn = %key.0, call = %key.1, "second answer dropped");
         }
-        self.renew(key, cx);
+        call.heard = cx.now.instant;
     }
 
     pub(super) fn data(&mut self, key: CallKey, bytes: Bytes, end: bool, cx: &mut Cx<'_>) {
@@ -32,13 +34,13 @@ impl Room {
         };
         if end && call.on_all && matches!(call.phase, Phase::Answered { outcome: Outcome::Result, .. }) {
             let task = task::id_in(&bytes);
-            let server = task.as_ref().map(|_| alloc::sync::Arc::from(call.place.server.as_str()));
+            let server = task.as_ref().map(|_| call.place.server.clone());
             if let (Some(task), Some(server)) = (task, server) {
                 self.tasks.learn(&task, (key.0, server));
             }
         }
         match call.data(key, bytes, end, cx) {
-            Progress::More => self.renew(key, cx),
+            Progress::More => call.heard = cx.now.instant,
             Progress::Done(response) => {
                 tracing::debug!(conn = %key.0, call = %key.1,
                     elapsed_ms = cx.now.instant.saturating_since(call.opened).as_millis(), "call answered");
@@ -83,16 +85,20 @@ impl Room {
         }
     }
 
-    /// Any sign of life renews a call's idle limit.
-    pub(super) fn renew(&self, (conn, stream): CallKey, cx: &mut Cx<'_>) {
-        if self.calls.get(&(conn, stream)).is_some_and(|call| call.until.is_some()) {
-            return;
+    /// Any sign of life renews a call's idle limit. Its timer is not touched for that: it asks when it is due.
+    pub(super) fn renew(&mut self, key: CallKey, cx: &Cx<'_>) {
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.heard = cx.now.instant;
         }
+    }
+
+    /// When a call is given up if nothing more is heard of it.
+    pub(super) fn given_up(&self, (conn, _): CallKey, call: &Call, cx: &Cx<'_>) -> Instant {
         let idle = match self.devices.get(&conn).map(|device| device.dialect) {
             Some(Dialect::V1) => cx.settings.limits.call_idle.min(limits::V1_CALL_TIMEOUT),
             Some(Dialect::V2) | None => cx.settings.limits.call_idle,
         };
-        cx.timers.set(Timer::Idle(conn, stream), cx.now.instant + idle);
+        call.heard + idle
     }
 
     /// Ends a call without a result.
@@ -117,8 +123,10 @@ impl Room {
         if let Some(session) = &call.session {
             let request = (session.clone(), call.id.clone());
             // One of several calls for a request does not stand for it.
-            if self.requests.get(&request) == Some(&key) {
-                self.requests.remove(&request);
+            if let Entry::Occupied(of) = self.requests.entry(request)
+                && *of.get() == key
+            {
+                of.remove();
             }
         }
         if let Some(exchange) = call.exchange {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::Room;
 use super::aggregate::one_page;
-use crate::id::{ConnId, FamilyId, StreamId};
+use crate::id::{ConnId, StreamId};
 use crate::limits;
 use crate::mcp::{Era, method};
+use crate::oauth::Principal;
 use crate::relay::audit::{Record, Who};
 use crate::relay::calls::{Call, Phase, Sink};
 use crate::relay::catalog::printable;
@@ -21,23 +22,21 @@ use crate::relay::mend::Mend;
 use crate::relay::named::Meaning;
 use crate::relay::outlet::Outlet;
 use crate::relay::replay::Asked;
-use crate::relay::shard::{Action, Cx, Lease};
+use crate::relay::shard::{Action, Cx, Lease, Timer};
 use crate::relay::{Content, Endpoint, Item, Post, Request, SessionKey, Speaker, device, initialize, meta};
 use crate::rpc::{self, RawId, object::Object, quoted};
-use crate::time::{Now, UnixTime};
+use crate::time::Now;
 use crate::tunnel::{Command, Dialect, OpenHead};
 
 impl Room {
     /// A client's message.
     pub(in crate::relay) fn post(&mut self, post: Post, cx: &mut Cx<'_>) {
         let lacking = self.lacking(&post, cx);
-        let (family, actor) = (post.principal.family.clone(), post.principal.actor());
-        let expires = post.principal.family_expires;
         let caller =
-            Caller { speaker: post.speaker, endpoint: post.endpoint, family, expires, actor, audit: post.audit };
+            Caller { speaker: post.speaker, endpoint: post.endpoint, principal: post.principal, audit: post.audit };
         if !lacking.is_empty() {
             cx.out.extend(caller.refusals(&post.content, cx.now));
-            return Self::step_up(post.exchange, &post.principal, &caller.endpoint, (&lacking, post.headers), cx);
+            return Self::step_up(post.exchange, &caller.principal, &caller.endpoint, (&lacking, post.headers), cx);
         }
         let outlet = Outlet::new(post.exchange, post.accepts, post.headers).speaking(&caller.speaker);
         let outlet = match &caller.speaker {
@@ -121,22 +120,24 @@ impl Room {
             return Ok(None);
         }
         let shown = || printable(&name, limits::MAX_LISTED_NAME);
-        let is_alone = self.devices.is_empty();
-        let own = self.own_tool(caller.speaker.era(), &name);
-        let target = match self.listing(caller.speaker.era(), cx).resolve(&name) {
+        let era = caller.speaker.era();
+        let target = match self.listing(era, cx).resolve(&name) {
             Meaning::One(target) => target.clone(),
             Meaning::Ambiguous(choices) => {
                 return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
             }
-            Meaning::Unknown(near) => match own {
-                Some(Ok(target)) => target,
-                Some(Err(choices)) => {
-                    return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
+            Meaning::Unknown(near) => {
+                let near = near.join(", ");
+                match self.own_tool(era, &name) {
+                    Some(Ok(target)) => target,
+                    Some(Err(choices)) => {
+                        return Err(Failure::AmbiguousTool { name: shown(), choices: choices.join(", ") });
+                    }
+                    // An agent may be on its way back.
+                    None if self.devices.is_empty() => return Err(Failure::NoDevice(shown())),
+                    None => return Err(Failure::NoSuchTool { name: shown(), near }),
                 }
-                // An agent may be on its way back.
-                None if is_alone => return Err(Failure::NoDevice(shown())),
-                None => return Err(Failure::NoSuchTool { name: shown(), near: near.join(", ") }),
-            },
+            }
         };
         self.check_mirrored(&caller.speaker, (target.conn, &target.server, &target.name), &request.params)?;
         Ok(Some(Errand {
@@ -220,7 +221,8 @@ impl Room {
                 self.requests.extend(request.map(|request| (request, key)));
                 let dialect = self.devices.get(&key.0).map_or(Dialect::V2, |device| device.dialect);
                 let mend = Mend::of(&caller.speaker, &errand.method, dialect);
-                let until = mend.as_ref().filter(|mend| mend.is_subscription()).map(|_| caller.expires);
+                let until =
+                    mend.as_ref().filter(|mend| mend.is_subscription()).map(|_| caller.principal.family_expires);
                 if let (Some(until), Some(exchange)) = (until, exchange) {
                     cx.lease(Lease::Exchange(exchange), until);
                 }
@@ -228,9 +230,10 @@ impl Room {
                 let call = Call {
                     id,
                     session: caller.speaker.session().cloned(),
-                    family: caller.family.clone(),
+                    family: caller.principal.family.clone(),
                     place,
                     opened: cx.now.instant,
+                    heard: cx.now.instant,
                     exchange,
                     sink,
                     phase: Phase::Waiting,
@@ -240,19 +243,21 @@ impl Room {
                     on_all: caller.endpoint == Endpoint::All,
                     audit,
                 };
+                if call.until.is_none() {
+                    cx.timers.set(Timer::Idle(key.0, key.1), self.given_up(key, &call, cx));
+                }
                 self.calls.insert(key, call);
-                self.renew(key, cx);
                 let session = match &caller.speaker {
                     Speaker::Legacy(session) => Some(session),
                     Speaker::Modern { .. } => None,
                 };
                 let head = OpenHead {
-                    server: errand.server.to_string(),
+                    server: String::from(&*errand.server),
                     method: errand.method,
                     version: Some(caller.speaker.version().as_str().to_string()),
                     client: Some(caller.speaker.client().to_string()),
-                    actor: caller.actor.clone(),
-                    session: session.map(|session| session.key.0.to_string()).unwrap_or_default(),
+                    actor: caller.principal.actor(),
+                    session: session.map(|session| String::from(&*session.key.0)).unwrap_or_default(),
                     capabilities: session.map(|session| session.capabilities.clone()).unwrap_or_default(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };
@@ -280,7 +285,7 @@ impl Room {
     /// Where an errand goes.
     fn place(&self, errand: &Errand) -> Option<Place> {
         let device = self.devices.get(&errand.conn)?;
-        Some(Place { device: device.name.to_string(), server: errand.server.to_string() })
+        Some(Place { device: device.name.clone(), server: errand.server.clone() })
     }
 
     fn may_open(
@@ -305,7 +310,7 @@ impl Room {
         let device = self.devices.get_mut(&errand.conn).expect("an errand's device was just found connected");
         let (_, server) =
             device.catalog.server(&errand.server).expect("an errand's server was just found on its device");
-        let place = Place { device: device.name.to_string(), server: errand.server.to_string() };
+        let place = Place { device: device.name.clone(), server: errand.server.clone() };
         if device.leaving {
             return Err(Failure::Leaving(place));
         }
@@ -335,10 +340,7 @@ impl Room {
 pub(super) struct Caller {
     pub(super) speaker: Speaker,
     pub(super) endpoint: Endpoint,
-    pub(super) family: FamilyId,
-    /// When that runs out.
-    pub(super) expires: UnixTime,
-    actor: String,
+    pub(super) principal: Arc<Principal>,
     /// Their user's pseudonym, if an audit is kept.
     audit: Option<Arc<str>>,
 }
@@ -347,8 +349,10 @@ impl Caller {
     /// The beginning of a call's line in the audit, if one is kept.
     pub(super) fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
         let (session, client) = (self.speaker.session(), self.speaker.client());
-        let who = |user| Who { user, grant: &self.family, session, actor: &self.actor, client };
-        self.audit.as_ref().map(|user| Record::new(&who(user), method, tool, params_bytes))
+        self.audit.as_ref().map(|user| {
+            let who = Who { user, grant: &self.principal.family, session, actor: &self.principal.actor(), client };
+            Record::new(&who, method, tool, params_bytes)
+        })
     }
 
     /// Whether it has so many of these calls, of which there may be `most`, that others could find none left: alone a
@@ -357,7 +361,7 @@ impl Caller {
         let session = self.speaker.session();
         let count = |(all, of_client, of_session), call: &Call| {
             let is_its = session.is_some() && call.session.as_ref() == session;
-            (all + 1, of_client + usize::from(call.family == self.family), of_session + usize::from(is_its))
+            (all + 1, of_client + usize::from(call.family == self.principal.family), of_session + usize::from(is_its))
         };
         let (all, of_client, of_session): (usize, usize, usize) = calls.fold((0, 0, 0), count);
         all + of_client.max(of_session) >= most

@@ -28,7 +28,7 @@ impl Room {
     /// A modern client's request. On an endpoint of one server all of them are its agent's to answer.
     pub(super) fn modern(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
         if request.method == method::SUBSCRIPTIONS_LISTEN
-            && let Some(refusal) = self.no_stream(&sink, &caller.family, cx)
+            && let Some(refusal) = self.no_stream(&sink, &caller.principal.family, cx)
         {
             let (status, code, text) = refusal;
             return self.deliver(sink, status, envelope::error(Some(&request.id), code, text, None), cx);
@@ -135,7 +135,8 @@ impl Room {
         let exchange = outlet.exchange();
         let lists = self.lists_of(&Endpoint::All, Era::Modern, cx);
         let stale = super::is_recent(self.listed_at, cx);
-        let who = Subscriber { id: request.id.clone(), family: caller.family.clone(), expires: caller.expires };
+        let (family, expires) = (caller.principal.family.clone(), caller.principal.family_expires);
+        let who = Subscriber { id: request.id.clone(), family, expires };
         self.subscriptions.add(outlet, who, wants, (lists, stale), cx);
         self.begin_feeds(exchange, caller, request, asked, cx);
     }

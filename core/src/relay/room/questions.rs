@@ -206,10 +206,11 @@ impl Room {
         let token = question.token.as_ref();
         let json = token.and_then(|token| object::set_path(json, &["params", "progressToken"], token).ok());
         match (&question.of, json) {
-            (Of::Call((conn, stream)), Some(json)) => {
-                let command = Command::Message { stream: *stream, json, droppable: true };
-                cx.out.push(Action::Tunnel { conn: *conn, command });
-                self.renew((*conn, *stream), cx);
+            (Of::Call(key), Some(json)) => {
+                let (conn, stream) = *key;
+                let command = Command::Message { stream, json, droppable: true };
+                cx.out.push(Action::Tunnel { conn, command });
+                self.renew((conn, stream), cx);
             }
             (Of::Nothing(beside), Some(json)) => beside.progressed(session, json, cx),
             (_, None) => {}

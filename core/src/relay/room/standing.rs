@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use super::Room;
 use super::ask::{Caller, Errand};
-use crate::id::{ConnId, ExchangeId};
+use crate::id::{ConnId, DeviceName, ExchangeId};
 use crate::limits;
 use crate::mcp::{Era, method};
 use crate::relay::Request;
@@ -34,7 +34,7 @@ pub(super) struct Standing {
     /// The client was told what is honoured.
     is_acknowledged: bool,
     /// Where it was when its tunnel broke: the device's name, and what the client knows of the lists.
-    left: Option<(String, Lists)>,
+    left: Option<(DeviceName, Lists)>,
 }
 
 impl Room {
@@ -72,7 +72,7 @@ impl Room {
         // Should it have been lost before it was honoured again, its client knows what it knew before.
         let lists = standing.left.map_or(lists, |(_, lists)| lists);
         let standing = Standing { left: Some((call.place.device, lists)), ..standing };
-        let expires = call.until.unwrap_or(standing.caller.expires);
+        let expires = call.until.unwrap_or(standing.caller.principal.family_expires);
         if let Sink::Reply(outlet) = call.sink {
             self.subscriptions.keep(outlet, Subscriber { id: call.id, family: call.family, expires });
             self.standing.insert(exchange, standing);
