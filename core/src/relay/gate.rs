@@ -491,11 +491,12 @@ fn session_of(
     now: Now,
     memo: &mut Memo<Arc<Session>, Arc<Principal>>,
 ) -> Result<Arc<Session>, Reply> {
-    if !head.headers.contains_key(header::SESSION_ID) {
+    let id = head.header(header::SESSION_ID);
+    if id.is_none() && !head.headers.contains_key(header::SESSION_ID) {
         let text = "the Mcp-Session-Id header is missing: send initialize first";
         return Err(refusal(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, None, text));
     }
-    head.header(header::SESSION_ID).and_then(|id| session::open(id, principal, snapshot, now, memo)).ok_or_else(|| {
+    id.and_then(|id| session::open(id, principal, snapshot, now, memo)).ok_or_else(|| {
         refusal(StatusCode::NOT_FOUND, code::INVALID_REQUEST, None, "there is no such session: send initialize")
     })
 }

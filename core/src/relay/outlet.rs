@@ -232,10 +232,9 @@ impl Outlet {
     ) {
         let as_json = self.state == State::No && self.accepts != Accepts::Stream;
         if as_json {
-            let mut headers = HeaderMap::new();
+            let mut headers = core::mem::take(&mut self.headers);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.extend(self.headers.clone());
             let around = u64::try_from(before.len()).unwrap_or_default().saturating_add(after);
             self.begin(status, headers, length.map(|length| length.saturating_add(around)), source, cx);
             self.state = State::Json;
