@@ -27,8 +27,8 @@ impl Backoff {
         Self { first, max, stable, growth: 1, ceiling: first.min(max), attempt: 0, connected: None }
     }
 
-    /// Between an agent and its relay, or a session and its daemon: what was away for a time is found again within about
-    /// a tenth of that time. The ceiling grows by [`RECONNECT_GROWTH`](limits::RECONNECT_GROWTH).
+    /// Between an agent and its relay: one that was away for a time is found again within about a tenth of that time. The
+    /// ceiling grows by [`RECONNECT_GROWTH`](limits::RECONNECT_GROWTH).
     #[must_use]
     pub fn to_reconnect() -> Self {
         let doubling = Self::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE);

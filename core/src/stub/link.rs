@@ -228,7 +228,7 @@ impl Link {
             state: State::New,
             credentials: None,
             trouble: None,
-            backoff: Backoff::to_reconnect(),
+            backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
             retiring: None,
             signed_in: None,
             signing_in: false,
