@@ -197,6 +197,16 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// Writes `text` as a JSON string, quotes included.
+pub(crate) fn put_quoted(out: &mut Vec<u8>, text: &str) {
+    if !is_plain(text.as_bytes()) {
+        return out.extend_from_slice(quoted(text).as_bytes());
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
 /// Whether that is ASCII which means itself in a JSON string.
 fn is_plain(text: &[u8]) -> bool {
     let rest = text.get(scan::plain::<true>(text)..).unwrap_or_default();
