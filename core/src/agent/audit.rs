@@ -2,6 +2,7 @@
 //!
 //! A line says who called what and how it went: never with which arguments, never with which result.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,7 +18,7 @@ use crate::time::{Instant, Now};
 
 /// The calls under way.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(BTreeMap<RequestId, Entry>);
+pub(super) struct Ledger(BTreeMap<RequestId, Box<Entry>>);
 
 /// One call.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) struct Entry {
 
 impl Ledger {
     pub(super) fn open(&mut self, request: RequestId, entry: Entry) {
-        self.0.insert(request, entry);
+        self.0.insert(request, Box::new(entry));
     }
 
     /// A call goes on under another number.
@@ -46,7 +47,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn close(&mut self, request: RequestId) -> Option<Entry> {
+    pub(super) fn close(&mut self, request: RequestId) -> Option<Box<Entry>> {
         self.0.remove(&request)
     }
 

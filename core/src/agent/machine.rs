@@ -338,7 +338,7 @@ impl Agent {
             self.hear(report);
         }
         self.forget_sessions();
-        self.servers.retain(|slot, server| self.names.get(server.name()) == Some(slot) || !server.is_gone());
+        self.servers.retain(|slot, server| !server.is_gone() || self.names.get(server.name()) == Some(slot));
         self.send_catalog();
         self.cx.guard.save(&mut self.cx.out);
         self.keep_wishes();

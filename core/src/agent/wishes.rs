@@ -62,14 +62,11 @@ impl Wishes {
             return;
         }
         if !self.sessions.contains_key(key) {
-            self.sessions.retain(|_, it| !it.has_run_out(now));
-        }
-        if !self.sessions.contains_key(key) && self.sessions.len() >= limits::MAX_CLIENT_SESSIONS {
-            let oldest = self.sessions.iter().min_by_key(|(_, it)| it.last_use).map(|(key, _)| key.clone());
-            oldest.and_then(|key| self.sessions.remove(&key));
+            self.make_room(now);
+            self.sessions.insert(key.to_string(), Session::default());
         }
         self.uses += 1;
-        let entry = self.sessions.entry(key.to_string()).or_default();
+        let entry = self.sessions.get_mut(key).expect("it was there, or was put in");
         entry.last_use = self.uses;
         // A clock that was set back makes nobody older.
         entry.seen = entry.seen.max(now);
@@ -78,6 +75,15 @@ impl Wishes {
             (entry.version, entry.capabilities) = (caller.version, caller.capabilities.clone());
             entry.servers.insert(server.to_string(), Wish::default());
             self.is_changed = true;
+        }
+    }
+
+    /// Makes room for another session.
+    fn make_room(&mut self, now: UnixTime) {
+        self.sessions.retain(|_, it| !it.has_run_out(now));
+        if self.sessions.len() >= limits::MAX_CLIENT_SESSIONS {
+            let oldest = self.sessions.iter().min_by_key(|(_, it)| it.last_use).map(|(key, _)| key.clone());
+            oldest.and_then(|key| self.sessions.remove(&key));
         }
     }
 

@@ -9,7 +9,9 @@ use super::{RawId, quoted};
 #[must_use]
 pub fn request(id: &RawId, method: &str, params: &[u8]) -> Bytes {
     let method = quoted(method);
-    join(&[HEAD, ID, id.as_bytes(), METHOD, method.as_bytes(), label(PARAMS, params), params, END])
+    let parts = [HEAD, ID, id.as_bytes(), METHOD, method.as_bytes(), label(PARAMS, params), params, END];
+    // A process is sent it as a line, whose end has room so.
+    join_with_room(&parts, 1)
 }
 
 /// A notification; empty `params` are left out.
@@ -87,7 +89,11 @@ fn label<'a>(label: &'a [u8], value: &[u8]) -> &'a [u8] {
 }
 
 fn join(parts: &[&[u8]]) -> Bytes {
-    let mut out = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
+    join_with_room(parts, 0)
+}
+
+fn join_with_room(parts: &[&[u8]], room: usize) -> Bytes {
+    let mut out = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + room);
     for part in parts {
         out.put_slice(part);
     }

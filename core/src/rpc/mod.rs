@@ -9,6 +9,7 @@ pub mod object;
 pub mod scan;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use self::walk::{Broken, Walk};
 use crate::limits;
 
 /// Invalid JSON was received (JSON-RPC 2.0 section 5.1).
@@ -49,7 +51,12 @@ impl RawId {
     /// is kept long, and must not keep the buffer of a whole message alive.
     #[must_use]
     pub fn from_raw(raw: &[u8]) -> Option<Self> {
-        let raw = serde_json::from_slice::<&RawValue>(raw).ok()?.get().as_bytes();
+        let text = core::str::from_utf8(raw).ok()?;
+        Self::of_value(raw.get(walk::whole(text).ok()?)?)
+    }
+
+    /// The same of what is one JSON value.
+    fn of_value(raw: &[u8]) -> Option<Self> {
         let scalar = matches!(raw.first()?, b'"' | b'-' | b'0'..=b'9');
         (scalar && raw.len() <= limits::MAX_ID).then(|| Self(Bytes::copy_from_slice(raw)))
     }
@@ -63,7 +70,7 @@ impl RawId {
     /// The number, if it is one that [`from_number`](Self::from_number) makes.
     #[must_use]
     pub fn as_number(&self) -> Option<u64> {
-        serde_json::from_slice(&self.0).ok()
+        core::str::from_utf8(&self.0).ok().filter(|raw| !raw.starts_with('+'))?.parse().ok()
     }
 }
 
@@ -123,6 +130,12 @@ impl ParseError {
     }
 }
 
+impl From<Broken> for ParseError {
+    fn from(_: Broken) -> Self {
+        Self::syntax()
+    }
+}
+
 /// Takes one message apart. Batches are refused here: see [`is_batch`] and [`parse_batch`].
 ///
 /// Unknown members are ignored. A member of the envelope that stands twice is refused, since the next reader might
@@ -130,19 +143,14 @@ impl ParseError {
 pub fn parse(body: &Bytes) -> Result<Message, ParseError> {
     let text = core::str::from_utf8(body).map_err(|_| ParseError::syntax())?;
     if !starts_with(text, '{') {
-        return Err(match serde_json::from_str::<&RawValue>(text) {
-            Err(_) => ParseError::syntax(),
-            Ok(_) if is_batch(body) => {
-                ParseError::invalid("batches are not supported here: send one message at a time")
-            }
-            Ok(_) => ParseError::invalid("a message must be a JSON object"),
-        });
+        walk::whole(text)?;
+        return Err(ParseError::invalid(if is_batch(body) {
+            "batches are not supported here: send one message at a time"
+        } else {
+            "a message must be a JSON object"
+        }));
     }
-    let parts: Parts<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => ParseError::invalid("a member of the message stands twice"),
-        Category::Io | Category::Syntax | Category::Eof => ParseError::syntax(),
-    })?;
-    parts.message(body)
+    Parts::read(text)?.message(body)
 }
 
 /// Whether the body is a JSON array, as a batch of messages is.
@@ -170,50 +178,104 @@ pub fn parse_batch(body: &Bytes) -> Result<Vec<Bytes>, ParseError> {
 pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_slice::<Text<'_>>(raw).ok().map(|Text(text)| text)
+    match raw {
+        [b'"', text @ .., b'"'] if is_plain(text) => core::str::from_utf8(text).ok().map(Cow::Borrowed),
+        _ => serde_json::from_slice::<Text<'_>>(raw).ok().map(|Text(text)| text),
+    }
 }
 
 /// `text` as a JSON string, quotes included.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a string can always be written as JSON")
+    if !is_plain(text.as_bytes()) {
+        return serde_json::to_string(text).expect("a string can always be written as JSON");
+    }
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
+    out
 }
 
-/// The members of the envelope, each `None` when absent: an explicit `null` is a raw `null`.
-#[derive(Deserialize)]
+/// Writes `text` as a JSON string, quotes included.
+pub(crate) fn put_quoted(out: &mut Vec<u8>, text: &str) {
+    if !is_plain(text.as_bytes()) {
+        return out.extend_from_slice(quoted(text).as_bytes());
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// Whether that is ASCII which means itself in a JSON string.
+fn is_plain(text: &[u8]) -> bool {
+    let rest = text.get(scan::plain::<true>(text)..).unwrap_or_default();
+    rest.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+/// The raw members of the envelope, each `None` when absent: an explicit `null` is a raw `null`.
+#[derive(Default)]
 struct Parts<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    error: Option<&'a RawValue>,
+    jsonrpc: Option<&'a [u8]>,
+    id: Option<&'a [u8]>,
+    method: Option<&'a [u8]>,
+    params: Option<&'a [u8]>,
+    result: Option<&'a [u8]>,
+    error: Option<&'a [u8]>,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    fn read(text: &'a str) -> Result<Self, ParseError> {
+        let (mut parts, mut walk) = (Self::default(), Walk::into_object(text)?);
+        let mut is_first = true;
+        while let Some(key) = walk.key(core::mem::take(&mut is_first))? {
+            let mut unknown = None;
+            let part = parts.named(walk.raw(&key))?.unwrap_or(&mut unknown);
+            if part.is_some() {
+                return Err(ParseError::invalid("a member of the message stands twice"));
+            }
+            let value = walk.value()?;
+            *part = Some(walk.raw(&value));
+        }
+        walk.end()?;
+        Ok(parts)
+    }
+
+    /// The member of that raw key; `None`: the envelope has no such member.
+    fn named(&mut self, key: &[u8]) -> Result<Option<&mut Option<&'a [u8]>>, Broken> {
+        let name = match key {
+            [b'"', name @ .., b'"'] if !name.contains(&b'\\') => Cow::Borrowed(name),
+            escaped => Cow::Owned(string(escaped).ok_or(Broken)?.into_owned().into_bytes()),
+        };
+        Ok(match &*name {
+            b"jsonrpc" => Some(&mut self.jsonrpc),
+            b"id" => Some(&mut self.id),
+            b"method" => Some(&mut self.method),
+            b"params" => Some(&mut self.params),
+            b"result" => Some(&mut self.result),
+            b"error" => Some(&mut self.error),
+            _ => None,
+        })
+    }
+
     fn message(&self, body: &Bytes) -> Result<Message, ParseError> {
-        let id = match self.id.map(|raw| raw.get().as_bytes()) {
+        let id = match self.id {
             None | Some(b"null") => None,
             Some(raw) => {
-                Some(RawId::from_raw(raw).ok_or(ParseError::invalid("the id must be a short string or number"))?)
+                Some(RawId::of_value(raw).ok_or(ParseError::invalid("the id must be a short string or number"))?)
             }
         };
         self.checked(body, id.clone()).map_err(|message| ParseError { code: INVALID_REQUEST, id, message })
     }
 
     fn checked(&self, body: &Bytes, id: Option<RawId>) -> Result<Message, &'static str> {
-        let cut = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
-        if self.jsonrpc.and_then(|raw| string(raw.get().as_bytes())).as_deref() != Some("2.0") {
+        let cut = |raw: &[u8]| body.slice_ref(raw);
+        let is_version = |raw: &[u8]| raw == b"\"2.0\"" || string(raw).as_deref() == Some("2.0");
+        if !self.jsonrpc.is_some_and(is_version) {
             return Err("jsonrpc must be \"2.0\"");
         }
         // Many servers write the other of both too, as `null`: it is as if it were absent.
-        let said = |raw: &&RawValue| raw.get() != "null";
+        let said = |raw: &&[u8]| **raw != *b"null";
         let (result, error) = match (self.result, self.error) {
             (Some(result), Some(error)) if !said(&error) => (Some(result), None),
             (Some(result), Some(error)) if !said(&result) => (None, Some(error)),
@@ -221,7 +283,7 @@ impl Parts<'_> {
         };
         match (self.method, result, error) {
             (Some(method), None, None) => {
-                let method = string(method.get().as_bytes()).ok_or("the method must be a string")?.into_owned();
+                let method = string(method).ok_or("the method must be a string")?.into_owned();
                 let params = self.params.map(cut).unwrap_or_default();
                 if !matches!(params.first(), None | Some(b'{' | b'[' | b'n')) {
                     return Err("params must be an object or an array");
@@ -236,7 +298,7 @@ impl Parts<'_> {
                 Some(id) => Ok(Message::Response { id: Some(id), outcome: Ok(cut(result)) }),
                 None => Err("a result must carry the id of its request"),
             },
-            (None, None, Some(error)) if error.get().starts_with('{') => {
+            (None, None, Some(error)) if error.starts_with(b"{") => {
                 Ok(Message::Response { id, outcome: Err(cut(error)) })
             }
             (None, None, Some(_)) => Err("an error must be an object"),
@@ -246,11 +308,6 @@ impl Parts<'_> {
             }
         }
     }
-}
-
-/// Tells a member that is there (`null` included) from one that is absent, which `Option` alone does not.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 fn starts_with(text: &str, first: char) -> bool {

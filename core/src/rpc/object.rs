@@ -3,13 +3,14 @@
 //! When a key stands several times, readers disagree about which value counts. Here the last one is read (as most
 //! parsers do) and all of them are written, so that no later reader sees another value than the one meant.
 
+use core::cmp::Ordering;
 use core::ops::Range;
 
 use alloc::vec::Vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::value::RawValue;
 
+use super::walk::{Broken, Walk};
 use super::{quoted, string};
 use crate::limits;
 
@@ -35,16 +36,24 @@ struct Member {
 #[error("not a JSON object, or one of too many members")]
 pub struct NotAnObject;
 
+impl From<Broken> for NotAnObject {
+    fn from(_: Broken) -> Self {
+        Self
+    }
+}
+
 impl Object {
     /// Finds the members of `text`, which must be one JSON object; space around it is kept.
     pub fn parse(text: &Bytes) -> Result<Self, NotAnObject> {
-        let valid = core::str::from_utf8(text).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-        valid.ok_or(NotAnObject)?;
-        let mut scan = Scan { text, at: 0 };
-        scan.space();
-        scan.expect(b'{')?;
-        let open = scan.at;
-        let members = scan.members()?;
+        let mut walk = Walk::into_object(core::str::from_utf8(text).map_err(|_| NotAnObject)?)?;
+        let (open, mut members) = (walk.at(), Vec::new());
+        while let Some(key) = walk.key(members.is_empty())? {
+            if members.len() == limits::MAX_MEMBERS {
+                return Err(NotAnObject);
+            }
+            members.push(Member { key, value: walk.value()? });
+        }
+        walk.end()?;
         Ok(Self { text: text.clone(), members, open })
     }
 
@@ -93,10 +102,13 @@ impl Object {
 
     fn is(&self, member: &Member, key: &str) -> bool {
         let Some(raw) = self.text.get(member.key.clone()) else { return false };
-        match raw {
-            // The text was checked as a whole: a key without escapes means what stands there.
-            [b'"', text @ .., b'"'] if !text.contains(&b'\\') => text == key.as_bytes(),
-            _ => string(raw).is_some_and(|text| text == key),
+        let [b'"', text @ .., b'"'] = raw else { return false };
+        // The text was checked as a whole: a key without escapes means what stands there, and an escape is longer than
+        // what it stands for.
+        match text.len().cmp(&key.len()) {
+            Ordering::Less => false,
+            Ordering::Equal => text == key.as_bytes() && !text.contains(&b'\\'),
+            Ordering::Greater => text.contains(&b'\\') && string(raw).is_some_and(|text| text == key),
         }
     }
 
@@ -180,104 +192,6 @@ enum Edit<'a> {
     Keep,
     Drop,
     Value(&'a [u8]),
-}
-
-/// A walk over text that is known to be JSON: it only has to find where things end.
-struct Scan<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl Scan<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), NotAnObject> {
-        if self.peek() != Some(byte) {
-            return Err(NotAnObject);
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    /// From after the opening brace to before the closing one.
-    fn members(&mut self) -> Result<Vec<Member>, NotAnObject> {
-        let mut members = Vec::new();
-        self.space();
-        while self.peek() == Some(b'"') {
-            if members.len() == limits::MAX_MEMBERS {
-                return Err(NotAnObject);
-            }
-            let key = self.at;
-            self.string()?;
-            let key = key..self.at;
-            self.space();
-            self.expect(b':')?;
-            self.space();
-            let value = self.at;
-            self.value()?;
-            members.push(Member { key, value: value..self.at });
-            self.space();
-            if self.peek() == Some(b',') {
-                self.at += 1;
-                self.space();
-            }
-        }
-        self.expect(b'}')?;
-        Ok(members)
-    }
-
-    fn value(&mut self) -> Result<(), NotAnObject> {
-        match self.peek().ok_or(NotAnObject)? {
-            b'"' => self.string(),
-            b'{' | b'[' => self.nested(),
-            _ => {
-                while !matches!(self.peek(), None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')) {
-                    self.at += 1;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// An object or array: to the bracket that closes the first one. Depth is counted, so nesting costs no stack.
-    fn nested(&mut self) -> Result<(), NotAnObject> {
-        let mut depth = 0_usize;
-        loop {
-            match self.peek().ok_or(NotAnObject)? {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    fn string(&mut self) -> Result<(), NotAnObject> {
-        self.expect(b'"')?;
-        loop {
-            match self.peek().ok_or(NotAnObject)? {
-                b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
-        self.expect(b'"')
-    }
 }
 
 #[cfg(test)]

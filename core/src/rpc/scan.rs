@@ -49,7 +49,7 @@ impl Scan {
         let mut rest = bytes;
         loop {
             if self.state == State::Text {
-                rest = rest.get(plain(rest)..).unwrap_or_default();
+                rest = rest.get(plain::<true>(rest)..).unwrap_or_default();
             }
             let Some((byte, after)) = rest.split_first() else { return Ok(()) };
             self.state = self.step(*byte)?;
@@ -122,8 +122,8 @@ impl Scan {
     /// Where a value may begin.
     fn begin(&mut self, byte: u8) -> Result<State, Fault> {
         match byte {
-            b'{' => self.open.push(true).map(|()| State::FirstName),
-            b'[' => self.open.push(false).map(|()| State::FirstItem),
+            b'{' => self.open(true).map(|()| State::FirstName),
+            b'[' => self.open(false).map(|()| State::FirstItem),
             b'"' => Ok(self.text(false)),
             b't' => Ok(State::Word(b"rue")),
             b'f' => Ok(State::Word(b"alse")),
@@ -151,6 +151,14 @@ impl Scan {
     fn text(&mut self, is_name: bool) -> State {
         self.is_name = is_name;
         State::Text
+    }
+
+    fn open(&mut self, is_object: bool) -> Result<(), Fault> {
+        if self.open.depth == limits::MAX_NESTING {
+            return Err(Fault::TooDeep);
+        }
+        self.open.push(is_object);
+        Ok(())
     }
 
     fn close(&mut self, is_object: bool) -> Result<State, Fault> {
@@ -238,8 +246,11 @@ impl Follow {
 
 /// The objects and arrays that are open: a bit for each, set for an object.
 #[derive(Debug, Clone, Default)]
-struct Open {
-    bits: Vec<u64>,
+pub(super) struct Open {
+    /// The innermost, up to 64 of them: the last one's bit is the lowest.
+    inner: u64,
+    /// Those around them, 64 in each. Few texts have any.
+    outer: Vec<u64>,
     depth: usize,
 }
 
@@ -248,29 +259,27 @@ impl Open {
         self.depth == 0
     }
 
-    fn push(&mut self, is_object: bool) -> Result<(), Fault> {
-        if self.depth == limits::MAX_NESTING {
-            return Err(Fault::TooDeep);
+    pub(super) fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.inner);
         }
-        if self.depth / 64 == self.bits.len() {
-            self.bits.push(0);
-        }
-        let bit = 1 << (self.depth % 64);
-        if let Some(word) = self.bits.get_mut(self.depth / 64) {
-            *word = if is_object { *word | bit } else { *word & !bit };
-        }
+        self.inner = self.inner << 1 | u64::from(is_object);
         self.depth += 1;
-        Ok(())
     }
 
-    fn pop(&mut self) {
+    pub(super) fn pop(&mut self) {
+        self.inner >>= 1;
         self.depth = self.depth.saturating_sub(1);
+        if self.depth.is_multiple_of(64)
+            && let Some(outer) = self.outer.pop()
+        {
+            self.inner = outer;
+        }
     }
 
     /// Whether the innermost is an object; `None` outside of all.
-    fn innermost(&self) -> Option<bool> {
-        let last = self.depth.checked_sub(1)?;
-        self.bits.get(last / 64).map(|word| word & (1 << (last % 64)) != 0)
+    pub(super) fn innermost(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.inner & 1 == 1)
     }
 }
 
@@ -278,9 +287,9 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\t' | b'\r')
 }
 
-/// How many bytes from the start are ASCII of a string that means itself; at most seven too few. Long answers are
-/// long strings, so this is the loop that counts: eight bytes at a time.
-fn plain(bytes: &[u8]) -> usize {
+/// How many bytes from the start are text of a string that means itself, if `ASCII` only such of that; at most seven too
+/// few. Long answers are long strings, so this is the loop that counts: eight bytes at a time.
+pub(super) fn plain<const ASCII: bool>(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const TOPS: u64 = ONES << 7;
     /// The top bit of each byte below `limit`, of those that follow the lowest such byte perhaps too.
@@ -293,7 +302,8 @@ fn plain(bytes: &[u8]) -> usize {
         let word = u64::from_le_bytes(*word);
         let quote = below(word ^ (ONES * 0x22), 1);
         let backslash = below(word ^ (ONES * 0x5C), 1);
-        let special = below(word, 0x20) | quote | backslash | (word & TOPS);
+        let beyond = if ASCII { word & TOPS } else { 0 };
+        let special = below(word, 0x20) | quote | backslash | beyond;
         if special != 0 {
             return length + special.trailing_zeros() as usize / 8;
         }
@@ -303,7 +313,7 @@ fn plain(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use alloc::format;
     use alloc::string::String;
 
@@ -356,7 +366,7 @@ mod tests {
         assert_eq!(scan(Scan::value(), &[nested(limits::MAX_NESTING + 1).as_bytes()]), Err(Fault::TooDeep));
     }
 
-    fn json() -> impl Strategy<Value = String> {
+    pub(in crate::rpc) fn json() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
             "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,4})?",
@@ -380,6 +390,31 @@ mod tests {
         })
     }
 
+    /// JSON with a few bytes put in, exchanged, or left out.
+    pub(in crate::rpc) fn altered() -> impl Strategy<Value = Vec<u8>> {
+        let edit = (
+            any::<prop::sample::Index>(),
+            0..3_u8,
+            prop_oneof![
+                any::<u8>(),
+                prop::sample::select(&b"{}[]\",:\\0123456789eE+-.truefalsn \n\x80\xbf\xc3\xe2\xf0"[..])
+            ],
+        );
+        (json(), prop::collection::vec(edit, 1..4)).prop_map(|(text, edits)| {
+            let mut bytes = text.into_bytes();
+            for (at, kind, byte) in edits {
+                let at = at.index(bytes.len() + 1);
+                match kind {
+                    0 => bytes.insert(at, byte),
+                    1 if at < bytes.len() => bytes[at] = byte,
+                    _ if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => {}
+                }
+            }
+            bytes
+        })
+    }
+
     /// Two cuts, anywhere.
     fn cut(bytes: &[u8], a: prop::sample::Index, b: prop::sample::Index) -> [&[u8]; 3] {
         let (a, b) = (a.index(bytes.len() + 1), b.index(bytes.len() + 1));
@@ -396,37 +431,21 @@ mod tests {
 
         #[test]
         fn altered_json_is_judged_like_serde_json_judges_it(
-            text in json(),
-            edits in prop::collection::vec(
-                (
-                    any::<prop::sample::Index>(),
-                    0..3_u8,
-                    prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\0123456789eE+-.truefalsn \n\x80\xbf\xc3\xe2\xf0"[..])],
-                ),
-                1..4,
-            ),
+            bytes in altered(),
             a: prop::sample::Index,
             b: prop::sample::Index,
         ) {
-            let mut bytes = text.into_bytes();
-            for (at, kind, byte) in edits {
-                let at = at.index(bytes.len() + 1);
-                match kind {
-                    0 => bytes.insert(at, byte),
-                    1 if at < bytes.len() => bytes[at] = byte,
-                    _ if at < bytes.len() => drop(bytes.remove(at)),
-                    _ => {}
-                }
-            }
             prop_assert_eq!(scan(Scan::value(), &cut(&bytes, a, b)).is_ok(), is_json(&bytes));
         }
 
         #[test]
         fn plain_stops_at_the_first_byte_that_is_not(bytes in prop::collection::vec(prop_oneof![9 => 0x20..0x80_u8, 1 => any::<u8>()], 0..64)) {
-            let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..);
-            let first = bytes.iter().position(is_special);
             let whole = bytes.len() / 8 * 8;
-            prop_assert_eq!(plain(&bytes), first.unwrap_or(whole).min(whole));
+            for (of_ascii, found) in [(true, plain::<true>(&bytes)), (false, plain::<false>(&bytes))] {
+                let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20) || (of_ascii && *byte >= 0x80);
+                let first = bytes.iter().position(is_special);
+                prop_assert_eq!(found, first.unwrap_or(whole).min(whole));
+            }
         }
     }
 }

@@ -1,39 +1,35 @@
 //! Whose turn it is: the streams that have something to send, served one chunk each in rotation.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 
-/// Streams that are ready to send, longest waiting first; each at most once.
+/// Streams that are ready to send, longest waiting first; each at most once. They are few, since the socket takes most of
+/// what there is at once, and a scan of a thousand numbers costs no more than the upkeep of a set.
 #[derive(Debug, Default)]
-pub(super) struct Rotation {
-    order: VecDeque<u32>,
-    members: BTreeSet<u32>,
-}
+pub(super) struct Rotation(VecDeque<u32>);
 
 impl Rotation {
     /// Puts `stream` at the end, unless it waits already.
     pub(super) fn join(&mut self, stream: u32) {
-        if self.members.insert(stream) {
-            self.order.push_back(stream);
+        if !self.0.contains(&stream) {
+            self.0.push_back(stream);
         }
     }
 
     /// Takes `stream` out: it has nothing to send any more.
     pub(super) fn leave(&mut self, stream: u32) {
-        if self.members.remove(&stream) {
-            self.order.retain(|member| *member != stream);
+        if let Some(at) = self.0.iter().position(|member| *member == stream) {
+            self.0.remove(at);
         }
     }
 
     /// Takes the stream whose turn it is.
     pub(super) fn next(&mut self) -> Option<u32> {
-        let stream = self.order.pop_front()?;
-        self.members.remove(&stream);
-        Some(stream)
+        self.0.pop_front()
     }
 
     /// Whether no stream waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.0.is_empty()
     }
 }
 

@@ -1,5 +1,6 @@
 //! One call on a V2 tunnel: what waits to be sent on it, and what of it arrived so far.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -218,7 +219,7 @@ pub(super) enum Incoming {
     /// Relay: the answer and what comes before it.
     Answer(Answer),
     /// Agent: the call, until its params are whole.
-    Params { head: OpenHead, params: Assembly },
+    Params { head: Box<OpenHead>, params: Assembly },
     /// Agent: the call was handed on; replies to the server's questions may follow.
     Replies(Assembly),
 }

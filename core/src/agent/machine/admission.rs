@@ -62,17 +62,17 @@ impl Agent {
             method::TOOLS_CALL => policy::called_tool(&params),
             other => Ok(other.to_string()),
         };
-        let subject = Subject {
-            actor: people(&head.actor, limits::MAX_QUOTE),
-            client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME),
-            server: head.server.clone(),
-            tool: tool.clone().unwrap_or_default(),
-        };
         let caller = Caller::of(&head, self.uplink.carries_messages());
-        let verdict = self.destination(&head).and_then(|slot| {
-            tool.map_err(|reason| Refusal::invalid(code::INVALID_PARAMS, reason))?;
-            self.allowed((slot, &caller), &head.method, &subject)?;
-            let counted = self.counted(&head.method, &subject)?;
+        let destination = self.destination(&head).and_then(|slot| match &tool {
+            Ok(_) => Ok(slot),
+            Err(reason) => Err(Refusal::invalid(code::INVALID_PARAMS, *reason)),
+        });
+        let OpenHead { server, method, session, .. } = head;
+        let (actor, client) = (caller.actor.clone(), caller.client.clone());
+        let subject = Subject { actor, client, server, tool: tool.unwrap_or_default() };
+        let verdict = destination.and_then(|slot| {
+            self.allowed((slot, &caller), &method, &subject)?;
+            let counted = self.counted(&method, &subject)?;
             Ok((slot, counted))
         });
         let request = self.cx.request_id();
@@ -84,12 +84,11 @@ impl Agent {
                 let now = self.cx.now.instant;
                 self.cx.guard.limiter.take(&counted, now);
                 let scopes = counted.into_iter().map(|(scope, _)| scope).collect();
-                self.ledger.open(request, self.entry(&head.method, &head.session, &subject, params.len(), scopes));
-                let method = head.method;
+                self.ledger.open(request, self.entry(&method, session, &subject, params.len(), scopes));
                 self.pass(request, Waiting { subject, slot, caller, method, params, since: now, until: now });
             }
             Err(refusal) => {
-                let entry = self.entry(&head.method, &head.session, &subject, params.len(), Vec::new());
+                let entry = self.entry(&method, session, &subject, params.len(), Vec::new());
                 let entry = Entry { decision: refusal.decision, ..entry };
                 self.audit(&entry, End::Error(refusal.code));
                 let body = envelope::error_object(refusal.code, &refusal.message, None);
@@ -190,10 +189,13 @@ impl Agent {
         if !self.cx.guard.rules.allows(server, tool) {
             return Err(Refusal::denied(format!("the tool \"{}\" is not allowed by this device's policy", name())));
         }
+        if !self.cx.guard.wants_list(server) {
+            return Ok(());
+        }
         // A run that never was ready has no list yet: it is looked at again once it has. So is what the server itself
         // does not list, where each session has a run that may.
         let is_new_to = |tools: &Tools| tools.get(tool).is_none() && self.will_have_own(place);
-        let tools = self.tools_of(place).filter(|tools| self.cx.guard.wants_list(server) && !is_new_to(tools));
+        let tools = self.tools_of(place).filter(|tools| !is_new_to(tools));
         match tools.and_then(|tools| tools.refusal(tool)) {
             Some(reason) => Err(Refusal::denied(format!("server \"{}\": {reason}", people(server, limits::MAX_QUOTE)))),
             None => Ok(()),
@@ -296,7 +298,7 @@ impl Agent {
         let nobody = Caller::default();
         let refusal = slot.and_then(|slot| self.allowed((slot, &nobody), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
-        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, "", &subject, bytes, Vec::new()) };
+        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, String::new(), &subject, bytes, Vec::new()) };
         self.audit(&entry, End::Error(code::INVALID_PARAMS));
     }
 
@@ -308,7 +310,7 @@ impl Agent {
         }
     }
 
-    fn entry(&self, method: &str, session: &str, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+    fn entry(&self, method: &str, session: String, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
         Entry {
             // Whatever a relay sends, a line stays a line.
             subject: Subject {
@@ -318,7 +320,7 @@ impl Agent {
                 tool: people(&subject.tool, limits::MAX_QUOTE),
             },
             method: people(method, limits::MAX_QUOTE),
-            session: session.to_string(),
+            session,
             bytes,
             began: self.cx.now.instant,
             decision: Decision::Allowed,

@@ -4,6 +4,7 @@
 //! call sent again with its answers ([`Up`]). A modern client's call of a legacy server may be asked something: it is
 //! parked, the client told so by its result, and taken up again when the client returns ([`parking`](super::parking)).
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -32,9 +33,9 @@ pub(super) enum Bridge {
     /// A modern client's subscription at a modern server. Its messages name it by our id: the relay knows the client's.
     Subscription(Subscription),
     /// A legacy client, a modern server.
-    Up(Up),
+    Up(Box<Up>),
     /// A modern client, a legacy server.
-    Down(Down),
+    Down(Box<Down>),
 }
 
 /// A legacy client's call of a modern server.
@@ -227,13 +228,13 @@ impl Server {
         };
         let asked_with = core::mem::replace(&mut held.params, params);
         let keeps = questions::may_ask(&held.method) && held.params.len() <= self.room_for_params();
-        Some(Bridge::Up(Up {
+        Some(Bridge::Up(Box::new(Up {
             method: held.method.clone(),
             params: keeps.then(|| held.params.clone()),
             asked_with: if held.method == method::RESOURCES_READ { asked_with } else { Bytes::new() },
             rounds: 0,
             asking: None,
-        }))
+        })))
     }
 
     fn cross_down(&mut self, mut held: Held, cx: &mut Cx) -> Option<Crossing> {
@@ -279,7 +280,7 @@ impl Server {
             held.params = questions::without_answers(&held.params);
         }
         held.params = meta::strip(&held.params);
-        Some(Crossing { held, bridge: Bridge::Down(down), level })
+        Some(Crossing { held, bridge: Bridge::Down(Box::new(down)), level })
     }
 
     /// An answer that is not the last word for its client. Returns whether it was dealt with.

@@ -88,7 +88,10 @@ impl Stdio {
 
 /// All messages of `text`: one, or a batch of them. Empty when one of them is not JSON-RPC.
 pub(super) fn messages(text: &Bytes) -> Vec<(Message, Bytes)> {
-    let parts = if rpc::is_batch(text) { rpc::parse_batch(text) } else { Ok(Vec::from([text.clone()])) };
+    if !rpc::is_batch(text) {
+        return rpc::parse(text).ok().map(|message| (message, text.clone())).into_iter().collect();
+    }
+    let parts = rpc::parse_batch(text);
     let parsed = parts.and_then(|parts| parts.into_iter().map(|part| Ok((rpc::parse(&part)?, part))).collect());
     parsed.unwrap_or_default()
 }

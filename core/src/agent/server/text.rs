@@ -9,6 +9,13 @@ use crate::limits;
 
 /// `text` for a person: on one line, without control and direction characters, at most `max` bytes.
 pub(in crate::agent) fn people(text: &str, max: usize) -> String {
+    // Most names are short, plain and stay as they are.
+    if text.len() + '…'.len_utf8() <= max
+        && text.trim().len() == text.len()
+        && text.bytes().all(|b| matches!(b, b' '..=b'~'))
+    {
+        return text.to_string();
+    }
     let mut out = String::new();
     for c in text.trim().chars() {
         let c = match c {

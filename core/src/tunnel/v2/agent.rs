@@ -1,5 +1,7 @@
 //! Dialect V2 on an agent: takes calls, sends catalogs and answers.
 
+use alloc::boxed::Box;
+
 use bytes::Bytes;
 
 use super::announcements::NoticeHead;
@@ -15,7 +17,7 @@ use crate::tunnel::{Command, Event, OpenHead, Outcome, ResetCode};
 impl V2 {
     pub(super) fn handle_agent_frame(&mut self, frame: Frame, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match frame {
-            Frame::Open { stream, head } => self.take_open(stream, *head),
+            Frame::Open { stream, head } => self.take_open(stream, head),
             Frame::Data { stream, bytes } => self.take_params(stream, bytes, false, cx),
             Frame::End { stream, bytes } => self.take_params(stream, bytes, true, cx),
             Frame::Message { stream, piece } => self.take_reply(stream, piece, cx),
@@ -26,14 +28,14 @@ impl V2 {
             Frame::Reset { stream, code, reason } => {
                 self.open_stream(stream)?;
                 // The owner knows nothing yet of a call whose params are on their way.
-                if let Some(Stream { incoming: Incoming::Replies(_), .. }) = self.remove(stream) {
+                if self.remove(stream).is_some_and(|gone| matches!(gone.incoming, Incoming::Replies(_))) {
                     cx.events.push_back(Event::Reset { stream: StreamId(stream), code, reason });
                 }
                 Ok(())
             }
             Frame::Cancel { stream, params } => {
                 self.open_stream(stream)?;
-                if let Some(Stream { incoming: Incoming::Replies(_), .. }) = self.remove(stream) {
+                if self.remove(stream).is_some_and(|gone| matches!(gone.incoming, Incoming::Replies(_))) {
                     cx.events.push_back(Event::Cancelled { stream: StreamId(stream), params });
                 }
                 Ok(())
@@ -114,7 +116,7 @@ impl V2 {
         }
     }
 
-    fn take_open(&mut self, stream: u32, head: OpenHead) -> Result<(), Fault> {
+    fn take_open(&mut self, stream: u32, head: Box<OpenHead>) -> Result<(), Fault> {
         if stream <= self.highest {
             return Err(Fault::protocol("stream opened twice"));
         }
@@ -125,7 +127,7 @@ impl V2 {
             (ResetCode::TooLarge, "the request is larger than allowed")
         } else {
             let incoming = Incoming::Params { head, params: Assembly::default() };
-            self.streams.insert(stream, Stream { outgoing: Outgoing::answer(), incoming });
+            self.streams.insert(stream, Box::new(Stream { outgoing: Outgoing::answer(), incoming }));
             return Ok(());
         };
         let (code, reason) = refusal;
@@ -151,7 +153,7 @@ impl V2 {
         let whole = params.push(Piece { last, bytes }, usize::MAX).unwrap_or(None);
         let after = params.len();
         if let Some(params) = whole {
-            let head = head.clone();
+            let head = core::mem::take(&mut **head);
             open.incoming = Incoming::Replies(Assembly::default());
             cx.events.push_back(Event::Call { stream: StreamId(stream), head, params });
         }

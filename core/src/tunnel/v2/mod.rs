@@ -7,6 +7,7 @@ mod agent;
 mod announcements;
 mod relay;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,7 +40,8 @@ pub(super) struct V2 {
     peer: Option<Hello>,
     /// Whether the peer said that it is about to close.
     leaving: bool,
-    streams: BTreeMap<u32, Stream>,
+    /// Boxed, so that calls that come and go move little.
+    streams: BTreeMap<u32, Box<Stream>>,
     /// The highest number that was opened.
     highest: u32,
     /// Control frames in order, the hello first.
@@ -114,10 +116,9 @@ impl V2 {
     pub(super) fn poll_transmit(&mut self, calls: bool, cx: &mut Cx<'_>) -> Option<Bytes> {
         let mut out = Vec::new();
         self.write_control(&mut out, cx);
-        if calls {
-            if self.buffered >= CHUNK && !self.rotation.is_empty() {
-                out.reserve(MAX_TRANSMIT);
-            }
+        if calls && !self.rotation.is_empty() {
+            // At once, rather than with each frame.
+            out.reserve(if self.buffered < CHUNK { self.buffered + ROOM_FOR_HEADS } else { MAX_TRANSMIT });
             self.write_streams(&mut out, cx.now);
         }
         (!out.is_empty()).then(|| out.into())
@@ -193,7 +194,7 @@ impl V2 {
         if stream > self.highest {
             return Err(Fault::protocol("frame on a stream that was never opened"));
         }
-        Ok(self.streams.get_mut(&stream))
+        Ok(self.streams.get_mut(&stream).map(|open| &mut **open))
     }
 
     /// Whether `more` bytes of unfinished bodies fit.
@@ -237,7 +238,7 @@ impl V2 {
         Ok(())
     }
 
-    fn remove(&mut self, stream: u32) -> Option<Stream> {
+    fn remove(&mut self, stream: u32) -> Option<Box<Stream>> {
         let gone = self.streams.remove(&stream)?;
         self.rotation.leave(stream);
         self.stalls.clear(&stream);
@@ -370,5 +371,7 @@ impl V2 {
 const CONNECTION: u32 = 0;
 /// Less room than this is not worth a piece: it waits for the next turn or message.
 const LEAST_ROOM: usize = 1024;
+/// What the heads of a few small calls take.
+const ROOM_FOR_HEADS: usize = 512;
 /// A frame's header and a piece's flag.
 const PIECE_HEADER: usize = HEADER + 1;

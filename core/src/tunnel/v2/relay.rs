@@ -51,7 +51,7 @@ impl V2 {
         match command {
             Command::Open { stream, head, params, v1_tool: _ } => self.open(stream.0, head, params, cx),
             Command::Consumed { stream, bytes } => {
-                if let Some(Stream { incoming: Incoming::Answer(answer), .. }) = self.streams.get_mut(&stream.0) {
+                if let Some(Incoming::Answer(answer)) = self.streams.get_mut(&stream.0).map(|open| &mut open.incoming) {
                     answer.window.consume(bytes);
                     self.owe(stream.0);
                 }
@@ -100,7 +100,8 @@ impl V2 {
         }
         self.buffered += params.len();
         let outgoing = Outgoing::call(Frame::Open { stream, head: Box::new(head) }, params);
-        self.streams.insert(stream, Stream { outgoing, incoming: Incoming::Answer(Answer::default()) });
+        let incoming = Incoming::Answer(Answer::default());
+        self.streams.insert(stream, Box::new(Stream { outgoing, incoming }));
         self.rotation.join(stream);
         self.bound_buffers(cx)
     }
