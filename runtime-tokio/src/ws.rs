@@ -247,7 +247,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = Ahead::new(stream);
-    WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config(dialect))).await
+    WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config(dialect))).await
 }
 
 /// Memory per connection and what is taken from the peer.
