@@ -114,6 +114,16 @@ pub(crate) fn check<const N: usize>(
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Looks at every cell of what is no machine's: an answer in each row, an answer in each column.
+pub(crate) fn every_cell<const N: usize>(
+    states: [&str; N],
+    table: &[(&str, [&str; N])],
+    follows: impl FnMut(&str, &str) -> String,
+) {
+    let wrong = cells(states, table, follows);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The cells that are wrong; what cannot be is left blank, as `-`.
 fn cells<const N: usize>(
     states: [&str; N],
