@@ -9,6 +9,7 @@ mod eras;
 mod guard;
 mod http;
 mod isolation;
+mod kit;
 mod lasting;
 mod lists;
 mod lives;
@@ -21,9 +22,13 @@ mod signin;
 mod subscriptions;
 mod table;
 mod table_approvals;
+mod table_beside;
 mod table_http;
+mod table_lists;
 mod table_phases;
 mod table_questions;
+mod table_runs;
+mod table_wishes;
 mod uplink;
 mod wishes;
 
@@ -88,6 +93,8 @@ struct Rig {
     now: Now,
     actions: VecDeque<Action>,
     conn: ConnId,
+    /// What the stderr of each process is kept under: its server, and which of its runs it is.
+    logs: BTreeMap<ChildId, String>,
     /// What is pinned, on the disk: read and written at once.
     pins: BTreeMap<String, Bytes>,
 }
@@ -115,10 +122,11 @@ impl Rig {
         let identity = identity();
         let agent = Agent::new(config, identity, token.map(Secret::new), Box::new(Seeded::new(7)));
         let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_800_000_000) };
-        Self { agent, now, actions: VecDeque::new(), conn: ConnId(0), pins: BTreeMap::new() }
+        Self { agent, now, actions: VecDeque::new(), conn: ConnId(0), logs: BTreeMap::new(), pins: BTreeMap::new() }
     }
 
     fn event(&mut self, event: Event) {
+        kit::note(&event);
         self.agent.handle_event(event, self.now);
         self.drain();
     }
@@ -138,13 +146,19 @@ impl Rig {
                     }
                     self.agent.handle_event(Event::PinsSaved { key, result }, self.now);
                 }
-                action => self.actions.push_back(action),
+                action => {
+                    if let Action::Spawn { child, spawn } = &action {
+                        self.logs.insert(*child, spawn.log.clone());
+                    }
+                    self.actions.push_back(action);
+                }
             }
         }
     }
 
     /// Lets both clocks run, firing timers when they are due.
     fn advance(&mut self, by: Duration) {
+        crate::table::given("time");
         let end = Now { instant: self.now.instant + by, unix: self.now.unix + by };
         while let Some(due) = self.agent.poll_timeout().filter(|deadline| deadline.at <= end.instant) {
             let step = due.at.saturating_since(self.now.instant);
@@ -179,12 +193,17 @@ impl Rig {
     /// Brings a server up that was ordered, with these tools.
     fn bring_up(&mut self, server: &str, tools: &[&str]) -> ChildId {
         let child = self.spawned(server).expect("its process was ordered");
+        self.come_up(child, tools);
+        child
+    }
+
+    /// Starts a process that was ordered, with these tools.
+    fn come_up(&mut self, child: ChildId, tools: &[&str]) {
         self.event(Event::Spawned { child, pid: 100 });
         self.greet(child);
         let tools: Vec<Value> = tools.iter().map(|name| json!({"name": name, "inputSchema": {}})).collect();
         let list = self.written(child).pop().expect("its tools were asked for");
         self.answer(child, &list["id"], json!({ "tools": tools }));
-        child
     }
 
     /// Answers the handshake.

@@ -1,7 +1,11 @@
 use alloc::vec::Vec;
 
 use super::*;
+use crate::table::{kinds, uncovered};
 use crate::time::UnixTime;
+
+kinds!(EVENTS, kind: Event, "" { Begun, Asked, Closed, Owner, StopAsked, Ended });
+kinds!(COMMANDS, order: Command, "asked: " { Attach, Retire, Stop, Show });
 
 const GRACE: Duration = Duration::from_secs(20);
 const PID: u32 = 7;
@@ -33,6 +37,15 @@ impl Rig {
         for step in steps {
             rig.hand(step.clone());
         }
+        let reached = match rig.daemon.state {
+            State::New => "new",
+            State::Waiting { .. } if rig.daemon.kept => "kept",
+            State::Waiting { .. } => "waiting",
+            State::Serving => "serving",
+            State::Ending => "ending",
+            State::Ended => "ended",
+        };
+        assert_eq!(reached, state, "the way into it");
         rig
     }
 
@@ -155,12 +168,19 @@ fn every_event_in_every_state() {
             [&[], &["bye refused"], &["bye refused"], &["bye refused"], &[], &[]],
         ),
     ];
+    let mut given = BTreeSet::new();
     for (name, event, expected) in rows {
+        let handed = event();
+        given.insert(kind(&handed));
+        if let Event::Asked { command, .. } = &handed {
+            given.insert(order(command));
+        }
         for (state, expected) in STATES.into_iter().zip(expected) {
             let mut rig = Rig::state(Kind::Daemon, state);
-            assert_eq!(words(&rig.hand(event())), expected, "{name} while {state}");
+            assert_eq!(words(&rig.hand(handed.clone())), expected, "{name} while {state}");
         }
     }
+    assert_eq!(uncovered(&given, &[EVENTS, COMMANDS], &[]), Vec::<String>::new());
 }
 
 #[test]

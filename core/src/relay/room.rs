@@ -502,8 +502,8 @@ fn reset((conn, stream): CallKey, code: ResetCode, reason: &str, cx: &mut Cx<'_>
 
 #[cfg(test)]
 impl Room {
-    /// How many calls are on the books.
-    pub(super) fn calls_under_way(&self) -> usize {
-        self.calls.len()
+    /// The calls on the books.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values()
     }
 }

@@ -450,8 +450,8 @@ const MIN_LEASE_CHECK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 impl Shard {
-    /// How many calls are on the books.
-    pub(super) fn calls_under_way(&self) -> usize {
-        self.rooms.values().map(Room::calls_under_way).sum()
+    /// The calls on the books.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &super::calls::Call> {
+        self.rooms.values().flat_map(Room::calls)
     }
 }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::daemon::{Answer, Farewell, Kind};
 use crate::entropy::Seeded;
+use crate::table::{given, kinds};
 use crate::time::UnixTime;
+
+kinds!(EVENTS, kind: Event, "" { Begun, Line, LineTooLong, InputEnded, Link, Status });
 
 /// A stub at a time, with what it wrote and ordered.
 struct Rig {
@@ -50,6 +53,7 @@ impl Rig {
     }
 
     fn hand(&mut self, event: Event) {
+        given(kind(&event));
         self.stub.handle_event(event, self.now);
         self.drain();
     }
@@ -104,6 +108,7 @@ impl Rig {
     }
 
     fn pass(&mut self, time: Duration) {
+        given("time");
         let end = self.now.instant + time;
         while let Some(deadline) = self.stub.poll_timeout().filter(|deadline| deadline.at <= end) {
             self.now.instant = deadline.at;

@@ -546,7 +546,8 @@ fn nothing_is_shown_before_the_pins_are_read() {
     let mut agent = Agent::new(config, identity(), Some(Secret::new("minted")), Box::new(Seeded::new(7)));
     let now = Now { instant: Instant::from_micros(1), unix: UnixTime::from_secs(1_800_000_000) };
     agent.handle_event(Event::Start { person: Person::Absent }, now);
-    let mut rig = Rig { agent, now, actions: VecDeque::new(), conn: ConnId(0), pins: BTreeMap::new() };
+    let mut rig =
+        Rig { agent, now, actions: VecDeque::new(), conn: ConnId(0), logs: BTreeMap::new(), pins: BTreeMap::new() };
     let mut key = None;
     while let Some(action) = rig.agent.poll_action() {
         match action {

@@ -7,6 +7,7 @@
 
 use std::format;
 
+use super::kit::{EVENTS, kind};
 use super::*;
 use crate::agent::contract::DialError;
 use crate::agent::veil::Veil;
@@ -20,46 +21,6 @@ const NOBODY: ChildId = ChildId(99);
 
 /// `stopping` waits for the process alone, `closing` for the tunnel's end alone.
 const STATES: [&str; 5] = ["new", "running", "stopping", "closing", "done"];
-
-/// All events by name: one that is new does not compile before it stands here, and fails before it has its rows.
-macro_rules! variants {
-    ($($name:ident),* $(,)?) => {
-        const VARIANTS: &[&str] = &[$(stringify!($name)),*];
-
-        const fn variant(event: &Event) -> &'static str {
-            match event {
-                $(Event::$name { .. } => stringify!($name),)*
-            }
-        }
-    };
-}
-
-variants![
-    WishesRecalled,
-    Start,
-    Signin,
-    Dialed,
-    DialFailed,
-    Tunnel,
-    Veiled,
-    Spawned,
-    SpawnFailed,
-    Line,
-    LineTooLong,
-    Wrote,
-    OutputEnded,
-    Exited,
-    Fetch,
-    Recalled,
-    ConfigRead,
-    PinsLoaded,
-    PinsSaved,
-    Nudge,
-    NetworkChanged,
-    AuditWritten,
-    Control,
-    Stop,
-];
 
 struct Bench {
     rig: Rig,
@@ -348,7 +309,7 @@ fn every_event_in_every_phase() {
         for (state, expected) in STATES.into_iter().zip(expected) {
             let mut bench = Bench::in_state(state);
             let event = bench.event(row);
-            let name = variant(&event);
+            let name = kind(&event);
             assert_eq!(row.split([' ', ',']).next(), Some(name), "{row} is what it is called");
             covered.push(name);
             assert_eq!(bench.give(event), *expected, "{row} while {state}");
@@ -357,5 +318,5 @@ fn every_event_in_every_phase() {
         }
     }
     covered.dedup();
-    assert_eq!(covered, VARIANTS, "every event has its rows");
+    assert_eq!(covered, EVENTS, "every event has its rows");
 }

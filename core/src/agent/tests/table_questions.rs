@@ -4,9 +4,10 @@
 use std::format;
 
 use super::bridging::legacy;
+use super::kit::{KINDS, WHOLE, look, strangers};
 use super::*;
 use crate::limits;
-use crate::table::check;
+use crate::table::{TIME, Table};
 
 const A: ChildId = ChildId(1);
 
@@ -60,8 +61,16 @@ mod in_a_call {
     use super::*;
 
     /// Of the calls of the server `a`, and of its question "q". The sessions are "one" and, in "two clients", "two".
-    const STATES: [&str; 8] =
-        ["no call", "one call", "two of one", "two clients", "asked", "answered", "taken back", "call over"];
+    const STATES: [(&str, &str); 8] = [
+        ("no call", "ready"),
+        ("one call", "ready, 1 audit entries, 1 calls, 1 routes, 1 streams"),
+        ("two of one", "ready, 2 audit entries, 2 calls, 2 routes, 2 streams"),
+        ("two clients", "ready, 2 audit entries, 2 calls, 2 routes, 2 streams"),
+        ("asked", "ready, 1 audit entries, 1 calls, 1 questions, 1 routes, 1 streams"),
+        ("answered", "ready, 1 audit entries, 1 calls, 1 routes, 1 streams"),
+        ("taken back", "ready, 1 audit entries, 1 calls, 1 routes, 1 streams"),
+        ("call over", "ready"),
+    ];
 
     /// The agent, and the server's id of the call on stream 1.
     fn in_state(state: &str) -> (Rig, Value) {
@@ -86,24 +95,6 @@ mod in_a_call {
         rig.actions.clear();
         (rig, id)
     }
-
-    const EVENTS: [&str; 15] = [
-        "question",
-        "same question",
-        "question that it may not ask",
-        "question that is too long",
-        "ping",
-        "answer",
-        "refusal",
-        "answer on another stream",
-        "progress",
-        "taken back",
-        "call answered",
-        "call reset",
-        "tunnel closed",
-        "server ends",
-        "session over",
-    ];
 
     fn give((mut rig, id): (Rig, Value), event: &str) -> String {
         let result = json!({"jsonrpc": "2.0", "id": "q", "result": {}});
@@ -133,6 +124,8 @@ mod in_a_call {
             "tunnel closed" => rig.closed(CloseCode::TimedOut),
             "server ends" => rig.exited(A, 1, "boom"),
             "session over" => rig.tunnel(tunnel::Event::SessionEnded { session: "one".to_string() }),
+            "stop" => rig.event(Event::Stop),
+            "what concerns others" => strangers(&mut rig),
             other => panic!("no such event: {other}"),
         }
         said(&mut rig)
@@ -213,11 +206,36 @@ mod in_a_call {
         ),
         // Its calls the relay has reset.
         ("session over", ["."; 8]),
+        (
+            "stop",
+            [
+                ".",
+                "error -32010 1",
+                "error -32010 1, error -32010 2",
+                "error -32010 1, error -32010 2",
+                "error -32010 1",
+                "error -32010 1",
+                "error -32010 1",
+                ".",
+            ],
+        ),
+        ("what concerns others", ["."; 8]),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        WHOLE,
+        ("a restart ends the server: table", &["ConfigRead", "tunnel: Restart", "control: Restart"]),
+        ("no call waits for ever: table", TIME),
+        ("it began the one that is looked at", &["tunnel: Call"]),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(
+            in_state,
+            |(rig, _)| look(rig, "a"),
+            give,
+        );
     }
 }
 
@@ -226,7 +244,16 @@ mod parked {
 
     /// Of a call of the newer era on stream 1, whose older server asks "q" and, in "asked twice", "r". "resumed": the
     /// client came back on stream 9. "done": the server answered while the client was away.
-    const STATES: [&str; 8] = ["working", "parked", "asked twice", "resumed", "done", "taken back", "too late", "over"];
+    const STATES: [(&str, &str); 8] = [
+        ("working", "ready, 1 audit entries, 1 calls, 1 routes, 1 streams"),
+        ("parked", "ready, 1 calls"),
+        ("asked twice", "ready, 1 calls"),
+        ("resumed", "ready, 1 audit entries, 1 calls, 1 routes, 1 streams"),
+        ("done", "ready, 1 calls"),
+        ("taken back", "ready, 1 calls"),
+        ("too late", "ready"),
+        ("over", "ready"),
+    ];
 
     struct Bench {
         rig: Rig,
@@ -313,31 +340,13 @@ mod parked {
                 "tunnel closed" => self.rig.closed(CloseCode::TimedOut),
                 "patience over" => self.rig.advance(limits::PARKED_FOR),
                 "server ends" => self.rig.exited(A, 1, "boom"),
+                "stop" => self.rig.event(Event::Stop),
+                "what concerns others" => strangers(&mut self.rig),
                 other => panic!("no such event: {other}"),
             }
             said(&mut self.rig)
         }
     }
-
-    const EVENTS: [&str; 17] = [
-        "comes back",
-        "comes back with nothing",
-        "comes back with no object",
-        "comes back with another request",
-        "comes back with a state of its own",
-        "comes back over another tunnel",
-        "comes back a second time",
-        "question",
-        "question of its own kind",
-        "taken back",
-        "server answers",
-        "server fails",
-        "first stream reset",
-        "second stream reset",
-        "tunnel closed",
-        "patience over",
-        "server ends",
-    ];
 
     /// What fits no call that waits is never a call of its own (A7).
     const NONE: &str = "error -32602 9";
@@ -392,10 +401,36 @@ mod parked {
             ],
         ),
         ("server ends", ["error -32010 1", ".", ".", "error -32010 9", ".", ".", ".", "."]),
+        (
+            "stop",
+            [
+                "error -32010 1",
+                "refuses -32011",
+                "refuses -32011, refuses -32011",
+                "error -32010 9",
+                ".",
+                ".",
+                ".",
+                ".",
+            ],
+        ),
+        ("what concerns others", ["."; 8]),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        (
+            "it is the whole agent's: table_phases",
+            &["Nudge", "NetworkChanged", "tunnel: GoAway", "fetch: Head", "fetch: Chunk", "fetch: End"],
+        ),
+        ("a restart ends the server: table", &["ConfigRead", "tunnel: Restart", "control: Restart"]),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| Bench::in_state(state).give(event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(
+            Bench::in_state,
+            |bench| look(&mut bench.rig, "a"),
+            Bench::give,
+        );
     }
 }

@@ -3,13 +3,20 @@
 use super::*;
 use crate::limits;
 
-const AGENT: &str = "mcp-local-tunnel-agent";
+pub(super) const AGENT: &str = "mcp-local-tunnel-agent";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// What a device was told.
 pub(super) struct Device {
-    code: String,
+    pub(super) code: String,
     pub(super) user_code: String,
+}
+
+impl Device {
+    /// How it asks for its tokens.
+    pub(super) fn poll(&self) -> Vec<(&str, &str)> {
+        poll(&self.code)
+    }
 }
 
 impl Relay {
@@ -49,7 +56,7 @@ impl Browser {
     }
 
     /// Types the code in, agrees, and signs in as ann.
-    fn connect(&mut self, relay: &mut Relay, code: &str) -> Reply {
+    pub(super) fn connect(&mut self, relay: &mut Relay, code: &str) -> Reply {
         let page = self.type_in(relay, code);
         assert_eq!(page.status, StatusCode::OK, "{:?}", page.body);
         let reply = self.agree(relay, &page);

@@ -14,6 +14,10 @@ mod keys;
 mod login;
 mod refusals;
 mod table;
+mod table_admin;
+mod table_device;
+mod table_grants;
+mod table_jobs;
 mod table_login;
 mod tokens;
 mod use_of_grants;
@@ -50,6 +54,7 @@ use crate::id::{ExchangeId, FamilyId, FetchId, JobId};
 use crate::keyring::Keyring;
 use crate::limits;
 use crate::oidc::testing::{FakeProvider, ISSUER, config};
+use crate::table::{TIME, given, kinds};
 use crate::time::{Instant, Now, UnixTime};
 
 const PUBLIC: &str = "https://relay.example";
@@ -59,6 +64,16 @@ const WEB: &str = "https://claude.ai/api/mcp/auth_callback";
 /// The address that requests come from where nothing else is said.
 const PEER: &str = "192.0.2.7";
 const LOOPBACK: &str = "http://127.0.0.1:4711/callback";
+
+kinds!(EVENTS, kind: Event, "" {
+    Request, TokenRefused, EndSession, Fetched, Verified, Persisted, TunnelUp, Used, TunnelDown, Admin,
+});
+kinds!(ORDERS, order: AdminCommand, "" {
+    TokenCreate, TokenList, TokenRevoke, GrantList, GrantRevoke, GrantRevokeAll, KeysList, KeysRotate, KeysRevokeAll,
+});
+
+/// All that the machine can be handed.
+const KINDS: &[&[&str]] = &[EVENTS, ORDERS, TIME];
 
 /// A relay's grants with a store, a password check and a login provider that answer at once, unless told otherwise.
 struct Relay {
@@ -80,6 +95,8 @@ struct Relay {
     store_fails: bool,
     /// Writes are kept here instead of ending.
     held: Option<Vec<(JobId, Vec<Change>)>>,
+    /// Jobs are left to the test: they stay among the others.
+    leaves_jobs: bool,
     /// What came out and was not taken yet.
     replies: BTreeMap<ExchangeId, Reply>,
     others: Vec<Action>,
@@ -147,6 +164,7 @@ impl Relay {
             snapshot: Arc::new(Snapshot::new(keys.sealer())),
             store_fails: false,
             held: None,
+            leaves_jobs: false,
             replies: BTreeMap::new(),
             others: Vec::new(),
             audit: Vec::new(),
@@ -167,62 +185,84 @@ impl Relay {
 
     fn pass(&mut self, time: Duration) {
         self.now = Now { instant: self.now.instant + time, unix: self.now.unix + time };
+        given("time");
         self.grants.handle_timeout(self.now);
         self.settle();
     }
 
     fn event(&mut self, event: Event) {
-        self.grants.handle_event(event, self.now);
+        self.hand(event);
         self.settle();
+    }
+
+    /// Hands an event in; what is ordered then waits.
+    fn hand(&mut self, event: Event) {
+        given(kind(&event));
+        if let Event::Admin { command, .. } = &event {
+            given(order(command));
+        }
+        self.grants.handle_event(event, self.now);
     }
 
     /// Carries out what is ordered until nothing is left.
     fn settle(&mut self) {
         while let Some(action) = self.grants.poll_action() {
             match action {
-                Action::Reply { exchange, reply } => {
-                    assert!(self.replies.insert(exchange, reply).is_none(), "{exchange} is answered twice");
+                job @ (Action::Persist { .. } | Action::KeepKeys { .. } | Action::Verify { .. })
+                    if self.leaves_jobs =>
+                {
+                    self.others.push(job);
                 }
-                Action::Persist { job, changes } => match &mut self.held {
-                    Some(held) => held.push((job, changes)),
-                    None => self.write(job, changes),
-                },
-                Action::KeepKeys { job, keys } => {
-                    let result = if self.store_fails { Err("disk full".to_string()) } else { Ok(()) };
-                    if result.is_ok() {
-                        self.keys = keys;
-                    }
-                    self.grants.handle_event(Event::Persisted { job, result }, self.now);
-                }
-                Action::Verify { job, password, hash } => {
-                    let ok = hash == format!("hash of {}", password.expose());
-                    self.verified.push(hash);
-                    self.grants.handle_event(Event::Verified { job, ok }, self.now);
-                }
-                Action::Fetch { fetch, request } if request.reach != Reach::Anywhere => {
-                    self.asked.push(request.clone());
-                    match &mut self.held_fetches {
-                        Some(held) => held.push((fetch, request)),
-                        None => self.show_document(fetch, &request),
-                    }
-                }
-                Action::Fetch { fetch, request } => {
-                    let result = self.provider.answer(&request);
-                    self.grants.handle_event(Event::Fetched { fetch, result }, self.now);
-                }
-                Action::Publish(snapshot) => self.snapshot = snapshot,
-                Action::Audit(line) => {
-                    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "a line is a line");
-                    self.audit.push(serde_json::from_slice(&line).expect("JSON"));
-                }
-                other => self.others.push(other),
+                action => self.carry_out(action),
             }
+        }
+    }
+
+    /// Carries one order out.
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Reply { exchange, reply } => {
+                assert!(self.replies.insert(exchange, reply).is_none(), "{exchange} is answered twice");
+            }
+            Action::Persist { job, changes } => match &mut self.held {
+                Some(held) => held.push((job, changes)),
+                None => self.write(job, changes),
+            },
+            Action::KeepKeys { job, keys } => {
+                let result = if self.store_fails { Err("disk full".to_string()) } else { Ok(()) };
+                if result.is_ok() {
+                    self.keys = keys;
+                }
+                self.hand(Event::Persisted { job, result });
+            }
+            Action::Verify { job, password, hash } => {
+                let ok = hash == format!("hash of {}", password.expose());
+                self.verified.push(hash);
+                self.hand(Event::Verified { job, ok });
+            }
+            Action::Fetch { fetch, request } if request.reach != Reach::Anywhere => {
+                self.asked.push(request.clone());
+                match &mut self.held_fetches {
+                    Some(held) => held.push((fetch, request)),
+                    None => self.show_document(fetch, &request),
+                }
+            }
+            Action::Fetch { fetch, request } => {
+                let result = self.provider.answer(&request);
+                self.hand(Event::Fetched { fetch, result });
+            }
+            Action::Publish(snapshot) => self.snapshot = snapshot,
+            Action::Audit(line) => {
+                assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "a line is a line");
+                self.audit.push(serde_json::from_slice(&line).expect("JSON"));
+            }
+            other => self.others.push(other),
         }
     }
 
     fn show_document(&mut self, fetch: FetchId, request: &Fetch) {
         let result = self.documents.get(&request.url).cloned().ok_or(FetchError::OutOfReach);
-        self.grants.handle_event(Event::Fetched { fetch, result }, self.now);
+        self.hand(Event::Fetched { fetch, result });
     }
 
     fn write(&mut self, job: JobId, changes: Vec<Change>) {
@@ -238,7 +278,7 @@ impl Relay {
                 }
             }
         }
-        self.grants.handle_event(Event::Persisted { job, result }, self.now);
+        self.hand(Event::Persisted { job, result });
     }
 
     /// From now on writes wait for `let_go`.

@@ -109,6 +109,8 @@ struct World {
     /// Under which name the user is audited.
     audit: Option<Arc<str>>,
     scopes: Scopes,
+    /// All that came out so far.
+    told: Vec<String>,
 }
 
 impl World {
@@ -134,6 +136,7 @@ impl World {
             shows_ids: false,
             audit: None,
             scopes: Scopes::all(Role::Client),
+            told: Vec::new(),
         }
     }
 
@@ -147,6 +150,7 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
+        kit::note(&event);
         self.shard.handle_event(event, self.now);
     }
 
@@ -155,10 +159,13 @@ impl World {
         let shows_ids = self.shows_ids;
         let actions = core::iter::from_fn(|| self.shard.poll_action());
         let told = actions.filter(|action| !matches!(action, Action::Used { .. })).map(|action| show(&action));
-        told.map(|action| if shows_ids { action } else { without_id(&action) }).collect()
+        let told: Vec<_> = told.map(|action| if shows_ids { action } else { without_id(&action) }).collect();
+        self.told.extend_from_slice(&told);
+        told
     }
 
     fn advance(&mut self, by: Duration) -> Vec<String> {
+        crate::table::given("time");
         self.now = Now { instant: self.now.instant + by, unix: self.now.unix + by };
         self.shard.handle_timeout(self.now);
         self.drain()

@@ -4,11 +4,30 @@
 use super::kit::*;
 use super::*;
 use crate::limits;
-use crate::table::check;
+use crate::table::Table;
 
 /// Of a batch of the calls 50 and 51, which are the streams 1 and 2. "half": the second is answered. "stream": its
 /// server has said something, so that its reply is an event stream.
-const STATES: [&str; 9] = ["unasked", "asked", "half", "stream", "stream, half", "left", "away", "away, half", "done"];
+const STATES: [(&str, &str); 9] = [
+    ("unasked", ".; "),
+    ("asked", "open 1/1, open 1/2; call of a batch, call of a batch, 1 batches, 1 exchanges, 2 requests"),
+    ("half", "open 1/1, open 1/2; call of a batch, 1 batches, 1 exchanges, 1 requests"),
+    (
+        "stream",
+        "open 1/1, open 1/2, begin 1, progress 1; call of a batch, call of a batch, 1 batches, 1 exchanges, 1 kept streams, 2 requests",
+    ),
+    (
+        "stream, half",
+        "open 1/1, open 1/2, begin 1, progress 1; call of a batch, 1 batches, 1 exchanges, 1 kept streams, 1 requests",
+    ),
+    ("left", "open 1/1, open 1/2; call of nobody, call of nobody, 2 requests"),
+    (
+        "away",
+        "open 1/1, open 1/2, begin 1, progress 1; call of a batch, call of a batch, 1 batches, 1 kept streams, 2 requests",
+    ),
+    ("away, half", "open 1/1, open 1/2, begin 1, progress 1; call of a batch, 1 batches, 1 kept streams, 1 requests"),
+    ("done", "open 1/1, open 1/2, reply 200 [fine fine]; "),
+];
 
 fn in_state(state: &str) -> (World, String) {
     let mut world = World { version: Version::V2025_03_26, shows_ids: true, ..World::ready() };
@@ -34,27 +53,6 @@ fn in_state(state: &str) -> (World, String) {
     }
     (world, id)
 }
-
-const EVENTS: [&str; 18] = [
-    "answer",
-    "error",
-    "no JSON",
-    "too much",
-    "message",
-    "pause",
-    "reset",
-    "tunnel closed",
-    "one cancelled",
-    "idle",
-    "silence",
-    "quiet",
-    "client gone",
-    "comes back",
-    "comes back too late",
-    "signed out",
-    "session over",
-    "relay stops",
-];
 
 fn give((mut world, id): (World, String), event: &str) -> String {
     let actions = match event {
@@ -88,6 +86,9 @@ fn give((mut world, id): (World, String), event: &str) -> String {
         "signed out" => revoke(&mut world),
         "session over" => session_over(&mut world),
         "relay stops" => stop(&mut world),
+        "what concerns others" => strangers(&mut world),
+        "notes" => notes(&mut world),
+        "all signed out" => revoke_all(&mut world),
         other => panic!("no such event: {other}"),
     };
     said(&actions)
@@ -248,9 +249,30 @@ const TABLE: &[(&str, [&str; 9])] = &[
             "close 1",
         ],
     ),
+    (
+        "all signed out",
+        [
+            "close 1",
+            "close 1, reply 200 [-32000 -32000]",
+            "close 1, reply 200 [-32000 fine]",
+            "close 1, [-32000 -32000] 1, finish 1",
+            "close 1, [-32000 fine] 1, finish 1",
+            "close 1",
+            "close 1",
+            "close 1",
+            "close 1",
+        ],
+    ),
+    ("notes", ["passed, reply 202"; 9]),
+    ("what concerns others", ["."; 9]),
+];
+
+const SPARED: &[(&str, &[&str])] = &[
+    ("another tunnel: table_lives", &["TunnelUp"]),
+    ("each begins what has its own table", &["post: Request", "post: Batch"]),
 ];
 
 #[test]
 fn every_event_in_every_state() {
-    check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+    Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(in_state, |(world, _)| look(world), give);
 }

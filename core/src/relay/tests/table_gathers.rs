@@ -4,11 +4,30 @@
 use super::kit::*;
 use super::*;
 use crate::limits;
-use crate::table::check;
+use crate::table::{Table, every_cell};
 
 /// Of a request that the servers `a` and `b` work on, on the streams 1 and 2. "half": `b` did it; "refused": `b` did
 /// not. "stream": it took so long that its reply is an event stream.
-const STATES: [&str; 9] = ["unasked", "asked", "half", "refused", "stream", "left", "away", "done", "late"];
+const STATES: [(&str, &str); 9] = [
+    ("unasked", ".; "),
+    ("asked", "open 1/1, open 1/2; call of a gathering, call of a gathering, 1 exchanges, 1 gathers"),
+    ("half", "open 1/1, open 1/2; call of a gathering, 1 exchanges, 1 gathers"),
+    ("refused", "open 1/1, open 1/2; call of a gathering, 1 exchanges, 1 gathers"),
+    (
+        "stream",
+        "open 1/1, open 1/2, begin 1, priming 1; call of a gathering, call of a gathering, 1 exchanges, 1 gathers, 1 kept streams",
+    ),
+    ("left", "open 1/1, open 1/2; call of a gathering, call of a gathering, 1 gathers"),
+    (
+        "away",
+        "open 1/1, open 1/2, begin 1, priming 1; call of a gathering, call of a gathering, 1 gathers, 1 kept streams",
+    ),
+    ("done", "open 1/1, open 1/2, reply 200 fine; "),
+    (
+        "late",
+        "open 1/1, open 1/2, begin 1, priming 1, -32001 1, finish 1; call of a gathering, call of a gathering, 1 kept streams",
+    ),
+];
 
 fn in_state(state: &str) -> (World, String) {
     let mut world = World { version: Version::V2025_11_25, shows_ids: true, ..aggregate::two_servers() };
@@ -37,24 +56,6 @@ fn in_state(state: &str) -> (World, String) {
     (world, id)
 }
 
-const EVENTS: [&str; 15] = [
-    "answer",
-    "error",
-    "no JSON",
-    "message",
-    "question",
-    "reset",
-    "tunnel closed",
-    "cancelled",
-    "silence",
-    "patience",
-    "client gone",
-    "comes back",
-    "signed out",
-    "session over",
-    "relay stops",
-];
-
 fn give((mut world, id): (World, String), event: &str) -> String {
     let actions = match event {
         "answer" => aggregate::answered(&mut world, 1, "{}"),
@@ -72,6 +73,9 @@ fn give((mut world, id): (World, String), event: &str) -> String {
         "signed out" => revoke(&mut world),
         "session over" => session_over(&mut world),
         "relay stops" => stop(&mut world),
+        "what concerns others" => strangers(&mut world),
+        "notes" => notes(&mut world),
+        "all signed out" => revoke_all(&mut world),
         other => panic!("no such event: {other}"),
     };
     said(&actions)
@@ -170,11 +174,32 @@ const TABLE: &[(&str, [&str; 9])] = &[
             "close 1",
         ],
     ),
+    (
+        "all signed out",
+        [
+            "close 1",
+            "close 1, reply 200 -32000",
+            "close 1, reply 200 fine",
+            "close 1, reply 200 -32000",
+            "close 1, -32000 1, finish 1",
+            "close 1",
+            "close 1",
+            "close 1",
+            "close 1",
+        ],
+    ),
+    ("notes", ["passed, reply 202"; 9]),
+    ("what concerns others", ["."; 9]),
+];
+
+const SPARED: &[(&str, &[&str])] = &[
+    ("another tunnel: table_lives", &["TunnelUp"]),
+    ("each begins what has its own table", &["post: Request", "post: Batch"]),
 ];
 
 #[test]
 fn every_event_in_every_state() {
-    check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+    Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(in_state, |(world, _)| look(world), give);
 }
 
 /// How each of two servers answers.
@@ -342,8 +367,8 @@ const SEARCH: &Both = &[
 #[test]
 fn every_answer_of_one_server_with_every_answer_of_another() {
     let level = |a: &str, b: &str| both((a, b), "logging/setLevel", r#"{"level":"error"}"#, "{}");
-    check((ANSWERS, &ANSWERS), LEVEL, level);
-    check((ANSWERS, &ANSWERS), LIST, |a, b| both((a, b), "tasks/list", "{}", r#"{"tasks":[]}"#));
+    every_cell(ANSWERS, LEVEL, level);
+    every_cell(ANSWERS, LIST, |a, b| both((a, b), "tasks/list", "{}", r#"{"tasks":[]}"#));
     let task = r#"{"taskId":"t"}"#;
-    check((ANSWERS, &ANSWERS), SEARCH, |a, b| both((a, b), "tasks/result", task, task));
+    every_cell(ANSWERS, SEARCH, |a, b| both((a, b), "tasks/result", task, task));
 }

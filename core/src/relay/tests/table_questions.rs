@@ -1,10 +1,10 @@
 //! What servers ask clients, in a call and with none open: every event in every state. What follows is said in short;
 //! `.`: nothing.
 
-use super::kit::{lose, revoke, said, session_over};
+use super::kit::*;
 use super::*;
 use crate::limits;
-use crate::table::check;
+use crate::table::{TIME, Table};
 
 const QUESTION: &str = r#"{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"_meta":{"progressToken":"t"}}}"#;
 const TAKEN_BACK: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
@@ -30,7 +30,31 @@ mod in_a_call {
 
     /// Of the question 7 of a call, which is stream 1. "aside": the call's client takes no stream, but listens on
     /// another; "declined": it has none at all.
-    const STATES: [&str; 8] = ["unasked", "asked", "away", "answered", "taken back", "call over", "aside", "declined"];
+    const STATES: [(&str, &str); 8] = [
+        ("unasked", "open 1/1; call, 1 exchanges, 1 replies, 1 requests"),
+        (
+            "asked",
+            "open 1/1, begin 1, priming 1, question 1; call, 1 exchanges, 1 kept streams, 1 questions, 1 replies, 1 requests",
+        ),
+        (
+            "away",
+            "open 1/1, begin 1, priming 1, question 1; call of who is away, 1 kept streams, 1 questions, 1 requests",
+        ),
+        (
+            "answered",
+            "open 1/1, begin 1, priming 1, question 1, answered, reply 202; call, 1 exchanges, 1 kept streams, 1 replies, 1 requests",
+        ),
+        (
+            "taken back",
+            "open 1/1, begin 1, priming 1, question 1, taken back 1; call, 1 exchanges, 1 kept streams, 1 replies, 1 requests",
+        ),
+        ("call over", "open 1/1, begin 1, priming 1, question 1, fine 1, finish 1; 1 kept streams"),
+        (
+            "aside",
+            "begin 1, priming 1, heartbeat 1, open 1/1, question 1, consumed; call, 2 exchanges, 1 kept streams, 1 listeners, 1 questions, 1 replies, 1 requests",
+        ),
+        ("declined", "open 1/1, declined -32601, consumed; call, 1 exchanges, 1 replies, 1 requests"),
+    ];
 
     /// The world, and what the client calls the question.
     fn in_state(state: &str) -> (World, String) {
@@ -53,23 +77,6 @@ mod in_a_call {
         }
         (world, name)
     }
-
-    const EVENTS: [&str; 14] = [
-        "question",
-        "same question",
-        "answer",
-        "answer in another session",
-        "answer of another user",
-        "progress",
-        "taken back",
-        "call answered",
-        "call cancelled",
-        "call idle",
-        "tunnel closed",
-        "client gone",
-        "signed out",
-        "session over",
-    ];
 
     fn give((mut world, name): (World, String), event: &str) -> String {
         let actions = match event {
@@ -95,6 +102,10 @@ mod in_a_call {
             "client gone" => world.gone(world.exchanges),
             "signed out" => revoke(&mut world),
             "session over" => session_over(&mut world),
+            "what concerns others" => strangers(&mut world),
+            "notes" => notes(&mut world),
+            "all signed out" => revoke_all(&mut world),
+            "relay stops" => stop(&mut world),
             other => panic!("no such event: {other}"),
         };
         said(&actions)
@@ -240,11 +251,49 @@ mod in_a_call {
                 "reset, reply 200 -32011, session over",
             ],
         ),
+        (
+            "all signed out",
+            [
+                "close 1, reply 200 -32000",
+                "close 1, -32000 1, finish 1",
+                "close 1",
+                "close 1, -32000 1, finish 1",
+                "close 1, -32000 1, finish 1",
+                "close 1",
+                "close 1, reply 200 -32000, finish 1",
+                "close 1, reply 200 -32000",
+            ],
+        ),
+        (
+            "relay stops",
+            [
+                "reply 200 -32000, close 1",
+                "-32000 1, finish 1, close 1",
+                "close 1",
+                "-32000 1, finish 1, close 1",
+                "-32000 1, finish 1, close 1",
+                "close 1",
+                "reply 200 -32000, close 1, finish 1",
+                "reply 200 -32000, close 1",
+            ],
+        ),
+        ("notes", ["passed, reply 202"; 8]),
+        ("what concerns others", [".", ".", ".", ".", ".", ".", "piece 1", "."]),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        ("a stream of its own: table_lives", &["Listen"]),
+        ("another tunnel: table_lives", &["TunnelUp"]),
+        ("each begins what has its own table", &["post: Request", "post: Batch"]),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(
+            in_state,
+            |(world, _)| look(world),
+            give,
+        );
     }
 }
 
@@ -252,17 +301,26 @@ mod beside_calls {
     use super::*;
 
     /// Of the question 7, asked on the stream of exchange 1.
-    const STATES: [&str; 10] = [
-        "unheard",
-        "listening",
-        "asked",
-        "away",
-        "answered",
-        "taken back",
-        "tunnel lost",
-        "signed out",
-        "session ended",
-        "old",
+    const STATES: [(&str, &str); 10] = [
+        ("unheard", ".; "),
+        ("listening", "begin 1, priming 1, heartbeat 1; 1 exchanges, 1 kept streams, 1 listeners"),
+        ("asked", "begin 1, priming 1, heartbeat 1, question 1; 1 exchanges, 1 kept streams, 1 listeners, 1 questions"),
+        ("away", "begin 1, priming 1, heartbeat 1, question 1; 1 kept streams, 1 listeners, 1 questions"),
+        (
+            "answered",
+            "begin 1, priming 1, heartbeat 1, question 1, answered, reply 202; 1 exchanges, 1 kept streams, 1 listeners",
+        ),
+        (
+            "taken back",
+            "begin 1, priming 1, heartbeat 1, question 1, taken back 1; 1 exchanges, 1 kept streams, 1 listeners",
+        ),
+        ("tunnel lost", "begin 1, priming 1, heartbeat 1, question 1; 1 exchanges, 1 kept streams, 1 listeners"),
+        ("signed out", "begin 1, priming 1, heartbeat 1, question 1, declined -32011, finish 1; 1 kept streams"),
+        ("session ended", "begin 1, priming 1, heartbeat 1, question 1, session over, finish 1; "),
+        (
+            "old",
+            "begin 1, priming 1, heartbeat 1, question 1, heartbeat 1; 1 exchanges, 1 kept streams, 1 listeners, 1 questions",
+        ),
     ];
 
     fn says(world: &mut World, server: &str, sessions: &[&str], json: &str) -> Vec<String> {
@@ -300,24 +358,6 @@ mod beside_calls {
         (world, name)
     }
 
-    const EVENTS: [&str; 15] = [
-        "question",
-        "same question",
-        "question to two sessions",
-        "question to everybody",
-        "question to another session",
-        "answer",
-        "answer that is too long",
-        "answer in another session",
-        "progress",
-        "taken back",
-        "taken back by another server",
-        "tunnel closed",
-        "client gone",
-        "signed out",
-        "session over",
-    ];
-
     fn give((mut world, name): (World, String), event: &str) -> String {
         let actions = match event {
             "question" => says(&mut world, "files", &["s"], &QUESTION.replace("7", "8")),
@@ -338,6 +378,10 @@ mod beside_calls {
             "client gone" => world.gone(1),
             "signed out" => revoke(&mut world),
             "session over" => session_over(&mut world),
+            "what concerns others" => strangers(&mut world),
+            "notes" => notes(&mut world),
+            "all signed out" => revoke_all(&mut world),
+            "relay stops" => stop(&mut world),
             other => panic!("no such event: {other}"),
         };
         said(&actions)
@@ -461,10 +505,56 @@ mod beside_calls {
                 "session over, finish 1",
             ],
         ),
+        (
+            "all signed out",
+            [
+                "close 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1",
+                "close 1",
+                "close 1, finish 1",
+            ],
+        ),
+        (
+            "relay stops",
+            [
+                "close 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1, finish 1",
+                "close 1",
+                "close 1",
+                "close 1, finish 1",
+            ],
+        ),
+        ("notes", ["passed, reply 202"; 10]),
+        (
+            "what concerns others",
+            [".", "piece 1", "piece 1", ".", "piece 1", "piece 1", "piece 1", ".", ".", "piece 1"],
+        ),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        ("a stream of its own: table_lives", &["Listen"]),
+        ("another tunnel: table_lives", &["TunnelUp"]),
+        ("each begins what has its own table", &["post: Request", "post: Batch", "note: Cancelled"]),
+        ("its agent gives it up", TIME),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(
+            in_state,
+            |(world, _)| look(world),
+            give,
+        );
     }
 }

@@ -1,11 +1,11 @@
 //! Subscriptions of clients without a session: to one server, and to resources of several. Every event in every state;
 //! what follows is said in short; `.`: nothing.
 
-use super::kit::said;
+use super::kit::{KINDS, look, notes, revoke_all, said, strangers};
 use super::subscriptions::LISTEN;
 use super::*;
 use crate::limits;
-use crate::table::check;
+use crate::table::Table;
 use crate::tunnel::{Close, CloseCode, ResetCode};
 
 fn says(world: &mut World, conn: u64, json: &str) -> Vec<String> {
@@ -68,8 +68,22 @@ mod one_server {
     use super::*;
 
     /// Of a subscription to `files`, which is exchange 1. Its tunnel is connection 1, and 2 once it was asked anew.
-    const STATES: [&str; 8] =
-        ["asked", "honoured", "away unheard", "away", "asked anew", "honoured anew", "left", "ended"];
+    const STATES: [(&str, &str); 8] = [
+        ("asked", "open 1/1; call, 1 exchanges, 1 replies, 1 standing subscriptions"),
+        ("honoured", "open 1/1, begin 1, acknowledged 1; call, 1 exchanges, 1 replies, 1 standing subscriptions"),
+        ("away unheard", "open 1/1; 1 exchanges, 1 standing subscriptions, 1 subscriptions"),
+        ("away", "open 1/1, begin 1, acknowledged 1; 1 exchanges, 1 standing subscriptions, 1 subscriptions"),
+        (
+            "asked anew",
+            "open 1/1, begin 1, acknowledged 1, open 2/1; call, 1 exchanges, 1 replies, 1 standing subscriptions",
+        ),
+        (
+            "honoured anew",
+            "open 1/1, begin 1, acknowledged 1, open 2/1, updated 1, consumed; call, 1 exchanges, 1 replies, 1 standing subscriptions",
+        ),
+        ("left", "open 1/1, begin 1, acknowledged 1, reset; "),
+        ("ended", "open 1/1, begin 1, acknowledged 1, fine 1, finish 1; "),
+    ];
 
     /// The world, and the connection of its tunnel.
     fn in_state(state: &str) -> (World, u64) {
@@ -98,27 +112,6 @@ mod one_server {
         (world, if is_anew { 2 } else { 1 })
     }
 
-    const EVENTS: [&str; 18] = [
-        "honoured",
-        "update",
-        "question",
-        "ended",
-        "refused",
-        "reset",
-        "tunnel closed",
-        "device anew",
-        "device anew with other tools",
-        "device anew without it",
-        "device anew, it failed",
-        "another device",
-        "silence",
-        "quiet",
-        "client gone",
-        "signed out",
-        "another signed out",
-        "relay stops",
-    ];
-
     fn give((mut world, conn): (World, u64), event: &str) -> String {
         if let Some(actions) = end(&mut world, event) {
             return said(&actions);
@@ -142,6 +135,9 @@ mod one_server {
             }
             "silence" => world.advance(limits::STREAM_AFTER),
             "quiet" => world.advance(limits::HEARTBEAT),
+            "what concerns others" => strangers(&mut world),
+            "notes" => notes(&mut world),
+            "all signed out" => revoke_all(&mut world),
             other => panic!("no such event: {other}"),
         };
         said(&actions)
@@ -277,11 +273,36 @@ mod one_server {
                 "close 1",
             ],
         ),
+        (
+            "all signed out",
+            [
+                "close 1, reply 200 fine",
+                "close 1, fine 1, finish 1",
+                "reply 200 fine",
+                "fine 1, finish 1",
+                "close 2, fine 1, finish 1",
+                "close 2, fine 1, finish 1",
+                "close 1",
+                "close 1",
+            ],
+        ),
+        ("notes", ["reply 202"; 8]),
+        ("what concerns others", ["."; 8]),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        ("a stream of its own: table_lives", &["Listen"]),
+        ("each begins what has its own table", &["post: Request", "post: Batch"]),
+        ("of a call: table", &["note: Cancelled"]),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(
+            in_state,
+            |(world, _)| look(world),
+            give,
+        );
     }
 }
 
@@ -290,7 +311,16 @@ mod feeds {
 
     /// Of what `a` is asked for a subscription to `test://a/a` on the endpoint of all servers, which is exchange 1; the
     /// states are those of the diagram, and the subscription's end. "asked late": its client was told before it answered.
-    const STATES: [&str; 8] = ["asked", "asked late", "open", "again", "away", "refused", "left", "signed out"];
+    const STATES: [(&str, &str); 8] = [
+        ("asked", "open 1/1; call of a feed, 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("asked late", "open 1/1, begin 1, acknowledged 1; call of a feed, 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("open", "open 1/1, begin 1, acknowledged 1, consumed; call of a feed, 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("again", "open 1/1, begin 1, acknowledged 1, consumed; 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("away", "open 1/1, begin 1, acknowledged 1, consumed; 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("refused", "open 1/1, begin 1, acknowledged 1; 1 exchanges, 1 feeds, 1 subscriptions"),
+        ("left", "open 1/1, begin 1, acknowledged 1, consumed, reset; "),
+        ("signed out", "open 1/1, begin 1, acknowledged 1, consumed, reset, fine 1, finish 1; "),
+    ];
 
     const URI: &str = "test://a/a";
 
@@ -315,27 +345,6 @@ mod feeds {
         world
     }
 
-    const EVENTS: [&str; 18] = [
-        "honoured",
-        "honoured not at all",
-        "update",
-        "update of a part",
-        "update of another",
-        "question",
-        "ended",
-        "refused",
-        "failed",
-        "reset",
-        "tunnel closed",
-        "device anew",
-        "device anew without it",
-        "pause over",
-        "patience over",
-        "client gone",
-        "signed out",
-        "relay stops",
-    ];
-
     fn give(mut world: World, event: &str) -> String {
         if let Some(actions) = end(&mut world, event) {
             return said(&actions);
@@ -356,6 +365,9 @@ mod feeds {
             "device anew without it" => back(&mut world, &[aggregate::rich("b", "")]),
             "pause over" => world.advance(limits::FEED_PAUSE),
             "patience over" => world.advance(limits::FEED_PATIENCE),
+            "what concerns others" => strangers(&mut world),
+            "notes" => notes(&mut world),
+            "all signed out" => revoke_all(&mut world),
             other => panic!("no such event: {other}"),
         };
         said(&actions)
@@ -465,10 +477,31 @@ mod feeds {
                 "close 1",
             ],
         ),
+        (
+            "all signed out",
+            [
+                "close 1, begin 1, acknowledged 1, fine 1, finish 1",
+                "close 1, fine 1, finish 1",
+                "close 1, fine 1, finish 1",
+                "close 1, fine 1, finish 1",
+                "fine 1, finish 1",
+                "close 1, fine 1, finish 1",
+                "close 1",
+                "close 1",
+            ],
+        ),
+        ("notes", ["reply 202"; 8]),
+        ("what concerns others", ["."; 8]),
+    ];
+
+    const SPARED: &[(&str, &[&str])] = &[
+        ("a stream of its own: table_lives", &["Listen"]),
+        ("each begins what has its own table", &["post: Request", "post: Batch"]),
+        ("of a call: table", &["note: Cancelled"]),
     ];
 
     #[test]
     fn every_event_in_every_state() {
-        check((STATES, &EVENTS), TABLE, |state, event| give(in_state(state), event));
+        Table { states: STATES, rows: TABLE, kinds: KINDS, spared: SPARED }.check(in_state, |world| look(world), give);
     }
 }

@@ -3,7 +3,12 @@ use core::time::Duration;
 
 use super::*;
 use crate::entropy::Seeded;
+use crate::table::uncovered;
 use crate::time::UnixTime;
+
+crate::table::kinds!(EVENTS, kind: Event, "" {
+    Begun, Answered, Nobody, Unusable, Refused, Failed, StartFailed, StartEnded, Silent, SignedIn, Lost,
+});
 
 /// A link at a time.
 struct Rig {
@@ -35,7 +40,26 @@ impl Rig {
         for step in steps {
             rig.hand(step.clone());
         }
+        assert_eq!(rig.name(), state, "the way into it");
         rig
+    }
+
+    /// The state's name.
+    fn name(&self) -> &'static str {
+        let plan = |plan: &Plan| match plan {
+            Plan::Start | Plan::Doubt(_) => "looking",
+            Plan::Await { .. } => "starting",
+            Plan::SignIn { .. } => "signing in",
+            Plan::Rest(_) => "resting",
+        };
+        match &self.link.state {
+            State::New => "new",
+            State::Looking(of) => plan(of),
+            State::Pausing { plan: Plan::Start, .. } => "troubled",
+            State::Pausing { plan: of, .. } => plan(of),
+            State::Silent { .. } => "silent",
+            State::Attached => "attached",
+        }
     }
 
     fn hand(&mut self, event: Event) -> Vec<&'static str> {
@@ -194,12 +218,15 @@ fn every_event_in_every_state() {
         ),
         ("lost", || Event::Lost(None), [new, starting, troubled, starting, troubled, signing, resting, troubled]),
     ];
+    let mut given = alloc::collections::BTreeSet::new();
     for (name, event, expected) in rows {
+        given.insert(kind(&event()));
         for (state, (actions, standing)) in STATES.into_iter().zip(expected) {
             let mut rig = Rig::state(state);
             assert_eq!((&rig.hand(event())[..], rig.standing()), (actions, standing), "{name} while {state}");
         }
     }
+    assert_eq!(uncovered(&given, &[EVENTS], &[]), Vec::<alloc::string::String>::new());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::format;
 use std::vec;
 
 use super::*;
+use crate::table::{kinds, uncovered};
 use crate::tunnel::ResetCode;
 use crate::tunnel::close::{Close, CloseCode};
 use crate::tunnel::frame::{AnswerHead, Frame, Piece, RestartBody, SessionWord};
@@ -69,6 +70,21 @@ fn words(event: &Event) -> &'static str {
     }
 }
 
+kinds!(FRAMES, kind: Frame, "" {
+    Hello, Catalog, Open, Answer, Data, End, Credit, Reset, Ping, Pong, Restart, GoAway, Message, Notice, Session, Pause,
+    Cancel,
+});
+kinds!(ORDERS, order: Command, "" {
+    Open, Consumed, Catalog, Answer, Message, Pause, Notice, Reset, Cancel, Restart, ClientNotice, SessionEnded, Probe,
+    GoAway, Close,
+});
+
+#[test]
+fn tables_are_of_every_frame_and_of_every_order() {
+    assert_eq!(uncovered(&frames().iter().map(kind).collect(), &[FRAMES], &[]), Vec::<String>::new());
+    assert_eq!(uncovered(&commands().iter().map(order).collect(), &[ORDERS], &[]), Vec::<String>::new());
+}
+
 /// One frame of every kind.
 fn frames() -> Vec<Frame> {
     let stream = SUBJECT;
@@ -94,7 +110,7 @@ fn frames() -> Vec<Frame> {
     ]
 }
 
-/// One order of every kind: one that is new does not compile before it is among [`commands`].
+/// What an order is called in the tables.
 pub(super) const fn name(command: &Command) -> &'static str {
     match command {
         Command::Open { .. } => "open",
@@ -153,9 +169,7 @@ fn relay(state: &str) -> (Connection, Instant) {
         pair.relay(open(SUBJECT, b"{}"));
     }
     let Pair { mut relay, now, .. } = pair;
-    if state != "queued" {
-        while relay.poll_transmit(at(now)).is_some() {}
-    }
+    let opened = if state == "queued" { ".".into() } else { outcome(Vec::new(), &mut relay, now) };
     let answer = Frame::Answer { stream: SUBJECT, head: AnswerHead { error: None, length: None } };
     let end = Frame::End { stream: SUBJECT, bytes: Bytes::new() };
     match state {
@@ -165,11 +179,20 @@ fn relay(state: &str) -> (Connection, Instant) {
         "reset" => {
             let reset = Command::Reset { stream: StreamId(SUBJECT), code: ResetCode::Cancelled, reason: String::new() };
             relay.handle_command(reset, at(now));
-            while relay.poll_transmit(at(now)).is_some() {}
         }
         other => panic!("no such state: {other}"),
     }
-    while relay.poll_event().is_some() {}
+    let events: Vec<Event> = core::iter::from_fn(|| relay.poll_event()).collect();
+    let then = if state == "queued" { events.len().to_string() } else { outcome(events, &mut relay, now) };
+    let reached = match state {
+        "unopened" => ". | .",
+        "queued" => ". | 0",
+        "open" => "sends open end | .",
+        "answered" => "sends open end | answer",
+        "finished" => "sends open end | answer, last data",
+        _ => "sends open end | sends reset",
+    };
+    assert_eq!(format!("{opened} | {then}"), reached, "the way to {state}");
     (relay, now)
 }
 
@@ -191,13 +214,20 @@ fn agent(state: &str) -> (Connection, Instant) {
         other => panic!("no such state: {other}"),
     };
     hand(&mut agent, &frames, now);
+    let called: Vec<&str> = core::iter::from_fn(|| agent.poll_event()).map(|event| words(&event)).collect();
     if matches!(state, "answered" | "sent") {
         agent.handle_command(answer(SUBJECT, "{}"), at(now));
     }
-    if state == "sent" {
-        while agent.poll_transmit(at(now)).is_some() {}
-    }
-    while agent.poll_event().is_some() {}
+    let sent = if state == "answered" { ".".into() } else { outcome(Vec::new(), &mut agent, now) };
+    let reached = match state {
+        "unopened" => "call | .",
+        "params" => "call | .",
+        "called" => "call, call | .",
+        "answered" => "call, call | .",
+        "sent" => "call, call | sends answer end",
+        _ => "call, call, reset | .",
+    };
+    assert_eq!(format!("{} | {sent}", called.join(", ")), reached, "the way to {state}");
     (agent, now)
 }
 
