@@ -71,7 +71,7 @@ impl<'a> Members<'a> {
         let is_said = |name: &str| self.get(name).is_some();
         let is_call = self.text("method").is_some()
             && self.get("params").is_none_or(|raw| raw.starts_with(['{', '[', 'n']))
-            && id.is_none_or(|raw| raw == "null" || is_id(raw))
+            && id.is_none_or(is_id)
             && !is_said("result")
             && !is_said("error");
         let is_answer = !is_said("method") && is_said("result") && !is_said("error") && id.is_some_and(is_id);
