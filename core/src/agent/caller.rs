@@ -30,15 +30,15 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn of(head: &OpenHead, is_reachable: bool) -> Self {
-        let capabilities = Bytes::copy_from_slice(head.capabilities.as_bytes());
+        let capabilities = head.capabilities.as_bytes();
         // What goes into a server's handshake as it is must be an object.
-        let is_object = capabilities.len() <= limits::MAX_SESSION_ID && object::Object::parse(&capabilities).is_ok();
+        let is_object = capabilities.len() <= limits::MAX_SESSION_ID && object::each(capabilities, |_, _| {}).is_ok();
         Self {
             session: head.session.clone(),
             actor: people(&head.actor, limits::MAX_QUOTE),
             client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME),
             version: head.version.as_deref().and_then(Version::parse),
-            capabilities: if is_object { capabilities } else { Bytes::new() },
+            capabilities: if is_object { Bytes::copy_from_slice(capabilities) } else { Bytes::new() },
             is_reachable,
         }
     }

@@ -3,6 +3,7 @@
 //! Both policies must agree to a call, so that the tighter of them counts. Names are judged before anything else is
 //! known; what a tool says of itself can only make things tighter.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -15,8 +16,7 @@ use super::tools::{Hidden, Tool, Tools};
 use crate::config::AgentPolicy;
 use crate::config::policy::{Approve, CallLimits, Pattern, Policy};
 use crate::mcp::method;
-use crate::rpc::object::Object;
-use crate::rpc::string;
+use crate::rpc::{object, string};
 use crate::time::Instant;
 
 /// The rules of a device.
@@ -151,19 +151,21 @@ pub(super) fn brings_content(method: &str) -> bool {
 /// The tool that the params of `tools/call` name; an empty text where they name none. An error where two readers of
 /// the params could see two tools: some take the first member of a name, some the last, and some do not mind its case.
 pub(super) fn called_tool(params: &Bytes) -> Result<String, &'static str> {
-    let object = Object::parse_or_empty(params).map_err(|_| "params must be a JSON object")?;
-    let mut found = None;
-    for (key, value) in object.members() {
-        let key = string(&key).unwrap_or_default();
-        if !key.eq_ignore_ascii_case("name") {
-            continue;
+    let (mut found, mut is_clear) = (None, true);
+    let members = object::each(params, |raw, value| {
+        let key = string(raw).unwrap_or_default();
+        if key.eq_ignore_ascii_case("name") {
+            is_clear &= key == "name" && found.replace(value).is_none();
         }
-        if key != "name" || found.is_some() {
-            return Err("params must name one tool, once");
-        }
-        found = Some(string(&value).ok_or("a tool's name must be a text")?.into_owned());
+    });
+    if !params.is_empty() {
+        members.map_err(|_| "params must be a JSON object")?;
     }
-    Ok(found.unwrap_or_default())
+    match found {
+        _ if !is_clear => Err("params must name one tool, once"),
+        Some(name) => string(name).map(Cow::into_owned).ok_or("a tool's name must be a text"),
+        None => Ok(String::new()),
+    }
 }
 
 /// How many calls there are, by scope.

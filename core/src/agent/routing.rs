@@ -13,7 +13,7 @@ use super::cx::{RequestId, Slot};
 use crate::id::{ConnId, StreamId};
 use crate::mcp::code;
 use crate::rpc::RawId;
-use crate::rpc::object::{NotAnObject, Object};
+use crate::rpc::object::{self, NotAnObject, Object};
 
 /// The calls under way.
 #[derive(Debug, Default)]
@@ -116,12 +116,13 @@ pub(super) fn own_progress_token(params: &Bytes, request: RequestId) -> Result<(
     if params.is_empty() {
         return Ok((Bytes::new(), None));
     }
-    let object = Object::parse(params)?;
-    let meta = object.get("_meta").and_then(|meta| Object::parse(&meta).ok());
+    let meta = object::value_of(params, "_meta")?.map(|meta| params.slice_ref(meta));
+    let meta = meta.and_then(|meta| Object::parse(&meta).ok());
     let token = |meta: &Object| meta.get(TOKEN).filter(|token| token != "null");
     let Some((meta, token)) = meta.and_then(|meta| token(&meta).map(|token| (meta, token))) else {
         return Ok((params.clone(), None));
     };
+    let object = Object::parse(params)?;
     let meta = meta.replace(&[(TOKEN, RawId::from_number(request.0).as_bytes())]);
     // Copied: a few bytes must not keep all params in memory for as long as the call is open.
     let progress = Progress { token: Bytes::copy_from_slice(&token) };

@@ -19,6 +19,7 @@ mod questions;
 mod scopes;
 mod standing;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -60,7 +61,7 @@ pub(super) struct Room {
     /// Old agents whose name another tunnel has. One that is closed comes back within a second and takes the place
     /// again, so they are left waiting until the name is free.
     waiting: BTreeMap<ConnId, Device>,
-    calls: BTreeMap<CallKey, Call>,
+    calls: BTreeMap<CallKey, Box<Call>>,
     /// Calls by what their client calls them.
     requests: BTreeMap<(SessionKey, RawId), CallKey>,
     /// Calls by the exchange that awaits their answer.
@@ -345,7 +346,9 @@ impl Room {
     /// A reply that nothing was sent of has been silent for long enough to become a stream.
     pub(super) fn silence(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
         let source = self.replies.get(&exchange).copied();
-        if let Some(Call { sink: Sink::Reply(outlet), .. }) = source.and_then(|key| self.calls.get_mut(&key)) {
+        if let Some(Call { sink: Sink::Reply(outlet), .. }) =
+            source.and_then(|key| self.calls.get_mut(&key)).map(Box::as_mut)
+        {
             outlet.begin_events(source, cx);
         } else if let Some(outlet) = self.batching(exchange) {
             outlet.begin_events(None, cx);
@@ -358,7 +361,7 @@ impl Room {
 
     /// A stream has been quiet.
     pub(super) fn heartbeat(&mut self, exchange: ExchangeId, cx: &mut Cx<'_>) {
-        let call = self.replies.get(&exchange).and_then(|key| self.calls.get_mut(key));
+        let call = self.replies.get(&exchange).and_then(|key| self.calls.get_mut(key)).map(Box::as_mut);
         if let Some(Call { sink: Sink::Reply(outlet), .. }) = call {
             outlet.heartbeat(cx);
         } else if let Some(outlet) = self.batching(exchange) {
@@ -504,6 +507,6 @@ fn reset((conn, stream): CallKey, code: ResetCode, reason: &str, cx: &mut Cx<'_>
 impl Room {
     /// The calls on the books.
     pub(super) fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.calls.values()
+        self.calls.values().map(Box::as_ref)
     }
 }

@@ -101,15 +101,7 @@ impl Object {
     }
 
     fn is(&self, member: &Member, key: &str) -> bool {
-        let Some(raw) = self.text.get(member.key.clone()) else { return false };
-        let [b'"', text @ .., b'"'] = raw else { return false };
-        // The text was checked as a whole: a key without escapes means what stands there, and an escape is longer than
-        // what it stands for.
-        match text.len().cmp(&key.len()) {
-            Ordering::Less => false,
-            Ordering::Equal => text == key.as_bytes() && !text.contains(&b'\\'),
-            Ordering::Greater => text.contains(&b'\\') && string(raw).is_some_and(|text| text == key),
-        }
+        self.text.get(member.key.clone()).is_some_and(|raw| is(raw, key))
     }
 
     /// Writes the kept members, each with the separator that stood before it, then `added`.
@@ -149,10 +141,49 @@ impl Object {
     }
 }
 
+/// Goes over the raw members of what [`Object::parse`] takes, in their order: the key with its quotes, and the value. For
+/// who needs no more of them, it keeps nothing. An error may come after some members.
+pub(crate) fn each<'a>(text: &'a [u8], mut take: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), NotAnObject> {
+    let mut walk = Walk::into_object(core::str::from_utf8(text).map_err(|_| NotAnObject)?)?;
+    let mut count = 0;
+    while let Some(key) = walk.key(count == 0)? {
+        if count == limits::MAX_MEMBERS {
+            return Err(NotAnObject);
+        }
+        count += 1;
+        let value = walk.value()?;
+        take(walk.raw(&key), walk.raw(&value));
+    }
+    Ok(walk.end()?)
+}
+
+/// Whether a member's raw key means `key`.
+pub(crate) fn is(raw: &[u8], key: &str) -> bool {
+    let [b'"', text @ .., b'"'] = raw else { return false };
+    // The text was checked as a whole: a key without escapes means what stands there, and an escape is longer than
+    // what it stands for.
+    match text.len().cmp(&key.len()) {
+        Ordering::Less => false,
+        Ordering::Equal => text == key.as_bytes() && !text.contains(&b'\\'),
+        Ordering::Greater => text.contains(&b'\\') && string(raw).is_some_and(|text| text == key),
+    }
+}
+
 /// The raw value of `key` in `text`; `None` also when `text` is no object.
 #[must_use]
 pub fn get(text: &Bytes, key: &str) -> Option<Bytes> {
-    Object::parse(text).ok()?.get(key)
+    value_of(text, key).ok()?.map(|value| text.slice_ref(value))
+}
+
+/// The same where it stands, and told from what is no object.
+pub(crate) fn value_of<'a>(text: &'a [u8], key: &str) -> Result<Option<&'a [u8]>, NotAnObject> {
+    let mut found = None;
+    each(text, |raw, value| {
+        if is(raw, key) {
+            found = Some(value);
+        }
+    })?;
+    Ok(found)
 }
 
 /// The raw value at the end of a path of keys, `["_meta", "progressToken"]` for one.

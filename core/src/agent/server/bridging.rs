@@ -313,7 +313,9 @@ impl Server {
 
     /// Asks a legacy client what its call needs; or sends the call again, when nothing has to be asked.
     fn ask_client(&mut self, request: RequestId, required: InputRequired, cx: &mut Cx) -> Result<(), Unasked> {
-        let Some(Call { bridge: Bridge::Up(up), caller, .. }) = self.calls.get_mut(&request) else { return Ok(()) };
+        let Some(Call { bridge: Bridge::Up(up), caller, .. }) = self.calls.get_mut(&request).map(Box::as_mut) else {
+            return Ok(());
+        };
         up.rounds += 1;
         if up.rounds > limits::MAX_ROUNDS {
             let reason = format!("it asked for input {} times", limits::MAX_ROUNDS);
@@ -363,7 +365,9 @@ impl Server {
 
     /// A legacy client's word about what a modern server asked. Returns whether it was one.
     pub(super) fn hear_input(&mut self, request: RequestId, json: &Bytes, cx: &mut Cx) -> bool {
-        let Some(Call { bridge: Bridge::Up(up), .. }) = self.calls.get_mut(&request) else { return false };
+        let Some(Call { bridge: Bridge::Up(up), .. }) = self.calls.get_mut(&request).map(Box::as_mut) else {
+            return false;
+        };
         let Some(asking) = &mut up.asking else { return true };
         let Ok(Message::Response { id: Some(id), outcome }) = rpc::parse(json) else { return true };
         let Some(key) = asking.open.remove(&id) else { return true };

@@ -1,5 +1,6 @@
 //! The calls of a server: sent, held while it starts, cancelled, refused.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -145,7 +146,7 @@ impl Server {
                     Some(Ok(())) => {
                         let lists_tools = method == method::TOOLS_LIST;
                         let call = Call { caller, bridge, level, lists_tools, undo, progress, refused: None };
-                        self.calls.insert(request, call);
+                        self.calls.insert(request, Box::new(call));
                         return self.renew(request, cx);
                     }
                     Some(Err(Full)) => (code::OVERLOADED, "it does not read what it is sent"),
@@ -184,7 +185,7 @@ impl Server {
     }
 
     /// Forgets a call that is over.
-    pub(super) fn close_call(&mut self, request: RequestId, cx: &mut Cx) -> Option<Call> {
+    pub(super) fn close_call(&mut self, request: RequestId, cx: &mut Cx) -> Option<Box<Call>> {
         let mut call = self.calls.remove(&request)?;
         if let Some(undo) = call.undo.take() {
             self.take_back(undo, cx);

@@ -9,6 +9,7 @@
 //! The client was told what is honoured: it is not told again. What it may have missed it is: that lists are others, and
 //! of each resource that it watches that this may be another.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -110,7 +111,7 @@ impl Server {
     pub(super) fn keep_subscriptions(&mut self) {
         let kept = |call: &Call| matches!(&call.bridge, Bridge::Subscription(Subscription { params: Some(_), .. }));
         for (request, call) in self.calls.extract_if(.., |_, call| kept(call)) {
-            if let Call { bridge: Bridge::Subscription(mut subscription), caller, .. } = call {
+            if let Call { bridge: Bridge::Subscription(mut subscription), caller, .. } = *call {
                 subscription.known = subscription.known.or_else(|| self.listening.known.clone());
                 self.listening.waiting.insert(request, Waiting { caller, subscription });
             }
@@ -119,7 +120,9 @@ impl Server {
 
     /// The stream of a client's subscription broke, while the server goes on. Returns whether it is taken up again.
     pub(super) fn subscribes_later(&mut self, request: RequestId, cx: &mut Cx) -> bool {
-        let Some(Call { bridge: Bridge::Subscription(subscription), .. }) = self.calls.get_mut(&request) else {
+        let Some(Call { bridge: Bridge::Subscription(subscription), .. }) =
+            self.calls.get_mut(&request).map(Box::as_mut)
+        else {
             return false;
         };
         // One that was never honoured is refused with what was said of it.
@@ -130,7 +133,8 @@ impl Server {
         let is_futile = subscription.known.is_some();
         subscription.known = subscription.known.take().or_else(|| Some(Known::of(&self.about)));
         self.tell_cancelled(request, "it is asked for anew", cx);
-        let Some(Call { bridge: Bridge::Subscription(subscription), caller, .. }) = self.close_call(request, cx) else {
+        let call = self.close_call(request, cx).map(|call| *call);
+        let Some(Call { bridge: Bridge::Subscription(subscription), caller, .. }) = call else {
             return false;
         };
         self.listening.again.lost(cx.now.instant);
@@ -174,7 +178,7 @@ impl Server {
                 Some((level, progress)) => {
                     let bridge = Bridge::Subscription(subscription);
                     let call = Call { caller, bridge, level, lists_tools: false, undo: None, progress, refused: None };
-                    self.calls.insert(request, call);
+                    self.calls.insert(request, Box::new(call));
                 }
                 None => end(request, cx),
             }
@@ -183,7 +187,9 @@ impl Server {
 
     /// A modern server says what it honours. A client hears that once; later, what it may have missed.
     pub(super) fn subscription_acknowledged(&mut self, request: RequestId, params: &Bytes, json: &Bytes, cx: &mut Cx) {
-        let Some(Call { bridge: Bridge::Subscription(subscription), .. }) = self.calls.get_mut(&request) else {
+        let Some(Call { bridge: Bridge::Subscription(subscription), .. }) =
+            self.calls.get_mut(&request).map(Box::as_mut)
+        else {
             return;
         };
         self.listening.again.connected(cx.now.instant);

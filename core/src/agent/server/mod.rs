@@ -195,7 +195,7 @@ pub(super) struct Server {
     announced_legacy: Announced,
     /// Tools that are not what was pinned.
     changed: Vec<Changed>,
-    calls: BTreeMap<RequestId, Call>,
+    calls: BTreeMap<RequestId, Box<Call>>,
     /// Calls that came while it was starting: sent once it is ready.
     held: VecDeque<Held>,
     /// Processes that were killed and whose end was not told yet.

@@ -4,6 +4,7 @@
 //! The server's call stays open all the while, so that nothing is ever done twice (A7): whatever the client brings that
 //! does not fit a call that waits is an error.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -90,7 +91,10 @@ impl Server {
         params: &Bytes,
         cx: &mut Cx,
     ) -> bool {
-        let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get_mut(&request) else { return false };
+        let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get_mut(&request).map(Box::as_mut)
+        else {
+            return false;
+        };
         let declined = if !questions::may_ask(&down.method) {
             Some((
                 code::METHOD_NOT_FOUND,
@@ -124,7 +128,7 @@ impl Server {
             self.give_up_parked(oldest, cx);
         }
         self.belongings.learn_page(method, params, request, &caller);
-        if let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request) {
+        if let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request).map(Box::as_mut) {
             down.open.push((id.clone(), question));
         }
         if !is_parked {
@@ -143,15 +147,17 @@ impl Server {
     /// The oldest parked call of a client that has as many as it may.
     fn surplus_parked(&self, caller: &Caller) -> Option<RequestId> {
         let parked = |call: &Call| matches!(&call.bridge, Bridge::Down(down) if down.is_parked);
-        let of_it = |(_, call): &(&RequestId, &Call)| parked(call) && call.caller.key() == caller.key();
-        let mut its = self.calls.iter().filter(of_it).map(|(request, _)| *request);
+        let of_it = |call: &Call| parked(call) && call.caller.key() == caller.key();
+        let mut its = self.calls.iter().filter(|(_, call)| of_it(call)).map(|(request, _)| *request);
         let oldest = its.next()?;
         (its.count() + 1 >= limits::MAX_PARKED).then_some(oldest)
     }
 
     /// Answers the client with what is open, and waits for it to come back.
     fn park(&mut self, request: RequestId, cx: &mut Cx) {
-        let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request) else { return };
+        let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request).map(Box::as_mut) else {
+            return;
+        };
         down.is_parked = true;
         let until = cx.now.unix + limits::PARKED_FOR;
         let state = cx.seal_ticket(&down.binding, Ticket { call: request, round: down.round, until });
@@ -182,7 +188,7 @@ impl Server {
     pub(super) fn resume_call(&mut self, held: Held, state: &str, cx: &mut Cx) {
         let Held { request: from, caller, method, params } = held;
         let ticket = self.ticket(&caller, &method, &params, state, cx);
-        let call = ticket.and_then(|ticket| Some((ticket.call, self.calls.get_mut(&ticket.call)?)));
+        let call = ticket.and_then(|ticket| Some((ticket.call, self.calls.get_mut(&ticket.call)?.as_mut())));
         let Some((request, Call { bridge: Bridge::Down(down), caller: was, progress, level, .. })) = call else {
             let reason = "requestState is none of a call that waits for answers: it was changed, used, or is too old";
             return self.refuse(from, code::INVALID_PARAMS, reason, cx);
@@ -224,7 +230,9 @@ impl Server {
 
     /// The server's answer to a parked call is kept for its client. Returns whether it was one.
     pub(super) fn keep_answer(&mut self, request: RequestId, answer: &Result<Bytes, Bytes>) -> bool {
-        let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request) else { return false };
+        let Some(Call { bridge: Bridge::Down(down), .. }) = self.calls.get_mut(&request).map(Box::as_mut) else {
+            return false;
+        };
         if down.is_parked {
             down.done = Some(match answer {
                 Ok(result) => (Outcome::Result, result.clone()),
@@ -239,7 +247,9 @@ impl Server {
     /// The server did nothing before the person has been somewhere (2025-11-25, `URLElicitationRequiredError`): the client
     /// is told so in the way of its era, and its retry is a call of its own. Returns whether that was it.
     pub(super) fn sends_away(&mut self, request: RequestId, error: &Bytes, cx: &mut Cx) -> bool {
-        let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get(&request) else { return false };
+        let Some(Call { bridge: Bridge::Down(down), caller, .. }) = self.calls.get(&request).map(Box::as_ref) else {
+            return false;
+        };
         let pages = questions::pages(error);
         if down.is_parked
             || !questions::may_ask(&down.method)

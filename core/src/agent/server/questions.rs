@@ -180,14 +180,14 @@ impl Server {
         if let Some(request) = on {
             return self.calls.get(&request).map(|call| (request, &call.caller)).ok_or(NOBODY);
         }
+        let all = || self.calls.iter().map(|(request, call)| (request, &**call));
         // In the course of one that is answered nothing is asked any more.
-        let open = || self.calls.iter().filter(|(_, call)| !call.bridge.is_done());
+        let open = || all().filter(|(_, call)| !call.bridge.is_done());
         let Some(newest) = open().next_back() else { return self.asking_held() };
         if self.session.is_some() {
             // Any call will do, since the client is one; it must not end before the answer. Calls ask in the order in
             // which they came, mostly.
-            let (request, call) =
-                self.calls.iter().find(|(request, _)| self.questions.count_of(**request) == 0).unwrap_or(newest);
+            let (request, call) = all().find(|(request, _)| self.questions.count_of(**request) == 0).unwrap_or(newest);
             return Ok((*request, &call.caller));
         }
         // A task is its maker's, whoever else calls meanwhile.
@@ -199,7 +199,7 @@ impl Server {
         // is almost surely of a call that the server works on. Else a client that stays away would keep all others from
         // being asked for as long as its call waits.
         let is_working = |call: &&Call| !call.bridge.is_waiting();
-        let any_works = self.calls.values().any(|call| is_working(&call));
+        let any_works = all().any(|(_, call)| is_working(&call));
         let candidates = || open().filter(|(_, call)| !any_works || is_working(call));
         // Of several calls of one client any will do, since the same person is asked: the newest is the likeliest.
         let may_ask = |(_, call): &(&RequestId, &Call)| call.bridge.may_ask();

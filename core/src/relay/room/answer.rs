@@ -1,5 +1,6 @@
 //! What agents answer in a room, and how a call ends.
 
+use alloc::boxed::Box;
 use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
@@ -116,7 +117,7 @@ impl Room {
     }
 
     /// Takes a call off the books.
-    pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Call> {
+    pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Box<Call>> {
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
         self.questions.retain(|_, question| question.of != Of::Call(key));

@@ -246,7 +246,7 @@ impl Room {
                 if call.until.is_none() {
                     cx.timers.set(Timer::Idle(key.0, key.1), self.given_up(key, &call, cx));
                 }
-                self.calls.insert(key, call);
+                self.calls.insert(key, Box::new(call));
                 let session = match &caller.speaker {
                     Speaker::Legacy(session) => Some(session),
                     Speaker::Modern { .. } => None,
@@ -304,7 +304,7 @@ impl Room {
         if all >= most {
             return Err(Failure::Overloaded("of this user (limits.callsPerUser)"));
         }
-        if may_crowd(most) && caller.is_crowding(self.calls.values(), most) {
+        if may_crowd(most) && caller.is_crowding(self.calls.values().map(Box::as_ref), most) {
             return Err(Failure::Overloaded("of this client (of limits.callsPerUser it has its share)"));
         }
         let device = self.devices.get_mut(&errand.conn).expect("an errand's device was just found connected");
@@ -326,7 +326,7 @@ impl Room {
             if on_device.clone().count() >= most {
                 return Err(Failure::Overloaded("on this device"));
             }
-            if caller.is_crowding(on_device.map(|(_, call)| call), most) {
+            if caller.is_crowding(on_device.map(|(_, call)| &**call), most) {
                 return Err(Failure::Overloaded("of this client on this device"));
             }
         }
