@@ -76,6 +76,17 @@ impl<const N: usize> Table<'_, N> {
     }
 }
 
+/// What came out, in its order, and how often where that is more than once in a row; `.`: nothing.
+pub(crate) fn told(said: &[String]) -> String {
+    let runs = said.chunk_by(|one, next| one == next).map(|run| match run {
+        [one] => one.clone(),
+        [one, ..] => format!("{one} ×{}", run.len()),
+        [] => String::new(),
+    });
+    let told: Vec<String> = runs.collect();
+    if told.is_empty() { ".".into() } else { told.join(", ") }
+}
+
 /// What `give` says, and the kinds of what it handed in.
 pub(crate) fn recorded<T>(give: impl FnOnce() -> T) -> (T, BTreeSet<&'static str>) {
     GIVEN.take();

@@ -7,7 +7,7 @@ use crate::agent::veil::Veil;
 use crate::http::fetch::{FetchError, FetchEvent};
 use crate::id::FetchId;
 use crate::signin::machine as signin;
-use crate::table::{TIME, given, kinds};
+use crate::table::{self, TIME, given, kinds};
 
 kinds!(pub(super) EVENTS, kind: Event, "" {
     WishesRecalled, Start, Signin, Dialed, DialFailed, Tunnel, Veiled, Spawned, SpawnFailed, Line, LineTooLong, Wrote,
@@ -27,7 +27,7 @@ pub(super) const KINDS: &[&[&str]] = &[EVENTS, HEARD, FETCHED, ASKED, TIME];
 /// What belongs to the whole agent: its sign-in, its tunnel, its configuration.
 pub(super) const WHOLE: (&str, &[&str]) = (
     "it is the whole agent's: table_phases",
-    &["Dialed", "Nudge", "NetworkChanged", "tunnel: Up", "tunnel: GoAway", "fetch: Head", "fetch: Chunk", "fetch: End"],
+    &["Dialed", "Nudge", "NetworkChanged", "tunnel: Up", "fetch: Head", "fetch: Chunk", "fetch: End"],
 );
 
 /// An event is handed in.
@@ -94,6 +94,8 @@ pub(super) fn strangers(rig: &mut Rig) {
         tunnel::Event::ClientNotice { session: key(), server: Some("a".to_string()), json: json() },
         tunnel::Event::SessionEnded { session: key() },
         tunnel::Event::RoundTrip { micros: 7 },
+        // The relay goes, and calls may end before it does.
+        tunnel::Event::GoAway,
     ] {
         rig.tunnel(event);
     }
@@ -169,7 +171,6 @@ pub(super) fn short(rig: &Rig, action: &Action) -> Option<String> {
 /// All that came out, in short, taken away; `.`: nothing.
 pub(super) fn said(rig: &mut Rig) -> String {
     let actions = core::mem::take(&mut rig.actions);
-    let mut said: Vec<String> = actions.iter().filter_map(|action| short(rig, action)).collect();
-    said.dedup();
-    if said.is_empty() { ".".to_string() } else { said.join(", ") }
+    let said: Vec<String> = actions.iter().filter_map(|action| short(rig, action)).collect();
+    table::told(&said)
 }

@@ -8,7 +8,7 @@ use std::format;
 use super::kit::{KINDS, WHOLE, look, strangers};
 use super::*;
 use crate::limits;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 const A: ChildId = ChildId(1);
 
@@ -19,7 +19,7 @@ const STATES: [(&str, &str); 8] = [
     ("asking", "asks | says list; ready, 1 audit entries, 1 calls, 1 questions, 1 routes, 1 streams"),
     ("answered", "asks | answer; ready"),
     ("cancelled", "asks | tells cancelled; ready"),
-    ("stopping", "asks | close input, leaves, error -32010; failed"),
+    ("stopping", "asks | close input, leaves ×2, error -32010; failed"),
     ("ended with its server", "asks | error -32010; restarting"),
 ];
 
@@ -105,8 +105,7 @@ impl Bench {
         while let Some(action) = self.rig.actions.pop_front() {
             said.extend(self.words(&action));
         }
-        said.dedup();
-        if said.is_empty() { ".".to_string() } else { said.join(", ") }
+        table::told(&said)
     }
 
     fn words(&mut self, action: &Action) -> Option<String> {
@@ -181,17 +180,17 @@ const TABLE: &[(&str, [&str; 8])] = &[
     (
         "stop",
         [
-            "close input, leaves",
-            "leaves, error -32010",
-            "close input, leaves, error -32010",
-            "close input, leaves, error -32010",
-            "close input, leaves",
-            "close input, leaves",
+            "close input, leaves ×2",
+            "leaves ×2, error -32010",
+            "close input, leaves ×2, error -32010",
+            "close input, leaves ×2, error -32010",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
             "kill",
-            "leaves",
+            "leaves ×2",
         ],
     ),
-    ("half an hour", [".", "start, error -32010, start", ".", ".", ".", ".", "end, kill", "start"]),
+    ("half an hour", [".", "start, error -32010, start ×16", ".", ".", ".", ".", "end, kill", "start ×17"]),
     ("noise", ["."; 8]),
     ("line too long", [".", ".", "error -32012", "refuses, error -32012", ".", ".", ".", "."]),
     ("what concerns others", ["."; 8]),

@@ -15,7 +15,7 @@ const STATES: [(&str, &str); 12] = [
     ("nobody", "; ready"),
     ("one", "; ready"),
     ("two", "; ready"),
-    ("two, one told of roots", "keep, answer 9, note list_changed; ready"),
+    ("two, one told of roots", "keep, answer 9 ×2, note list_changed; ready"),
     ("a stranger too", "; ready"),
     ("long ago", "keep, answer 9; ready"),
     ("older relay", "; ready"),
@@ -232,7 +232,23 @@ const TABLE: &[(&str, [&str; 12])] = &[
             "read the configuration, close input",
         ],
     ),
-    ("stop", ["close input, leaves"; 12]),
+    (
+        "stop",
+        [
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+            "close input, leaves ×2",
+        ],
+    ),
     ("what concerns others", ["."; 12]),
 ];
 

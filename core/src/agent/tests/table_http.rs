@@ -222,10 +222,7 @@ const TABLE: &[(&str, [&str; 10])] = &[
 ];
 
 const SPARED: &[(&str, &[&str])] = &[
-    (
-        "no part of a call over HTTP: table",
-        &["Dialed", "Nudge", "NetworkChanged", "Stop", "tunnel: Up", "tunnel: GoAway"],
-    ),
+    ("no part of a call over HTTP: table", &["Dialed", "Nudge", "NetworkChanged", "Stop", "tunnel: Up"]),
     ("the relay orders it, and it is the same: table_runs", &["control: Restart"]),
     ("it began the one that is looked at", &["tunnel: Call"]),
 ];

@@ -420,7 +420,7 @@ mod parked {
     const SPARED: &[(&str, &[&str])] = &[
         (
             "it is the whole agent's: table_phases",
-            &["Nudge", "NetworkChanged", "tunnel: GoAway", "fetch: Head", "fetch: Chunk", "fetch: End"],
+            &["Nudge", "NetworkChanged", "fetch: Head", "fetch: Chunk", "fetch: End"],
         ),
         ("a restart ends the server: table", &["ConfigRead", "tunnel: Restart", "control: Restart"]),
     ];

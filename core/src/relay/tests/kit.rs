@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::relay::calls::{Phase, Sink};
-use crate::table::{TIME, given, kinds};
+use crate::table::{self, TIME, given, kinds};
 use crate::tunnel::{Close, CloseCode, ResetCode};
 
 kinds!(EVENTS, kind: Event, "" { Post, Listen, Gone, TunnelUp, Tunnel, Revoked, RevokedAll, SessionEnded, Stop });
@@ -159,9 +159,8 @@ fn outcomes(action: &str) -> String {
 
 /// All actions in short; `.`: nothing.
 pub(super) fn said(actions: &[String]) -> String {
-    let mut said: Vec<String> = actions.iter().map(|action| short(action)).collect();
-    said.dedup();
-    if said.is_empty() { ".".to_string() } else { said.join(", ") }
+    let said: Vec<String> = actions.iter().map(|action| short(action)).collect();
+    table::told(&said)
 }
 
 /// The id in the last event of these actions; empty when there is none.

@@ -92,11 +92,10 @@ impl Bench {
         let before = self.world.shard.calls().count();
         let actions = self.happen(event);
         let mut said: Vec<String> = actions.iter().map(|action| short(action)).collect();
-        said.dedup();
         if self.world.shard.calls().count() < before {
             said.push("→ over".to_string());
         }
-        if said.is_empty() { ".".to_string() } else { said.join(", ") }
+        table::told(&said)
     }
 
     fn happen(&mut self, event: &str) -> Vec<String> {
@@ -217,7 +216,7 @@ const LEGACY: &Table = &[
         [
             ".",
             "reset, reply 200 -32603, → over",
-            "begin json, body",
+            "begin json, body ×2",
             "body",
             "reset, body -32603, finish, → over",
             "body",
@@ -233,9 +232,9 @@ const LEGACY: &Table = &[
             ".",
             "reset, reply 200 -32603, → over",
             "reply 200, → over",
-            "body, finish, → over",
+            "body ×2, finish, → over",
             "reset, body -32603, finish, → over",
-            "body, finish, → over",
+            "body ×2, finish, → over",
             "reset, → over",
             "reset, → over",
             ".",
@@ -277,8 +276,8 @@ const LEGACY: &Table = &[
         "message",
         [
             ".",
-            "begin events, body",
-            "begin events, body",
+            "begin events, body ×2",
+            "begin events, body ×2",
             "consumed",
             "body",
             "consumed",
@@ -426,7 +425,21 @@ const LEGACY: &Table = &[
             "close",
         ],
     ),
-    ("notes", ["notice, reply 202"; 10]),
+    (
+        "notes",
+        [
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+            "notice, reply 202 ×2",
+        ],
+    ),
     ("what concerns others", ["."; 10]),
 ];
 

@@ -4,7 +4,7 @@
 use super::kit::{KINDS, look, notes, revoke_all, session_over, stop, strangers};
 use super::*;
 use crate::limits;
-use crate::table::Table;
+use crate::table::{self, Table};
 use crate::tunnel::{Close, CloseCode};
 
 /// An action without what other tests look at.
@@ -25,9 +25,8 @@ fn short(action: &str) -> String {
 }
 
 fn said(actions: &[String]) -> String {
-    let mut said: Vec<String> = actions.iter().map(|action| short(action)).collect();
-    said.dedup();
-    if said.is_empty() { ".".to_string() } else { said.join(", ") }
+    let said: Vec<String> = actions.iter().map(|action| short(action)).collect();
+    table::told(&said)
 }
 
 mod devices {
@@ -145,12 +144,12 @@ mod devices {
         (
             "notes",
             [
-                "reply 202",
-                "tunnel 1, reply 202",
-                "tunnel 1, reply 202",
-                "tunnel 9, reply 202",
-                "reply 202",
-                "tunnel 9, reply 202",
+                "reply 202 ×2",
+                "tunnel 1, reply 202 ×2",
+                "tunnel 1, reply 202 ×2",
+                "tunnel 9, reply 202 ×2",
+                "reply 202 ×2",
+                "tunnel 9, reply 202 ×2",
             ],
         ),
         ("what concerns others", ["."; 6]),
@@ -331,12 +330,12 @@ mod streams {
         (
             "notes",
             [
-                "tunnel 1, reply 202",
-                "tunnel 1, reply 202",
-                "tunnel 1, reply 202",
-                "tunnel 1, reply 202",
-                "reply 202",
-                "reply 202",
+                "tunnel 1, reply 202 ×2",
+                "tunnel 1, reply 202 ×2",
+                "tunnel 1, reply 202 ×2",
+                "tunnel 1, reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
             ],
         ),
         ("what concerns others", [".", "log 1", ".", ".", ".", "."]),

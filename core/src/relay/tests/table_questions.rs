@@ -277,7 +277,19 @@ mod in_a_call {
                 "reply 200 -32000, close 1",
             ],
         ),
-        ("notes", ["passed, reply 202"; 8]),
+        (
+            "notes",
+            [
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+            ],
+        ),
         ("what concerns others", [".", ".", ".", ".", ".", ".", "piece 1", "."]),
     ];
 
@@ -535,7 +547,21 @@ mod beside_calls {
                 "close 1, finish 1",
             ],
         ),
-        ("notes", ["passed, reply 202"; 10]),
+        (
+            "notes",
+            [
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+                "passed, reply 202 ×2",
+            ],
+        ),
         (
             "what concerns others",
             [".", "piece 1", "piece 1", ".", "piece 1", "piece 1", "piece 1", ".", ".", "piece 1"],

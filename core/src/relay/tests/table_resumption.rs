@@ -8,11 +8,11 @@ use crate::table::Table;
 
 /// Of the stream of a call, of which its client has had the first event; one more was said since.
 const STATES: [(&str, &str); 9] = [
-    ("read", "open 1/1, begin 1, priming 1, progress 1; call, 1 exchanges, 1 kept streams, 1 replies, 1 requests"),
+    ("read", "open 1/1, begin 1, priming 1, progress 1 ×2; call, 1 exchanges, 1 kept streams, 1 replies, 1 requests"),
     ("left", "open 1/1, begin 1, priming 1, progress 1, consumed; call of who is away, 1 kept streams, 1 requests"),
     (
         "amid its answer",
-        "open 1/1, begin 1, priming 1, progress 1, fine 1, piece 1; half answered call, 1 exchanges, 1 kept streams, 1 replies, 1 requests",
+        "open 1/1, begin 1, priming 1, progress 1 ×2, fine 1, piece 1; half answered call, 1 exchanges, 1 kept streams, 1 replies, 1 requests",
     ),
     ("over", "open 1/1, begin 1, priming 1, progress 1, consumed; 1 kept streams"),
     ("failed", "open 1/1, begin 1, priming 1, progress 1, consumed; 1 kept streams"),
@@ -114,11 +114,11 @@ const TABLE: &[(&str, [&str; 9])] = &[
     (
         "from its beginning",
         [
-            "abort 1, begin 2, progress 2",
-            "begin 2, progress 2",
-            "abort 1, begin 2, progress 2, fine 2",
-            "begin 2, progress 2, fine 2, finish 2",
-            "begin 2, progress 2, -32000 2, finish 2",
+            "abort 1, begin 2, progress 2 ×2",
+            "begin 2, progress 2 ×2",
+            "abort 1, begin 2, progress 2 ×2, fine 2",
+            "begin 2, progress 2 ×2, fine 2, finish 2",
+            "begin 2, progress 2 ×2, -32000 2, finish 2",
             LOST,
             LOST,
             LOST,

@@ -286,7 +286,19 @@ mod one_server {
                 "close 1",
             ],
         ),
-        ("notes", ["reply 202"; 8]),
+        (
+            "notes",
+            [
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+            ],
+        ),
         ("what concerns others", ["."; 8]),
     ];
 
@@ -490,7 +502,19 @@ mod feeds {
                 "close 1",
             ],
         ),
-        ("notes", ["reply 202"; 8]),
+        (
+            "notes",
+            [
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+                "reply 202 ×2",
+            ],
+        ),
         ("what concerns others", ["."; 8]),
     ];
 
