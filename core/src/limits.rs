@@ -501,7 +501,7 @@ pub const NAME_TAKEN_RETRY: Duration = Duration::from_secs(60);
 /// Between attempts at a relay that does not take the sign-in for an agent's.
 pub const RECONNECT_REFUSED: Duration = Duration::from_secs(60);
 
-/// TCP connections of a relay at once, tunnels among them: each costs some 20 KiB while it is idle. Configurable.
+/// TCP connections of a relay at once: each costs up to some 20 KiB while it is idle, a tunnel 8. Configurable.
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Those of one address at once: an office behind one address has some hundreds, and ten attackers fill the relay.
 /// Configurable.

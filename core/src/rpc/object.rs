@@ -45,15 +45,8 @@ impl From<Broken> for NotAnObject {
 impl Object {
     /// Finds the members of `text`, which must be one JSON object; space around it is kept.
     pub fn parse(text: &Bytes) -> Result<Self, NotAnObject> {
-        let mut walk = Walk::into_object(core::str::from_utf8(text).map_err(|_| NotAnObject)?)?;
-        let (open, mut members) = (walk.at(), Vec::new());
-        while let Some(key) = walk.key(members.is_empty())? {
-            if members.len() == limits::MAX_MEMBERS {
-                return Err(NotAnObject);
-            }
-            members.push(Member { key, value: walk.value()? });
-        }
-        walk.end()?;
+        let mut members = Vec::new();
+        let open = walk(text, |_, key, value| members.push(Member { key, value }))?;
         Ok(Self { text: text.clone(), members, open })
     }
 
@@ -144,17 +137,23 @@ impl Object {
 /// Goes over the raw members of what [`Object::parse`] takes, in their order: the key with its quotes, and the value. For
 /// who needs no more of them, it keeps nothing. An error may come after some members.
 pub(crate) fn each<'a>(text: &'a [u8], mut take: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), NotAnObject> {
+    walk(text, |walk, key, value| take(walk.raw(&key), walk.raw(&value))).map(drop)
+}
+
+/// Goes over where keys and values stand. Returns where the first member may begin.
+fn walk<'a>(text: &'a [u8], mut take: impl FnMut(&Walk<'a>, Range<usize>, Range<usize>)) -> Result<usize, NotAnObject> {
     let mut walk = Walk::into_object(core::str::from_utf8(text).map_err(|_| NotAnObject)?)?;
-    let mut count = 0;
+    let (open, mut count) = (walk.at(), 0);
     while let Some(key) = walk.key(count == 0)? {
         if count == limits::MAX_MEMBERS {
             return Err(NotAnObject);
         }
         count += 1;
         let value = walk.value()?;
-        take(walk.raw(&key), walk.raw(&value));
+        take(&walk, key, value);
     }
-    Ok(walk.end()?)
+    walk.end()?;
+    Ok(open)
 }
 
 /// Whether a member's raw key means `key`.
