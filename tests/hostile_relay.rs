@@ -65,8 +65,9 @@ fn flood_of_everything_leaves_a_small_agent_with_its_servers() {
 
     assert!(agent.process.is_running());
     let grown = agent.process.peak_resident() - before;
-    // Bodies that are never finished, 64 MiB of them, and messages of a megabyte taken apart into very small frames.
-    assert!(grown < 200 << 20, "{} MiB more", grown >> 20);
+    // Bodies that are never finished, 64 MiB of them, and messages of a megabyte taken apart into very small frames:
+    // 120 MiB, which the heaps of two threads may each keep, since one frees what the other asked for.
+    assert!(grown < 256 << 20, "{} MiB more", grown >> 20);
     let log = agent.process.log();
     assert!(log.matches("restart wanted").count() <= 6, "restarts have a limit");
     assert!(log.len() < 256 * 1024, "{} bytes of log", log.len());
