@@ -111,9 +111,10 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(&str, &str)>, BadCredentia
     if fields.next().is_some() {
         return Err(BadCredentials);
     }
-    let text = visible(field).ok_or(BadCredentials)?;
-    let (scheme, rest) = text.trim().split_once(' ').ok_or(BadCredentials)?;
-    Ok(Some((scheme, rest.trim_start())))
+    let text = visible(field).ok_or(BadCredentials)?.trim_ascii();
+    // (Schemes are short: looking at each byte takes less than a search for the space.)
+    let space = text.bytes().position(|byte| byte == b' ').ok_or(BadCredentials)?;
+    Ok(Some((&text[..space], text[space..].trim_ascii_start())))
 }
 
 fn has_type(headers: &HeaderMap, kind: &str) -> bool {

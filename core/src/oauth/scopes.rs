@@ -1,6 +1,5 @@
 //! Scopes: what a token may do with what its role opens (RFC 6749 section 3.3).
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::fmt;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Role;
 
 /// One of them. A client's are three, an agent's is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Call every tool of the devices' servers.
     Tools,
@@ -54,8 +53,11 @@ impl fmt::Display for Scope {
 
 /// Some scopes. Written and stored as OAuth has them, in one text with spaces between; what is no scope of ours is
 /// dropped in reading.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scopes(BTreeSet<Scope>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Scopes {
+    /// A bit for each, in the order of [`Scope::ALL`].
+    bits: u8,
+}
 
 impl Scopes {
     /// All that a role's tokens can have: what is granted to whoever asks for nothing.
@@ -70,8 +72,8 @@ impl Scopes {
         let words = text.split(' ').filter(|word| !word.is_empty());
         words.fold(Self::default(), |mut all, word| {
             match word {
-                FORMER => all.0.extend(Self::all(Role::Client).0),
-                word => all.0.extend(Scope::ALL.into_iter().find(|scope| scope.as_str() == word)),
+                FORMER => all.extend(Self::all(Role::Client).iter()),
+                word => all.extend(Scope::ALL.into_iter().find(|scope| scope.as_str() == word)),
             }
             all
         })
@@ -88,8 +90,8 @@ impl Scopes {
     pub fn granted(&self, role: Role, asked: Option<&str>) -> Self {
         // RFC 6749 section 3.1: a parameter without a value counts as left out.
         let Some(asked) = asked.filter(|asked| !asked.trim().is_empty()) else { return self.clone() };
-        let known: Self = Self::read(asked).0.into_iter().filter(|scope| scope.role() == role).collect();
-        if !known.0.is_empty() {
+        let known: Self = Self::read(asked).iter().filter(|scope| scope.role() == role).collect();
+        if !known.is_empty() {
             return known;
         }
         LEAST_FIRST.into_iter().find(|scope| self.has(*scope)).into_iter().collect()
@@ -100,14 +102,14 @@ impl Scopes {
     /// what it amounts to, and each request is judged and shown to its person.
     #[must_use]
     pub(super) fn registered(role: Role, registered: Option<&str>) -> Self {
-        let known = Self::read(registered.unwrap_or_default()).0.into_iter();
-        known.filter(|scope| scope.role() == role).collect::<Self>().or_all(role)
+        let known = Self::read(registered.unwrap_or_default());
+        known.iter().filter(|scope| scope.role() == role).collect::<Self>().or_all(role)
     }
 
     /// These, or all of `role` when there is none: what was granted before there was a choice says nothing.
     #[must_use]
     pub(super) fn or_all(self, role: Role) -> Self {
-        if self.0.is_empty() { Self::all(role) } else { self }
+        if self.is_empty() { Self::all(role) } else { self }
     }
 
     /// What an access token of a grant of these gets when its client asks for `asked`: that, if the grant has it, else
@@ -115,39 +117,58 @@ impl Scopes {
     #[must_use]
     pub fn narrowed(&self, asked: Option<&str>) -> Option<Self> {
         let asked = Self::read(asked.unwrap_or_default());
-        match asked.0.is_empty() {
+        match asked.is_empty() {
             true => Some(self.clone()),
-            false => asked.0.is_subset(&self.0).then_some(asked),
+            false => asked.is_within(self).then_some(asked),
         }
     }
 
     /// Whether `scope` is one of these.
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
-        self.0.contains(&scope)
+        self.bits & bit(scope) != 0
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bits == 0
     }
 
     /// In the order in which they are told.
     pub fn iter(&self) -> impl Iterator<Item = Scope> {
-        self.0.iter().copied()
+        Scope::ALL.into_iter().filter(|scope| self.has(*scope))
+    }
+
+    /// Whether `others` has all of these.
+    fn is_within(&self, others: &Self) -> bool {
+        self.bits & !others.bits == 0
     }
 }
 
 impl FromIterator<Scope> for Scopes {
     fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
-        Self(scopes.into_iter().collect())
+        let mut all = Self::default();
+        all.extend(scopes);
+        all
+    }
+}
+
+impl Extend<Scope> for Scopes {
+    fn extend<T: IntoIterator<Item = Scope>>(&mut self, scopes: T) {
+        self.bits = scopes.into_iter().fold(self.bits, |bits, scope| bits | bit(scope));
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
     }
 }
 
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, scope) in self.0.iter().enumerate() {
+        for (index, scope) in self.iter().enumerate() {
             let space = if index > 0 { " " } else { "" };
             write!(f, "{space}{scope}")?;
         }
@@ -165,6 +186,10 @@ impl<'de> Deserialize<'de> for Scopes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self::read(&text))
     }
+}
+
+const fn bit(scope: Scope) -> u8 {
+    1 << scope as u8
 }
 
 /// By what they give away.
@@ -251,8 +276,8 @@ mod tests {
         fn nothing_is_granted_that_was_neither_asked_for_nor_registered(registered in ".{0,30}|(mcp:tools|mcp:read| ){0,4}", asked in ".{0,30}|(agent|mcp|mcp:read| ){0,4}") {
             let default = Scopes::registered(Role::Client, Some(&registered));
             let granted = default.granted(Role::Client, Some(&asked));
-            prop_assert!(!granted.is_empty() && granted.0.is_subset(&Scopes::all(Role::Client).0));
-            prop_assert!(granted.0.is_subset(&Scopes::read(&asked).0) || granted.0.is_subset(&default.0));
+            prop_assert!(!granted.is_empty() && granted.is_within(&Scopes::all(Role::Client)));
+            prop_assert!(granted.is_within(&Scopes::read(&asked)) || granted.is_within(&default));
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn of(fields: &HeaderMap, message: &Message) -> Option<Era> {
     let told = params.filter(|params| may_hold_meta(params));
     let told = told.and_then(|params| object::get_path(params, &["_meta", key::VERSION]));
     let told = told.as_ref().and_then(|raw| rpc::string(raw));
-    decide(Field::of(fields), told.as_deref(), method, fields.contains_key(header::SESSION_ID))
+    decide(Field::of(fields), told.as_deref(), method, || fields.contains_key(header::SESSION_ID))
 }
 
 /// Whether params need to be taken apart for what their `_meta` says: most of the older era have none. What is nowhere
@@ -57,7 +57,7 @@ fn may_hold_meta(params: &[u8]) -> bool {
 }
 
 /// `told` is the version that the message names in its `_meta`.
-fn decide(field: Field, told: Option<&str>, method: &str, in_session: bool) -> Option<Era> {
+fn decide(field: Field, told: Option<&str>, method: &str, in_session: impl FnOnce() -> bool) -> Option<Era> {
     if told.is_some_and(|told| Version::parse(told).is_none_or(|version| !version.is_legacy())) {
         return Some(Era::Modern);
     }
@@ -68,7 +68,7 @@ fn decide(field: Field, told: Option<&str>, method: &str, in_session: bool) -> O
         Field::Unknown => None,
         Field::Legacy => Some(Era::Legacy),
         // No older revision has these: their client hears what is missing, and not of a session.
-        Field::Absent if !in_session && is_modern(method) => Some(Era::Modern),
+        Field::Absent if is_modern(method) && !in_session() => Some(Era::Modern),
         Field::Absent => Some(Era::Legacy),
     }
 }
@@ -132,7 +132,11 @@ mod tests {
             (Field::Absent, OLD, "tools/call", true, Some(Legacy)),
             (Field::Absent, None, "", true, Some(Legacy)),
         ] {
-            assert_eq!(decide(field, told, method, in_session), expected, "{field:?} {told:?} {method} {in_session}");
+            assert_eq!(
+                decide(field, told, method, || in_session),
+                expected,
+                "{field:?} {told:?} {method} {in_session}"
+            );
         }
     }
 

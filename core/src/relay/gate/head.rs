@@ -13,6 +13,7 @@ use http::{Method, StatusCode};
 use super::{Admission, Gate, Route, Target, Upgrade, refusal};
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
 use crate::http::form::Form;
+use crate::http::rules::Cors;
 use crate::http::{Reply, RequestHead};
 use crate::limits;
 use crate::mcp::{Version, code};
@@ -23,7 +24,7 @@ use crate::oauth::{self, Principal, Role, Snapshot};
 use crate::relay::challenge::Challenge;
 use crate::relay::era::Field;
 use crate::relay::service::{self, Service};
-use crate::relay::{Accepts, Opened, handshake, route};
+use crate::relay::{Accepts, Endpoint, Opened, handshake, route};
 use crate::time::Now;
 use crate::tunnel::{self, Dialect};
 
@@ -36,6 +37,10 @@ impl Gate {
         opened: &mut Opened,
     ) -> Result<Admission, Reply> {
         check_size(head)?;
+        if let Some((endpoint, accepts)) = opened.head.recall(head) {
+            let known = (endpoint, Some(accepts));
+            return self.readable(Cors::Allowed, head, |headers| self.mcp(known, head, headers, snapshot, now, opened));
+        }
         check_coding(head)?;
         let service = Service::of(head.uri.path());
         if matches!(service, Service::Health) {
@@ -56,9 +61,21 @@ impl Gate {
         if head.method == Method::OPTIONS && !matches!(service, Service::Nothing) {
             return Err(self.settings.site.preflight(service.cors(), head));
         }
+        let cors = service.cors();
+        self.readable(cors, head, |headers| self.serve(service, head, headers, snapshot, now, opened))
+    }
+
+    /// What `judge` makes of a request, with the fields that let pages read the answer: it takes them, where somebody
+    /// else gives that.
+    fn readable(
+        &self,
+        cors: Cors,
+        head: &RequestHead,
+        judge: impl FnOnce(&mut HeaderMap) -> Result<Admission, Stop>,
+    ) -> Result<Admission, Reply> {
         let mut headers = HeaderMap::new();
-        self.settings.site.cors(service.cors(), head, &mut headers);
-        self.serve(service, head, &mut headers, snapshot, now, opened).or_else(|stop| match stop {
+        self.settings.site.cors(cors, head, &mut headers);
+        judge(&mut headers).or_else(|stop| match stop {
             Stop::Reply(mut reply) => {
                 reply.headers.extend(headers);
                 Err(reply)
@@ -97,17 +114,34 @@ impl Gate {
                 Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
             }
             Service::Tunnel => self.tunnel(head, snapshot, now, opened).map(Admission::Upgrade),
-            Service::Mcp(endpoint) => {
-                let path = route::endpoint_path(&endpoint);
-                let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
-                let principal = self.principal(token, head, &path, snapshot, now, opened)?;
-                let accepts = check_mcp_fields(head)?;
-                let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
-                let headers = mem::take(headers);
-                Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
-            }
+            Service::Mcp(endpoint) => self.mcp((endpoint, None), head, headers, snapshot, now, opened),
             Service::Health | Service::Nothing => Err(service::not_found().into()),
         }
+    }
+
+    /// A client's request to an endpoint; what it takes is known if the connection's last head was the same.
+    fn mcp(
+        &self,
+        (endpoint, known): (Endpoint, Option<Accepts>),
+        head: &RequestHead,
+        headers: &mut HeaderMap,
+        snapshot: &Snapshot,
+        now: Now,
+        opened: &mut Opened,
+    ) -> Result<Admission, Stop> {
+        let token = bearer(&head.headers).map_err(|_| bad_credentials())?;
+        let principal = self.principal(token, head, Some(&endpoint), snapshot, now, opened)?;
+        let accepts = match known {
+            Some(accepts) => accepts,
+            None => {
+                let accepts = check_mcp_fields(head)?;
+                opened.head.remember(head, &endpoint, accepts);
+                accepts
+            }
+        };
+        let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
+        let headers = mem::take(headers);
+        Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
     }
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
@@ -123,7 +157,7 @@ impl Gate {
             (None, Some(token)) => Some(token.expose()),
             (token, _) => token,
         };
-        let principal = self.principal(token, head, "", snapshot, now, opened)?;
+        let principal = self.principal(token, head, None, snapshot, now, opened)?;
         handshake::check(head)?;
         let device =
             handshake::device_name(query.get("name")).map_err(|why| Reply::text(StatusCode::BAD_REQUEST, why))?;
@@ -149,25 +183,26 @@ impl Gate {
         })
     }
 
-    /// Whose token it is, checked for the request's path; `document` is the path that the resource metadata has it under.
+    /// Whose token it is, checked for the request's path, which is that of `endpoint` or the tunnel's.
     fn principal(
         &self,
         token: Option<&str>,
         head: &RequestHead,
-        document: &str,
+        endpoint: Option<&Endpoint>,
         snapshot: &Snapshot,
         now: Now,
         opened: &mut Opened,
     ) -> Result<Arc<Principal>, Stop> {
         let resource = Resource { public_url: &self.settings.public_url, path: head.uri.path() };
+        let opening = token.map(|token| (token, open_access(token, snapshot, resource, now, &mut opened.principal)));
+        if let Some((_, Ok(principal))) = opening {
+            return Ok(principal);
+        }
         let role = resource.role().unwrap_or(Role::Client);
         let scopes = Scopes::all(role);
-        let challenge = Challenge { public_url: &self.settings.public_url, document };
-        let Some(token) = token else { return Err(challenge.missing(&scopes).into()) };
-        let error = match open_access(token, snapshot, resource, now, &mut opened.principal) {
-            Ok(principal) => return Ok(principal),
-            Err(error) => error,
-        };
+        let document = endpoint.map(route::endpoint_path).unwrap_or_default();
+        let challenge = Challenge { public_url: &self.settings.public_url, document: &document };
+        let Some((token, Err(error))) = opening else { return Err(challenge.missing(&scopes).into()) };
         let reply = match error {
             TokenError::Audience => {
                 let text = match role {

@@ -626,6 +626,46 @@ fn paths() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
+    fn heads_are_judged_alike_whatever_came_before_on_their_connection(
+        changes in prop::collection::vec(
+            (
+                prop::sample::select(&[
+                    ("accept", BOTH), ("accept", "text/html"), ("accept", "application/json"), ("content-type", "text/plain"),
+                    ("content-length", "7"), ("authorization", "Bearer mlt_a_x"), ("authorization", "Bearer"),
+                    ("host", "evil.example"), ("host", "relay.example"), ("origin", "https://app.example"),
+                    ("origin", "https://evil.example"), ("mcp-session-id", "x"), ("transfer-encoding", "gzip"),
+                    ("mcp-protocol-version", "2026-07-28"), ("x-y", "z"), ("x-y", "z\tz"),
+                ][..]),
+                0..4_usize,
+                prop::sample::select(&["POST", "GET", "DELETE", "OPTIONS"][..]),
+                prop::sample::select(&["/mcp", "/mcp?x", "/mcp/files", "/mcp/", "/token", "http://relay.example/mcp"][..]),
+            ),
+            1..12,
+        ),
+    ) {
+        let door = Door::new();
+        for ((name, value), how, method, target) in changes {
+            let good = door.in_session("2025-11-25");
+            prop_assert!(matches!(door.admit(&good), Admission::Read { .. }), "what is remembered");
+            let mut head = match how {
+                0 => with(good, name, value),
+                1 => without(good, name),
+                2 => good,
+                _ => {
+                    let mut twice = good;
+                    twice.headers.append(name, HeaderValue::from_static(value));
+                    twice
+                }
+            };
+            if how == 2 {
+                (head.method, head.uri) = (method.parse().unwrap(), target.parse().unwrap());
+            }
+            let fresh = door.gate.admit(&head, &door.snapshot, door.now, &mut Opened::default());
+            prop_assert_eq!(std::format!("{:?}", door.admit(&head)), std::format!("{fresh:?}"));
+        }
+    }
+
+    #[test]
     fn no_head_or_body_panics(
         method in prop_oneof!["GET", "POST", "DELETE", "OPTIONS", "[A-Z]{1,8}"],
         target in paths(),
