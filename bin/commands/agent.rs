@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::host::agent::{self, AgentError, Options};
 use crate::host::daemon::{Claim, Files};
 use crate::host::stub::{self, AGENT_ANSWERS};
-use crate::host::{ipc, signin};
+use crate::host::{ipc, rt, signin};
 use crate::{directories, host, output, signals};
 
 /// Runs an agent until SIGTERM or SIGINT, or until nothing but a person can help it on.
@@ -54,7 +54,10 @@ pub(crate) fn run(source: Source, config: AgentConfig, kind: Kind, global: &Glob
     };
     host::run_small(async {
         let asked = signals::asked()?;
-        ended(agent::run(options, asked).await)
+        // A task of its own: a runtime looks for news of sockets, a system call, before each step of what it was begun
+        // with.
+        let agent = rt::spawn(agent::run(options, asked)).await;
+        ended(agent.map_err(|error| Failure::Failed(format!("the agent failed: {error}")))?)
     })
 }
 
