@@ -81,13 +81,22 @@ impl Rooms {
 
     fn give(&self, exchange: ExchangeId, part: Part, later: &mut Vec<Later>) {
         // One that is gone is unknown: what the machine ordered before it heard of that.
-        let Some(handle) = self.exchanges.get(&exchange) else { return };
-        let reads = handle.push(part);
-        later.push(match reads {
-            true => Later::Exchange(handle.clone()),
-            false => Later::CutOff(exchange, handle.clone()),
-        });
+        if let Some(handle) = self.exchanges.get(&exchange) {
+            push(exchange, handle.clone(), part, later);
+        }
     }
+
+    /// Gives the last part of a reply.
+    fn conclude(&mut self, exchange: ExchangeId, part: Part, later: &mut Vec<Later>) {
+        if let Some(handle) = self.exchanges.remove(&exchange) {
+            push(exchange, handle, part, later);
+        }
+    }
+}
+
+fn push(exchange: ExchangeId, handle: ExchangeHandle, part: Part, later: &mut Vec<Later>) {
+    let reads = handle.push(part);
+    later.push(if reads { Later::Exchange(handle) } else { Later::CutOff(exchange, handle) });
 }
 
 impl Hosted for Rooms {
@@ -100,10 +109,7 @@ impl Hosted for Rooms {
 
     fn carry_out(&mut self, action: Action, _now: Now, later: &mut Vec<Later>) {
         match action {
-            Action::Reply { exchange, reply } => {
-                self.give(exchange, Part::Reply(reply), later);
-                self.exchanges.remove(&exchange);
-            }
+            Action::Reply { exchange, reply } => self.conclude(exchange, Part::Reply(reply), later),
             Action::Begin { exchange, head, source } => {
                 let source = source.and_then(|(conn, stream)| {
                     let commands = self.tunnels.get(&conn)?.clone();
@@ -112,14 +118,8 @@ impl Hosted for Rooms {
                 self.give(exchange, Part::Begin(head, source), later);
             }
             Action::Body { exchange, bytes, credit } => self.give(exchange, Part::Body(bytes, credit), later),
-            Action::Finish { exchange } => {
-                self.give(exchange, Part::Finish, later);
-                self.exchanges.remove(&exchange);
-            }
-            Action::Abort { exchange } => {
-                self.give(exchange, Part::Abort, later);
-                self.exchanges.remove(&exchange);
-            }
+            Action::Finish { exchange } => self.conclude(exchange, Part::Finish, later),
+            Action::Abort { exchange } => self.conclude(exchange, Part::Abort, later),
             Action::Tunnel { conn, command } => {
                 if let Some(commands) = self.tunnels.get(&conn) {
                     commands.push(command);
