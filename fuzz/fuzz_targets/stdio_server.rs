@@ -78,7 +78,7 @@ impl Rig {
                 let stream = StreamId(last.0 + 1);
                 let params =
                     serde_json::from_slice::<&RawValue>(rest).map_or(&b"{}"[..], |params| params.get().as_bytes());
-                let (server, method, session) = ("a".to_owned(), "tools/call".to_owned(), "s".to_owned());
+                let (server, method, session) = ("a".into(), "tools/call".into(), "s".into());
                 let head = OpenHead { server, method, session, length: params.len() as u64, ..OpenHead::default() };
                 self.calls.insert(stream, false);
                 self.tunnel(tunnel::Event::Call { stream, head, params: Bytes::copy_from_slice(params) });

@@ -77,17 +77,7 @@ impl Core {
         let params = Bytes::from(params.to_string());
         let v1_tool = Some(format!("{server}__{tool}"));
         let length = params.len() as u64;
-        let (version, client, actor, session) = (None, None, String::new(), String::new());
-        let head = OpenHead {
-            server,
-            method: "tools/call".into(),
-            version,
-            client,
-            actor,
-            session,
-            length,
-            ..OpenHead::default()
-        };
+        let head = OpenHead { server: server.into(), method: "tools/call".into(), length, ..OpenHead::default() };
         let stream = StreamId(self.last);
         let connection = &mut self.devices.get_mut(&device).expect("it was just listed").connection;
         connection.handle_command(Command::Open { stream, head, params, v1_tool }, Now::default());

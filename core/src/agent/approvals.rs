@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ pub(super) struct Subject {
     pub(super) actor: String,
     /// What the client calls itself; empty: nothing. For people, not to be trusted.
     pub(super) client: String,
-    pub(super) server: String,
+    pub(super) server: Arc<str>,
     /// The tool; of a call that is none, its method.
     pub(super) tool: String,
 }
@@ -109,7 +110,7 @@ impl Approvals {
             id: request.0,
             client: waiting.subject.client.clone(),
             actor: waiting.subject.actor.clone(),
-            server: waiting.subject.server.clone(),
+            server: waiting.subject.server.to_string(),
             tool: waiting.subject.tool.clone(),
             since_secs: now.saturating_since(waiting.since).as_secs(),
             left_secs: waiting.until.saturating_since(now).as_secs(),

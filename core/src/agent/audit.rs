@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ pub(super) struct Entry {
     pub(super) subject: Subject,
     pub(super) method: String,
     /// Of the client's session; empty when there is none.
-    pub(super) session: String,
+    pub(super) session: Arc<str>,
     /// The params' size.
     pub(super) bytes: usize,
     pub(super) began: Instant,
@@ -125,7 +126,7 @@ mod tests {
                 "\n"
             )
         );
-        (entry.session, entry.method, entry.decision) = (String::new(), "resources/read".into(), Decision::Denied);
+        (entry.session, entry.method, entry.decision) = (Arc::default(), "resources/read".into(), Decision::Denied);
         let denied = line("", &entry, End::Error(-32014));
         assert!(
             denied.contains(r#""decision":"denied""#) && denied.contains(r#""outcome":"error","code":-32014"#),

@@ -1,6 +1,7 @@
 //! Who a call is for, as its relay tells: what decides whom a server's questions go to, and how much room it has.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,7 +16,7 @@ use crate::tunnel::OpenHead;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Caller {
     /// The key of its session; empty when there is none.
-    pub(super) session: String,
+    pub(super) session: Arc<str>,
     /// Who acts, as the relay knows them; empty: it does not say.
     pub(super) actor: String,
     /// What it calls itself; empty: nothing.
@@ -92,8 +93,7 @@ mod tests {
     use super::*;
 
     fn caller(client: &str, capabilities: &str) -> Caller {
-        let head =
-            OpenHead { client: Some(client.to_string()), capabilities: capabilities.to_string(), ..Default::default() };
+        let head = OpenHead { client: Some(client.into()), capabilities: capabilities.into(), ..Default::default() };
         Caller::of(&head, true)
     }
 

@@ -314,7 +314,7 @@ impl Rig {
 
     fn call_method(&mut self, stream: u32, server: &str, method: &str, params: &str) {
         let head = OpenHead {
-            server: server.to_string(),
+            server: server.into(),
             method: method.to_string(),
             length: params.len() as u64,
             ..OpenHead::default()
@@ -326,10 +326,10 @@ impl Rig {
     /// A call of a client of the modern era.
     fn modern_call(&mut self, stream: u32, server: &str, method: &str, params: &str) {
         let head = OpenHead {
-            server: server.to_string(),
+            server: server.into(),
             method: method.to_string(),
-            version: Some("2026-07-28".to_string()),
-            actor: "ann".to_string(),
+            version: Some("2026-07-28".into()),
+            actor: "ann".into(),
             length: params.len() as u64,
             ..OpenHead::default()
         };
@@ -340,12 +340,12 @@ impl Rig {
     /// A call to `a` in a session whose client declared these capabilities.
     fn call_as(&mut self, stream: u32, session: &str, capabilities: &Value, method: &str, params: &str) {
         let head = OpenHead {
-            server: "a".to_string(),
+            server: "a".into(),
             method: method.to_string(),
-            version: Some("2025-06-18".to_string()),
-            client: Some(std::format!("Client of {session} 1.2")),
-            session: session.to_string(),
-            capabilities: capabilities.to_string(),
+            version: Some("2025-06-18".into()),
+            client: Some(std::format!("Client of {session} 1.2").into()),
+            session: session.into(),
+            capabilities: capabilities.to_string().into(),
             length: params.len() as u64,
             ..OpenHead::default()
         };

@@ -57,7 +57,7 @@ impl Wishes {
     /// A session calls a server. Beyond the bound the session goes that called nothing for longest, and so do those that
     /// have run out at any relay.
     pub(super) fn touch(&mut self, caller: &Caller, server: &str, now: UnixTime) {
-        let key = caller.session.as_str();
+        let key = &*caller.session;
         if key.is_empty() {
             return;
         }
@@ -214,7 +214,7 @@ impl Session {
 
     fn caller(&self, key: &str) -> Caller {
         Caller {
-            session: key.to_string(),
+            session: key.into(),
             actor: String::new(),
             client: self.client.clone(),
             version: self.version,
@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn touch(wishes: &mut Wishes, session: &str, secs: u64) {
-        let caller = Caller { session: session.to_string(), ..Caller::default() };
+        let caller = Caller { session: session.into(), ..Caller::default() };
         wishes.touch(&caller, "s", UnixTime::from_secs(secs));
     }
 

@@ -81,8 +81,11 @@ pub struct Principal {
 impl Principal {
     /// Who acts, told from all others: the client, or the token that the operator made.
     #[must_use]
-    pub fn actor(&self) -> String {
-        actor(self.client.as_str(), &self.family)
+    pub fn actor(&self) -> Arc<str> {
+        match self.client.as_str() {
+            admin::CLIENT => actor(admin::CLIENT, &self.family).into(),
+            _ => self.client.shared(),
+        }
     }
 }
 

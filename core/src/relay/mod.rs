@@ -109,9 +109,9 @@ pub struct Session {
     /// The negotiated protocol version.
     pub version: Version,
     /// The client's name and version from `initialize`, capped.
-    pub client: String,
+    pub client: Arc<str>,
     /// The raw `capabilities` that it declared, at most [`limits::MAX_CAPABILITIES`](crate::limits::MAX_CAPABILITIES).
-    pub capabilities: String,
+    pub capabilities: Arc<str>,
     /// When it ends by itself.
     pub expires: UnixTime,
 }
@@ -126,7 +126,7 @@ pub enum Speaker {
         /// The protocol version.
         version: Version,
         /// The client's name and version, capped; empty when it gave none.
-        client: String,
+        client: Arc<str>,
         /// The header fields that repeat the parameters of the tool it calls.
         mirrored: HeaderMap,
     },
@@ -153,7 +153,7 @@ impl Speaker {
 
     /// What the client calls itself.
     #[must_use]
-    pub fn client(&self) -> &str {
+    pub fn client(&self) -> &Arc<str> {
         match self {
             Self::Legacy(session) => &session.client,
             Self::Modern { client, .. } => client,

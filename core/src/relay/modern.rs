@@ -63,7 +63,7 @@ fn speaker(fields: &HeaderMap, method: &str, params: &bytes::Bytes) -> Result<Sp
     if REMOVED.contains(&method) {
         return Err(Fault::removed(method, version));
     }
-    let client = session::client_name(&member(key::CLIENT_INFO).unwrap_or_default());
+    let client = session::client_name(&member(key::CLIENT_INFO).unwrap_or_default()).into();
     let mirrored = if method == method::TOOLS_CALL { mirrored(fields) } else { HeaderMap::new() };
     Ok(Speaker::Modern { version, client, mirrored })
 }

@@ -31,8 +31,8 @@ pub(super) fn begin(params: &Bytes, now: Now, entropy: &mut dyn Entropy) -> Sess
     Session {
         key: SessionKey(Arc::from(URL_SAFE_NO_PAD.encode(nonce))),
         version: negotiate(&rpc::string(&asked).unwrap_or_default()),
-        client: client_name(&object::get(params, "clientInfo").unwrap_or_default()),
-        capabilities: declared(params),
+        client: Arc::from(client_name(&object::get(params, "clientInfo").unwrap_or_default())),
+        capabilities: Arc::from(declared(params)),
         expires: now.unix + limits::SESSION_LIFETIME,
     }
 }
@@ -51,8 +51,8 @@ pub(super) fn seal(sealer: &Sealer, session: &Session, principal: &Principal, en
     let plain = serde_json::to_vec(&Sealed {
         key: session.key.0.to_string(),
         version: session.version.as_str().to_string(),
-        client: session.client.clone(),
-        capabilities: session.capabilities.clone(),
+        client: session.client.to_string(),
+        capabilities: session.capabilities.to_string(),
         expires: session.expires.as_millis(),
     })
     .expect("strings and numbers always serialise");
@@ -82,8 +82,8 @@ fn read(id: &str, context: &[u8], sealer: &Sealer) -> Option<Session> {
     Some(Session {
         key: SessionKey(Arc::from(sealed.key)),
         version: Version::parse(&sealed.version)?,
-        client: sealed.client,
-        capabilities: sealed.capabilities,
+        client: Arc::from(sealed.client),
+        capabilities: Arc::from(sealed.capabilities),
         expires: UnixTime::from_millis(sealed.expires),
     })
 }
@@ -174,8 +174,8 @@ mod tests {
         let mut entropy = Seeded::new(2);
         let session = begin(&Bytes::from_static(PARAMS), at(10), &mut entropy);
         assert_eq!(session.version, Version::V2025_06_18);
-        assert_eq!(session.client, "Cursor 1.2");
-        assert_eq!(session.capabilities, r#"{"sampling":{},"roots":null}"#);
+        assert_eq!(&*session.client, "Cursor 1.2");
+        assert_eq!(&*session.capabilities, r#"{"sampling":{},"roots":null}"#);
         let own = principal("ann", "client");
         let id = seal(&sealer(), &session, &own, &mut entropy);
         let read = |principal: &Arc<Principal>, snapshot: &Snapshot, secs| {
@@ -215,12 +215,12 @@ mod tests {
         };
         let long = "x".repeat(limits::MAX_CAPABILITIES);
         let all = format!(r#"{{"experimental":"{long}","sampling":{{}},"roots":{{"listChanged":true}}}}"#);
-        assert_eq!(of(&all), r#"{"roots":{"listChanged":true},"sampling":{}}"#);
+        assert_eq!(&*of(&all), r#"{"roots":{"listChanged":true},"sampling":{}}"#);
         // As much as fits: its name takes eleven with what stands around it.
         for (length, kept) in [(limits::MAX_CAPABILITIES - 11, true), (limits::MAX_CAPABILITIES - 10, false)] {
             let own = format!(r#"{{"roots":"{}"}}"#, "x".repeat(length - 2));
             let told = of(&own.replace('{', &format!(r#"{{"experimental":"{long}","#)));
-            assert_eq!(told, if kept { &own } else { "{}" });
+            assert_eq!(&*told, if kept { &own } else { "{}" });
             assert!(told.len() <= limits::MAX_CAPABILITIES);
         }
     }

@@ -9,6 +9,7 @@ mod close;
 pub mod connection;
 mod credit;
 mod frame;
+mod head;
 mod keepalive;
 mod load;
 mod schedule;
@@ -20,6 +21,7 @@ mod v1;
 mod v2;
 
 pub use close::{Close, CloseCode};
+pub use head::OpenHead;
 pub use load::{Load, StreamLoad};
 pub use v2::fits_notice;
 
@@ -61,33 +63,6 @@ pub enum Message {
     Pong(Bytes),
     /// The closing handshake; nothing follows it.
     Close(Close),
-}
-
-/// The head of a call, as the relay opens it (frame `Open`, JSON).
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct OpenHead {
-    /// The local server's name, as its catalog has it.
-    pub server: String,
-    /// The MCP method, `tools/call` for one.
-    pub method: String,
-    /// The protocol version that the client speaks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// What the client calls itself, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// Who acts, for policy and audit: the relay's name for the OAuth client, or for the token that its operator made.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub actor: String,
-    /// A stable, opaque key of the client's session; empty when there is none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub session: String,
-    /// The raw `capabilities` that the client declared in its handshake; empty when there was none (from 2026-07-28 on
-    /// each request's `_meta` has them).
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub capabilities: String,
-    /// How many bytes of params follow.
-    pub length: u64,
 }
 
 /// The two kinds of final answer.

@@ -5,6 +5,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -113,7 +114,7 @@ impl Agent {
             call = request.0,
             client = call.subject.client.as_str(),
             actor = call.subject.actor.as_str(),
-            server = call.subject.server.as_str(),
+            server = &*call.subject.server,
             tool = &*people(&call.subject.tool, limits::MAX_QUOTE),
             "call waits for approval: see `mcp-local-tunnel approve`"
         );
@@ -164,7 +165,7 @@ impl Agent {
         if head.session.len() > limits::MAX_SESSION_KEY {
             return Err(Refusal::invalid(code::INVALID_REQUEST, "the key of the session is too long"));
         }
-        let Some(slot) = self.names.get(&head.server) else {
+        let Some(slot) = self.names.get(&*head.server) else {
             let name = people(&head.server, limits::MAX_QUOTE);
             let message = format!("no server is named \"{name}\" on this device");
             return Err(Refusal::invalid(code::SERVER_UNAVAILABLE, message));
@@ -294,11 +295,11 @@ impl Agent {
             || (String::new(), None, listed.to_string()),
             |(server, slot, tool)| (server, Some(slot), tool),
         );
-        let subject = Subject { actor: String::new(), client: String::new(), server, tool };
+        let subject = Subject { actor: String::new(), client: String::new(), server: server.into(), tool };
         let nobody = Caller::default();
         let refusal = slot.and_then(|slot| self.allowed((slot, &nobody), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
-        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, String::new(), &subject, bytes, Vec::new()) };
+        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, Arc::default(), &subject, bytes, Vec::new()) };
         self.audit(&entry, End::Error(code::INVALID_PARAMS));
     }
 
@@ -310,13 +311,13 @@ impl Agent {
         }
     }
 
-    fn entry(&self, method: &str, session: String, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+    fn entry(&self, method: &str, session: Arc<str>, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
         Entry {
             // Whatever a relay sends, a line stays a line.
             subject: Subject {
                 actor: subject.actor.clone(),
                 client: subject.client.clone(),
-                server: people(&subject.server, limits::MAX_QUOTE),
+                server: Arc::from(people(&subject.server, limits::MAX_QUOTE)),
                 tool: people(&subject.tool, limits::MAX_QUOTE),
             },
             method: people(method, limits::MAX_QUOTE),

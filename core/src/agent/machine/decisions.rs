@@ -53,7 +53,7 @@ impl Agent {
     /// Nobody approved a call in time.
     pub(super) fn approval_timed_out(&mut self, request: RequestId) {
         let Some(waiting) = self.approvals.take(request) else { return };
-        tracing::warn!(call = request.0, server = waiting.subject.server.as_str(), "nobody approved a call in time");
+        tracing::warn!(call = request.0, server = &*waiting.subject.server, "nobody approved a call in time");
         self.ledger.decide(request, Decision::Unanswered);
         let secs = waiting.until.saturating_since(waiting.since).as_secs();
         let message = format!(

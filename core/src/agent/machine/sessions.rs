@@ -25,7 +25,7 @@ impl Agent {
         let key = match (is_shared, branches) {
             (true, false) => return Ok(slot),
             (true, true) => (slot, String::new()),
-            (false, _) => (slot, caller.session.clone()),
+            (false, _) => (slot, caller.session.to_string()),
         };
         let run = self.sessions.get(&key).copied().filter(|run| self.servers.get(run).is_some_and(Server::takes_calls));
         match run {

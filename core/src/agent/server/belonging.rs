@@ -35,7 +35,7 @@ pub(super) struct Whose {
 
 impl Whose {
     fn of(call: RequestId, caller: &Caller) -> Self {
-        Self { call, session: caller.session.clone() }
+        Self { call, session: caller.session.to_string() }
     }
 }
 

@@ -111,7 +111,7 @@ impl Server {
         // Copied: a few bytes must not keep a whole question in memory.
         let token = object::get_path(params, &["_meta", "progressToken"]);
         let token = token.map(|token| Bytes::copy_from_slice(&token));
-        let session = client.session;
+        let session = client.session.to_string();
         cx.arm(self.slot, Timer::Beside(number), limits::BESIDE_PATIENCE);
         cx.report(Report::Notice { server: self.name.clone(), sessions: Vec::from([session.clone()]), json });
         self.beside.open.insert(id, Question { number, session, token });

@@ -130,7 +130,7 @@ impl Server {
     /// The newest of these calls, if there is but one, or all are of one session.
     fn only_client(&self, calls: &[RequestId]) -> Option<RequestId> {
         let (newest, others) = calls.split_last()?;
-        let session = |request| self.calls.get(request).map(|call| call.caller.session.as_str());
+        let session = |request| self.calls.get(request).map(|call| &*call.caller.session);
         let own = session(newest);
         let is_one = |other| own.is_some_and(|own| !own.is_empty()) && session(other) == own;
         others.iter().all(is_one).then_some(*newest)
@@ -163,7 +163,7 @@ impl Server {
     /// HTTP says itself what belongs to a call.
     fn open_call_of(&self, session: &str) -> Option<RequestId> {
         self.child()?;
-        let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == session);
+        let its = self.calls.iter().rev().find(|(_, call)| &*call.caller.session == session);
         its.map(|(request, _)| *request)
     }
 
@@ -191,7 +191,7 @@ impl Server {
         if let Some(request) = self.open_call(on) {
             let session = self.calls.get(&request).map(|call| call.caller.session.clone()).unwrap_or_default();
             let others = watchers.len();
-            watchers.retain(|watcher| *watcher != session);
+            watchers.retain(|watcher| **watcher != *session);
             if watchers.len() < others {
                 self.tell(request, json.clone(), false, cx);
             }

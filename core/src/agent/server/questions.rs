@@ -192,7 +192,7 @@ impl Server {
         }
         // A task is its maker's, whoever else calls meanwhile.
         if let Some(session) = self.owner_of(method, params) {
-            let its = self.calls.iter().rev().find(|(_, call)| call.caller.session == session);
+            let its = self.calls.iter().rev().find(|(_, call)| &*call.caller.session == session);
             return its.map(|(request, call)| (*request, &call.caller)).ok_or(NOBODY);
         }
         // A call that waits for a modern client had its question, and its server needs that answer first: another question

@@ -63,7 +63,7 @@ impl Server {
 
     /// The key of the session whose it is.
     pub(super) fn session_key(&self) -> Option<&str> {
-        self.session.as_ref().map(|owner| owner.caller.session.as_str())
+        self.session.as_ref().map(|owner| &*owner.caller.session)
     }
 
     /// What its stderr is kept under.

@@ -48,7 +48,7 @@ impl Server {
     /// Keeps what a call sets for its session, and says what the server must hear of it.
     pub(super) fn arrange(&mut self, held: &Held, cx: &mut Cx) -> Arranged {
         let as_it_is = Arranged::Send { params: held.params.clone(), undo: None };
-        let session = held.caller.session.as_str();
+        let session = &*held.caller.session;
         let text = |key: &str| {
             let raw = object::get(&held.params, key)?;
             rpc::string(&raw).map(|text| text.into_owned())

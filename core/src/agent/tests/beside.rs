@@ -301,10 +301,10 @@ fn page_that_a_client_is_to_visit_is_told_of_to_it_alone() {
 fn question_of_an_http_server_outside_of_calls_is_asked_of_the_only_session() {
     let mut rig = http::ready();
     let head = OpenHead {
-        server: "web".to_string(),
+        server: "web".into(),
         method: "tools/call".to_string(),
-        session: "one".to_string(),
-        capabilities: r#"{"roots":{}}"#.to_string(),
+        session: "one".into(),
+        capabilities: r#"{"roots":{}}"#.into(),
         length: 2,
         ..OpenHead::default()
     };

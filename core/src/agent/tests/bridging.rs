@@ -561,10 +561,10 @@ fn state_is_good_for_nobody_else_and_nothing_else() {
         assert_eq!(answer(&mut rig).1, Some(code::INVALID_PARAMS), "{stream}");
     }
     let head = OpenHead {
-        server: "a".to_string(),
+        server: "a".into(),
         method: "tools/call".to_string(),
-        version: Some("2026-07-28".to_string()),
-        actor: "bob".to_string(),
+        version: Some("2026-07-28".into()),
+        actor: "bob".into(),
         ..OpenHead::default()
     };
     rig.tunnel(tunnel::Event::Call { stream: StreamId(7), head, params: Bytes::from(back(&state, &answers)) });
@@ -662,10 +662,10 @@ fn question_that_the_client_cannot_answer_ends_its_call() {
 /// A call of a modern client that is not the usual one.
 fn call_of(rig: &mut Rig, stream: u32, actor: &str, method: &str, params: &str) -> Value {
     let head = OpenHead {
-        server: "a".to_string(),
+        server: "a".into(),
         method: method.to_string(),
-        version: Some("2026-07-28".to_string()),
-        actor: actor.to_string(),
+        version: Some("2026-07-28".into()),
+        actor: actor.into(),
         ..OpenHead::default()
     };
     let params = Bytes::copy_from_slice(params.as_bytes());

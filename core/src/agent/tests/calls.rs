@@ -378,8 +378,13 @@ fn callers_without_a_session_are_told_apart_by_who_acts() {
     let half = u32::try_from(limits::MAX_SERVER_CALLS / 2).unwrap();
     let mut call = |stream, actor: &str| {
         let actor = actor.to_string();
-        let head =
-            OpenHead { server: "a".into(), method: "tools/call".into(), actor, length: 2, ..OpenHead::default() };
+        let head = OpenHead {
+            server: "a".into(),
+            method: "tools/call".into(),
+            actor: actor.into(),
+            length: 2,
+            ..OpenHead::default()
+        };
         rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params: Bytes::from_static(b"{}") });
         rig.answers().len()
     };

@@ -330,12 +330,12 @@ fn question_of_an_ended_session_is_lost_with_its_call() {
     for (is_modern, breaks_first) in [(true, false), (true, true), (false, false), (false, true)] {
         let mut rig = ready();
         let head = OpenHead {
-            server: "web".to_string(),
+            server: "web".into(),
             method: "tools/call".to_string(),
-            version: Some(if is_modern { "2026-07-28" } else { "2025-11-25" }.to_string()),
-            actor: "ann".to_string(),
-            session: if is_modern { String::new() } else { "s".to_string() },
-            capabilities: r#"{"roots":{}}"#.to_string(),
+            version: Some(if is_modern { "2026-07-28" } else { "2025-11-25" }.into()),
+            actor: "ann".into(),
+            session: if is_modern { "" } else { "s" }.into(),
+            capabilities: r#"{"roots":{}}"#.into(),
             length: params.len() as u64,
             ..OpenHead::default()
         };

@@ -392,10 +392,10 @@ fn question_on_a_calls_stream_belongs_to_it_whoever_else_calls() {
     let mut rig = http::ready();
     let mut call = |stream: u32, session: &str| {
         let head = OpenHead {
-            server: "web".to_string(),
+            server: "web".into(),
             method: "tools/call".to_string(),
-            session: session.to_string(),
-            capabilities: r#"{"sampling":{}}"#.to_string(),
+            session: session.into(),
+            capabilities: r#"{"sampling":{}}"#.into(),
             length: 2,
             ..OpenHead::default()
         };

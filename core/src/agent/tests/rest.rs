@@ -57,9 +57,9 @@ fn asleep(life: Life) -> Rig {
 
 fn call_in(rig: &mut Rig, stream: u32, session: &str) {
     let head = OpenHead {
-        server: "a".to_string(),
+        server: "a".into(),
         method: "tools/call".to_string(),
-        session: session.to_string(),
+        session: session.into(),
         length: 2,
         ..OpenHead::default()
     };

@@ -10,10 +10,10 @@ use crate::mcp::code;
 /// A session's call of `web`.
 fn call(rig: &mut Rig, stream: u32, session: &str) {
     let head = OpenHead {
-        server: "web".to_string(),
+        server: "web".into(),
         method: "tools/call".to_string(),
-        version: Some("2025-06-18".to_string()),
-        session: session.to_string(),
+        version: Some("2025-06-18".into()),
+        session: session.into(),
         length: 2,
         ..OpenHead::default()
     };

@@ -223,9 +223,9 @@ fn subscription_that_cannot_be_sent_counts_for_nothing() {
 fn new_session_with_an_http_server_is_told_what_the_old_one_knew() {
     let mut rig = http::ready();
     let head = OpenHead {
-        server: "web".to_string(),
+        server: "web".into(),
         method: "resources/subscribe".to_string(),
-        session: "one".to_string(),
+        session: "one".into(),
         length: 16,
         ..OpenHead::default()
     };

@@ -115,12 +115,8 @@ impl Bench {
             "DialFailed" | "DialFailed of nobody" => Event::DialFailed { conn, error: DialError::TimedOut },
             "Tunnel, up" | "Tunnel, up of nobody" => Event::Tunnel { conn, event: tunnel::Event::Up(Hello::default()) },
             "Tunnel, call" | "Tunnel, call of nobody" => {
-                let head = OpenHead {
-                    server: "a".to_string(),
-                    method: "tools/call".to_string(),
-                    length: 2,
-                    ..OpenHead::default()
-                };
+                let head =
+                    OpenHead { server: "a".into(), method: "tools/call".to_string(), length: 2, ..OpenHead::default() };
                 let params = Bytes::from_static(b"{}");
                 Event::Tunnel { conn, event: tunnel::Event::Call { stream: StreamId(2), head, params } }
             }

@@ -168,7 +168,7 @@ mod tests {
 
     fn caller(session: &str) -> Caller {
         Caller {
-            session: session.to_string(),
+            session: session.into(),
             client: "Client 1".to_string(),
             version: Version::parse("2025-06-18"),
             capabilities: Bytes::from_static(br#"{"roots":{"x":1.0}}"#),

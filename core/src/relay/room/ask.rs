@@ -1,7 +1,8 @@
 //! What clients ask of a room.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -252,12 +253,12 @@ impl Room {
                     Speaker::Modern { .. } => None,
                 };
                 let head = OpenHead {
-                    server: String::from(&*errand.server),
+                    server: errand.server.clone(),
                     method: errand.method,
-                    version: Some(caller.speaker.version().as_str().to_string()),
-                    client: Some(caller.speaker.client().to_string()),
+                    version: Some(Cow::Borrowed(caller.speaker.version().as_str())),
+                    client: Some(caller.speaker.client().clone()),
                     actor: caller.principal.actor(),
-                    session: session.map(|session| String::from(&*session.key.0)).unwrap_or_default(),
+                    session: session.map(|session| session.key.0.clone()).unwrap_or_default(),
                     capabilities: session.map(|session| session.capabilities.clone()).unwrap_or_default(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };

@@ -259,7 +259,7 @@ impl World {
             key: SessionKey(Arc::from(self.session)),
             version: self.version,
             client: "Cursor 1".into(),
-            capabilities: String::new(),
+            capabilities: Arc::default(),
             expires: UnixTime::from_secs(self.began) + crate::limits::SESSION_LIFETIME,
         })
     }

@@ -260,7 +260,7 @@ fn agent_hears_who_asks_without_a_session() {
     });
     let head = head.expect("the call is opened");
     assert_eq!((head.version.as_deref(), head.client.as_deref()), (Some("2026-07-28"), Some("Cursor 2")));
-    assert_eq!((head.session.as_str(), head.capabilities.as_str()), ("", ""));
+    assert_eq!((&*head.session, &*head.capabilities), ("", ""));
 }
 
 #[test]

@@ -31,13 +31,13 @@ fn request_says_everything_by_itself_and_no_session_is_made() {
     for head in [door.modern("tools/list"), with(door.modern("tools/list"), "mcp-session-id", "nobody's")] {
         let post = door.posted(head, body("tools/list", "").as_bytes());
         let Speaker::Modern { version, client, mirrored } = post.speaker else { panic!("a session") };
-        assert_eq!((version, client.as_str(), mirrored.len()), (Version::V2026_07_28, "Cursor 2", 0));
+        assert_eq!((version, &*client, mirrored.len()), (Version::V2026_07_28, "Cursor 2", 0));
         assert!(!post.headers.contains_key("mcp-session-id"));
     }
     let bare =
         body("tools/list", "").replace(r#","io.modelcontextprotocol/clientInfo":{"name":"Cursor","version":"2"}"#, "");
     assert_eq!(
-        door.posted(door.modern("tools/list"), bare.as_bytes()).speaker.client(),
+        &**door.posted(door.modern("tools/list"), bare.as_bytes()).speaker.client(),
         "",
         "it need not say who it is"
     );

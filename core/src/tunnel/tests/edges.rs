@@ -324,13 +324,13 @@ fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
     // In JSON each of these is six.
     let long = || "\u{1}".repeat(MAX_HEAD / 5);
     let heads = [
-        OpenHead { server: long(), ..head(2) },
+        OpenHead { server: long().into(), ..head(2) },
         OpenHead { method: long(), ..head(2) },
-        OpenHead { version: Some(long()), ..head(2) },
-        OpenHead { client: Some(long()), ..head(2) },
-        OpenHead { actor: long(), ..head(2) },
-        OpenHead { session: long(), ..head(2) },
-        OpenHead { capabilities: long(), ..head(2) },
+        OpenHead { version: Some(long().into()), ..head(2) },
+        OpenHead { client: Some(long().into()), ..head(2) },
+        OpenHead { actor: long().into(), ..head(2) },
+        OpenHead { session: long().into(), ..head(2) },
+        OpenHead { capabilities: long().into(), ..head(2) },
     ];
     for head in heads {
         let mut pair = Pair::up();
@@ -341,8 +341,8 @@ fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
 
 #[test]
 fn largest_head_is_sent_and_a_larger_one_is_not() {
-    let of = |actor: usize| OpenHead { actor: "x".repeat(actor), ..head(2) };
-    let room = MAX_HEAD - serde_json::to_vec(&of(1)).unwrap().len() + 1;
+    let of = |actor: usize| OpenHead { actor: "x".repeat(actor).into(), ..head(2) };
+    let room = MAX_HEAD - of(1).written().len() + 1;
     for (actor, fits) in [(MAX_HEAD / 2, true), (room, true), (room + 1, false)] {
         let mut pair = Pair::up();
         let params = Bytes::from_static(b"{}");

@@ -237,7 +237,7 @@ fn our_relay_and_our_agent_understand_each_other() {
     assert!(matches!(pair.relay_events()[..], [Event::Catalog(_)]));
     pair.relay(open_tool(3, "files__read", r#"{"name":"read","arguments":{"a":1}}"#));
     pair.run();
-    assert!(matches!(&pair.agent_events()[..], [Event::Call { head, .. }] if head.server == "files"));
+    assert!(matches!(&pair.agent_events()[..], [Event::Call { head, .. }] if &*head.server == "files"));
     pair.agent(answer(1, r#"{"content":[]}"#));
     pair.run();
     assert_eq!(pair.relay_events(), answered(3, Outcome::Result, r#"{"content":[]}"#));

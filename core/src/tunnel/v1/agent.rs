@@ -131,7 +131,7 @@ impl V1Agent {
         self.calls.insert(stream, id);
         self.patience.set(stream, cx.now + V1_CALL_TIMEOUT);
         let head = OpenHead {
-            server,
+            server: server.into(),
             method: method::TOOLS_CALL.into(),
             length: u64::try_from(params.len()).unwrap_or(u64::MAX),
             ..OpenHead::default()

@@ -218,7 +218,7 @@ const ROOM_FOR_NAMES: usize = 2 * 1024;
 /// Whether a head does not fit its frame. Escapes make a byte six at most, so only strange heads are measured.
 fn is_head_too_large(head: &OpenHead) -> bool {
     let OpenHead { server, method, version, client, actor, session, capabilities, length: _ } = head;
-    let optional = [version, client].into_iter().flatten().map(|text| text.len()).sum::<usize>();
+    let optional = version.as_ref().map_or(0, |text| text.len()) + client.as_ref().map_or(0, |text| text.len());
     let text = server.len() + method.len() + actor.len() + session.len() + capabilities.len() + optional;
-    text > MAX_HEAD / 8 && serde_json::to_vec(head).map_or(true, |json| json.len() > MAX_HEAD)
+    text > MAX_HEAD / 8 && head.written().len() > MAX_HEAD
 }

@@ -80,13 +80,13 @@ fn frames(body: Bytes, count: usize) {
     let params = Bytes::from_static(PARAMS.as_bytes());
     for stream in (1..).map(StreamId).take(count) {
         let head = OpenHead {
-            server: "files".to_owned(),
-            method: "tools/call".to_owned(),
-            version: Some("2025-11-25".to_owned()),
-            client: Some("client 1".to_owned()),
-            actor: "client".to_owned(),
-            session: "c2Vzc2lvbi1rZXktb2YtMjQ".to_owned(),
-            capabilities: "{}".to_owned(),
+            server: "files".into(),
+            method: "tools/call".into(),
+            version: Some("2025-11-25".into()),
+            client: Some("client 1".into()),
+            actor: "client".into(),
+            session: "c2Vzc2lvbi1rZXktb2YtMjQ".into(),
+            capabilities: "{}".into(),
             length: params.len() as u64,
         };
         relay.handle_command(Command::Open { stream, head, params: params.clone(), v1_tool: None }, now);
