@@ -51,8 +51,7 @@ impl RawId {
     /// is kept long, and must not keep the buffer of a whole message alive.
     #[must_use]
     pub fn from_raw(raw: &[u8]) -> Option<Self> {
-        let text = core::str::from_utf8(raw).ok()?;
-        Self::of_value(raw.get(walk::whole(text).ok()?)?)
+        Self::of_value(raw.get(walk::whole(raw).ok()?)?)
     }
 
     /// The same of what is one JSON value.
@@ -141,16 +140,15 @@ impl From<Broken> for ParseError {
 /// Unknown members are ignored. A member of the envelope that stands twice is refused, since the next reader might
 /// choose the other one. Nesting is not limited here: raw values are skipped without recursion.
 pub fn parse(body: &Bytes) -> Result<Message, ParseError> {
-    let text = core::str::from_utf8(body).map_err(|_| ParseError::syntax())?;
-    if !starts_with(text, '{') {
-        walk::whole(text)?;
+    if !body.trim_ascii_start().starts_with(b"{") {
+        walk::whole(body)?;
         return Err(ParseError::invalid(if is_batch(body) {
             "batches are not supported here: send one message at a time"
         } else {
             "a message must be a JSON object"
         }));
     }
-    Parts::read(text)?.message(body)
+    Parts::read(body)?.message(body)
 }
 
 /// Whether the body is a JSON array, as a batch of messages is.
@@ -225,7 +223,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn read(text: &'a str) -> Result<Self, ParseError> {
+    fn read(text: &'a [u8]) -> Result<Self, ParseError> {
         let (mut parts, mut walk) = (Self::default(), Walk::into_object(text)?);
         let mut is_first = true;
         while let Some(key) = walk.key(core::mem::take(&mut is_first))? {
@@ -308,10 +306,6 @@ impl<'a> Parts<'a> {
             }
         }
     }
-}
-
-fn starts_with(text: &str, first: char) -> bool {
-    text.trim_ascii_start().starts_with(first)
 }
 
 /// The items of an array, bounded while they are read: an array of a million nothings must not become a million items.

@@ -142,7 +142,7 @@ pub(crate) fn each<'a>(text: &'a [u8], mut take: impl FnMut(&'a [u8], &'a [u8]))
 
 /// Goes over where keys and values stand. Returns where the first member may begin.
 fn walk<'a>(text: &'a [u8], mut take: impl FnMut(&Walk<'a>, Range<usize>, Range<usize>)) -> Result<usize, NotAnObject> {
-    let mut walk = Walk::into_object(core::str::from_utf8(text).map_err(|_| NotAnObject)?)?;
+    let mut walk = Walk::into_object(text)?;
     let (open, mut count) = (walk.at(), 0);
     while let Some(key) = walk.key(count == 0)? {
         if count == limits::MAX_MEMBERS {

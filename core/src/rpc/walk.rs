@@ -5,19 +5,21 @@ use core::ops::Range;
 
 use super::scan::{Open, plain};
 
-/// A walk over a text that is UTF-8.
+/// A walk over what is to be JSON. Whether it is UTF-8 is found out on the way too: an ASCII text is gone over once.
 pub(super) struct Walk<'a> {
     text: &'a [u8],
     at: usize,
+    /// The rest of the text is known to be UTF-8. Until then, all that is behind is ASCII.
+    is_text: bool,
 }
 
-/// The text is not JSON from here on.
+/// The text is not JSON from here on, or not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Broken;
 
 /// Where the value stands that is all of `text`, but for space around it.
-pub(super) fn whole(text: &str) -> Result<Range<usize>, Broken> {
-    let mut walk = Walk { text: text.as_bytes(), at: 0 };
+pub(super) fn whole(text: &[u8]) -> Result<Range<usize>, Broken> {
+    let mut walk = Walk::new(text);
     walk.space();
     let value = walk.value()?;
     walk.end()?;
@@ -25,9 +27,13 @@ pub(super) fn whole(text: &str) -> Result<Range<usize>, Broken> {
 }
 
 impl<'a> Walk<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, is_text: false }
+    }
+
     /// A walk into the object that `text` begins with: its members are next.
-    pub(super) fn into_object(text: &'a str) -> Result<Self, Broken> {
-        let mut walk = Self { text: text.as_bytes(), at: 0 };
+    pub(super) fn into_object(text: &'a [u8]) -> Result<Self, Broken> {
+        let mut walk = Self::new(text);
         walk.space();
         walk.expect(b'{')?;
         Ok(walk)
@@ -155,15 +161,25 @@ impl<'a> Walk<'a> {
     /// Over a string whose opening quote is behind.
     fn string(&mut self) -> Result<(), Broken> {
         loop {
-            self.at += plain::<false>(self.text.get(self.at..).unwrap_or_default());
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            self.at += if self.is_text { plain::<false>(rest) } else { plain::<true>(rest) };
             match self.next()? {
                 b'"' => return Ok(()),
                 b'\\' => self.escape()?,
                 // RFC 8259 section 7: control characters must be escaped.
                 0x00..=0x1F => return Err(Broken),
+                0x80.. if !self.is_text => self.check_text()?,
                 _ => {}
             }
         }
+    }
+
+    /// Whether all from the byte that was just passed is UTF-8: outside of strings, the grammar has ASCII alone.
+    fn check_text(&mut self) -> Result<(), Broken> {
+        let rest = self.text.get(self.at - 1..).unwrap_or_default();
+        core::str::from_utf8(rest).map_err(|_| Broken)?;
+        self.is_text = true;
+        Ok(())
     }
 
     /// Half a surrogate pair is grammar, if not text: whoever reads it decides.
@@ -228,9 +244,25 @@ mod tests {
         for depth in [1, 63, 64, 65, 128, 129, 1_000] {
             let (open, close) = ("[{\"a\":".repeat(depth), "}]".repeat(depth));
             let text = std::format!("{open}1{close}");
-            assert_eq!(whole(&text), Ok(0..text.len()));
-            assert_eq!(whole(&std::format!("{open}1]{close}")), Err(Broken), "{depth}");
-            assert_eq!(whole(&std::format!("{open}1{}", close.replacen("}]", "]}", 1))), Err(Broken), "{depth}");
+            assert_eq!(whole(text.as_bytes()), Ok(0..text.len()));
+            let wrong = [std::format!("{open}1]{close}"), std::format!("{open}1{}", close.replacen("}]", "]}", 1))];
+            for text in wrong {
+                assert_eq!(whole(text.as_bytes()), Err(Broken), "{depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_found_wherever_it_stands() {
+        for (text, is_json) in [
+            (&b"[\"a\",\"\xc3\xa9\",\"\xe6\xbc\xa2\"]"[..], true),
+            (b"\"\x80\"", false),
+            (b"\"\xc3\"", false),
+            (b"[\"\xc3\xa9\",\"\xed\xa0\x80\"]", false),
+            (b"[\"\xc3\xa9\"]\xff", false),
+            (b"\xc3\xa9", false),
+        ] {
+            assert_eq!(whole(text).is_ok(), is_json, "{text:?}");
         }
     }
 
@@ -238,14 +270,12 @@ mod tests {
         #[test]
         fn value_is_where_serde_json_finds_it(text in json(), before in "[ \n\r\t]{0,2}", after in "[ \n\r\t]{0,2}") {
             let padded = std::format!("{before}{text}{after}");
-            prop_assert_eq!(whole(&padded), Ok(before.len()..before.len() + text.len()));
+            prop_assert_eq!(whole(padded.as_bytes()), Ok(before.len()..before.len() + text.len()));
         }
 
         #[test]
         fn altered_json_is_judged_like_serde_json_judges_it(bytes in altered()) {
-            if let Ok(text) = core::str::from_utf8(&bytes) {
-                prop_assert_eq!(whole(text).is_ok(), serde_json::from_str::<&RawValue>(text).is_ok());
-            }
+            prop_assert_eq!(whole(&bytes).is_ok(), serde_json::from_slice::<&RawValue>(&bytes).is_ok());
         }
     }
 }
