@@ -18,8 +18,10 @@ pub(crate) enum Line {
 pub(crate) struct Lines {
     max: usize,
     buffer: BytesMut,
-    /// The buffer was begun for one large line: it grows where it is, and has no more memory than the line.
+    /// The buffer was begun for one large line: it grows where it is, and has little more memory than the line.
     large: bool,
+    /// What the last large line took: the next one is likely as long, and is not copied while it grows.
+    expected: usize,
     /// How much of `buffer` is known to hold no line end.
     scanned: usize,
     /// The line that is being thrown away.
@@ -36,7 +38,7 @@ struct Skipped {
 impl Lines {
     /// A cutter that takes lines of at most `max` bytes.
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, buffer: BytesMut::new(), large: false, scanned: 0, skipped: None }
+        Self { max, buffer: BytesMut::new(), large: false, expected: LARGE, scanned: 0, skipped: None }
     }
 
     /// Where to read into.
@@ -56,7 +58,7 @@ impl Lines {
                 self.skip_buffer(held);
             } else if self.buffer.len() >= READ && !self.large {
                 // What was split before is copied to grow, and again and again.
-                let mut buffer = BytesMut::with_capacity(4 * READ);
+                let mut buffer = BytesMut::with_capacity(self.expected);
                 buffer.extend_from_slice(&self.buffer);
                 (self.buffer, self.large) = (buffer, true);
             }
@@ -69,6 +71,11 @@ impl Lines {
         self.scanned = 0;
         if self.large {
             (self.buffer, self.large) = (BytesMut::from(&self.buffer[..]), false);
+            if line.len() < self.expected / 4 {
+                // It was begun for a longer one, whose memory it must not hold.
+                line = BytesMut::from(&line[..]);
+            }
+            self.expected = LARGE.max(line.len() + READ);
         }
         if line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
@@ -118,6 +125,8 @@ impl Skipped {
 
 /// What is read at once: a pipe's usual capacity.
 const READ: usize = 64 * 1024;
+/// What a large line is begun with.
+const LARGE: usize = 4 * READ;
 /// Lines up to this are copied out.
 const SMALL: usize = 4 * 1024;
 /// How much of a line that is thrown away is kept: enough to find the id of the call that it answers.
@@ -177,6 +186,30 @@ mod tests {
             }
             assert_eq!(found[3..], [whole("next\r")], "{step}");
         }
+    }
+
+    #[test]
+    fn large_line_after_another_does_not_grow_and_a_smaller_one_holds_little_more_than_it_needs() {
+        let mut lines = Lines::new(100_000_000);
+        let mut growths = |length: usize| {
+            let mut growths = 0;
+            for piece in vec![b'x'; length].chunks(READ) {
+                let before = lines.buffer.capacity();
+                lines.space().extend_from_slice(piece);
+                growths += usize::from(lines.large && lines.buffer.capacity() > before);
+                assert_eq!(lines.next(), None);
+            }
+            lines.space().extend_from_slice(b"\n");
+            let Some(Line::Whole(line)) = lines.next() else { panic!("a line") };
+            assert_eq!(line.len(), length);
+            let held = line.try_into_mut().expect("nobody shares it").capacity();
+            assert!(held <= 4 * length, "{held} bytes for {length}");
+            growths
+        };
+        assert!(growths(3_000_000) > 0);
+        assert_eq!(growths(3_000_000), 0);
+        assert_eq!(growths(100_000), 0);
+        assert!(growths(3_000_000) > 0, "it is expected as long as the last");
     }
 
     #[test]
