@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ impl Launcher {
         let pid = rt::id(&process).and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).ok_or("it ended at once")?;
         let streams = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = streams else { return Err("its streams are missing".into()) };
+        widen(&stdout);
         let (input, written) = mpsc::unbounded_channel();
         let (killer, kills) = mpsc::unbounded_channel();
         let (ended, has_ended) = watch::channel(false);
@@ -245,6 +247,15 @@ fn outcome(status: io::Result<ExitStatus>, guarded: bool) -> (Option<i32>, Optio
     }
 }
 
+/// Gives a server room to write a large answer without a pause for each piece of it.
+fn widen(stdout: &impl AsFd) {
+    // Refused to who has very many pipes: then it stays as it is.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(stdout, PIPE);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stdout;
+}
+
 async fn read_lines(
     mut stdout: impl AsyncRead + Unpin,
     mut lines: Lines,
@@ -391,6 +402,10 @@ const MAX_VALUE: u64 = 128 * 1024;
 /// How long a pipe may stay open, saying nothing, after its process ended.
 const QUIET: Duration = Duration::from_millis(100);
 const STDERR_READ: usize = 8 * 1024;
+/// What a server's stdout holds until it is read: a few pieces of a large answer. More is slower, since it falls out of
+/// the processor's cache meanwhile.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 256 * 1024;
 /// Lines that are looked at together before they are written.
 const LINES_AT_ONCE: usize = 64;
 /// What is written to a server at once: a pipe's usual capacity.
@@ -446,6 +461,14 @@ mod tests {
         let _process = process.expect("starts");
         let expected = ["one", "\u{fffd}", "too long: 200", "last", "output ended", "exited Some(3) None oops\n"];
         assert_eq!(all(events).await, expected);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pipe_is_widened() {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        widen(&reader);
+        assert_eq!(rustix::pipe::fcntl_getpipe_size(&reader).expect("a pipe has a size"), PIPE);
     }
 
     #[crate::rt::test]
