@@ -36,7 +36,7 @@ use crate::tunnel::{Hello, OpenHead, Outcome, ResetCode};
 /// One frame, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    Hello(Hello),
+    Hello(Box<Hello>),
     Catalog(Piece),
     Open { stream: u32, head: Box<OpenHead> },
     Answer { stream: u32, head: AnswerHead },
@@ -221,7 +221,7 @@ impl Frame {
             return Err(Fault::protocol("frame on the wrong stream"));
         }
         Ok(Some(match kind {
-            HELLO => Self::Hello(head(&body)?),
+            HELLO => Self::Hello(Box::new(head(&body)?)),
             CATALOG => Self::Catalog(Piece::decode(body)?),
             OPEN => Self::Open { stream, head: Box::new(open_head(&body)?) },
             ANSWER => Self::Answer { stream, head: head(&body)? },
@@ -413,7 +413,7 @@ mod tests {
             let empty = serde_json::to_vec(&Hello::default()).unwrap().len();
             let hello = Hello { version: "v".repeat(MAX_HEAD - empty + extra), ..Hello::default() };
             let mut out = Vec::new();
-            Frame::Hello(hello).encode(&mut out);
+            Frame::Hello(Box::new(hello)).encode(&mut out);
             assert_eq!(Frame::take(&mut out.into()).is_ok(), fits);
         }
     }
@@ -430,7 +430,7 @@ mod tests {
         prop_oneof![
             ("\\PC{0,9}", any::<u64>(), prop::collection::vec("\\PC{0,5}", 0..3)).prop_map(
                 |(version, max, features)| {
-                    Frame::Hello(Hello { version, max_message: max, features, ..Hello::default() })
+                    Frame::Hello(Box::new(Hello { version, max_message: max, features, ..Hello::default() }))
                 }
             ),
             piece().prop_map(Frame::Catalog),

@@ -147,7 +147,7 @@ fn every_state_takes_every_input() {
         }),
     ];
     let inputs: [(&str, Prepare); 7] = [
-        ("hello", |pair| pair.relay.handle_message(binary(&[Frame::Hello(Hello::default())]), at(pair.now))),
+        ("hello", |pair| pair.relay.handle_message(binary(&[Frame::Hello(Box::default())]), at(pair.now))),
         ("go away", |pair| pair.relay.handle_message(binary(&[Frame::GoAway]), at(pair.now))),
         ("peer's close", |pair| {
             pair.relay.handle_message(Message::Close(Close::new(CloseCode::GoingAway, "")), at(pair.now));
@@ -202,7 +202,7 @@ fn rules_of_the_tunnel_are_enforced() {
     let mut credit = vec![answer_head(None)];
     credit.extend(beyond);
     let to_relay: Vec<(&str, Vec<Frame>)> = vec![
-        ("second hello", vec![Frame::Hello(Hello::default())]),
+        ("second hello", vec![Frame::Hello(Box::default())]),
         ("stream that was never opened", vec![Frame::End { stream: 2, bytes: bytes.clone() }]),
         ("body before its answer", vec![Frame::End { stream: 1, bytes: bytes.clone() }]),
         ("second answer", vec![answer_head(None), answer_head(None)]),

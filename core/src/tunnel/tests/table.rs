@@ -90,7 +90,7 @@ fn frames() -> Vec<Frame> {
     let stream = SUBJECT;
     let piece = |bytes: &'static [u8]| Piece { last: true, bytes: Bytes::from_static(bytes) };
     vec![
-        Frame::Hello(Hello::default()),
+        Frame::Hello(Default::default()),
         Frame::Catalog(piece(b"{}")),
         Frame::Open { stream, head: alloc::boxed::Box::new(head(2)) },
         Frame::Answer { stream, head: AnswerHead { error: None, length: None } },

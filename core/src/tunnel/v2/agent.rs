@@ -99,7 +99,7 @@ impl V2 {
 
     fn answer(&mut self, stream: u32, outcome: Outcome, body: Bytes, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        if length > Self::max_body(self.peer.as_ref()) && self.streams.contains_key(&stream) {
+        if length > self.theirs().max_body && self.streams.contains_key(&stream) {
             return self.give_up(stream, ResetCode::TooLarge, "the answer is larger than allowed", cx);
         }
         let head = Frame::Answer { stream, head: AnswerHead::new(outcome, length) };
@@ -121,9 +121,9 @@ impl V2 {
             return Err(Fault::protocol("stream opened twice"));
         }
         self.highest = stream;
-        let refusal = if self.streams.len() >= Self::max_streams(Some(&self.ours)) {
+        let refusal = if self.streams.len() >= self.ours.max_streams {
             (ResetCode::Overloaded, "too many calls open")
-        } else if head.length > Self::max_body(Some(&self.ours)) {
+        } else if head.length > self.ours.max_body {
             (ResetCode::TooLarge, "the request is larger than allowed")
         } else {
             let incoming = Incoming::Params { head, params: Assembly::default() };

@@ -34,10 +34,10 @@ use crate::tunnel::{Command, Event, Hello, ResetCode, Side};
 #[derive(Debug)]
 pub(super) struct V2 {
     side: Side,
-    /// What this side told of itself; its limits bind the peer.
-    ours: Hello,
-    /// What the peer told; nothing else is taken before it.
-    peer: Option<Hello>,
+    /// What this side takes.
+    ours: Terms,
+    /// What the peer takes; nothing else is taken before its hello.
+    peer: Option<Terms>,
     /// Whether the peer said that it is about to close.
     leaving: bool,
     /// Boxed, so that calls that come and go move little.
@@ -66,8 +66,8 @@ impl V2 {
     pub(super) fn new(side: Side, hello: Hello) -> Self {
         Self {
             side,
-            control: VecDeque::from([Frame::Hello(hello.clone())]),
-            ours: hello,
+            ours: Terms::of(&hello),
+            control: VecDeque::from([Frame::Hello(Box::new(hello))]),
             peer: None,
             leaving: false,
             streams: BTreeMap::new(),
@@ -161,8 +161,8 @@ impl V2 {
         tracing::trace!(side = ?self.side, frame = frame.name(), "frame received");
         if self.peer.is_none() {
             let Frame::Hello(hello) = frame else { return Err(Fault::protocol("frame before the hello")) };
-            self.peer = Some(hello.clone());
-            cx.events.push_back(Event::Up(hello));
+            self.peer = Some(Terms::of(&hello));
+            cx.events.push_back(Event::Up(*hello));
             return Ok(());
         }
         match frame {
@@ -277,21 +277,33 @@ impl V2 {
         Ok(())
     }
 
-    /// The largest body that `hello`'s side takes.
-    fn max_body(hello: Option<&Hello>) -> u64 {
+    /// What the peer takes, as far as is known.
+    fn theirs(&self) -> Terms {
+        self.peer.unwrap_or_else(|| Terms::of(&Hello::default()))
+    }
+}
+
+/// What a side takes. Nothing else of its hello is kept: most tunnels wait most of the time.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// The largest body.
+    max_body: u64,
+    /// How many streams.
+    max_streams: usize,
+}
+
+impl Terms {
+    fn of(hello: &Hello) -> Self {
         let most = u64::try_from(MAX_MESSAGE).unwrap_or(u64::MAX);
-        match hello.map_or(0, |hello| hello.max_message) {
+        let max_body = match hello.max_message {
             0 => most,
             said => said.min(most),
-        }
-    }
-
-    /// How many streams `hello`'s side takes.
-    fn max_streams(hello: Option<&Hello>) -> usize {
-        match hello.map_or(0, |hello| hello.max_streams) {
+        };
+        let max_streams = match hello.max_streams {
             0 => MAX_STREAMS,
             said => usize::try_from(said).unwrap_or(usize::MAX).min(MAX_STREAMS),
-        }
+        };
+        Self { max_body, max_streams }
     }
 }
 
@@ -308,7 +320,13 @@ impl V2 {
 
     fn write_control(&mut self, out: &mut Vec<u8>, cx: &mut Cx<'_>) {
         while out.len() < MAX_TRANSMIT {
-            let Some(frame) = self.control.pop_front() else { break };
+            let Some(frame) = self.control.pop_front() else {
+                if self.streams.is_empty() {
+                    // What waits holds nothing.
+                    self.control = VecDeque::new();
+                }
+                break;
+            };
             frame.encode(out);
         }
         if let Some(token) = self.pong.take() {

@@ -86,9 +86,9 @@ impl V2 {
         let refusal = if stream <= self.highest {
             tracing::error!(call = stream, "stream numbers must rise");
             Some((ResetCode::Internal, "stream number used twice"))
-        } else if self.streams.len() >= Self::max_streams(self.peer.as_ref()) {
+        } else if self.streams.len() >= self.theirs().max_streams {
             Some((ResetCode::Overloaded, "the device has too many calls open"))
-        } else if head.length > Self::max_body(self.peer.as_ref()) || is_head_too_large(&head) {
+        } else if head.length > self.theirs().max_body || is_head_too_large(&head) {
             Some((ResetCode::TooLarge, "the request is larger than the device takes"))
         } else {
             None
@@ -140,7 +140,7 @@ impl V2 {
     }
 
     fn take_answer(&mut self, stream: u32, head: AnswerHead, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let most = Self::max_body(Some(&self.ours));
+        let most = self.ours.max_body;
         let Some(answer) = self.awaited(stream)? else { return Ok(()) };
         answer.begin(head)?;
         if head.length.is_some_and(|length| length > most) {
