@@ -52,7 +52,8 @@ pub(super) fn united<'a>(servers: impl IntoIterator<Item = &'a Offer>, version: 
 fn extensions(servers: &[&Offer]) -> BTreeMap<&'static str, String> {
     let mut united = BTreeMap::new();
     for server in servers {
-        let declared = server.capabilities.as_ref().and_then(|all| Object::parse(&all.get("extensions")?).ok());
+        let declared =
+            server.capabilities.as_ref().and_then(|all| Object::parse(&object::get(all, "extensions")?).ok());
         for name in EXTENSIONS {
             let settings = declared.as_ref().and_then(|all| all.get(name)).filter(|raw| raw.starts_with(b"{"));
             let settings = settings.and_then(|raw| core::str::from_utf8(&raw).ok().map(ToString::to_string));
@@ -67,7 +68,7 @@ fn extensions(servers: &[&Offer]) -> BTreeMap<&'static str, String> {
 impl Offer {
     /// Whether it declared a capability: an object, or `true`, at the end of this path.
     pub(super) fn declares(&self, path: &[&str]) -> bool {
-        let declared = self.capabilities.as_ref().and_then(|all| object::get_path(all.text(), path));
+        let declared = self.capabilities.as_ref().and_then(|all| object::get_path(all, path));
         declared.is_some_and(|raw| raw.starts_with(b"{") || raw == "true")
     }
 

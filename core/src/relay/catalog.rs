@@ -4,7 +4,6 @@
 //! not pass is left out, and named in `status` and the log.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -24,12 +23,36 @@ use crate::time::{Instant, Now};
 /// The servers of one device, by name.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    /// Each by itself: a map makes room for eleven of them at once, and most devices have a few.
-    servers: BTreeMap<Arc<str>, Box<Server>>,
+    servers: Servers,
     /// What was wrong with the last update as a whole.
     fault: Option<String>,
     /// What its agent says of the device as a whole; printable, capped.
     remark: Option<String>,
+}
+
+/// Servers in the order of their names. A map would make room for eleven of them at once, and most devices have a few.
+#[derive(Debug, Default)]
+struct Servers(Vec<(Arc<str>, Box<Server>)>);
+
+impl Servers {
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(own, _)| (**own).cmp(name))
+    }
+
+    fn get(&self, name: &str) -> Option<&(Arc<str>, Box<Server>)> {
+        self.find(name).ok().and_then(|at| self.0.get(at))
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Box<Server>> {
+        self.find(name).ok().map(|at| self.0.remove(at).1)
+    }
+
+    /// Puts one in whose name none has.
+    fn insert(&mut self, name: Arc<str>, server: Box<Server>) {
+        if let Err(at) = self.find(&name) {
+            self.0.insert(at, (name, server));
+        }
+    }
 }
 
 /// One local server.
@@ -79,10 +102,10 @@ impl Catalog {
         };
         self.fault = None;
         self.remark = update.remark.map(|text| printable(&text, limits::MAX_REASON)).filter(|text| !text.is_empty());
-        let mut old = if update.whole { core::mem::take(&mut self.servers) } else { BTreeMap::new() };
+        let mut old = if update.whole { core::mem::take(&mut self.servers) } else { Servers::default() };
         let mut is_news = false;
         for name in update.removed {
-            is_news |= self.servers.remove(name.as_str()).is_some();
+            is_news |= self.servers.remove(&name).is_some();
         }
         for raw in update.servers {
             match self.put(raw, &mut old, most, now) {
@@ -94,24 +117,25 @@ impl Catalog {
                 }
             }
         }
-        is_news || !old.is_empty()
+        self.servers.0.shrink_to_fit();
+        is_news || !old.0.is_empty()
     }
 
     /// Whether any server offers clients of one era something else than those of the other.
     pub(super) fn differs(&self) -> bool {
-        self.servers.values().any(|server| server.differs())
+        self.servers.0.iter().any(|(_, server)| server.differs())
     }
 
     /// The servers, by name.
     pub(super) fn servers(&self) -> impl Iterator<Item = (&Arc<str>, &Server)> {
-        self.servers.iter().map(|(name, server)| (name, &**server))
+        self.servers.0.iter().map(|(name, server)| (name, &**server))
     }
 
     /// The server of that name, or the only one whose label it is.
     pub(super) fn server(&self, name: &str) -> Option<(&Arc<str>, &Server)> {
         self.servers
-            .get_key_value(name)
-            .or_else(|| self.servers.iter().find(|(own, _)| crate::names::label(own) == name))
+            .get(name)
+            .or_else(|| self.servers.0.iter().find(|(own, _)| crate::names::label(own) == name))
             .map(|(name, server)| (name, &**server))
     }
 
@@ -133,20 +157,14 @@ impl Catalog {
 
     /// Takes in what is said of one server, which may be among those of the last whole catalog. Returns whether it lists
     /// something else than before.
-    fn put(
-        &mut self,
-        raw: &RawValue,
-        old: &mut BTreeMap<Arc<str>, Box<Server>>,
-        most: &RelayLimits,
-        now: Now,
-    ) -> Result<bool, &'static str> {
+    fn put(&mut self, raw: &RawValue, old: &mut Servers, most: &RelayLimits, now: Now) -> Result<bool, &'static str> {
         let server: catalog::Server = serde_json::from_str(raw.get()).map_err(|_| "it is not a server")?;
         let name: Arc<str> = Arc::from(server.name.as_str());
         if !is_name(&name) {
             return Err("its name is empty, too long or not printable");
         }
         let before = self.servers.remove(&name).or_else(|| old.remove(&name));
-        if self.servers.len() >= limits::MAX_SERVERS {
+        if self.servers.0.len() >= limits::MAX_SERVERS {
             return Err("there are too many servers");
         }
         let room = self.room(most);
@@ -173,7 +191,7 @@ impl Catalog {
             templates: Kind::Template.most(),
             bytes: most.catalog_per_agent,
         };
-        self.servers.values().fold(all, |left, server| left.without(server.taken))
+        self.servers.0.iter().fold(all, |left, (_, server)| left.without(server.taken))
     }
 }
 

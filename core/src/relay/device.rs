@@ -1,5 +1,6 @@
 //! One connected device.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -27,12 +28,26 @@ pub(super) struct Device {
     /// Its user's pseudonym, if an audit is kept.
     pub(super) audit: Option<Arc<str>>,
     /// What its agent said of itself, once it did.
-    pub(super) hello: Option<Hello>,
+    pub(super) hello: Option<Told>,
     pub(super) round_trip_micros: Option<u64>,
     pub(super) catalog: Catalog,
     /// It announced its end: nothing new is opened.
     pub(super) leaving: bool,
     pub(super) last_stream: u32,
+}
+
+/// What is kept of a hello.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) version: Box<str>,
+    pub(super) os: Box<str>,
+    max_streams: u32,
+}
+
+impl From<Hello> for Told {
+    fn from(hello: Hello) -> Self {
+        Self { version: hello.version.into(), os: hello.os.into(), max_streams: hello.max_streams }
+    }
 }
 
 impl Device {
@@ -69,7 +84,7 @@ impl Device {
 
     /// How many calls it takes at once.
     pub(super) fn max_streams(&self) -> usize {
-        let told = self.hello.as_ref().map_or(0, |hello| hello.max_streams);
+        let told = self.hello.as_ref().map_or(0, |told| told.max_streams);
         match usize::try_from(told) {
             Ok(0) | Err(_) => limits::MAX_STREAMS,
             Ok(told) => told.min(limits::MAX_STREAMS),
@@ -84,8 +99,8 @@ impl Device {
 }
 
 /// Devices in the order in which everything about them is listed: by name.
-pub(super) fn sorted(devices: &BTreeMap<ConnId, Device>) -> Vec<&Device> {
-    let mut sorted: Vec<&Device> = devices.values().collect();
+pub(super) fn sorted(devices: &BTreeMap<ConnId, Box<Device>>) -> Vec<&Device> {
+    let mut sorted: Vec<&Device> = devices.values().map(|device| &**device).collect();
     sorted.sort_by(|a, b| (&a.name, a.conn).cmp(&(&b.name, b.conn)));
     sorted
 }

@@ -39,7 +39,7 @@ pub(super) fn transparent(version: Version, server: &Offer) -> Bytes {
 
 /// What a server declared that it can do.
 pub(super) fn capabilities(server: &Offer) -> &str {
-    let declared = server.capabilities.as_ref().map(|capabilities| &capabilities.text()[..]);
+    let declared = server.capabilities.as_ref().map(|capabilities| &capabilities[..]);
     declared.and_then(|text| core::str::from_utf8(text).ok()).unwrap_or(TOOLS)
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Item {
     /// Its name, its URI, its URI template.
     pub(super) key: Arc<str>,
     /// The server's own object, on one line.
-    pub(super) json: Object,
+    pub(super) json: Bytes,
 }
 
 impl Kind {
@@ -103,6 +103,7 @@ pub(super) fn check(kind: Kind, raw: Vec<Box<RawValue>>, left: &mut Left<'_>, dr
             Err(_) => {}
         }
     }
+    items.shrink_to_fit();
     items
 }
 
@@ -112,12 +113,12 @@ fn check_one(kind: Kind, raw: Box<RawValue>) -> Result<Item, (Option<String>, &'
     }
     let text: Box<str> = raw.into();
     let json = one_line(Bytes::from(String::from(text)));
-    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
-    let text = |key| json.get(key).and_then(|raw| rpc::string(&raw).map(|text| text.into_owned()));
+    let object = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
+    let text = |key| object.get(key).and_then(|raw| rpc::string(&raw).map(|text| text.into_owned()));
     let key = text(kind.key()).ok_or((None, "what names it is missing or not a string"))?;
     let fault = match kind {
         Kind::Prompt if !is_name(&key) => Some("its name is empty, too long or not printable"),
-        Kind::Prompt if json.get("arguments").is_some_and(|raw| !raw.starts_with(b"[")) => {
+        Kind::Prompt if object.get("arguments").is_some_and(|raw| !raw.starts_with(b"[")) => {
             Some("its arguments are not a list")
         }
         Kind::Prompt => None,
@@ -181,13 +182,13 @@ mod tests {
             let kept = check(kind, list, &mut Left { items: room, bytes: &mut bytes }, &mut dropped);
             let mut rest = texts.iter();
             for item in &kept {
-                prop_assert!(rest.any(|text| text.as_bytes() == &**item.json.text()), "as it was, and in its order");
+                prop_assert!(rest.any(|text| text.as_bytes() == &*item.json), "as it was, and in its order");
             }
             let keys: BTreeSet<_> = kept.iter().map(|item| item.key.clone()).collect();
             prop_assert_eq!(keys.len(), kept.len());
             prop_assert!(kept.len() <= room);
             prop_assert_eq!(kept.len() + dropped.len(), texts.len().min(kept.len() + MAX_DROPPED));
-            let used: usize = kept.iter().map(|item| item.json.text().len() + 1).sum();
+            let used: usize = kept.iter().map(|item| item.json.len() + 1).sum();
             prop_assert_eq!(bytes, most_bytes.saturating_sub(used));
             prop_assert!(used <= most_bytes + 1);
         }

@@ -1,5 +1,7 @@
 //! The lists of an endpoint as a client knows them, and which of them are news.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -56,16 +58,54 @@ impl Lists {
 }
 
 /// The raw result of a list: one page with these objects.
-pub(super) fn page(member: &str, items: impl IntoIterator<Item = Bytes>) -> Bytes {
-    let mut out = BytesMut::from(&b"{"[..]);
-    out.put_slice(quoted(member).as_bytes());
-    out.put_slice(b":[");
-    for (index, item) in items.into_iter().enumerate() {
+pub(super) fn page(member: &str, items: &[impl AsRef<[u8]>]) -> Bytes {
+    let head = head(member);
+    let length: usize = items.iter().map(|item| item.as_ref().len()).sum();
+    // No more than it takes: it is kept for as long as its device is there.
+    let mut out = BytesMut::with_capacity(head.len() + length + items.len().saturating_sub(1) + TAIL.len());
+    out.put_slice(head.as_bytes());
+    for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
         }
-        out.put_slice(&item);
+        out.put_slice(item.as_ref());
     }
-    out.put_slice(b"]}");
+    out.put_slice(TAIL);
     out.freeze()
+}
+
+/// The same; from then on the objects are parts of the page.
+pub(super) fn page_of<'a>(member: &str, items: impl Iterator<Item = &'a mut Bytes>) -> Bytes {
+    let mut items: Vec<&mut Bytes> = items.collect();
+    let page = page(member, &items);
+    let mut at = head(member).len();
+    for item in &mut items {
+        let end = at + item.len();
+        **item = page.slice(at..end);
+        at = end + 1;
+    }
+    page
+}
+
+fn head(member: &str) -> String {
+    format!("{{{}:[", quoted(member))
+}
+
+const TAIL: &[u8] = b"]}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_is_one_piece_of_memory_and_its_objects_are_parts_of_it() {
+        for texts in [&[][..], &["{}"], &[r#"{"name":"a"}"#, "{}", r#"{"name":"b,]"}"#]] {
+            let mut items: Vec<Bytes> = texts.iter().map(|text| Bytes::from(String::from(*text))).collect();
+            let page = page_of("tools", items.iter_mut());
+            assert_eq!(page, format!(r#"{{"tools":[{}]}}"#, texts.join(",")));
+            assert_eq!(items, texts, "they say what they said");
+            let within = page.as_ptr_range();
+            assert!(items.iter().all(|item| within.contains(&item.as_ptr())), "and have no memory of their own");
+        }
+    }
 }

@@ -53,7 +53,7 @@ pub(super) struct Which {
 }
 
 /// The name and the JSON of one.
-pub(super) type Entry<'a> = (&'a Arc<str>, &'a Object);
+pub(super) type Entry<'a> = (&'a Arc<str>, &'a Bytes);
 
 /// A tool or a prompt on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Named {
                 }
             }
         }
-        named.body = lists::page(which.member, shown);
+        named.body = lists::page(which.member, &shown);
         named
     }
 
@@ -147,12 +147,12 @@ impl Named {
         &mut self,
         (name, other): (String, String),
         target: Target,
-        json: &Object,
+        json: &Bytes,
         label: &str,
         shown: &mut Vec<Bytes>,
     ) {
         let (name, other) = if self.listed.contains_key(&name) { (other, name) } else { (name, other) };
-        let length = self.length.saturating_add(json.text().len());
+        let length = self.length.saturating_add(json.len());
         let full = self.listed.len() >= self.which.most || length > limits::MAX_CATALOG;
         match self.listed.entry(name) {
             btree_map::Entry::Vacant(entry) if !full => {
@@ -207,7 +207,8 @@ fn short_names(sources: &[Source<'_>], era: Era, which: &Which) -> BTreeMap<Stri
 }
 
 /// A server's own JSON with another name, and with `label` before its description; all else as the server wrote it.
-fn renamed(json: &Object, name: &str, label: &str) -> Bytes {
+fn renamed(json: &Bytes, name: &str, label: &str) -> Bytes {
+    let json = Object::parse(json).expect("what is listed was checked to be an object");
     let name = quoted(name);
     let description = json.get("description").filter(|raw| raw.starts_with(b"\"")).map(|raw| {
         let label = quoted(label);

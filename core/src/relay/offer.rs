@@ -15,7 +15,8 @@ use super::items::{self, Item, Kind, Left};
 use super::lists::{self, Lists};
 use crate::limits;
 use crate::mcp::catalog::{self, Announced};
-use crate::rpc::{self, object::Object};
+use crate::rpc;
+use crate::rpc::object::{self, Object};
 use crate::sse::one_line;
 
 /// What a server offers.
@@ -24,7 +25,7 @@ pub(super) struct Offer {
     info: Option<Bytes>,
     pub(super) instructions: Option<String>,
     /// The raw `capabilities` object.
-    pub(super) capabilities: Option<Object>,
+    pub(super) capabilities: Option<Bytes>,
     /// In the server's own order.
     pub(super) tools: Vec<Tool>,
     pub(super) prompts: Vec<Item>,
@@ -38,8 +39,8 @@ pub(super) struct Offer {
 #[derive(Debug, Clone)]
 pub(super) struct Tool {
     pub(super) name: Arc<str>,
-    /// The server's own object, on one line.
-    pub(super) json: Object,
+    /// The server's own object, on one line: a part of its list's page.
+    pub(super) json: Bytes,
     /// Whether it says of itself that it only reads.
     pub(super) read_only: bool,
 }
@@ -147,18 +148,17 @@ impl Offer {
     }
 
     /// The lists as they are, whatever it declared: a list with something in it is offered.
-    fn own_lists(&self, announced: Announced) -> Lists {
+    fn own_lists(&mut self, announced: Announced) -> Lists {
+        let (has_prompts, has_resources) = (self.has_prompts(), self.has_resources());
         let page =
-            |kind: Kind, items: &[Item]| lists::page(kind.member(), items.iter().map(|item| item.json.text().clone()));
-        let prompts = page(Kind::Prompt, &self.prompts);
-        let resources = lists::Resources {
-            resources: page(Kind::Resource, &self.resources),
-            templates: page(Kind::Template, &self.templates),
-        };
+            |kind: Kind, items: &mut [Item]| lists::page_of(kind.member(), items.iter_mut().map(|item| &mut item.json));
         Lists {
-            tools: lists::page("tools", self.tools.iter().map(|tool| tool.json.text().clone())),
-            prompts: self.has_prompts().then_some(prompts),
-            resources: self.has_resources().then_some(resources),
+            tools: lists::page_of("tools", self.tools.iter_mut().map(|tool| &mut tool.json)),
+            prompts: has_prompts.then(|| page(Kind::Prompt, &mut self.prompts)),
+            resources: has_resources.then(|| lists::Resources {
+                resources: page(Kind::Resource, &mut self.resources),
+                templates: page(Kind::Template, &mut self.templates),
+            }),
             announced,
         }
     }
@@ -215,6 +215,7 @@ fn check_tools(raw: Vec<Box<RawValue>>, most: usize, left: &mut usize, dropped: 
             Err(_) => {}
         }
     }
+    tools.shrink_to_fit();
     tools
 }
 
@@ -224,15 +225,15 @@ fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)
     }
     let text: Box<str> = raw.into();
     let json = one_line(Bytes::from(String::from(text)));
-    let json = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
-    let name = json.get("name").and_then(|raw| rpc::string(&raw).map(|name| name.into_owned()));
+    let object = Object::parse(&json).map_err(|_| (None, "it is not an object"))?;
+    let name = object.get("name").and_then(|raw| rpc::string(&raw).map(|name| name.into_owned()));
     let name = name.ok_or((None, "its name is missing or not a string"))?;
     if !is_name(&name) {
         return Err((Some(name), "its name is empty, too long or not printable"));
     }
-    match json.get("inputSchema") {
+    match object.get("inputSchema") {
         Some(schema) if schema.starts_with(b"{") => {
-            let read_only = json.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
+            let read_only = object.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
             Ok(Tool { name: Arc::from(name), json, read_only })
         }
         Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
@@ -241,16 +242,17 @@ fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)
 
 /// A raw `serverInfo` that a client can read: an object with a name and a version.
 fn check_info(raw: Box<RawValue>) -> Option<Bytes> {
-    let object = check_object(raw)?;
-    let text = |key| object.get(key).is_some_and(|raw| rpc::string(&raw).is_some());
-    (text("name") && text("version")).then(|| object.text().clone())
+    let info = check_object(raw)?;
+    let text = |key| object::get(&info, key).is_some_and(|raw| rpc::string(&raw).is_some());
+    (text("name") && text("version")).then_some(info)
 }
 
 /// A raw object of a reasonable size, on one line.
-fn check_object(raw: Box<RawValue>) -> Option<Object> {
+fn check_object(raw: Box<RawValue>) -> Option<Bytes> {
     if raw.get().len() > limits::MAX_TOOL {
         return None;
     }
     let text: Box<str> = raw.into();
-    Object::parse(&one_line(Bytes::from(String::from(text)))).ok()
+    let text = one_line(Bytes::from(String::from(text)));
+    object::each(&text, |_, _| {}).is_ok().then_some(text)
 }

@@ -19,6 +19,7 @@ use crate::id::ConnId;
 use crate::limits;
 use crate::mcp::Era;
 use crate::names;
+use crate::rpc::object::Object;
 use crate::rpc::quoted;
 
 /// What `/mcp` shows of resources, and whose each URI is.
@@ -148,9 +149,9 @@ impl Resources {
             Kind::Template => (&offer.templates, &mut self.templates),
             Kind::Resource | Kind::Prompt => (&offer.resources, &mut self.resources),
         };
-        let mut length: usize = admitted.iter().map(|(_, item)| item.json.text().len()).sum();
+        let mut length: usize = admitted.iter().map(|(_, item)| item.json.len()).sum();
         for item in items {
-            length = length.saturating_add(item.json.text().len());
+            length = length.saturating_add(item.json.len());
             if admitted.len() < kind.most() && length <= limits::MAX_CATALOG {
                 owners.entry(item.key.clone()).or_default().push(at);
                 admitted.push((at, item));
@@ -167,10 +168,12 @@ impl Resources {
             Kind::Resource | Kind::Prompt => &self.resources,
         };
         let shown = |(at, item): &(usize, &Item)| match self.spelled(owners, *at, &item.key) {
-            same if same == *item.key => item.json.text().clone(),
-            other => item.json.replace(&[(kind.key(), quoted(&other).as_bytes())]),
+            same if same == *item.key => item.json.clone(),
+            other => Object::parse(&item.json)
+                .expect("what is listed was checked to be an object")
+                .replace(&[(kind.key(), quoted(&other).as_bytes())]),
         };
-        lists::page(kind.member(), items.iter().map(shown))
+        lists::page(kind.member(), &items.iter().map(shown).collect::<Vec<_>>())
     }
 
     /// How a server's URI is shown: as it is, unless another server has it too, or it could be taken for another's.

@@ -57,10 +57,11 @@ use crate::tunnel::{Close, CloseCode, Command, Event, ResetCode};
 /// One user's room.
 #[derive(Debug)]
 pub(super) struct Room {
-    devices: BTreeMap<ConnId, Device>,
+    /// Each by itself, as below: a map's nodes are half empty.
+    devices: BTreeMap<ConnId, Box<Device>>,
     /// Old agents whose name another tunnel has. One that is closed comes back within a second and takes the place
     /// again, so they are left waiting until the name is free.
-    waiting: BTreeMap<ConnId, Device>,
+    waiting: BTreeMap<ConnId, Box<Device>>,
     calls: BTreeMap<CallKey, Box<Call>>,
     /// Calls by what their client calls them.
     requests: BTreeMap<(SessionKey, RawId), CallKey>,
@@ -183,7 +184,7 @@ impl Room {
             return;
         };
         match event {
-            Event::Up(hello) => device.hello = Some(hello),
+            Event::Up(hello) => device.hello = Some(hello.into()),
             Event::Catalog(update) => {
                 let is_news = device.catalog.apply(&update, &cx.settings.limits, cx.now);
                 self.changed(is_news, cx);

@@ -383,10 +383,12 @@ impl Machine for Shard {
                 tracing::error!(%conn, "a connection came up twice");
             }
             Event::TunnelUp { conn, user, device: name, device_id: id, family, expires, dialect, audit } => {
+                // One name for all of a user's tunnels, not one that came with each.
+                let user = self.rooms.get_key_value(&user).map_or(user, |(known, _)| known.clone());
                 self.tunnels.insert(conn, user.clone());
                 let since = now.instant;
                 let device = Device { audit, ..Device::new(conn, name, id, (family, expires), dialect, since) };
-                self.in_room(&user, now, |room, cx| room.tunnel_up(device, cx));
+                self.in_room(&user, now, |room, cx| room.tunnel_up(Box::new(device), cx));
             }
             Event::Tunnel { conn, event } => {
                 let is_last = matches!(event, tunnel::Event::Closed(_));

@@ -69,7 +69,7 @@ impl Room {
             method::RESOURCES_LIST => (Kind::Resource, lists.resources.as_ref().map(|both| &both.resources)),
             _ => (Kind::Template, lists.resources.as_ref().map(|both| &both.templates)),
         };
-        Ok(list.cloned().unwrap_or_else(|| lists::page(kind.member(), [])))
+        Ok(list.cloned().unwrap_or_else(|| lists::page(kind.member(), &[[]; 0])))
     }
 
     /// Where a request about one thing goes, with the server's own name or URI for it.

@@ -159,7 +159,7 @@ impl Room {
                     }
                 }
                 let entries = parts.into_iter().flat_map(|part| part.items).map(|(_, entry)| entry);
-                let list = lists::page("tasks", entries);
+                let list = lists::page("tasks", &entries.collect::<Vec<_>>());
                 self.respond(sink, &request.id, Ok(list), cx);
             }
             Purpose::Level | Purpose::Tasks => self.all_failed(sink, &request, &parts, cx),

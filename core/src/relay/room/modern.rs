@@ -93,7 +93,7 @@ impl Room {
         let server = self.devices.get(&conn).and_then(|device| device.catalog.server(server));
         let tools = server.map(|(_, server)| server.offer(Era::Modern).tools.as_slice()).unwrap_or_default();
         let tool = tools.iter().find(|listed| *listed.name == *tool);
-        let Some(schema) = tool.and_then(|tool| tool.json.get("inputSchema")) else { return Ok(()) };
+        let Some(schema) = tool.and_then(|tool| object::get(&tool.json, "inputSchema")) else { return Ok(()) };
         let arguments = object::get(params, "arguments").unwrap_or_default();
         mirror::params(&schema, &arguments).iter().try_for_each(|(field, raw)| agrees(mirrored, field, raw.as_ref()))
     }

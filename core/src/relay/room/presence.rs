@@ -1,5 +1,6 @@
 //! Who is in a room: devices come, replace themselves, wait for a name, and go.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Room, close};
@@ -15,7 +16,7 @@ impl Room {
     /// A device's tunnel is up. It may take the place of its own old tunnel, and of nobody else's (see [`is_same`]). An
     /// old agent cannot be told from others of its name: it takes an old agent's place alone, and gives its own up to
     /// whoever speaks V2, for a device that was just brought up to date must not wait for its old tunnel to time out.
-    pub(in crate::relay) fn tunnel_up(&mut self, device: Device, cx: &mut Cx<'_>) {
+    pub(in crate::relay) fn tunnel_up(&mut self, device: Box<Device>, cx: &mut Cx<'_>) {
         let conn = device.conn;
         let old = self.devices.values().find(|old| old.name == device.name);
         match old.map(|old| (old.conn, old.dialect, is_same(old, &device))) {
@@ -64,7 +65,7 @@ impl Room {
         self.lost(conn, device, cx);
     }
 
-    fn lost(&mut self, conn: ConnId, device: Option<Device>, cx: &mut Cx<'_>) {
+    fn lost(&mut self, conn: ConnId, device: Option<Box<Device>>, cx: &mut Cx<'_>) {
         match device {
             Some(device) => self.call_back(&device.name, cx),
             None => self.dismiss(conn, cx),
@@ -78,7 +79,7 @@ impl Room {
     }
 
     /// Leaves an old agent waiting for its name.
-    fn wait(&mut self, device: Device, cx: &mut Cx<'_>) {
+    fn wait(&mut self, mut device: Box<Device>, cx: &mut Cx<'_>) {
         let conn = device.conn;
         tracing::warn!(%conn, device = %device.name, "an old agent waits: another one of its name is connected");
         note(&device, Passage::Refused("waits-for-its-name"), cx);
@@ -89,7 +90,8 @@ impl Room {
             cx.timers.clear(&Timer::Expiry(Lease::Tunnel(oldest)));
         }
         cx.lease(Lease::Tunnel(conn), device.expires);
-        self.waiting.insert(conn, Device { catalog: Catalog::default(), ..device });
+        device.catalog = Catalog::default();
+        self.waiting.insert(conn, device);
     }
 
     /// Lets those who wait for `name` connect anew: an old agent says what it has only then.
@@ -107,17 +109,23 @@ impl Room {
     }
 
     /// Takes a device out of the room.
-    fn remove(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) -> Option<Device> {
+    fn remove(&mut self, conn: ConnId, code: CloseCode, cx: &mut Cx<'_>) -> Option<Box<Device>> {
         self.remove_noting(conn, code, Passage::Down(code), cx)
     }
 
-    fn remove_noting(&mut self, conn: ConnId, code: CloseCode, passage: Passage, cx: &mut Cx<'_>) -> Option<Device> {
+    fn remove_noting(
+        &mut self,
+        conn: ConnId,
+        code: CloseCode,
+        passage: Passage,
+        cx: &mut Cx<'_>,
+    ) -> Option<Box<Device>> {
         // First, so that nothing that ends with these calls begins another one here.
         let device = self.devices.remove(&conn);
         let calls = self.calls.range((conn, StreamId(0))..=(conn, StreamId(u32::MAX)));
         for key in calls.map(|(key, _)| *key).collect::<Vec<_>>() {
             let place = self.calls.get(&key).expect("the call was just listed").place.clone();
-            self.leave(key, device.as_ref(), &Failure::Disconnected { place, code }, cx);
+            self.leave(key, device.as_deref(), &Failure::Disconnected { place, code }, cx);
         }
         let device = device?;
         self.tasks.forget(conn);
