@@ -488,7 +488,7 @@ impl Driver {
                             let _ = ending.urgent.send(Input::Tunnel(Event::Tunnel { conn, event }, backlog.ticket()));
                         }
                     };
-                    ws::pump(socket, connection, &commands, clock, |cx| backlog.poll_room(cx), bring).await;
+                    ws::pump(socket, connection, commands, clock, |cx| backlog.poll_room(cx), bring).await;
                 }
                 Err(error) => {
                     ending.told = true;

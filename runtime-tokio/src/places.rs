@@ -49,14 +49,20 @@ pub(crate) struct Guest {
     floor: Arc<Floor>,
 }
 
-/// A connection's place, free again when dropped.
-pub struct Place {
+/// What a connection takes of its listener, free again when dropped.
+#[derive(Debug)]
+pub struct Seat {
     guest: Guest,
+    _of_all: OwnedSemaphorePermit,
+}
+
+/// A connection's place, for as long as requests are served on it.
+pub struct Place {
+    seat: Arc<Seat>,
     /// `None`: the connection is being served, and keeps its place however long that takes.
     turn: Mutex<Option<u64>>,
     leave: Arc<Notify>,
     opened: Mutex<Opened>,
-    _of_all: OwnedSemaphorePermit,
 }
 
 impl Places {
@@ -139,15 +145,16 @@ impl Floor {
 impl Guest {
     /// Takes the free place, and waits for the client from now on.
     pub(crate) fn seat(self, free: OwnedSemaphorePermit) -> Place {
-        let place = Place {
-            guest: self,
-            turn: Mutex::new(None),
-            leave: Arc::default(),
-            opened: Mutex::default(),
-            _of_all: free,
-        };
+        let seat = Arc::new(Seat { guest: self, _of_all: free });
+        let place = Place { seat, turn: Mutex::new(None), leave: Arc::default(), opened: Mutex::default() };
         place.wait();
         place
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -161,7 +168,13 @@ impl Place {
     /// The address that the connection came from.
     #[must_use]
     pub fn peer(&self) -> IpAddr {
-        self.guest.peer
+        self.seat.guest.peer
+    }
+
+    /// For what the connection becomes: it keeps the seat, and no more.
+    #[must_use]
+    pub fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
     }
 
     /// What the last request of the connection brought, opened.
@@ -172,7 +185,7 @@ impl Place {
     /// From now on the client is waited for, and the connection may be asked to make room.
     pub fn wait(&self) {
         let mut turn = lock(&self.turn);
-        let mut idle = lock(&self.guest.floor.idle);
+        let mut idle = lock(&self.seat.guest.floor.idle);
         if let Some(old) = turn.take() {
             idle.by_turn.remove(&old);
         }
@@ -180,14 +193,14 @@ impl Place {
         let new = idle.turns;
         idle.by_turn.insert(new, Arc::clone(&self.leave));
         *turn = Some(new);
-        self.guest.floor.stirred.notify_one();
+        self.seat.guest.floor.stirred.notify_one();
     }
 
     /// From now on the client waits for us. `false`: the connection was asked to make room before, and ends.
     #[must_use]
     pub fn serve(&self) -> bool {
         let mut turn = lock(&self.turn);
-        turn.take().is_none_or(|turn| lock(&self.guest.floor.idle).by_turn.remove(&turn).is_some())
+        turn.take().is_none_or(|turn| lock(&self.seat.guest.floor.idle).by_turn.remove(&turn).is_some())
     }
 
     /// Waits until the connection is asked to make room.
@@ -247,3 +260,24 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 const MAX_IGNORED: usize = 64 * 1024;
 const STATUS: &str = "429 Too Many Requests";
 const TOO_MANY: &str = "too many connections from this address (limits.connectionsPerAddress)\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[crate::rt::test]
+    async fn what_a_connection_becomes_keeps_its_seat() {
+        let mut places = Places::new(1, Crowd::new(1, Vec::new()));
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let guest = places.enter(peer).expect("nobody is there");
+        let place = guest.seat(places.free().await);
+        assert!(place.serve(), "nobody asked it to leave");
+        let seat = place.seat();
+        drop(place);
+        assert_eq!(places.all.available_permits(), 0, "it is one of the connections still");
+        assert!(places.enter(peer).is_none(), "and one of its address's");
+        drop(seat);
+        assert_eq!(places.all.available_permits(), 1);
+        assert!(places.enter(peer).is_some());
+    }
+}

@@ -38,7 +38,7 @@ use crate::stream::Stream;
 pub fn pump<S>(
     socket: WebSocketStream<S>,
     connection: Connection,
-    commands: &Queue<Command>,
+    commands: Queue<Command>,
     clock: Clock,
     room: impl FnMut(&mut Context<'_>) -> Poll<()>,
     on_events: impl FnMut(std::vec::Drain<'_, Event>),
@@ -47,46 +47,24 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let timer = Box::pin(sleep_until(clock.to_host(clock.now().instant)));
-    let mut pump = Pump {
-        socket,
-        connection,
-        commands,
-        clock,
-        room,
-        on_events,
-        events: Vec::new(),
-        timer,
-        broken: false,
-        deaf: false,
-    };
+    let mut pump = Pump { socket, connection, commands, clock, room, on_events, timer, broken: false, deaf: false };
     async move {
         std::future::poll_fn(|cx| pump.poll(cx)).await;
-        commands.close();
+        pump.commands.close();
         if !pump.broken {
-            // The closing handshake: what was written must get out before the socket is dropped, or a reset could
-            // overtake it. A peer that does not answer is not waited for.
-            let Pump { socket, deaf, .. } = &mut pump;
-            let last_words = async {
-                let _ = socket.flush().await;
-                while !*deaf && let Some(Ok(_)) = socket.next().await {}
-                // Bytes that nobody reads would take them back.
-                let mut rest = if *deaf { vec![0; READ_BUFFER] } else { Vec::new() };
-                while *deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
-            };
-            let _ = timeout(LINGER, last_words).await;
+            // Apart: else each tunnel had room for it all its life.
+            let _ = Box::pin(timeout(LINGER, pump.last_words())).await;
         }
     }
 }
 
-struct Pump<'a, S, R, F> {
+struct Pump<S, R, F> {
     socket: WebSocketStream<S>,
     connection: Connection,
-    commands: &'a Queue<Command>,
+    commands: Queue<Command>,
     clock: Clock,
     room: R,
     on_events: F,
-    /// What one step brought, handed over together: one lock for all of them.
-    events: Vec<Event>,
     timer: Pin<Box<Sleep>>,
     /// The socket ended: it is neither read nor written any more.
     broken: bool,
@@ -94,7 +72,7 @@ struct Pump<'a, S, R, F> {
     deaf: bool,
 }
 
-impl<S, R, F> Pump<'_, S, R, F>
+impl<S, R, F> Pump<S, R, F>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     R: FnMut(&mut Context<'_>) -> Poll<()>,
@@ -108,13 +86,15 @@ where
         if self.connection.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
             self.connection.handle_timeout(now);
         }
-        let more = self.read(cx, now);
-        self.bring_events();
+        // What one step brought, handed over together: one lock for all of it.
+        let mut events = Vec::new();
+        let more = self.read(cx, now, &mut events);
+        self.bring_events(events);
         if let Err(error) = self.write(cx, now) {
             self.lose(&error, now);
         }
         // Writing may have ended it.
-        self.bring_events();
+        self.bring_events(Vec::new());
         if self.connection.is_closed() {
             return Poll::Ready(());
         }
@@ -127,7 +107,7 @@ where
 
     /// Reads what is there, a bounded number of messages and of events that they bring, so that a busy peer leaves room
     /// for writing, and what it said is counted before there is more. `true`: there may be more.
-    fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+    fn read(&mut self, cx: &mut Context<'_>, now: Now, events: &mut Vec<Event>) -> bool {
         for _ in 0..READS_AT_ONCE {
             if self.broken || self.deaf || (self.room)(cx).is_pending() {
                 return false;
@@ -137,8 +117,8 @@ where
                     if let Some(message) = from_wire(message) {
                         self.connection.handle_message(message, now);
                     }
-                    self.take_events();
-                    if self.events.len() >= EVENTS_AT_ONCE {
+                    events.extend(std::iter::from_fn(|| self.connection.poll_event()));
+                    if events.len() >= EVENTS_AT_ONCE {
                         return true;
                     }
                 }
@@ -168,15 +148,22 @@ where
         Ok(())
     }
 
-    fn take_events(&mut self) {
-        self.events.extend(std::iter::from_fn(|| self.connection.poll_event()));
+    /// The closing handshake: what was written must get out before the socket is dropped, or a reset could overtake it. A
+    /// peer that does not answer is not waited for.
+    async fn last_words(&mut self) {
+        let Self { socket, deaf, .. } = self;
+        let _ = socket.flush().await;
+        while !*deaf && let Some(Ok(_)) = socket.next().await {}
+        // Bytes that nobody reads would take them back.
+        let mut rest = if *deaf { vec![0; READ_BUFFER] } else { Vec::new() };
+        while *deaf && matches!(socket.get_mut().read(&mut rest).await, Ok(1..)) {}
     }
 
-    fn bring_events(&mut self) {
-        self.take_events();
-        if !self.events.is_empty() {
-            // Not kept: most tunnels wait most of the time, and have nothing to bring.
-            (self.on_events)(std::mem::take(&mut self.events).drain(..));
+    /// Brings these and what else happened.
+    fn bring_events(&mut self, mut events: Vec<Event>) {
+        events.extend(std::iter::from_fn(|| self.connection.poll_event()));
+        if !events.is_empty() {
+            (self.on_events)(events.drain(..));
         }
     }
 
@@ -346,7 +333,7 @@ const READS_AT_ONCE: usize = 32;
 /// Events that are enough to be brought before more is read: small frames come by the ten thousand in one message.
 const EVENTS_AT_ONCE: usize = 1024;
 /// What one connection's reading costs while it is idle. Where there is more, it is read [ahead](crate::ahead).
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 512;
 /// What is gathered before it is written: one frame's body, so that a large answer's pieces go out one by one.
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How much of a refusal's text is kept.
@@ -380,7 +367,7 @@ mod tests {
                 pump(
                     socket,
                     connection,
-                    &queue,
+                    queue,
                     clock,
                     |_| Poll::Ready(()),
                     |events| events.for_each(|event| drop(brought.send(event))),
@@ -466,6 +453,16 @@ mod tests {
             }
         }
         assert_eq!(taken, large);
+    }
+
+    #[crate::rt::test]
+    async fn tunnel_that_waits_is_small() {
+        let [socket, _other] = sockets().await;
+        let (clock, hello) = (Clock::new(), Hello::default());
+        let connection = Connection::new(Settings { side: Side::Relay, dialect: Dialect::V2, hello }, clock.now());
+        let parts = size_of_val(&socket) + size_of_val(&connection);
+        let waiting = size_of_val(&pump(socket, connection, Queue::new(), clock, |_| Poll::Ready(()), |_| {}));
+        assert!(waiting <= parts + 80, "{waiting} bytes: {parts} of the socket and the connection, and what else?");
     }
 
     #[crate::rt::test]

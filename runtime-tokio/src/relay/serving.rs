@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -19,9 +20,9 @@ use tunnel_core::id::{ConnId, ExchangeId, UserId};
 use tunnel_core::limits::{HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
 use tunnel_core::oauth::grants::{self, AdminCommand};
 use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
-use tunnel_core::relay::{Opened, shard, shard_of};
+use tunnel_core::relay::{shard, shard_of};
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
-use tunnel_core::tunnel::{self, Close, CloseCode, Hello, Side};
+use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
 
 use super::rooms::{self, Rooms};
 use super::signin::{self, Office, Published};
@@ -32,7 +33,7 @@ use crate::entropy::OsEntropy;
 use crate::exchange::Exchange;
 use crate::http::{ReplyBody, whole};
 use crate::net::Connector;
-use crate::places::Place;
+use crate::places::{Place, Seat};
 use crate::queue::Queue;
 use crate::refused::Spoken;
 use crate::rt::{self, timeout};
@@ -133,7 +134,7 @@ impl Serving {
                     Step::Shard(user, event) => self.ask_shard(exchange, &user, event).await,
                 }
             }
-            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade, place),
+            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade, &place),
         }
     }
 
@@ -266,13 +267,13 @@ impl Serving {
         self.drive_office(|office, now| office.machine().handle_event(event, now));
     }
 
-    /// Answers 101, and runs the tunnel once the connection is handed over, with its place.
+    /// Answers 101, and runs the tunnel once the connection is handed over, with its seat.
     fn upgrade(
         self: Arc<Self>,
         mut upgrade: Upgrade,
         head: &RequestHead,
         on: Option<OnUpgrade>,
-        place: Arc<Place>,
+        place: &Place,
     ) -> Response<ReplyBody> {
         let accept = head.headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
         let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok());
@@ -285,18 +286,14 @@ impl Serving {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
-        let awaited = self.tunnels.clone();
-        // No request follows on it.
-        *place.opened() = Opened::default();
-        let upgrade = Box::new(upgrade);
-        rt::spawn(async move {
-            self.run_tunnel(upgrade, on).await;
-            drop((awaited, place));
-        });
+        let kept = (self.tunnels.clone(), place.seat());
+        rt::spawn(self.begin_tunnel(Box::new(upgrade), on, kept));
         response
     }
 
-    async fn run_tunnel(self: Arc<Self>, upgrade: Box<Upgrade>, on: OnUpgrade) {
+    /// Waits for the connection, and runs the tunnel in a task of its own: one that holds no more than a tunnel needs that
+    /// waits for hours. `kept` goes with it.
+    async fn begin_tunnel(self: Arc<Self>, upgrade: Box<Upgrade>, on: OnUpgrade, kept: (mpsc::Sender<()>, Arc<Seat>)) {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
@@ -305,11 +302,21 @@ impl Serving {
         };
         let stream = rt::ws_io(parts.io.into_inner());
         let socket = ws::accepted(stream, parts.read_buf, upgrade.dialect).await;
+        let commands = Queue::new();
+        let (conn, index, connection) = self.open_tunnel(*upgrade, &commands);
+        let clock = self.clock;
+        let mut hearing = Hearing { serving: self, index, conn, told: false };
+        let pump =
+            ws::pump(socket, connection, commands, clock, |_| Poll::Ready(()), move |events| hearing.bring(events));
+        rt::spawn(pump.map(move |()| drop(kept)));
+    }
+
+    /// Tells the shard and the authorization server of a tunnel.
+    fn open_tunnel(self: &Arc<Self>, upgrade: Upgrade, commands: &Queue<Command>) -> (ConnId, usize, Connection) {
         let conn = ConnId(self.number());
         let index = shard_of(&upgrade.user, self.shards.len());
         let settings = TunnelSettings { side: Side::Relay, dialect: upgrade.dialect, hello: hello(upgrade.pseudonym) };
         let connection = Connection::new(settings, self.clock.now());
-        let commands = Queue::new();
         let (family, device) = (upgrade.family.clone(), upgrade.device.clone());
         let seen = grants::Event::TunnelUp { conn, family, device };
         let up = shard::Event::TunnelUp {
@@ -325,23 +332,7 @@ impl Serving {
         self.drive_shard(index, |rooms, now| rooms.open(conn, commands.clone(), up, now));
         // After the shard: should the grant have ended meanwhile, the shard can end the tunnel.
         self.bring(seen);
-        let mut ending = Ending { serving: &self, index, conn, told: false };
-        ws::pump(
-            socket,
-            connection,
-            &commands,
-            self.clock,
-            |_| Poll::Ready(()),
-            |events| {
-                self.drive_shard(index, |rooms, now| {
-                    for event in events {
-                        ending.told |= matches!(event, tunnel::Event::Closed(_));
-                        rooms.heard(conn, event, now);
-                    }
-                });
-            },
-        )
-        .await;
+        (conn, index, connection)
     }
 
     fn number(&self) -> u64 {
@@ -349,15 +340,28 @@ impl Serving {
     }
 }
 
-/// Tells of a tunnel's end, however its task ends: the shard, unless it has heard, and the authorization server.
-struct Ending<'a> {
-    serving: &'a Arc<Serving>,
+/// Brings a tunnel's events to its shard, and tells of its end, however its task ends: the shard, unless it has heard, and
+/// the authorization server.
+struct Hearing {
+    serving: Arc<Serving>,
     index: usize,
     conn: ConnId,
     told: bool,
 }
 
-impl Drop for Ending<'_> {
+impl Hearing {
+    fn bring(&mut self, events: std::vec::Drain<'_, tunnel::Event>) {
+        let Self { serving, index, conn, told } = self;
+        serving.drive_shard(*index, |rooms, now| {
+            for event in events {
+                *told |= matches!(event, tunnel::Event::Closed(_));
+                rooms.heard(*conn, event, now);
+            }
+        });
+    }
+}
+
+impl Drop for Hearing {
     fn drop(&mut self) {
         if !self.told {
             let event = tunnel::Event::Closed(Close::new(CloseCode::Internal, "the tunnel's task failed"));
