@@ -87,9 +87,9 @@ impl Swarm {
         let mut backoff = Backoff::to_reconnect();
         let mut entropy = Seeded::new(agent as u64 + 1);
         loop {
-            if let Ok(socket) = self.dial(agent).await {
+            if let Ok((stream, read)) = self.dial(agent).await {
                 backoff.connected(self.now().instant);
-                self.carry(agent, socket).await;
+                self.carry(agent, stream, read).await;
                 backoff.lost(self.now().instant);
             }
             sleep(backoff.next(&mut entropy)).await;
@@ -97,7 +97,8 @@ impl Swarm {
         }
     }
 
-    async fn dial(&self, agent: usize) -> io::Result<TcpStream> {
+    /// Connects, and makes the handshake; with what was read past its end.
+    async fn dial(&self, agent: usize) -> io::Result<(TcpStream, Vec<u8>)> {
         let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
         let [device, person] = [agent % DEVICES, agent / DEVICES];
         let token = self.tokens.get(person).ok_or(io::ErrorKind::InvalidInput)?;
@@ -114,20 +115,26 @@ impl Swarm {
              Mcp-Tunnel-Device: id-{agent}\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
-        // Byte by byte, so that nothing of the tunnel is read with it.
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
+        let mut head = Vec::with_capacity(READ_BUFFER);
+        let end = loop {
+            if let Some(at) = head.windows(4).position(|end| end == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut head).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let read = head.split_off(end);
         match head.starts_with(b"HTTP/1.1 101") {
-            true => Ok(stream),
+            true => Ok((stream, read)),
             false => Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())),
         }
     }
 
-    async fn carry(&self, agent: usize, stream: TcpStream) {
+    async fn carry(&self, agent: usize, stream: TcpStream, read: Vec<u8>) {
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
-        let socket = WebSocketStream::from_raw_socket(TokioAdapter::new(stream), Role::Client, Some(config)).await;
+        let stream = TokioAdapter::new(stream);
+        let socket = WebSocketStream::from_partially_read(stream, read, Role::Client, Some(config)).await;
         let hello = Hello {
             version: "2.0.0".into(),
             device: format!("device-{}", agent % DEVICES),
