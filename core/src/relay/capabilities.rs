@@ -68,8 +68,8 @@ fn extensions(servers: &[&Offer]) -> BTreeMap<&'static str, String> {
 impl Offer {
     /// Whether it declared a capability: an object, or `true`, at the end of this path.
     pub(super) fn declares(&self, path: &[&str]) -> bool {
-        let declared = self.capabilities.as_ref().and_then(|all| object::get_path(all, path));
-        declared.is_some_and(|raw| raw.starts_with(b"{") || raw == "true")
+        let declared = self.capabilities.as_ref().and_then(|all| object::find(all, path));
+        declared.is_some_and(|raw| raw.starts_with(b"{") || raw == b"true")
     }
 
     /// Whether it has tasks, in either era's way.

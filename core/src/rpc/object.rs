@@ -188,7 +188,12 @@ pub(crate) fn value_of<'a>(text: &'a [u8], key: &str) -> Result<Option<&'a [u8]>
 /// The raw value at the end of a path of keys, `["_meta", "progressToken"]` for one.
 #[must_use]
 pub fn get_path(text: &Bytes, path: &[&str]) -> Option<Bytes> {
-    path.iter().try_fold(text.clone(), |text, key| get(&text, key))
+    find(text, path).map(|value| text.slice_ref(value))
+}
+
+/// The same where it stands.
+pub(crate) fn find<'a>(text: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
+    path.iter().try_fold(text, |text, key| value_of(text, key).ok().flatten())
 }
 
 /// The text with the value at the end of a path set to raw JSON. Objects on the way are made where there are none;

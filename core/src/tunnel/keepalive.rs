@@ -12,7 +12,7 @@ use crate::tunnel::{Dialect, Side};
 /// How one side watches the other.
 #[derive(Debug)]
 pub(super) struct Keepalive {
-    pace: Pace,
+    pace: &'static Pace,
     /// Steps of silence so far.
     missed: u32,
     /// When the current step ends.
@@ -27,7 +27,7 @@ pub(super) struct Keepalive {
 }
 
 /// What a dialect and a side demand.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Pace {
     interval: Duration,
     /// Steps of silence that a peer survives.
@@ -48,13 +48,9 @@ pub(super) enum Verdict {
 impl Keepalive {
     pub(super) fn new(side: Side, dialect: Dialect, now: Instant) -> Self {
         let pace = match (dialect, side) {
-            (Dialect::V2, Side::Relay | Side::Agent) => {
-                Pace { interval: PING_INTERVAL, patience: PINGS_MISSED, asks: true, steady: false }
-            }
-            (Dialect::V1, Side::Relay) => Pace { interval: V1_SILENCE / 3, patience: 2, asks: false, steady: false },
-            (Dialect::V1, Side::Agent) => {
-                Pace { interval: V1_PING_INTERVAL, patience: PINGS_MISSED, asks: true, steady: true }
-            }
+            (Dialect::V2, Side::Relay | Side::Agent) => &V2,
+            (Dialect::V1, Side::Relay) => &V1_RELAY,
+            (Dialect::V1, Side::Agent) => &V1_AGENT,
         };
         Self { pace, missed: 0, next: now + pace.interval, probe: None, due: false, asked: None, token: 0 }
     }
@@ -113,6 +109,11 @@ impl Keepalive {
         Some(self.token)
     }
 }
+
+static V2: Pace = Pace { interval: PING_INTERVAL, patience: PINGS_MISSED, asks: true, steady: false };
+static V1_RELAY: Pace =
+    Pace { interval: Duration::from_secs(V1_SILENCE.as_secs() / 3), patience: 2, asks: false, steady: false };
+static V1_AGENT: Pace = Pace { interval: V1_PING_INTERVAL, patience: PINGS_MISSED, asks: true, steady: true };
 
 #[cfg(test)]
 mod tests {
