@@ -135,7 +135,7 @@ impl Relay {
             verifying: Semaphore::new(VERIFIED_AT_ONCE),
             next_id: AtomicU64::new(1),
             proxy_warning: Once::new(),
-            tunnels,
+            _tunnels: tunnels,
         });
         // What the machine ordered when it was made: the first snapshot above all.
         serving.drive_office(|_, _| {});

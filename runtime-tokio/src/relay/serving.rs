@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -54,8 +53,8 @@ pub(super) struct Serving {
     pub(super) next_id: AtomicU64,
     /// That a proxy seems to be unknown.
     pub(super) proxy_warning: Once,
-    /// Held by every tunnel, so that its end can be waited for.
-    pub(super) tunnels: mpsc::Sender<()>,
+    /// Every tunnel holds all this, so that its end can be waited for.
+    pub(super) _tunnels: mpsc::Sender<()>,
 }
 
 impl Serving {
@@ -286,14 +285,13 @@ impl Serving {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
-        let kept = (self.tunnels.clone(), place.seat());
-        rt::spawn(self.begin_tunnel(Box::new(upgrade), on, kept));
+        rt::spawn(self.begin_tunnel(Box::new(upgrade), on, place.seat()));
         response
     }
 
     /// Waits for the connection, and runs the tunnel in a task of its own: one that holds no more than a tunnel needs that
-    /// waits for hours. `kept` goes with it.
-    async fn begin_tunnel(self: Arc<Self>, upgrade: Box<Upgrade>, on: OnUpgrade, kept: (mpsc::Sender<()>, Arc<Seat>)) {
+    /// waits for hours.
+    async fn begin_tunnel(self: Arc<Self>, upgrade: Box<Upgrade>, on: OnUpgrade, seat: Arc<Seat>) {
         let Ok(Ok(upgraded)) = timeout(HEADER_TIMEOUT, on).await else {
             return tracing::debug!("a tunnel's connection was not handed over");
         };
@@ -305,10 +303,9 @@ impl Serving {
         let commands = Queue::new();
         let (conn, index, connection) = self.open_tunnel(*upgrade, &commands);
         let clock = self.clock;
-        let mut hearing = Hearing { serving: self, index, conn, told: false };
-        let pump =
-            ws::pump(socket, connection, commands, clock, |_| Poll::Ready(()), move |events| hearing.bring(events));
-        rt::spawn(pump.map(move |()| drop(kept)));
+        let mut hearing = Hearing { serving: self, index, conn, told: false, _seat: seat };
+        let bring = move |events: std::vec::Drain<'_, _>| hearing.bring(events);
+        rt::spawn(ws::pump(socket, connection, commands, clock, |_| Poll::Ready(()), bring));
     }
 
     /// Tells the shard and the authorization server of a tunnel.
@@ -347,11 +344,12 @@ struct Hearing {
     index: usize,
     conn: ConnId,
     told: bool,
+    _seat: Arc<Seat>,
 }
 
 impl Hearing {
     fn bring(&mut self, events: std::vec::Drain<'_, tunnel::Event>) {
-        let Self { serving, index, conn, told } = self;
+        let Self { serving, index, conn, told, .. } = self;
         serving.drive_shard(*index, |rooms, now| {
             for event in events {
                 *told |= matches!(event, tunnel::Event::Closed(_));
