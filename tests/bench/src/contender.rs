@@ -115,11 +115,9 @@ impl Contender {
 
     /// The program: relay and agent, sign-in on, as they are by default.
     pub(crate) async fn tunnel(name: &str, program: &Path, setup: &Setup) -> io::Result<Self> {
-        let port = free_port()?;
-        let mut contender = Self::new(name, port, "bench__")?;
+        let mut contender = Self::relay(name, program).await?;
+        let port = contender.target.port;
         let tunnel = Tunnel::new(program, port);
-        contender.parts.push(("relay", tunnel.relay(&contender.home)?));
-        listening(port).await?;
         let token = tunnel.mint(&contender.home, "ada", "agent")?;
         std::fs::write(contender.home.path().join("token"), token)?;
         contender.parts.push(("agent", tunnel.agent(&contender.home, setup)?));
@@ -127,6 +125,15 @@ impl Contender {
         contender.target =
             Rc::new(Target { port, path: "/mcp".into(), headers: format!("Authorization: Bearer {bearer}\r\n") });
         contender.ready().await?;
+        Ok(contender)
+    }
+
+    /// Its relay alone, to which nobody has connected.
+    pub(crate) async fn relay(name: &str, program: &Path) -> io::Result<Self> {
+        let port = free_port()?;
+        let mut contender = Self::new(name, port, "bench__")?;
+        contender.parts.push(("relay", Tunnel::new(program, port).relay(&contender.home)?));
+        listening(port).await?;
         Ok(contender)
     }
 

@@ -1,4 +1,4 @@
-//! What the processes have resident when they are fresh and after many calls, and how fast they start.
+//! What the processes have resident when they are fresh and after many calls.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,12 +12,19 @@ use crate::process::{anonymous, resident};
 
 const TABLE: &str = "Memory";
 const CALLS: usize = 40_000;
+/// How old what is fresh is.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Measures fresh processes, then calls [`CALLS`] times.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
+    for (name, program) in bench.programs.clone() {
+        let relay = Contender::relay(&name, &program).await?;
+        sleep(FRESH).await;
+        told(bench, &relay, "just started");
+    }
     for contender in bench.pair(&Setup::default()).await? {
-        sleep(Duration::from_secs(1)).await;
-        told(bench, &contender, "fresh");
+        sleep(FRESH).await;
+        told(bench, &contender, "fresh, with a client and an agent");
         let (begin, mut done) = (Instant::now(), 0);
         while done < CALLS && begin.elapsed() < Duration::from_secs(60) {
             let prefix = contender.prefix.clone();
