@@ -66,7 +66,7 @@ impl OpenHead {
         let mut members = [None; 8];
         let mut is_sound = true;
         object::each(json, |key, value| {
-            if let Some(at) = NAMES.iter().position(|name| object::is(key, name)) {
+            if let Some(at) = place(key) {
                 is_sound &= members.get_mut(at).is_some_and(|member: &mut Option<_>| member.replace(value).is_none());
             }
         })
@@ -101,7 +101,25 @@ fn known(name: Cow<'_, str>) -> Cow<'static, str> {
     Version::parse(&name).map_or_else(|| Cow::Owned(name.into_owned()), |version| Cow::Borrowed(version.as_str()))
 }
 
-const NAMES: [&str; 8] = ["server", "method", "version", "client", "actor", "session", "capabilities", "length"];
+/// Which member a raw key is, in whatever spelling.
+fn place(key: &[u8]) -> Option<usize> {
+    let [b'"', name @ .., b'"'] = key else { return None };
+    named(name).or_else(|| if name.contains(&b'\\') { named(rpc::string(key)?.as_bytes()) } else { None })
+}
+
+fn named(name: &[u8]) -> Option<usize> {
+    Some(match name {
+        b"server" => 0,
+        b"method" => 1,
+        b"version" => 2,
+        b"client" => 3,
+        b"actor" => 4,
+        b"session" => 5,
+        b"capabilities" => 6,
+        b"length" => 7,
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {
