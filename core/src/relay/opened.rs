@@ -2,8 +2,9 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE};
 
 use super::{Accepts, Endpoint, Session};
 use crate::http::RequestHead;
@@ -21,9 +22,10 @@ pub struct Opened {
 
 /// The last head of a request to `/mcp` that was found good, whoever sent it, and what it means.
 ///
-/// It is kept as text without what is secret in it (tokens are compared by their [`Memo`], in constant time) and without
-/// the body's length: neither matters to that judgement, of which nothing else but the relay's settings is a part.
-#[derive(Debug, Default)]
+/// It is kept as text without what is secret in it (tokens are compared by their [`Memo`], in constant time; cookies are
+/// nothing to an endpoint) and without the body's length: none of it matters to that judgement, of which nothing else but
+/// the relay's settings is a part.
+#[derive(Default)]
 pub(super) struct Judged(Option<(Vec<u8>, Endpoint, Accepts)>);
 
 impl Judged {
@@ -42,6 +44,12 @@ impl Judged {
     }
 }
 
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Judged").field(&self.0.is_some()).finish()
+    }
+}
+
 /// What a head consists of, so that two of them are the same where their texts are: no method has a space, no name of a
 /// field a colon, and no value a line's end (RFC 9110 section 5).
 fn pieces(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
@@ -49,8 +57,9 @@ fn pieces(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let line = [head.method.as_str(), " ", authority, target].into_iter().map(str::as_bytes);
     line.chain(head.headers.iter().flat_map(|(name, value)| {
-        let is_kept = *name != AUTHORIZATION && *name != CONTENT_LENGTH && name.as_str() != header::SESSION_ID;
-        let value = if is_kept { value.as_bytes() } else { b"" };
+        let is_standard = *name == AUTHORIZATION || *name == CONTENT_LENGTH || *name == COOKIE;
+        let is_left_out = is_standard || name.as_str() == header::SESSION_ID;
+        let value = if is_left_out { b"" } else { value.as_bytes() };
         [b"\n", name.as_str().as_bytes(), b":", value]
     }))
 }
