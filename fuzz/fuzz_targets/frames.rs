@@ -74,6 +74,8 @@ struct Owner {
 struct Call {
     held: u32,
     is_answered: bool,
+    /// An agent's answer is on its way, and may not get out.
+    is_leaving: bool,
     is_over: bool,
 }
 
@@ -116,7 +118,7 @@ impl Owner {
                 Command::Open { stream, head, params: body, v1_tool: None }
             }
             (b'A', Side::Agent) => {
-                self.calls.entry(stream).and_modify(|call| call.is_over = true);
+                self.calls.entry(stream).and_modify(|call| call.is_leaving = true);
                 Command::Answer { stream, outcome: Outcome::Result, body }
             }
             (b'B', Side::Relay) => {
@@ -165,6 +167,7 @@ impl Owner {
         };
         let call = self.calls.get_mut(stream).expect("a call that was opened");
         assert!(!call.is_over, "nothing follows a call's end: {event:?}");
+        assert!(!call.is_leaving || is_over, "nothing but that it was in vain follows an answer: {event:?}");
         let is_answer = matches!(event, Event::Answer { .. });
         assert!(
             !(is_answer && call.is_answered) && (call.is_answered || !matches!(event, Event::Data { .. })),
