@@ -152,7 +152,7 @@ pub(crate) fn agent(tunnel: u16, server: &[String]) -> io::Result<()> {
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { return Err(io::ErrorKind::BrokenPipe.into()) };
     let mut reader = stream.try_clone()?;
     std::thread::spawn(move || up(stdout, stream));
-    let (mut buffer, mut out) = (BytesMut::with_capacity(BUFFER), Vec::new());
+    let (mut space, mut buffer, mut out) = (vec![0; BUFFER], BytesMut::with_capacity(BUFFER), Vec::new());
     loop {
         while let Some(message) = take_message(&mut buffer) {
             out.extend_from_slice(&message);
@@ -160,7 +160,7 @@ pub(crate) fn agent(tunnel: u16, server: &[String]) -> io::Result<()> {
         }
         stdin.write_all(&out)?;
         out.clear();
-        if read(&mut reader, &mut buffer)? == 0 {
+        if read(&mut reader, &mut space, &mut buffer)? == 0 {
             child.kill()?;
             child.wait()?;
             return Ok(());
@@ -170,7 +170,7 @@ pub(crate) fn agent(tunnel: u16, server: &[String]) -> io::Result<()> {
 
 /// Carries the server's lines to the relay.
 fn up(mut stdout: impl Read, mut stream: BlockingStream) -> io::Result<()> {
-    let (mut buffer, mut out) = (BytesMut::with_capacity(BUFFER), Vec::new());
+    let (mut space, mut buffer, mut out) = (vec![0; BUFFER], BytesMut::with_capacity(BUFFER), Vec::new());
     let mut searched = 0;
     loop {
         while let Some(end) = memchr::memchr(b'\n', buffer.get(searched..).unwrap_or_default()) {
@@ -183,19 +183,17 @@ fn up(mut stdout: impl Read, mut stream: BlockingStream) -> io::Result<()> {
         searched = buffer.len();
         stream.write_all(&out)?;
         out.clear();
-        if read(&mut stdout, &mut buffer)? == 0 {
+        if read(&mut stdout, &mut space, &mut buffer)? == 0 {
             return Ok(());
         }
     }
 }
 
-/// Reads what is there to the end of `buffer`.
-fn read(reader: &mut impl Read, buffer: &mut BytesMut) -> io::Result<usize> {
-    let length = buffer.len();
-    buffer.resize(length + BUFFER, 0);
-    let read = reader.read(buffer.get_mut(length..).unwrap_or_default());
-    buffer.truncate(length + read.as_ref().copied().unwrap_or(0));
-    read
+/// Reads what is there to the end of `buffer`, by way of `space`: to clear as much anew would cost more than a copy.
+fn read(reader: &mut impl Read, space: &mut [u8], buffer: &mut BytesMut) -> io::Result<usize> {
+    let read = reader.read(space)?;
+    buffer.extend_from_slice(space.get(..read).unwrap_or_default());
+    Ok(read)
 }
 
 #[cfg(test)]
