@@ -39,7 +39,9 @@ impl Judged {
 
     /// Keeps a head that was found good.
     pub(super) fn remember(&mut self, head: &RequestHead, endpoint: &Endpoint, accepts: Accepts) {
-        let text = pieces(head).flatten().copied().collect();
+        let mut text = self.0.take().map(|(text, ..)| text).unwrap_or_default();
+        text.clear();
+        pieces(head).for_each(|piece| text.extend_from_slice(piece));
         self.0 = Some((text, endpoint.clone(), accepts));
     }
 }

@@ -123,13 +123,14 @@ impl Pair {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             (HOST, "relay.example"),
-            (USER_AGENT, "node"),
             (CONTENT_TYPE, "application/json"),
             (CONTENT_LENGTH, "123"),
             (ACCEPT, "application/json, text/event-stream"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
+        // Another client's head is another one: what is known of the last does not spare its judgement.
+        headers.insert(USER_AGENT, HeaderValue::from_str(name).expect("a name is text"));
         let bearer = format!("Bearer {}", token.expose()).try_into().expect("a token is text");
         headers.insert(AUTHORIZATION, bearer);
         if let Some(session) = &self.session {
