@@ -1,35 +1,41 @@
 //! One timer table per top machine, keyed by that machine's own enum.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::binary_heap::PeekMut;
+use alloc::collections::{BTreeMap, BinaryHeap};
+use core::cmp::Reverse;
 
 use crate::time::Instant;
 
-/// Pending timers: at most one per key, the earliest first. Setting and clearing cost O(log n).
+/// Pending timers: at most one per key, the earliest first. Setting and clearing cost O(log n). Most timers are cleared
+/// long before they are due: what they leave in the queue is thrown away many at a time.
 #[derive(Debug)]
 pub struct Timers<K> {
     by_key: BTreeMap<K, Instant>,
-    by_time: BTreeSet<(Instant, K)>,
+    /// All that is armed, and some that is not any more. The first is armed.
+    queue: BinaryHeap<Reverse<(Instant, K)>>,
 }
 
-impl<K> Default for Timers<K> {
+impl<K: Ord> Default for Timers<K> {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
+        Self { by_key: BTreeMap::new(), queue: BinaryHeap::new() }
     }
 }
 
 impl<K: Ord + Clone> Timers<K> {
     /// Arms `key` for `at`, replacing an earlier setting of the same key.
     pub fn set(&mut self, key: K, at: Instant) {
-        if let Some(old) = self.by_key.insert(key.clone(), at) {
-            self.by_time.remove(&(old, key.clone()));
+        match self.by_key.insert(key.clone(), at) {
+            Some(old) if old == at => return,
+            Some(_) => self.tidy(&key),
+            None => {}
         }
-        self.by_time.insert((at, key));
+        self.queue.push(Reverse((at, key)));
     }
 
     /// Disarms `key`; nothing happens when it was not armed.
     pub fn clear(&mut self, key: &K) {
-        if let Some(old) = self.by_key.remove(key) {
-            self.by_time.remove(&(old, key.clone()));
+        if self.by_key.remove(key).is_some() {
+            self.tidy(key);
         }
     }
 
@@ -40,18 +46,36 @@ impl<K: Ord + Clone> Timers<K> {
 
     /// Takes the earliest timer that is due at `now`.
     pub fn pop_due(&mut self, now: Instant) -> Option<K> {
-        let (at, _) = self.by_time.first()?;
-        if *at > now {
-            return None;
-        }
-        let (_, key) = self.by_time.pop_first()?;
+        self.next().filter(|(at, _)| *at <= now)?;
+        let Reverse((_, key)) = self.queue.pop()?;
         self.by_key.remove(&key);
+        self.skip();
         Some(key)
     }
 
     /// The earliest armed timer.
     pub fn next(&self) -> Option<(Instant, &K)> {
-        self.by_time.first().map(|(at, key)| (*at, key))
+        self.queue.peek().map(|Reverse((at, key))| (*at, key))
+    }
+
+    /// Throws away what was left of `key`, if it is the first, and of all others, once that is half of the queue.
+    fn tidy(&mut self, key: &K) {
+        if self.queue.len() > 2 * self.by_key.len() + UNTIDY {
+            self.queue.retain(|Reverse((at, key))| self.by_key.get(key) == Some(at));
+        } else if self.next().is_some_and(|(_, first)| first == key) {
+            self.skip();
+        }
+    }
+
+    /// Goes on to the first that is armed.
+    fn skip(&mut self) {
+        while let Some(first) = self.queue.peek_mut() {
+            let Reverse((at, key)) = &*first;
+            if self.by_key.get(key) == Some(at) {
+                break;
+            }
+            PeekMut::pop(first);
+        }
     }
 
     /// All that is armed.
@@ -71,6 +95,9 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.is_empty()
     }
 }
+
+/// Entries that may be left of cleared timers, however few are armed.
+const UNTIDY: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn table_agrees_with_a_list_that_is_searched(ops in prop::collection::vec(op(), 0..60)) {
+        fn table_agrees_with_a_list_that_is_searched(ops in prop::collection::vec(op(), 0..200)) {
             let (mut timers, mut list) = (Timers::default(), Vec::new());
             for op in ops {
                 match op {

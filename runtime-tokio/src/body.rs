@@ -69,7 +69,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.room.lock().give_back(&self.user, self.bytes);
+        if self.bytes > 0 {
+            self.room.lock().give_back(&self.user, self.bytes);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tunnel_core::limits::{MAX_UNTAKEN, MAX_UNTAKEN_PIECES};
 use tunnel_core::tunnel::Command;
 
 use crate::http::{Aborted, ReplyBody, whole};
-use crate::queue::Queue;
+use crate::queue::{Line, Queue};
 
 /// What a machine orders for an exchange.
 #[derive(Debug)]
@@ -45,10 +45,14 @@ impl Source {
 }
 
 /// The machine's end of an exchange.
-#[derive(Debug, Clone)]
-pub(crate) struct ExchangeHandle {
-    parts: Queue<Part>,
-    unread: Arc<Unread>,
+#[derive(Clone)]
+pub(crate) struct ExchangeHandle(Arc<Shared>);
+
+/// What both ends have: one piece of memory, for there is one of each call.
+struct Shared<Gone: ?Sized = dyn Fn() + Send + Sync> {
+    parts: Line<Part>,
+    unread: Unread,
+    gone: Gone,
 }
 
 /// What waits for a client without being bound by a stream's credit.
@@ -62,44 +66,42 @@ impl ExchangeHandle {
     /// Gives a part without waking; `false`: the client does not read, and the reply is cut short for that.
     pub(crate) fn push(&self, part: Part) -> bool {
         if let Part::Body(bytes, 0) = &part {
-            let waiting = self.unread.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-            let pieces = self.unread.pieces.fetch_add(1, Ordering::Relaxed);
+            let waiting = self.0.unread.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+            let pieces = self.0.unread.pieces.fetch_add(1, Ordering::Relaxed);
             if waiting > MAX_UNTAKEN || pieces > MAX_UNTAKEN_PIECES {
-                self.parts.push(Part::Abort);
+                self.0.parts.push(Part::Abort);
                 return false;
             }
         }
         // A client that is gone takes nothing; its machine has heard of it.
-        self.parts.push(part);
+        self.0.parts.push(part);
         true
     }
 
     /// Wakes the client's end.
     pub(crate) fn wake(&self) {
-        self.parts.wake();
+        self.0.parts.wake();
     }
 }
 
 /// The client's end of an exchange. Dropped before the reply is complete, it says so.
 pub(crate) struct Exchange {
-    parts: Queue<Part>,
-    unread: Arc<Unread>,
+    shared: Arc<Shared>,
     source: Option<Source>,
-    gone: Option<Box<dyn FnOnce() + Send + Sync>>,
+    complete: bool,
 }
 
 impl Exchange {
     /// An exchange and its machine's end; `gone` is called when the client goes away before its reply is complete.
-    pub(crate) fn new(gone: impl FnOnce() + Send + Sync + 'static) -> (Self, ExchangeHandle) {
-        let handle = ExchangeHandle { parts: Queue::new(), unread: Arc::default() };
-        let (parts, unread) = (handle.parts.clone(), Arc::clone(&handle.unread));
-        (Self { parts, unread, source: None, gone: Some(Box::new(gone)) }, handle)
+    pub(crate) fn new(gone: impl Fn() + Send + Sync + 'static) -> (Self, ExchangeHandle) {
+        let shared: Arc<Shared> = Arc::new(Shared { parts: Line::default(), unread: Unread::default(), gone });
+        (Self { shared: Arc::clone(&shared), source: None, complete: false }, ExchangeHandle(shared))
     }
 
     /// Waits for the machine's reply, whole or begun.
     pub(crate) async fn response(mut self) -> Response<ReplyBody> {
         loop {
-            match self.parts.pop().await {
+            match self.shared.parts.pop().await {
                 Some(Part::Reply(reply)) => {
                     self.complete();
                     return whole(reply);
@@ -123,27 +125,27 @@ impl Exchange {
     }
 
     fn complete(&mut self) {
-        self.gone = None;
+        self.complete = true;
     }
 }
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("complete", &self.gone.is_none()).finish_non_exhaustive()
+        f.debug_struct("Exchange").field("complete", &self.complete).finish_non_exhaustive()
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.parts.close();
+        self.shared.parts.close();
         // What was thrown away counts as consumed, or its stream would stall.
-        while let Some(part) = self.parts.try_pop() {
+        while let Some(part) = self.shared.parts.try_pop() {
             if let (Part::Body(_, credit), Some(source)) = (part, &self.source) {
                 source.consumed(credit);
             }
         }
-        if let Some(gone) = self.gone.take() {
-            gone();
+        if !self.complete {
+            (self.shared.gone)();
         }
     }
 }
@@ -165,15 +167,15 @@ impl PieceBody {
     /// The next piece, for the connection to write.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
         let exchange = &mut self.exchange;
-        if exchange.gone.is_none() {
+        if exchange.complete {
             return Poll::Ready(None);
         }
-        while let Poll::Ready(part) = exchange.parts.poll_pop(cx) {
+        while let Poll::Ready(part) = exchange.shared.parts.poll_pop(cx) {
             match part {
                 Some(Part::Body(bytes, credit)) => {
                     if credit == 0 {
-                        exchange.unread.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
-                        exchange.unread.pieces.fetch_sub(1, Ordering::Relaxed);
+                        exchange.shared.unread.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+                        exchange.shared.unread.pieces.fetch_sub(1, Ordering::Relaxed);
                     }
                     if let Some(source) = &exchange.source {
                         source.consumed(credit);

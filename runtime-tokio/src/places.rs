@@ -2,8 +2,11 @@
 //! and what those hear for whom there is none.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
 use rustix::net::{SendFlags, send};
@@ -201,6 +204,18 @@ impl Place {
     pub fn serve(&self) -> bool {
         let mut turn = lock(&self.turn);
         turn.take().is_none_or(|turn| lock(&self.seat.guest.floor.idle).by_turn.remove(&turn).is_some())
+    }
+
+    /// Waits for what the client sends: the connection may be asked to make room meanwhile, unless that is here already.
+    /// `None`: it was asked, and ends.
+    pub(crate) async fn wait_for<T>(&self, sent: impl Future<Output = T>) -> Option<T> {
+        let mut sent = pin!(sent);
+        if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
+            return Some(sent);
+        }
+        self.wait();
+        let sent = sent.await;
+        self.serve().then_some(sent)
     }
 
     /// Waits until the connection is asked to make room.

@@ -5,24 +5,35 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-/// The shared queue; clones are handles to the same one.
-pub struct Queue<T>(Arc<Inner<T>>);
+/// A queue that is shared: clones are handles to the same one.
+pub struct Queue<T>(Arc<Line<T>>);
+
+/// A queue by itself, for whoever shares it together with something else.
+pub struct Line<T> {
+    state: Mutex<State<T>>,
+    waker: AtomicWaker,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
 
 impl<T> Queue<T> {
     /// An empty, open queue.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Inner {
-            state: Mutex::new(State { items: VecDeque::new(), closed: false }),
-            waker: AtomicWaker::new(),
-        }))
+        Self(Arc::default())
     }
+}
 
+impl<T> Line<T> {
     /// Appends without waking; call [`wake`](Self::wake) once no lock is held. `false`: the consumer is gone.
     pub fn push(&self, item: T) -> bool {
         let mut state = self.state();
@@ -34,7 +45,7 @@ impl<T> Queue<T> {
 
     /// Wakes the consumer.
     pub fn wake(&self) {
-        self.0.waker.wake();
+        self.waker.wake();
     }
 
     /// Appends and wakes.
@@ -61,7 +72,7 @@ impl<T> Queue<T> {
         if let Some(done) = self.pop_or_end() {
             return Poll::Ready(done);
         }
-        self.0.waker.register(cx.waker());
+        self.waker.register(cx.waker());
         // Again: an item pushed between the look and the registration woke nobody.
         self.pop_or_end().map_or(Poll::Pending, Poll::Ready)
     }
@@ -82,7 +93,7 @@ impl<T> Queue<T> {
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
         // No code that can panic runs under this lock.
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -98,20 +109,30 @@ impl<T> Default for Queue<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Queue<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("len", &self.state().items.len()).finish_non_exhaustive()
+impl<T> Deref for Queue<T> {
+    type Target = Line<T>;
+
+    fn deref(&self) -> &Line<T> {
+        &self.0
     }
 }
 
-struct Inner<T> {
-    state: Mutex<State<T>>,
-    waker: AtomicWaker,
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { items: VecDeque::new(), closed: false }), waker: AtomicWaker::new() }
+    }
 }
 
-struct State<T> {
-    items: VecDeque<T>,
-    closed: bool,
+impl<T> std::fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> std::fmt::Debug for Line<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("len", &self.state().items.len()).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

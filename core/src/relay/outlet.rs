@@ -464,8 +464,12 @@ impl Outlet {
     }
 
     fn release(&self, cx: &mut Cx<'_>) {
-        cx.timers.clear(&Timer::Silence(self.exchange));
-        cx.timers.clear(&Timer::Heartbeat(self.exchange));
+        match self.state {
+            State::No => cx.timers.clear(&Timer::Silence(self.exchange)),
+            State::Events => cx.timers.clear(&Timer::Heartbeat(self.exchange)),
+            // Neither waits for what is being sent.
+            State::Json | State::Line => {}
+        }
         cx.timers.clear(&Timer::Expiry(Lease::Exchange(self.exchange)));
         cx.exchanges.remove(&self.exchange);
     }

@@ -102,16 +102,14 @@ impl Serving {
                 whole(self.gate.too_large(&route))
             }
             Admission::Read { route, limit } => {
-                place.wait();
                 let share = route.user().map(|user| self.room.share(user));
-                let body = match read_body(body, limit, self.body_timeout, share).await {
-                    // Who was asked to leave in this very moment has nothing done any more: it would not hear of it.
-                    Ok(_) if !place.serve() => return whole(self.gate.too_slow(&route)),
-                    Ok(body) => body,
-                    Err(BodyError::TooLarge) => return whole(self.gate.too_large(&route)),
-                    Err(BodyError::TooSlow) => return whole(self.gate.too_slow(&route)),
-                    Err(BodyError::Broken) => return whole(self.gate.unreadable(&route)),
-                    Err(BodyError::NoRoom) => return whole(self.gate.no_room(&route)),
+                let body = match place.wait_for(read_body(body, limit, self.body_timeout, share)).await {
+                    Some(Ok(body)) => body,
+                    Some(Err(BodyError::TooLarge)) => return whole(self.gate.too_large(&route)),
+                    // Who was asked to leave has nothing done any more: it would not hear of it.
+                    Some(Err(BodyError::TooSlow)) | None => return whole(self.gate.too_slow(&route)),
+                    Some(Err(BodyError::Broken)) => return whole(self.gate.unreadable(&route)),
+                    Some(Err(BodyError::NoRoom)) => return whole(self.gate.no_room(&route)),
                 };
                 let exchange = ExchangeId(self.number());
                 // Read again: a token may have been revoked while the body came in.
