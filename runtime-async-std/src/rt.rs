@@ -56,7 +56,7 @@ pub use futures_util::future::AbortHandle;
 pub use futures_util::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 pub use std::time::Instant;
 
-pub use self::hyper::{HyperIo, HyperTimer};
+pub use self::hyper::HyperIo;
 pub use self::tasks::{JoinError, JoinHandle, JoinSet, spawn, spawn_blocking};
 
 /// A byte stream with the traits that the WebSocket library knows: those that it has.

@@ -1,6 +1,6 @@
 //! The HTTP/1.1 server: connections, and replies whole or in pieces.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -21,9 +23,10 @@ use tunnel_core::limits::{HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_FIELDS_READ, MAX_
 
 use crate::exchange::PieceBody;
 use crate::net;
+use crate::patience::Patience;
 use crate::places::{Guest, Place, Places};
 use crate::refused::Spoken;
-use crate::rt::{self, HyperTimer, JoinSet, TcpListener, TcpStream, timeout};
+use crate::rt::{self, JoinSet, TcpListener, TcpStream, timeout};
 use crate::stream::Stream;
 use crate::tls::Acceptor;
 
@@ -139,11 +142,13 @@ where
         let Some(stream) = stream else { return };
         let service = service_fn(|request| {
             // Who was asked to leave in this very moment is not served any more.
-            let reply = place.serve().then(|| (self.handler)(request, Arc::clone(place)));
-            async move { Ok::<_, AskedToLeave>(answered(reply.ok_or(AskedToLeave)?.await, place)) }
+            if !place.serve() {
+                return Either::Left(ready(Err(AskedToLeave)));
+            }
+            Either::Right((self.handler)(request, Arc::clone(place)).map(|response| Ok(answered(response, place))))
         });
         let mut connection = http1::Builder::new()
-            .timer(HyperTimer::new())
+            .timer(Patience::default())
             .header_read_timeout(self.header_timeout)
             .max_headers(MAX_FIELDS_READ)
             // What is read of a head; and what a slow client may leave unsent here, besides its stream's credit.

@@ -31,6 +31,7 @@ pub mod log;
 mod login_path;
 pub mod net;
 mod network;
+mod patience;
 pub mod places;
 pub mod private;
 pub mod process;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
@@ -208,8 +208,7 @@ impl Place {
 
     /// Waits for what the client sends: the connection may be asked to make room meanwhile, unless that is here already.
     /// `None`: it was asked, and ends.
-    pub(crate) async fn wait_for<T>(&self, sent: impl Future<Output = T>) -> Option<T> {
-        let mut sent = pin!(sent);
+    pub(crate) async fn wait_for<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
             return Some(sent);
         }

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use tokio::runtime::Builder;
 use tokio::signal::unix::SignalKind;
 
-pub use hyper_util::rt::{TokioIo as HyperIo, TokioTimer as HyperTimer};
+pub use hyper_util::rt::TokioIo as HyperIo;
 pub use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 pub use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 pub use tokio::process::{Child, ChildStdin};

@@ -170,7 +170,7 @@ impl Gate {
         &self,
         exchange: ExchangeId,
         route: Route,
-        head: RequestHead,
+        mut head: RequestHead,
         body: Bytes,
         snapshot: &Snapshot,
         now: Now,
@@ -198,11 +198,15 @@ impl Gate {
                 posted(&head, &body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
                     None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
                     Some(Posted { speaker, content, minted }) => {
-                        let mut headers = mem::take(&mut headers);
-                        headers.extend(minted);
+                        // They take the memory that the request's fields had, and the next request's take it again.
+                        let mut fields = mem::take(&mut head.headers);
+                        fields.clear();
+                        fields.extend(mem::take(&mut headers));
+                        fields.extend(minted);
                         let user = principal.user.clone();
                         let principal = principal.clone();
                         let audit = self.audit(&user, snapshot);
+                        let headers = fields;
                         let post = Post { exchange, principal, endpoint, speaker, accepts, headers, audit, content };
                         Step::Shard(user, shard::Event::Post(post))
                     }

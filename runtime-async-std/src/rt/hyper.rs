@@ -1,14 +1,11 @@
-//! What hyper wants of a runtime: bytes and a clock. The counterpart of what hyper-util has for tokio.
+//! What hyper wants of a runtime: bytes. The counterpart of what hyper-util has for tokio.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use futures_util::io::{AsyncRead, AsyncWrite};
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Timer, Write};
-
-use super::{Sleep, sleep, sleep_until};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// A byte stream with the traits of hyper, or one of hyper's with everybody's.
 #[derive(Debug)]
@@ -92,30 +89,6 @@ impl<T: Write + Unpin> AsyncWrite for HyperIo<T> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// Hyper's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HyperTimer;
-
-impl HyperTimer {
-    /// It has no state.
-    #[must_use]
-    pub fn new() -> Self {
-        Self
-    }
-}
-
-impl hyper::rt::Sleep for Sleep {}
-
-impl Timer for HyperTimer {
-    fn sleep(&self, time: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(sleep(time))
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(sleep_until(deadline))
     }
 }
 

@@ -1,12 +1,16 @@
 //! Requests and tunnels of a running relay.
 
+use std::future::{Future, ready};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -18,7 +22,7 @@ use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ConnId, ExchangeId, UserId};
 use tunnel_core::limits::{HEADER_TIMEOUT, MAX_MESSAGE, MAX_STREAMS};
 use tunnel_core::oauth::grants::{self, AdminCommand};
-use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
+use tunnel_core::relay::gate::{Admission, Gate, Route, Step, Upgrade};
 use tunnel_core::relay::{shard, shard_of};
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
 use tunnel_core::tunnel::{self, Close, CloseCode, Command, Hello, Side};
@@ -58,12 +62,25 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Answers a request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<ReplyBody> {
-        let strict_transport = self.gate.strict_transport();
-        let mut response = self.answer_plainly(request, place).await;
-        response.headers_mut().extend(strict_transport.map(|value| (STRICT_TRANSPORT_SECURITY, value)));
-        response
+    /// Answers a request. What can be decided at once is, so that what waits for the rest is small: it is moved several
+    /// times, and every connection has room for it.
+    pub(super) fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        place: Arc<Place>,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send {
+        let serving = Arc::clone(&self);
+        let response = match self.begin(request, place) {
+            Begun::Answered(response) => Either::Left(Either::Left(ready(response))),
+            Begun::Office(exchange, event) => Either::Left(Either::Right(self.ask_office(exchange, event))),
+            Begun::Reading(reading, body) => Either::Right(reading.answer(body, self)),
+        };
+        response.map(move |mut response| {
+            response
+                .headers_mut()
+                .extend(serving.gate.strict_transport().map(|value| (STRICT_TRANSPORT_SECURITY, value)));
+            response
+        })
     }
 
     /// Once: whoever likes can send the field.
@@ -77,7 +94,8 @@ impl Serving {
         });
     }
 
-    async fn answer_plainly(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<ReplyBody> {
+    /// As far as a request's head goes.
+    fn begin(self: &Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Begun {
         let (mut parts, body) = request.into_parts();
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
         if self.gate.is_forwarded_unheard(place.peer(), &parts.headers) {
@@ -89,49 +107,22 @@ impl Serving {
         match admission {
             Admission::Reply(reply) => {
                 self.pass_over(&head, body, &place);
-                whole(reply)
+                Begun::Answered(whole(reply))
             }
             Admission::Refuse(refused) => {
                 self.pass_over(&head, body, &place);
                 let exchange = ExchangeId(self.number());
-                self.ask_office(exchange, grants::Event::TokenRefused { exchange, refused }).await
+                Begun::Office(exchange, grants::Event::TokenRefused { exchange, refused })
             }
             // Not invited, nor waited for: a client that asks whether to send it (`Expect`) is told in place of 100.
             Admission::Read { route, limit } if body.size_hint().lower() > limit as u64 => {
                 self.pass_over(&head, body, &place);
-                whole(self.gate.too_large(&route))
+                Begun::Answered(whole(self.gate.too_large(&route)))
             }
-            Admission::Read { route, limit } => {
-                let share = route.user().map(|user| self.room.share(user));
-                let body = match place.wait_for(read_body(body, limit, self.body_timeout, share)).await {
-                    Some(Ok(body)) => body,
-                    Some(Err(BodyError::TooLarge)) => return whole(self.gate.too_large(&route)),
-                    // Who was asked to leave has nothing done any more: it would not hear of it.
-                    Some(Err(BodyError::TooSlow)) | None => return whole(self.gate.too_slow(&route)),
-                    Some(Err(BodyError::Broken)) => return whole(self.gate.unreadable(&route)),
-                    Some(Err(BodyError::NoRoom)) => return whole(self.gate.no_room(&route)),
-                };
-                let exchange = ExchangeId(self.number());
-                // Read again: a token may have been revoked while the body came in.
-                let snapshot = self.published.get();
-                let now = self.clock.now();
-                let step = self.gate.accept(
-                    exchange,
-                    route,
-                    head,
-                    body,
-                    &snapshot,
-                    now,
-                    &mut place.opened(),
-                    &mut OsEntropy::new(),
-                );
-                match step {
-                    Step::Reply(reply) => whole(reply),
-                    Step::Grants(event) => self.ask_office(exchange, event).await,
-                    Step::Shard(user, event) => self.ask_shard(exchange, &user, event).await,
-                }
+            Admission::Read { route, limit } => Begun::Reading(Reading { place, head, route, limit }, body),
+            Admission::Upgrade(upgrade) => {
+                Begun::Answered(Arc::clone(self).upgrade(upgrade, &head, on_upgrade, &place))
             }
-            Admission::Upgrade(upgrade) => self.upgrade(upgrade, &head, on_upgrade, &place),
         }
     }
 
@@ -145,25 +136,29 @@ impl Serving {
         }
     }
 
-    async fn ask_shard(
-        self: Arc<Self>,
+    fn ask_shard(
+        self: &Arc<Self>,
         exchange: ExchangeId,
         user: &UserId,
         event: shard::Event,
-    ) -> Response<ReplyBody> {
+    ) -> impl Future<Output = Response<ReplyBody>> + use<> {
         let index = shard_of(user, self.shards.len());
-        let serving = Arc::clone(&self);
+        let serving = Arc::clone(self);
         let (client, handle) =
             Exchange::new(move || serving.drive_shard(index, |rooms, now| rooms.gone(exchange, now)));
         self.drive_shard(index, |rooms, now| rooms.ask(exchange, handle, event, now));
-        client.response().await
+        client.response()
     }
 
-    async fn ask_office(self: Arc<Self>, exchange: ExchangeId, event: grants::Event) -> Response<ReplyBody> {
-        let serving = Arc::clone(&self);
+    fn ask_office(
+        self: &Arc<Self>,
+        exchange: ExchangeId,
+        event: grants::Event,
+    ) -> impl Future<Output = Response<ReplyBody>> + use<> {
+        let serving = Arc::clone(self);
         let (client, handle) = Exchange::new(move || serving.drive_office(|office, _| office.gone(exchange)));
         self.drive_office(|office, now| office.ask(exchange, handle, event, now));
-        client.response().await
+        client.response()
     }
 
     /// An operator's question; `None` when the relay failed over it.
@@ -332,6 +327,59 @@ impl Serving {
 
     fn number(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// How far a request's head brings it.
+enum Begun {
+    Answered(Response<ReplyBody>),
+    /// To ask the authorization server.
+    Office(ExchangeId, grants::Event),
+    Reading(Reading, Incoming),
+}
+
+/// A request whose body is awaited.
+struct Reading {
+    place: Arc<Place>,
+    head: RequestHead,
+    route: Route,
+    limit: usize,
+}
+
+impl Reading {
+    #[expect(clippy::manual_async_fn, reason = "an async function would hold all this twice")]
+    fn answer(self, body: Incoming, serving: Arc<Serving>) -> impl Future<Output = Response<ReplyBody>> + Send {
+        async move {
+            let gate = &serving.gate;
+            let share = self.route.user().map(|user| serving.room.share(user));
+            let read = {
+                let body = pin!(read_body(body, self.limit, serving.body_timeout, share));
+                self.place.wait_for(body).await
+            };
+            match read {
+                Some(Ok(body)) => self.proceed(body, &serving).await,
+                Some(Err(BodyError::TooLarge)) => whole(gate.too_large(&self.route)),
+                // Who was asked to leave has nothing done any more: it would not hear of it.
+                Some(Err(BodyError::TooSlow)) | None => whole(gate.too_slow(&self.route)),
+                Some(Err(BodyError::Broken)) => whole(gate.unreadable(&self.route)),
+                Some(Err(BodyError::NoRoom)) => whole(gate.no_room(&self.route)),
+            }
+        }
+    }
+
+    /// With the whole of the request.
+    fn proceed(self, body: Bytes, serving: &Arc<Serving>) -> impl Future<Output = Response<ReplyBody>> + use<> {
+        let exchange = ExchangeId(serving.number());
+        // Read again: a token may have been revoked while the body came in.
+        let snapshot = serving.published.get();
+        let (now, entropy) = (serving.clock.now(), &mut OsEntropy::new());
+        let Self { place, head, route, .. } = self;
+        let step = serving.gate.accept(exchange, route, head, body, &snapshot, now, &mut place.opened(), entropy);
+        match step {
+            Step::Reply(reply) => Either::Left(ready(whole(reply))),
+            Step::Grants(event) => Either::Right(Either::Left(serving.ask_office(exchange, event))),
+            Step::Shard(user, event) => Either::Right(Either::Right(serving.ask_shard(exchange, &user, event))),
+        }
     }
 }
 
