@@ -21,8 +21,23 @@ pub struct Line<T> {
 }
 
 struct State<T> {
-    items: VecDeque<T>,
+    /// The oldest, if it came when there was no other: mostly there is one, which needs no memory of its own here.
+    first: Option<T>,
+    others: VecDeque<T>,
     closed: bool,
+}
+
+impl<T> State<T> {
+    fn push(&mut self, item: T) {
+        match self.first.is_none() && self.others.is_empty() {
+            true => self.first = Some(item),
+            false => self.others.push_back(item),
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        self.first.take().or_else(|| self.others.pop_front())
+    }
 }
 
 impl<T> Queue<T> {
@@ -38,7 +53,7 @@ impl<T> Line<T> {
     pub fn push(&self, item: T) -> bool {
         let mut state = self.state();
         if !state.closed {
-            state.items.push_back(item);
+            state.push(item);
         }
         !state.closed
     }
@@ -64,7 +79,7 @@ impl<T> Line<T> {
     /// Takes the oldest item without waiting.
     #[must_use]
     pub fn try_pop(&self) -> Option<T> {
-        self.state().items.pop_front()
+        self.state().pop()
     }
 
     /// The oldest item; `None` once closed and empty.
@@ -84,7 +99,7 @@ impl<T> Line<T> {
 
     fn pop_or_end(&self) -> Option<Option<T>> {
         let mut state = self.state();
-        match state.items.pop_front() {
+        match state.pop() {
             Some(item) => Some(Some(item)),
             None if state.closed => Some(None),
             None => None,
@@ -119,7 +134,10 @@ impl<T> Deref for Queue<T> {
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { items: VecDeque::new(), closed: false }), waker: AtomicWaker::new() }
+        Self {
+            state: Mutex::new(State { first: None, others: VecDeque::new(), closed: false }),
+            waker: AtomicWaker::new(),
+        }
     }
 }
 
@@ -131,7 +149,9 @@ impl<T> std::fmt::Debug for Queue<T> {
 
 impl<T> std::fmt::Debug for Line<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("len", &self.state().items.len()).finish_non_exhaustive()
+        let state = self.state();
+        let len = usize::from(state.first.is_some()) + state.others.len();
+        f.debug_struct("Queue").field("len", &len).finish_non_exhaustive()
     }
 }
 

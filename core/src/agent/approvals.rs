@@ -17,12 +17,12 @@ use crate::time::Instant;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
     /// Who acts, as the relay knows them; empty: it does not say.
-    pub(super) actor: String,
+    pub(super) actor: Arc<str>,
     /// What the client calls itself; empty: nothing. For people, not to be trusted.
-    pub(super) client: String,
+    pub(super) client: Arc<str>,
     pub(super) server: Arc<str>,
     /// The tool; of a call that is none, its method.
-    pub(super) tool: String,
+    pub(super) tool: Arc<str>,
 }
 
 impl Subject {
@@ -108,10 +108,10 @@ impl Approvals {
     pub(super) fn list(&self, params: bool, now: Instant) -> Vec<status::WaitingCall> {
         let call = |(request, waiting): (&RequestId, &Waiting)| status::WaitingCall {
             id: request.0,
-            client: waiting.subject.client.clone(),
-            actor: waiting.subject.actor.clone(),
+            client: waiting.subject.client.to_string(),
+            actor: waiting.subject.actor.to_string(),
             server: waiting.subject.server.to_string(),
-            tool: waiting.subject.tool.clone(),
+            tool: waiting.subject.tool.to_string(),
             since_secs: now.saturating_since(waiting.since).as_secs(),
             left_secs: waiting.until.saturating_since(now).as_secs(),
             bytes: waiting.params.len(),

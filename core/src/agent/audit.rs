@@ -13,7 +13,9 @@ use bytes::Bytes;
 use super::approvals::Subject;
 use super::cx::RequestId;
 use super::policy::Scope;
+use super::server::people;
 use crate::audit::{self, Call, Decision, End};
+use crate::limits;
 use crate::mcp::method;
 use crate::time::{Instant, Now};
 
@@ -73,12 +75,13 @@ impl Entry {
             user: Some(user).filter(|user| !user.is_empty()),
             grant: None,
             session: (!self.session.is_empty()).then(|| audit::hashed(&self.session)),
-            actor: Some(self.subject.actor.as_str()).filter(|actor| !actor.is_empty()),
+            actor: Some(&*self.subject.actor).filter(|actor| !actor.is_empty()),
             client: &self.subject.client,
             device: Some(device),
-            server: Some(&self.subject.server),
-            method: &self.method,
-            tool: (self.method == method::TOOLS_CALL).then_some(&self.subject.tool),
+            // Whatever a relay sends, a line stays a line.
+            server: Some(&people(&self.subject.server, limits::MAX_QUOTE)),
+            method: &people(&self.method, limits::MAX_QUOTE),
+            tool: (self.method == method::TOOLS_CALL).then_some(&people(&self.subject.tool, limits::MAX_QUOTE)),
             decision: self.decision,
             duration_ms: now.instant.saturating_since(self.began).as_millis(),
             params_bytes: self.bytes,

@@ -18,15 +18,43 @@ pub(super) struct Caller {
     /// The key of its session; empty when there is none.
     pub(super) session: Arc<str>,
     /// Who acts, as the relay knows them; empty: it does not say.
-    pub(super) actor: String,
+    pub(super) actor: Arc<str>,
     /// What it calls itself; empty: nothing.
-    pub(super) client: String,
+    pub(super) client: Arc<str>,
     /// What it speaks, as far as that is known here.
     pub(super) version: Option<Version>,
     /// The raw object that it declared in its handshake; empty when there was none.
     pub(super) capabilities: Bytes,
     /// Whether its tunnel carries what a server asks it, and what it answers.
     pub(super) is_reachable: bool,
+}
+
+/// The caller that was told of last. The next is mostly the same, and is known by the texts that it shares with it.
+#[derive(Debug, Default)]
+pub(super) struct LastCaller(Option<(OpenHead, Caller)>);
+
+impl LastCaller {
+    /// The same as [`Caller::of`].
+    pub(super) fn of(&mut self, head: &OpenHead, is_reachable: bool) -> Caller {
+        let is_same = |(last, caller): &&(OpenHead, Caller)| {
+            let client = match (&last.client, &head.client) {
+                (Some(last), Some(client)) => Arc::ptr_eq(last, client),
+                (last, client) => last == client,
+            };
+            client
+                && Arc::ptr_eq(&last.actor, &head.actor)
+                && Arc::ptr_eq(&last.session, &head.session)
+                && Arc::ptr_eq(&last.capabilities, &head.capabilities)
+                && last.version == head.version
+                && caller.is_reachable == is_reachable
+        };
+        if let Some((_, caller)) = self.0.as_ref().filter(is_same) {
+            return caller.clone();
+        }
+        let caller = Caller::of(head, is_reachable);
+        self.0 = Some((head.clone(), caller.clone()));
+        caller
+    }
 }
 
 impl Caller {
@@ -36,8 +64,8 @@ impl Caller {
         let is_object = capabilities.len() <= limits::MAX_SESSION_ID && object::each(capabilities, |_, _| {}).is_ok();
         Self {
             session: head.session.clone(),
-            actor: people(&head.actor, limits::MAX_QUOTE),
-            client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME),
+            actor: people(&head.actor, limits::MAX_QUOTE).into(),
+            client: people(head.client.as_deref().unwrap_or_default(), limits::MAX_CLIENT_NAME).into(),
             version: head.version.as_deref().and_then(Version::parse),
             capabilities: if is_object { Bytes::copy_from_slice(capabilities) } else { Bytes::new() },
             is_reachable,
@@ -63,7 +91,7 @@ impl Caller {
         let is_version = |text: &str| text.trim_start_matches('v').starts_with(|first: char| first.is_ascii_digit());
         match self.client.rsplit_once(' ').filter(|(_, version)| is_version(version)) {
             Some((name, version)) => (name.to_string(), version.to_string()),
-            None => (self.client.clone(), "0".to_string()),
+            None => (self.client.to_string(), "0".to_string()),
         }
     }
 

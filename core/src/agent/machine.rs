@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use super::approvals::Approvals;
 use super::audit::Ledger;
+use super::caller::LastCaller;
 pub use super::contract::{Action, ControlCommand, DialError, Event, Exit, Identity, Spawn, Unsaved};
 use super::cx::{Cx, Slot, Timer};
 use super::guard::Guard;
@@ -61,6 +62,7 @@ pub struct Agent {
     last_slot: u32,
     servers_started: bool,
     routes: Routes,
+    last_caller: LastCaller,
     catalog: Catalog,
     /// What people should know of the agent's configuration: why it is not the one that stands in the file.
     remark: Option<String>,
@@ -142,6 +144,7 @@ impl Agent {
             last_slot: 0,
             servers_started: false,
             routes: Routes::default(),
+            last_caller: LastCaller::default(),
             catalog: Catalog::default(),
             remark: None,
             restarts: Vec::new(),

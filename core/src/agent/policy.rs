@@ -150,7 +150,7 @@ pub(super) fn brings_content(method: &str) -> bool {
 
 /// The tool that the params of `tools/call` name; an empty text where they name none. An error where two readers of
 /// the params could see two tools: some take the first member of a name, some the last, and some do not mind its case.
-pub(super) fn called_tool(params: &Bytes) -> Result<String, &'static str> {
+pub(super) fn called_tool(params: &Bytes) -> Result<Cow<'_, str>, &'static str> {
     let (mut found, mut is_clear) = (None, true);
     let members = object::each(params, |raw, value| {
         let key = string(raw).unwrap_or_default();
@@ -163,8 +163,8 @@ pub(super) fn called_tool(params: &Bytes) -> Result<String, &'static str> {
     }
     match found {
         _ if !is_clear => Err("params must name one tool, once"),
-        Some(name) => string(name).map(Cow::into_owned).ok_or("a tool's name must be a text"),
-        None => Ok(String::new()),
+        Some(name) => string(name).ok_or("a tool's name must be a text"),
+        None => Ok(Cow::Borrowed("")),
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn params_name_one_tool_to_every_reader() {
-        let called = |params: &'static str| called_tool(&Bytes::from_static(params.as_bytes()));
+        let called = |params: &'static str| called_tool(&Bytes::from_static(params.as_bytes())).map(Cow::into_owned);
         assert_eq!(called(r#"{"arguments":{"name":"x"},"name":"read"}"#).as_deref(), Ok("read"));
         assert_eq!(called(r#"{"n\u0061me":"re\u0061d"}"#).as_deref(), Ok("read"));
         assert_eq!((called("").as_deref(), called("{}").as_deref()), (Ok(""), Ok("")));

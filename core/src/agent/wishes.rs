@@ -7,6 +7,7 @@ mod kept;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ struct Session {
     /// When that was.
     seen: UnixTime,
     /// As its client introduced itself: a run of its own begins with that.
-    client: String,
+    client: Arc<str>,
     version: Option<Version>,
     capabilities: Bytes,
     /// By the names of the servers that it called.
@@ -71,7 +72,7 @@ impl Wishes {
         // A clock that was set back makes nobody older.
         entry.seen = entry.seen.max(now);
         if !entry.servers.contains_key(server) {
-            entry.client.clone_from(&caller.client);
+            entry.client = caller.client.clone();
             (entry.version, entry.capabilities) = (caller.version, caller.capabilities.clone());
             entry.servers.insert(server.to_string(), Wish::default());
             self.is_changed = true;
@@ -215,7 +216,7 @@ impl Session {
     fn caller(&self, key: &str) -> Caller {
         Caller {
             session: key.into(),
-            actor: String::new(),
+            actor: Arc::default(),
             client: self.client.clone(),
             version: self.version,
             capabilities: self.capabilities.clone(),

@@ -31,6 +31,7 @@ use alloc::vec::Vec;
 use bytes::{Buf, Bytes};
 
 use crate::tunnel::close::{Fault, cut};
+use crate::tunnel::head::LastHead;
 use crate::tunnel::{Hello, OpenHead, Outcome, ResetCode};
 
 /// One frame, decoded.
@@ -111,8 +112,9 @@ pub(super) struct SessionWord {
 }
 
 impl Frame {
-    /// Takes the first frame off `message`; `None` when nothing is left. Skipped kinds are passed over.
-    pub(super) fn take(message: &mut Bytes) -> Result<Option<Self>, Fault> {
+    /// Takes the first frame off `message`; `None` when nothing is left. Skipped kinds are passed over. `last`: the head of
+    /// the call that was opened before.
+    pub(super) fn take(message: &mut Bytes, last: &mut LastHead) -> Result<Option<Self>, Fault> {
         while !message.is_empty() {
             if message.len() < HEADER {
                 return Err(Fault::protocol("frame header cut short"));
@@ -124,7 +126,7 @@ impl Frame {
                 return Err(BEYOND);
             }
             let body = message.split_to(length);
-            if let Some(frame) = Self::decode(kind, stream, body)? {
+            if let Some(frame) = Self::decode(kind, stream, body, last)? {
                 return Ok(Some(frame));
             }
         }
@@ -210,7 +212,7 @@ impl Frame {
         }
     }
 
-    fn decode(kind: u8, stream: u32, body: Bytes) -> Result<Option<Self>, Fault> {
+    fn decode(kind: u8, stream: u32, body: Bytes, last: &mut LastHead) -> Result<Option<Self>, Fault> {
         let of_call = match kind {
             OPEN | ANSWER | DATA | END | CREDIT | RESET | MESSAGE | PAUSE | CANCEL => true,
             HELLO | CATALOG | PING | PONG | RESTART | GO_AWAY | NOTICE | SESSION => false,
@@ -223,7 +225,7 @@ impl Frame {
         Ok(Some(match kind {
             HELLO => Self::Hello(Box::new(head(&body)?)),
             CATALOG => Self::Catalog(Piece::decode(body)?),
-            OPEN => Self::Open { stream, head: Box::new(open_head(&body)?) },
+            OPEN => Self::Open { stream, head: Box::new(open_head(&body, last)?) },
             ANSWER => Self::Answer { stream, head: head(&body)? },
             DATA if body.is_empty() => return Err(Fault::protocol("empty piece")),
             DATA => Self::Data { stream, bytes: body },
@@ -321,11 +323,11 @@ fn head<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|_| MALFORMED)
 }
 
-fn open_head(body: &[u8]) -> Result<OpenHead, Fault> {
+fn open_head(body: &[u8], last: &mut LastHead) -> Result<OpenHead, Fault> {
     if body.len() > MAX_HEAD {
         return Err(Fault::too_big("head too large"));
     }
-    OpenHead::read(body).ok_or(MALFORMED)
+    last.read(body).ok_or(MALFORMED)
 }
 
 fn exact<const N: usize>(body: &[u8]) -> Result<[u8; N], Fault> {
@@ -379,9 +381,9 @@ mod tests {
     #[test]
     fn unknown_kind_is_skipped_only_with_the_high_bit() {
         let mut message = Bytes::from_static(&[0x81, 0, 0, 0, 9, 0, 0, 0, 1, b'x', 12, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(Frame::take(&mut message), Ok(Some(Frame::GoAway)));
+        assert_eq!(Frame::take(&mut message, &mut LastHead::default()), Ok(Some(Frame::GoAway)));
         let mut message = Bytes::from_static(&[0x7f, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(Frame::take(&mut message), Err(Fault::protocol("unknown kind of frame")));
+        assert_eq!(Frame::take(&mut message, &mut LastHead::default()), Err(Fault::protocol("unknown kind of frame")));
     }
 
     #[test]
@@ -403,7 +405,7 @@ mod tests {
             ("reset without code", &[8, 0, 0, 0, 1, 0, 0, 0, 0]),
         ];
         for (name, bytes) in cases {
-            assert!(Frame::take(&mut Bytes::copy_from_slice(bytes)).is_err(), "{name}");
+            assert!(Frame::take(&mut Bytes::copy_from_slice(bytes), &mut LastHead::default()).is_err(), "{name}");
         }
     }
 
@@ -414,7 +416,7 @@ mod tests {
             let hello = Hello { version: "v".repeat(MAX_HEAD - empty + extra), ..Hello::default() };
             let mut out = Vec::new();
             Frame::Hello(Box::new(hello)).encode(&mut out);
-            assert_eq!(Frame::take(&mut out.into()).is_ok(), fits);
+            assert_eq!(Frame::take(&mut out.into(), &mut LastHead::default()).is_ok(), fits);
         }
     }
 
@@ -482,7 +484,7 @@ mod tests {
             let mut read = Vec::new();
             for message in messages {
                 let mut message = Bytes::from(message);
-                while let Some(frame) = Frame::take(&mut message).unwrap() {
+                while let Some(frame) = Frame::take(&mut message, &mut LastHead::default()).unwrap() {
                     read.push(frame);
                 }
             }
@@ -493,7 +495,7 @@ mod tests {
         #[test]
         fn any_bytes_end_in_frames_or_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut message = Bytes::from(bytes);
-            while let Ok(Some(_)) = Frame::take(&mut message) {}
+            while let Ok(Some(_)) = Frame::take(&mut message, &mut LastHead::default()) {}
         }
 
         #[test]
@@ -502,7 +504,7 @@ mod tests {
             frame.encode(&mut out);
             *at.get_mut(&mut out[..]) = byte;
             let mut message = Bytes::from(out);
-            while let Ok(Some(_)) = Frame::take(&mut message) {}
+            while let Ok(Some(_)) = Frame::take(&mut message, &mut LastHead::default()) {}
         }
     }
 }

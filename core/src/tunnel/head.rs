@@ -1,6 +1,7 @@
 //! The head of a call. Each call has one, so it is written and read by hand here, in a third of the time.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -96,6 +97,41 @@ impl OpenHead {
     }
 }
 
+/// The head that was read last. The next is mostly the same client's to the same server, and differs in its length alone:
+/// then it need not be read again, and shares its texts.
+#[derive(Debug, Default)]
+pub(super) struct LastHead(Option<Box<Last>>);
+
+#[derive(Debug)]
+struct Last {
+    /// Its JSON up to the length.
+    text: Vec<u8>,
+    head: OpenHead,
+}
+
+impl LastHead {
+    /// The same as [`OpenHead::read`].
+    pub(super) fn read(&mut self, json: &[u8]) -> Option<OpenHead> {
+        let Some((text, length)) = apart(json) else { return OpenHead::read(json) };
+        if let Some(last) = self.0.as_ref().filter(|last| last.text == text) {
+            return Some(OpenHead { length, ..last.head.clone() });
+        }
+        let head = OpenHead::read(json)?;
+        self.0 = Some(Box::new(Last { text: text.to_vec(), head: head.clone() }));
+        Some(head)
+    }
+}
+
+/// A head as [`OpenHead::put`] writes it, taken apart: what is before its length, and that. What was read once before one
+/// length is as sound before any other.
+fn apart(json: &[u8]) -> Option<(&[u8], u64)> {
+    let open = json.strip_suffix(b"}")?;
+    let (text, digits) = open.split_at(open.iter().rposition(|byte| !byte.is_ascii_digit())? + 1);
+    let length = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    let is_plain = text.ends_with(b",\"length\":") && (digits.len() == 1 || !digits.starts_with(b"0"));
+    is_plain.then_some((text, length))
+}
+
 /// A version's name, without a copy where it is one that is known.
 fn known(name: Cow<'_, str>) -> Cow<'static, str> {
     Version::parse(&name).map_or_else(|| Cow::Owned(name.into_owned()), |version| Cow::Borrowed(version.as_str()))
@@ -182,6 +218,7 @@ mod tests {
         fn heads_are_written_as_serde_writes_them_and_read_back(head in head()) {
             let json = head.written();
             prop_assert_eq!(OpenHead::read(&json), Some(head.clone()));
+            prop_assert!(apart(&json).is_some_and(|(_, length)| length == head.length));
             prop_assert_eq!(json, serde_json::to_vec(&Derived::from(head)).unwrap());
         }
 
@@ -208,6 +245,28 @@ mod tests {
             let json = std::format!("{{{}}}", all.join(","));
             let derived: Option<Derived> = serde_json::from_str(&json).ok();
             prop_assert_eq!(OpenHead::read(json.as_bytes()).map(Derived::from), derived, "{}", json);
+        }
+
+        #[test]
+        fn head_after_another_is_read_as_if_it_came_alone(
+            heads in prop::collection::vec(
+                (
+                    prop::sample::select(&[
+                        "{\"server\":\"a\",\"method\":\"m\"", "{\"server\":\"b\",\"method\":\"m\",\"actor\":\"\u{e9}\"", "{\"server\":\"a\"",
+                        "{\"server\":\"a\",\"method\":\"m\",\"length\":1", "{\"server\":\"a\",\"method\":\"m\",\"more\":{\"x\":1", "{\"x\":\"",
+                    ][..]),
+                    prop::sample::select(&[",\"length\":", ", \"length\":", ",\"length\": ", ",\"lengths\":", ",\\\"length\":"][..]),
+                    prop::sample::select(&["0", "7", "12", "007", "-1", "1.0", "", "18446744073709551615", "18446744073709551616"][..]),
+                    prop::sample::select(&["}", "}", "}}", " }", "", "\"}"][..]),
+                ),
+                0..12,
+            ),
+        ) {
+            let mut last = LastHead::default();
+            for (text, key, length, end) in heads {
+                let json = [text, key, length, end].concat();
+                prop_assert_eq!(last.read(json.as_bytes()), OpenHead::read(json.as_bytes()), "{}", json);
+            }
         }
     }
 }

@@ -60,10 +60,10 @@ impl Agent {
             "call"
         );
         let tool = match &*head.method {
-            method::TOOLS_CALL => policy::called_tool(&params),
-            other => Ok(other.to_string()),
+            method::TOOLS_CALL => policy::called_tool(&params).map(Arc::from),
+            other => Ok(Arc::from(other)),
         };
-        let caller = Caller::of(&head, self.uplink.carries_messages());
+        let caller = self.last_caller.of(&head, self.uplink.carries_messages());
         let destination = self.destination(&head).and_then(|slot| match &tool {
             Ok(_) => Ok(slot),
             Err(reason) => Err(Refusal::invalid(code::INVALID_PARAMS, *reason)),
@@ -112,8 +112,8 @@ impl Agent {
         call.until = call.since + patience;
         tracing::warn!(
             call = request.0,
-            client = call.subject.client.as_str(),
-            actor = call.subject.actor.as_str(),
+            client = &*call.subject.client,
+            actor = &*call.subject.actor,
             server = &*call.subject.server,
             tool = &*people(&call.subject.tool, limits::MAX_QUOTE),
             "call waits for approval: see `mcp-local-tunnel approve`"
@@ -295,7 +295,8 @@ impl Agent {
             || (String::new(), None, listed.to_string()),
             |(server, slot, tool)| (server, Some(slot), tool),
         );
-        let subject = Subject { actor: String::new(), client: String::new(), server: server.into(), tool };
+        let subject =
+            Subject { actor: Arc::default(), client: Arc::default(), server: server.into(), tool: tool.into() };
         let nobody = Caller::default();
         let refusal = slot.and_then(|slot| self.allowed((slot, &nobody), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
@@ -313,14 +314,8 @@ impl Agent {
 
     fn entry(&self, method: &str, session: Arc<str>, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
         Entry {
-            // Whatever a relay sends, a line stays a line.
-            subject: Subject {
-                actor: subject.actor.clone(),
-                client: subject.client.clone(),
-                server: Arc::from(people(&subject.server, limits::MAX_QUOTE)),
-                tool: people(&subject.tool, limits::MAX_QUOTE),
-            },
-            method: people(method, limits::MAX_QUOTE),
+            subject: subject.clone(),
+            method: method.to_string(),
             session,
             bytes,
             began: self.cx.now.instant,

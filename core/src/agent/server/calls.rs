@@ -229,7 +229,7 @@ impl Server {
         }
         if !self.unusable.is_empty()
             && let Ok(name) = policy::called_tool(params)
-            && let Some(reason) = self.unusable.get(&name)
+            && let Some(reason) = self.unusable.get(&*name)
         {
             return Err((code::INVALID_PARAMS, format!("its definition of this tool must not be used: {reason}")));
         }

@@ -118,7 +118,7 @@ impl Session {
         KeptSession {
             key: key.to_string(),
             seen: self.seen.as_secs(),
-            client: self.client.clone(),
+            client: self.client.to_string(),
             version: self.version.map(|version| version.as_str().to_string()).unwrap_or_default(),
             capabilities: core::str::from_utf8(&self.capabilities).unwrap_or_default().to_owned(),
             servers: self.servers.iter().map(|(name, it)| (name.clone(), wish(it))).collect(),
@@ -140,7 +140,7 @@ impl Session {
         Self {
             last_use: 0,
             seen: UnixTime::from_secs(kept.seen),
-            client: kept.client,
+            client: kept.client.into(),
             version: Version::parse(&kept.version),
             capabilities: if is_object { capabilities } else { Bytes::new() },
             servers,
@@ -169,7 +169,7 @@ mod tests {
     fn caller(session: &str) -> Caller {
         Caller {
             session: session.into(),
-            client: "Client 1".to_string(),
+            client: "Client 1".into(),
             version: Version::parse("2025-06-18"),
             capabilities: Bytes::from_static(br#"{"roots":{"x":1.0}}"#),
             ..Caller::default()

@@ -13,6 +13,7 @@ use crate::limits::{
     MAX_V1_MESSAGE, PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
 };
 use crate::tunnel::frame::{AnswerHead, Frame, HEADER, MAX_HEAD, Piece};
+use crate::tunnel::head::LastHead;
 use crate::tunnel::{CloseCode, ResetCode};
 
 const INSTANT: Duration = Duration::from_micros(1);
@@ -267,7 +268,7 @@ fn unfinished_requests_are_bounded_together() {
         }
     }
     let Some(Message::Binary(mut said)) = pair.agent.poll_transmit(at(pair.now)) else { panic!("a frame") };
-    let reset = Frame::take(&mut said);
+    let reset = Frame::take(&mut said, &mut LastHead::default());
     assert!(matches!(reset, Ok(Some(Frame::Reset { stream: 2, code: ResetCode::Overloaded, .. }))), "{reset:?}");
     assert_eq!(pair.agent_events(), [], "the owner never heard of the call");
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::{CLOSE_TIMEOUT, DIAL_TIMEOUT, MAX_CONTROL, MAX_RECEIVE, PING_INTERVAL, PROBE_TIMEOUT};
 use crate::tunnel::frame::{AnswerHead, Frame, Piece, RestartBody};
+use crate::tunnel::head::LastHead;
 use crate::tunnel::{Close, CloseCode, ResetCode};
 
 fn closed(events: &[Event]) -> Option<CloseCode> {
@@ -34,7 +35,7 @@ fn hello_is_the_first_frame_whatever_was_ordered_before() {
     pair.relay(Command::Probe);
     pair.relay(open(1, b"{}"));
     let Some(Message::Binary(mut bytes)) = pair.carry_to_agent() else { panic!("a message") };
-    assert!(matches!(Frame::take(&mut bytes), Ok(Some(Frame::Hello(_)))));
+    assert!(matches!(Frame::take(&mut bytes, &mut LastHead::default()), Ok(Some(Frame::Hello(_)))));
     assert!(matches!(pair.agent_events()[..], [Event::Up(_), Event::Call { .. }]));
 }
 
@@ -283,7 +284,10 @@ fn agent_resets_what_it_has_no_room_for_and_goes_on() {
     pair.agent.handle_message(binary(&[large, late]), at(pair.now));
     assert_eq!(pair.agent_events(), []);
     let Some(Message::Binary(mut bytes)) = pair.agent.poll_transmit(at(pair.now)) else { panic!("a message") };
-    assert!(matches!(Frame::take(&mut bytes), Ok(Some(Frame::Reset { stream: 1, code: ResetCode::TooLarge, .. }))));
+    assert!(matches!(
+        Frame::take(&mut bytes, &mut LastHead::default()),
+        Ok(Some(Frame::Reset { stream: 1, code: ResetCode::TooLarge, .. }))
+    ));
 }
 
 #[test]

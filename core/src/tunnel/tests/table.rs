@@ -11,6 +11,7 @@ use crate::table::{kinds, uncovered};
 use crate::tunnel::ResetCode;
 use crate::tunnel::close::{Close, CloseCode};
 use crate::tunnel::frame::{AnswerHead, Frame, Piece, RestartBody, SessionWord};
+use crate::tunnel::head::LastHead;
 
 pub(super) const SUBJECT: u32 = 2;
 
@@ -21,7 +22,9 @@ pub(super) fn outcome(events: Vec<Event>, side: &mut Connection, now: Instant) -
     while let Some(message) = side.poll_transmit(at(now)) {
         match message {
             Message::Binary(mut bytes) => {
-                while let Some(frame) = Frame::take(&mut bytes).expect("its own frames are right") {
+                while let Some(frame) =
+                    Frame::take(&mut bytes, &mut LastHead::default()).expect("its own frames are right")
+                {
                     sent.push(' ');
                     sent.push_str(frame.name());
                 }

@@ -25,6 +25,7 @@ use crate::timers::Timers;
 use crate::tunnel::close::Fault;
 use crate::tunnel::connection::Cx;
 use crate::tunnel::frame::{Frame, HEADER};
+use crate::tunnel::head::LastHead;
 use crate::tunnel::load::Load;
 use crate::tunnel::schedule::Rotation;
 use crate::tunnel::streams::{Assembly, Outgoing, Stream};
@@ -44,6 +45,7 @@ pub(super) struct V2 {
     streams: BTreeMap<u32, Box<Stream>>,
     /// The highest number that was opened.
     highest: u32,
+    last_head: LastHead,
     /// Control frames in order, the hello first.
     control: VecDeque<Frame>,
     /// The token of the last ping that is not answered yet; earlier ones need no answer.
@@ -72,6 +74,7 @@ impl V2 {
             leaving: false,
             streams: BTreeMap::new(),
             highest: 0,
+            last_head: LastHead::default(),
             pong: None,
             credits: BTreeSet::new(),
             rotation: Rotation::default(),
@@ -94,7 +97,7 @@ impl V2 {
         if length > MAX_RECEIVE {
             return Err(Fault::too_big("message too large"));
         }
-        while let Some(frame) = Frame::take(&mut message)? {
+        while let Some(frame) = Frame::take(&mut message, &mut self.last_head)? {
             self.handle_frame(frame.detach(length), cx)?;
         }
         Ok(())
