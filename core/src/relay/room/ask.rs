@@ -262,7 +262,8 @@ impl Room {
                     capabilities: session.map(|session| session.capabilities.clone()).unwrap_or_default(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
                 };
-                let v1_tool = errand.tool.as_deref().map(|tool| device::v1_tool(&errand.server, tool));
+                let tool = errand.tool.filter(|_| dialect == Dialect::V1);
+                let v1_tool = tool.map(|tool| device::v1_tool(&errand.server, &tool));
                 let command = Command::Open { stream, head, params: errand.params, v1_tool };
                 cx.out.push(Action::Tunnel { conn: errand.conn, command });
             }

@@ -3,7 +3,7 @@ use crate::limits;
 use crate::mcp::code;
 use crate::tunnel::{Close, CloseCode, ResetCode};
 
-const OPEN: &str = r#"tunnel 1 open 1 files tools/call {"name":"read","arguments":{"n":1.0}} v1 files__read"#;
+const OPEN: &str = r#"tunnel 1 open 1 files tools/call {"name":"read","arguments":{"n":1.0}}"#;
 
 /// A notification, and an answer behind it.
 const FORGED: &str = r#"{"jsonrpc":"2.0","method":"x"}{"jsonrpc":"2.0","id":7,"result":{}}"#;
@@ -14,7 +14,7 @@ fn call_goes_to_its_server_with_nothing_but_the_name_exchanged() {
     let json = r#"{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{ "_meta":{"progressToken":1e400}, "name" : "files__write","arguments":null}}"#;
     let actions = world.post(json);
     let params = r#"{ "_meta":{"progressToken":1e400}, "name" : "write","arguments":null}"#;
-    assert_eq!(actions, [format!("tunnel 1 open 1 files tools/call {params} v1 files__write")]);
+    assert_eq!(actions, [format!("tunnel 1 open 1 files tools/call {params}")]);
 }
 
 #[test]

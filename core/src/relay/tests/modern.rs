@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::limits;
 
-const OPEN: &str = r#"tunnel 1 open 1 files tools/call {"name":"read","arguments":{"n":1.0}} v1 files__read"#;
+const OPEN: &str = r#"tunnel 1 open 1 files tools/call {"name":"read","arguments":{"n":1.0}}"#;
 
 fn modern() -> World {
     World { version: Version::V2026_07_28, ..World::ready() }
