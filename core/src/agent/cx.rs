@@ -139,6 +139,8 @@ pub(super) struct Cx {
     pub(super) wishes: Wishes,
     /// Whether the relay asks clients what servers ask with no call open.
     pub(super) asks_beside: bool,
+    /// Whether the relay keeps a question whose call ends for another call of the same client.
+    pub(super) hands_on: bool,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,
     /// Seals what modern clients carry for calls that wait for their answers: this agent's alone, since they end with it.
@@ -161,6 +163,7 @@ impl Cx {
             guard: Guard::default(),
             wishes: Wishes::default(),
             asks_beside: false,
+            hands_on: false,
             version,
             states,
             children: BTreeMap::new(),

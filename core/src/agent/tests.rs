@@ -275,7 +275,10 @@ impl Rig {
     fn connect(&mut self, dialect: Dialect) {
         self.conn = self.dialled().expect("the relay was dialled");
         self.event(Event::Dialed { conn: self.conn, dialect });
-        let features = if dialect == Dialect::V2 { [tunnel::ASKS_BESIDE.to_string()].into() } else { Vec::new() };
+        let features = match dialect {
+            Dialect::V2 => [tunnel::ASKS_BESIDE, tunnel::HANDS_ON].map(ToString::to_string).into(),
+            Dialect::V1 => Vec::new(),
+        };
         self.tunnel(tunnel::Event::Up(Hello {
             version: "2.0.1".to_string(),
             user: "u-1".to_string(),

@@ -32,7 +32,7 @@ use crate::limits;
 use crate::secret::Secret;
 use crate::signin::machine::Failure;
 use crate::time::{Instant, Now, UnixTime};
-use crate::tunnel::{Close, CloseCode, Command, Dialect, Hello, upgrade};
+use crate::tunnel::{Close, CloseCode, Command, Dialect, HANDS_ON, Hello, upgrade};
 
 /// The uplink of one agent.
 pub(super) struct Uplink {
@@ -107,6 +107,7 @@ impl Uplink {
             device: identity.device.as_str().to_string(),
             max_message: u64::try_from(limits::MAX_MESSAGE).unwrap_or(u64::MAX),
             max_streams: u32::try_from(limits::MAX_STREAMS).unwrap_or(u32::MAX),
+            features: [HANDS_ON.to_string()].into(),
             ..Hello::default()
         };
         Self {

@@ -11,7 +11,7 @@ use crate::id::{ConnId, DeviceId, DeviceName, FamilyId, StreamId};
 use crate::limits;
 use crate::names;
 use crate::time::{Instant, UnixTime};
-use crate::tunnel::{Dialect, Hello};
+use crate::tunnel::{Dialect, HANDS_ON, Hello};
 
 /// A device, for as long as its tunnel holds.
 #[derive(Debug)]
@@ -42,11 +42,13 @@ pub(super) struct Told {
     pub(super) version: Box<str>,
     pub(super) os: Box<str>,
     max_streams: u32,
+    hands_on: bool,
 }
 
 impl From<Hello> for Told {
     fn from(hello: Hello) -> Self {
-        Self { version: hello.version.into(), os: hello.os.into(), max_streams: hello.max_streams }
+        let hands_on = hello.features.iter().any(|feature| feature == HANDS_ON);
+        Self { version: hello.version.into(), os: hello.os.into(), max_streams: hello.max_streams, hands_on }
     }
 }
 
@@ -89,6 +91,11 @@ impl Device {
             Ok(0) | Err(_) => limits::MAX_STREAMS,
             Ok(told) => told.min(limits::MAX_STREAMS),
         }
+    }
+
+    /// Whether its agent knows a question by its session, when the call is over in which it was asked.
+    pub(super) fn hands_on(&self) -> bool {
+        self.hello.as_ref().is_some_and(|told| told.hands_on)
     }
 
     /// The number of its next call; `None` when all are used up and only a new tunnel helps.

@@ -125,6 +125,11 @@ pub struct Hello {
 /// one session, whose response comes back as an [`Event::ClientNotice`]. An older one drops such a request.
 pub const ASKS_BESIDE: &str = "asks-beside-calls";
 
+/// The feature of a side that knows a server's question by its client's session, whichever call it was asked in. When that
+/// call ends, a relay keeps the question for another call of the client at that server, as its agent does; and an agent
+/// takes the answer as an [`Event::ClientNotice`] too, which may come when the call is over already.
+pub const HANDS_ON: &str = "hands-questions-on";
+
 /// What a connection tells its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -216,7 +221,7 @@ pub enum Event {
         /// The server, `None` for all.
         server: Option<String>,
     },
-    /// Agent: a client's notification that belongs to no call, or its answer to such a question of that server.
+    /// Agent: a client's notification that belongs to no call, or its answer to a question of that server.
     ClientNotice {
         /// The key of the client's session.
         session: String,
@@ -324,8 +329,9 @@ pub enum Command {
         /// The server, `None` for all.
         server: Option<String>,
     },
-    /// Relay: pass a client's notification on that belongs to no call, or its answer to such a question of that server. One
-    /// that [does not fit](fits_notice) a frame's head is dropped.
+    /// Relay: pass a client's notification on that belongs to no call, or its answer to a question of that server: to one
+    /// that belongs to no call, or to any, if the agent [hands questions on](HANDS_ON). What [does not fit](fits_notice) a
+    /// frame's head is dropped.
     ClientNotice {
         /// The key of the client's session.
         session: String,

@@ -423,7 +423,7 @@ fn hello(user: String) -> Hello {
         user,
         max_message: MAX_MESSAGE as u64,
         max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
-        features: vec![tunnel::ASKS_BESIDE.into()],
+        features: vec![tunnel::ASKS_BESIDE.into(), tunnel::HANDS_ON.into()],
         ..Hello::default()
     }
 }

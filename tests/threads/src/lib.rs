@@ -37,7 +37,7 @@ use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
 use tunnel_core::relay::{self, Opened, shard, shard::Action, shard::Shard};
 use tunnel_core::time::{Instant, Now, UnixTime};
 use tunnel_core::tunnel::connection::{Connection, Settings};
-use tunnel_core::tunnel::{ASKS_BESIDE, Close, CloseCode, Command, Dialect, Event, Hello, Message, Side};
+use tunnel_core::tunnel::{ASKS_BESIDE, Close, CloseCode, Command, Dialect, Event, HANDS_ON, Hello, Message, Side};
 use tunnel_core::{entropy::Entropy, host::Machine, secret::Secret, signin::machine::Person};
 
 /// A tunnel's.
@@ -349,7 +349,8 @@ impl Hub {
         write_head(input.get_ref(), StatusCode::SWITCHING_PROTOCOLS, &it.headers, &framing)?;
         let (conn, bring) = (ConnId(number), |event| drop(self.shard.send(event)));
         bring(shard::Event::TunnelUp { conn, user, device, device_id, family, expires, dialect, audit });
-        let (max_message, max_streams, features) = (MAX_MESSAGE as u64, MAX_STREAMS as u32, vec![ASKS_BESIDE.into()]);
+        let (max_message, max_streams, features) =
+            (MAX_MESSAGE as u64, MAX_STREAMS as u32, vec![ASKS_BESIDE.into(), HANDS_ON.into()]);
         let hello = Hello { user: it.pseudonym, max_message, max_streams, features, ..Hello::default() };
         let (stream, read) = (input.get_ref().try_clone()?, input.buffer().to_vec());
         let socket = WebSocket::from_partially_read(stream, read, Role::Server, websocket());

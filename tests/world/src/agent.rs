@@ -362,7 +362,7 @@ impl World {
             Admission::Read { .. } => panic!("an upgrade has no body"),
         };
         let dialect = upgrade.dialect;
-        let features = vec![tunnel::ASKS_BESIDE.to_owned()];
+        let features = vec![tunnel::ASKS_BESIDE.to_owned(), tunnel::HANDS_ON.to_owned()];
         let ours = Hello { version: "2.0.0".to_owned(), features, ..hello.clone() };
         let at = self.now_at(key);
         let relay_end = Connection::new(Settings { side: Side::Relay, dialect, hello: ours }, now);

@@ -47,7 +47,8 @@ impl Agent {
         }
     }
 
-    /// A client answers what a server asked it outside of its calls, or says how far it is with that.
+    /// A client answers what a server asked it, whether or not the call is over in which that was; or it says how far it
+    /// is with what it was asked outside of its calls.
     fn client_answers(&mut self, session: &str, server: Option<&str>, json: &Bytes) {
         let main = server.and_then(|server| self.names.get(server)).copied();
         let run = main.and_then(|main| self.run_of(main, session));

@@ -31,7 +31,8 @@ impl Agent {
             tunnel::Event::Up(hello) => {
                 self.uplink.hello(&hello, &mut self.cx);
                 self.user = people(&hello.user, limits::MAX_QUOTE);
-                self.cx.asks_beside = hello.features.iter().any(|feature| feature == tunnel::ASKS_BESIDE);
+                let has = |wanted: &str| hello.features.iter().any(|feature| feature == wanted);
+                (self.cx.asks_beside, self.cx.hands_on) = (has(tunnel::ASKS_BESIDE), has(tunnel::HANDS_ON));
                 self.catalog.whole = true;
             }
             tunnel::Event::Call { stream, head, params } => self.call(conn, stream, head, params),
@@ -50,10 +51,10 @@ impl Agent {
             tunnel::Event::RoundTrip { micros } => self.uplink.round_trip(micros),
             tunnel::Event::GoAway => tracing::info!("the relay is about to close the tunnel"),
             tunnel::Event::Closed(close) => {
+                (self.cx.asks_beside, self.cx.hands_on) = (false, false);
                 for (request, route) in self.routes.take_all(conn) {
                     self.cancel(request, route, &Why::Words("the tunnel to the relay is gone"));
                 }
-                self.cx.asks_beside = false;
                 for server in self.servers.values_mut() {
                     server.end_beside(None, "the tunnel to the relay is gone", &mut self.cx);
                 }

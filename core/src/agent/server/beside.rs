@@ -162,10 +162,14 @@ impl Server {
         owner.filter(|session| !session.is_empty())
     }
 
-    /// What a client says to a question outside of its calls. Whatever was not asked for stops here.
+    /// What a client says to a question, if it does not say in the course of which call. Whatever was not asked for stops
+    /// here.
     pub(in crate::agent) fn hear_beside(&mut self, session: &str, json: Bytes, cx: &mut Cx) {
         let number = match rpc::parse(&json) {
             Ok(Message::Response { id: Some(id), .. }) => {
+                if let Some(call) = self.call_asking(session, &id) {
+                    return self.hear_client(call, json, cx);
+                }
                 let question = self.beside.take(session, &id);
                 question.map(|question| cx.disarm(self.slot, Timer::Beside(question.number)))
             }

@@ -135,6 +135,14 @@ impl Bridge {
         }
     }
 
+    /// Whether its client is asked this, which it needs to be sent again.
+    pub(super) fn needs(&self, id: &RawId) -> bool {
+        match self {
+            Self::Up(up) => up.asking.as_ref().is_some_and(|asking| asking.open.contains_key(id)),
+            Self::Straight | Self::Subscription(_) | Self::Down(_) => false,
+        }
+    }
+
     /// How many bytes are kept for it.
     fn kept(&self) -> usize {
         match self {

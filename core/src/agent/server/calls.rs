@@ -145,7 +145,8 @@ impl Server {
                 match link.map(|link| link.ask(request, &method, &params, schema.as_ref(), cx)) {
                     Some(Ok(())) => {
                         let lists_tools = method == method::TOOLS_LIST;
-                        let call = Call { caller, bridge, level, lists_tools, undo, progress, refused: None };
+                        let call =
+                            Call { caller, asked: false, bridge, level, lists_tools, undo, progress, refused: None };
                         self.calls.insert(request, Box::new(call));
                         return self.renew(request, cx);
                     }

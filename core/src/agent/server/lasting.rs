@@ -177,7 +177,16 @@ impl Server {
             match sent {
                 Some((level, progress)) => {
                     let bridge = Bridge::Subscription(subscription);
-                    let call = Call { caller, bridge, level, lists_tools: false, undo: None, progress, refused: None };
+                    let call = Call {
+                        caller,
+                        asked: false,
+                        bridge,
+                        level,
+                        lists_tools: false,
+                        undo: None,
+                        progress,
+                        refused: None,
+                    };
                     self.calls.insert(request, Box::new(call));
                 }
                 None => end(request, cx),

@@ -269,6 +269,8 @@ pub(super) struct About {
 #[derive(Debug)]
 struct Call {
     caller: Caller,
+    /// Whether something was asked in the course of it.
+    asked: bool,
     /// What stands between them, should they be of different eras.
     bridge: Bridge,
     /// From which level on a modern client hears what the server logs.

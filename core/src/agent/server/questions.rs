@@ -1,10 +1,12 @@
 //! What a server asks a client: to whom the question goes, and how its answer finds back.
 //!
 //! A question belongs to a call. Over HTTP the stream tells to which; a process says nothing, so that the question is
-//! passed on only where there is no doubt: a client must never be asked on behalf of another. What is asked with no call
-//! open is for [`beside`](super::beside).
+//! passed on only where there is no doubt: a client must never be asked on behalf of another. In which of a client's calls
+//! it is asked matters less: when that call ends, another one of the client has the question, and its answer is told by
+//! the session. What is asked with no call open is for [`beside`](super::beside).
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -25,6 +27,10 @@ pub(super) struct Questions(BTreeMap<RawId, Question>);
 #[derive(Debug)]
 struct Question {
     call: RequestId,
+    /// The key of its client's session.
+    session: Arc<str>,
+    /// The server does not say which call it belongs to.
+    is_guess: bool,
     /// The server's own progress token, as raw JSON.
     token: Option<Bytes>,
 }
@@ -77,15 +83,22 @@ impl Questions {
         self.0.values().filter(|question| question.call == call).count()
     }
 
-    /// Takes the question out that waits under that id, if it is one of that call.
-    fn take(&mut self, call: RequestId, id: &RawId) -> bool {
-        let is_open = self.0.get(id).is_some_and(|question| question.call == call);
-        is_open && self.0.remove(id).is_some()
+    /// Takes the question out that waits under that id, if it is meant. Returns its call.
+    fn take(&mut self, id: &RawId, is_its: impl Fn(&Question) -> bool) -> Option<RequestId> {
+        self.0.get(id).filter(|question| is_its(question))?;
+        self.0.remove(id).map(|question| question.call)
     }
 
     /// Takes out all questions of a call.
-    fn take_all(&mut self, call: RequestId) -> Vec<RawId> {
-        self.0.extract_if(.., |_, question| question.call == call).map(|(id, _)| id).collect()
+    fn take_all(&mut self, call: RequestId) -> Vec<(RawId, Question)> {
+        self.0.extract_if(.., |_, question| question.call == call).collect()
+    }
+}
+
+impl Question {
+    /// Whether a word in the course of that call, which is one of that session, may be about it.
+    fn is_heard_in(&self, call: RequestId, session: &str) -> bool {
+        self.call == call || (!session.is_empty() && *self.session == *session)
     }
 }
 
@@ -124,10 +137,13 @@ impl Server {
                 let token = token.map(|token| Bytes::copy_from_slice(&token));
                 let open = self.calls.get(&call).map(|open| &open.caller);
                 let waits = || self.held.iter().find(|held| held.request == call).map(|held| &held.caller);
-                if let Some(caller) = open.or_else(waits) {
-                    self.belongings.learn_page(method, params, call, caller);
+                let caller = open.or_else(waits).expect("the call that asks is open or held");
+                self.belongings.learn_page(method, params, call, caller);
+                let question = Question { call, session: caller.session.clone(), is_guess: on.is_none(), token };
+                if let Some(open) = self.calls.get_mut(&call) {
+                    open.asked = true;
                 }
-                self.questions.0.insert(id, Question { call, token });
+                self.questions.0.insert(id, question);
                 self.renew(call, cx);
                 cx.report(Report::Message { request: call, json, droppable: false });
             }
@@ -185,9 +201,10 @@ impl Server {
         let open = || all().filter(|(_, call)| !call.bridge.is_done());
         let Some(newest) = open().next_back() else { return self.asking_held() };
         if self.session.is_some() {
-            // Any call will do, since the client is one; it must not end before the answer. Calls ask in the order in
-            // which they came, mostly.
-            let (request, call) = all().find(|(request, _)| self.questions.count_of(**request) == 0).unwrap_or(newest);
+            // Any call will do, since the client is one. Calls ask in the order in which they came, mostly, and once.
+            let unasked = || all().find(|(_, call)| !call.asked);
+            let free = || all().find(|(request, _)| self.questions.count_of(**request) == 0);
+            let (request, call) = unasked().or_else(free).unwrap_or(newest);
             return Ok((*request, &call.caller));
         }
         // A task is its maker's, whoever else calls meanwhile.
@@ -229,20 +246,32 @@ impl Server {
         if self.hear_input(call, &json, cx) {
             return;
         }
-        let is_wanted = match rpc::parse(&json) {
-            Ok(Message::Response { id: Some(id), .. }) => self.questions.take(call, &id),
+        let caller = self.callers().find(|(request, _)| *request == call);
+        let session = caller.map(|(_, caller)| caller.session.clone()).unwrap_or_default();
+        let asking = match rpc::parse(&json) {
+            Ok(Message::Response { id: Some(id), .. }) => {
+                self.questions.take(&id, |question| question.is_heard_in(call, &session))
+            }
             Ok(Message::Notification { method, params }) if method == method::PROGRESS => {
                 let token = object::get(&params, "progressToken");
-                token.is_some()
-                    && self.questions.0.values().any(|question| question.call == call && question.token == token)
+                let is_meant = |it: &&Question| token.is_some() && it.token == token && it.is_heard_in(call, &session);
+                self.questions.0.values().find(is_meant).map(|question| question.call)
             }
-            Ok(_) | Err(_) => false,
+            Ok(_) | Err(_) => None,
         };
-        if !is_wanted {
+        let Some(asking) = asking else {
             return tracing::debug!(server = self.name.as_str(), call = call.0, "word of a client dropped");
-        }
-        self.renew(call, cx);
+        };
+        self.renew(asking, cx);
         self.note(json, cx);
+    }
+
+    /// The call in whose course a session is asked what has that id.
+    pub(super) fn call_asking(&self, session: &str, id: &RawId) -> Option<RequestId> {
+        let question = self.questions.0.get(id).filter(|question| *question.session == *session);
+        let needs = |call: &Call| *call.caller.session == *session && call.bridge.needs(id);
+        let bridged = || self.calls.iter().find(|(_, call)| needs(call)).map(|(request, _)| *request);
+        question.map(|question| question.call).or_else(bridged)
     }
 
     /// The server gives a question up: its client need not answer any more.
@@ -272,11 +301,34 @@ impl Server {
         calls
     }
 
-    /// A call is over, and nobody will answer what was asked in it.
+    /// A call is over. What was asked in it may belong to another one of its client, which has it from now on; else nobody
+    /// will answer it.
     pub(super) fn end_questions(&mut self, call: RequestId, cx: &mut Cx) {
-        for id in self.questions.take_all(call) {
+        for (id, question) in self.questions.take_all(call) {
+            if let Some(call) = self.other_call(&question, cx) {
+                self.questions.0.insert(id, Question { call, ..question });
+                continue;
+            }
             self.note(envelope::error(Some(&id), code::CANCELLED, "the call that this belongs to is over", None), cx);
         }
+    }
+
+    /// Another call that a question may belong to.
+    fn other_call(&self, question: &Question, cx: &Cx) -> Option<RequestId> {
+        if !cx.hands_on || !question.is_guess || question.session.is_empty() {
+            return None;
+        }
+        let is_its = |(request, caller): &(RequestId, &Caller)| {
+            let has_room = || self.questions.count_of(*request) < limits::MAX_CALL_QUESTIONS;
+            *request != question.call && caller.session == question.session && has_room()
+        };
+        self.callers().find(is_its).map(|(request, _)| request)
+    }
+
+    /// Whose calls are open, or held.
+    fn callers(&self) -> impl Iterator<Item = (RequestId, &Caller)> {
+        let open = self.calls.iter().map(|(request, call)| (*request, &call.caller));
+        open.chain(self.held.iter().map(|held| (held.request, &held.caller)))
     }
 }
 

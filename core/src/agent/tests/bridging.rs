@@ -175,6 +175,23 @@ fn input_required_asks_the_legacy_client_and_sends_the_call_again() {
 }
 
 #[test]
+fn input_may_be_told_by_the_session_that_is_asked_for_it() {
+    let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
+    rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);
+    let first = asked(&mut rig, A);
+    let requests = json!({"b": {"method": "roots/list"}});
+    rig.answer(A, &first["id"], json!({"resultType": "input_required", "inputRequests": requests}));
+    let roots = json!({"jsonrpc": "2.0", "id": rig.messages()[0].1["id"], "result": {"roots": []}});
+    for session in ["t", "s", "s"] {
+        let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(roots.to_string()));
+        rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
+    }
+    let sent = rig.written(A);
+    assert_eq!(sent.len(), 1, "by that session alone, and once");
+    assert_eq!(sent[0]["params"]["inputResponses"], json!({"b": {"roots": []}}));
+}
+
+#[test]
 fn state_without_questions_is_sent_back_at_once_and_not_for_ever() {
     let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
     rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);

@@ -4,6 +4,8 @@ use ::http::Method;
 
 use super::*;
 use crate::config::Isolation;
+use crate::http::fetch::Fetch;
+use crate::id::FetchId;
 use crate::limits;
 use crate::mcp::code;
 
@@ -197,6 +199,114 @@ fn open_questions_are_answered_with_an_error_when_their_call_ends() {
     }
 }
 
+/// Two calls of session `one`, on streams 1 and 2, of which the newer one is taken for the one that asks "q"; the server's
+/// ids of both.
+fn asked_in_one_of_two() -> (Rig, [Value; 2]) {
+    asked_in_two(Rig::ready(&["a"]))
+}
+
+fn asked_in_two(mut rig: Rig) -> (Rig, [Value; 2]) {
+    rig.call_in(1, "one");
+    rig.call_in(2, "one");
+    let ids = rig.written(A).into_iter().map(|call| call["id"].clone()).collect::<Vec<_>>();
+    rig.say(A, &sampling(json!("q")));
+    assert_eq!(rig.messages(), [(2, sampling(json!("q")), false)]);
+    (rig, ids.try_into().expect("two"))
+}
+
+/// A client's answer, which does not come on a call's stream.
+fn says_beside(rig: &mut Rig, session: &str, json: &Value) {
+    let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(json.to_string()));
+    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
+}
+
+#[test]
+fn question_outlives_the_call_that_it_was_taken_to_be_of() {
+    type End = fn(&mut Rig, &Value);
+    let ends: [(&str, End); 2] =
+        [("answered", |rig, id| rig.answer(A, id, json!({}))), ("cancelled", |rig, _| rig.reset(2))];
+    for (how, end) in ends {
+        let (mut rig, [first, second]) = asked_in_one_of_two();
+        end(&mut rig, &second);
+        assert_eq!(declined(&mut rig, A), [], "{how}: it may be the other call's");
+        says_beside(&mut rig, "two", &result(json!("q")));
+        assert!(rig.written(A).is_empty(), "{how}: it is not that client's to answer");
+        says_beside(&mut rig, "one", &result(json!("q")));
+        says_beside(&mut rig, "one", &result(json!("q")));
+        assert_eq!(rig.written(A), [result(json!("q"))], "{how}: once is enough");
+        rig.answer(A, &first, json!({}));
+        assert!(rig.written(A).is_empty(), "{how}: nothing is open");
+    }
+}
+
+#[test]
+fn question_ends_with_the_last_call_of_its_client() {
+    let (mut rig, [first, second]) = asked_in_one_of_two();
+    rig.call_in(3, "two");
+    rig.answer(A, &second, json!({}));
+    rig.written(A);
+    rig.answer(A, &first, json!({}));
+    let (id, code, _) = declined(&mut rig, A).remove(0);
+    assert_eq!((id, code), (json!("q"), code::CANCELLED), "another client's call has none of it");
+    says_beside(&mut rig, "one", &result(json!("q")));
+    assert!(rig.written(A).is_empty(), "too late");
+}
+
+#[test]
+fn question_that_was_handed_on_is_the_other_calls_in_all() {
+    let (mut rig, [_, second]) = asked_in_one_of_two();
+    let mut with_token = sampling(json!("r"));
+    with_token["params"]["_meta"] = json!({"progressToken": "t"});
+    rig.say(A, &with_token);
+    rig.answer(A, &second, json!({}));
+    rig.messages();
+    let progress =
+        json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "t", "progress": 1}});
+    rig.client_says(1, &progress);
+    rig.client_says(1, &result(json!("r")));
+    assert_eq!(rig.written(A), [progress, result(json!("r"))]);
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}});
+    rig.say(A, &cancel);
+    assert_eq!(rig.messages(), [(1, cancel, false)]);
+    says_beside(&mut rig, "one", &result(json!("q")));
+    assert!(rig.written(A).is_empty(), "nobody waits for it");
+}
+
+#[test]
+fn relay_that_forgets_a_calls_questions_has_none_handed_on() {
+    let mut rig = Rig::started(&["a"]);
+    rig.bring_up("a", &["tool"]);
+    rig.conn = rig.dialled().expect("the relay was dialled");
+    rig.event(Event::Dialed { conn: rig.conn, dialect: Dialect::V2 });
+    rig.tunnel(tunnel::Event::Up(Hello::default()));
+    let (mut rig, [_, second]) = asked_in_two(rig);
+    rig.answer(A, &second, json!({}));
+    assert_eq!(declined(&mut rig, A)[0].1, code::CANCELLED);
+}
+
+#[test]
+fn no_call_has_more_questions_handed_on_than_it_may_ask() {
+    let (mut rig, [_, second]) = asked_in_one_of_two();
+    for id in 1..limits::MAX_CALL_QUESTIONS {
+        rig.say(A, &sampling(json!(id)));
+    }
+    rig.answer(A, &second, json!({}));
+    assert_eq!(declined(&mut rig, A), [], "as many as one may have");
+    rig.call_in(3, "one");
+    let third = rig.written(A).pop().expect("it was sent")["id"].clone();
+    rig.say(A, &sampling(json!("r")));
+    rig.answer(A, &third, json!({}));
+    let told: Vec<_> = declined(&mut rig, A).into_iter().map(|(id, code, _)| (id, code)).collect();
+    assert_eq!(told, [(json!("r"), code::CANCELLED)], "one over");
+}
+
+#[test]
+fn tunnel_that_goes_ends_all_questions_at_once() {
+    let (mut rig, _) = asked_in_one_of_two();
+    rig.closed(CloseCode::TimedOut);
+    assert_eq!(declined(&mut rig, A).len(), 1);
+}
+
 #[test]
 fn question_that_the_server_gives_up_is_cancelled_at_the_client() {
     let mut rig = asking();
@@ -370,6 +480,20 @@ fn sessions_own_run_may_ask_in_any_of_its_calls_even_in_one_that_waits_for_it() 
 }
 
 #[test]
+fn sessions_own_run_asks_in_a_call_that_has_not_asked_before() {
+    let mut rig = isolated();
+    rig.call_in(1, "one");
+    let child = rig.bring_up("a", &["tool"]);
+    rig.call_in(2, "one");
+    rig.actions.clear();
+    for (id, stream) in [(1, 1), (2, 2), (3, 1)] {
+        rig.say(child, &sampling(json!(id)));
+        assert_eq!(rig.messages(), [(stream, sampling(json!(id)), false)]);
+        rig.client_says(stream, &result(json!(id)));
+    }
+}
+
+#[test]
 fn session_that_ends_takes_its_own_run_with_it_at_once() {
     let mut rig = isolated();
     rig.call_in(1, "one");
@@ -386,26 +510,28 @@ fn session_that_ends_takes_its_own_run_with_it_at_once() {
     assert_eq!(rig.server_status("a").sessions, 1);
 }
 
+/// A call of a server over HTTP, which answers it with a stream: that, and the request.
+fn streaming(rig: &mut Rig, stream: u32, session: &str) -> (FetchId, Fetch) {
+    let head = OpenHead {
+        server: "web".into(),
+        method: "tools/call".to_string(),
+        session: session.into(),
+        capabilities: r#"{"sampling":{}}"#.into(),
+        length: 2,
+        ..OpenHead::default()
+    };
+    rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params: Bytes::from_static(b"{}") });
+    let (fetch, request) = rig.fetched(&Method::POST);
+    rig.head(fetch, 200, http::SSE);
+    (fetch, request)
+}
+
 /// Over HTTP the stream tells whose question it is.
 #[test]
 fn question_on_a_calls_stream_belongs_to_it_whoever_else_calls() {
     let mut rig = http::ready();
-    let mut call = |stream: u32, session: &str| {
-        let head = OpenHead {
-            server: "web".into(),
-            method: "tools/call".to_string(),
-            session: session.into(),
-            capabilities: r#"{"sampling":{}}"#.into(),
-            length: 2,
-            ..OpenHead::default()
-        };
-        rig.tunnel(tunnel::Event::Call { stream: StreamId(stream), head, params: Bytes::from_static(b"{}") });
-        let (fetch, request) = rig.fetched(&Method::POST);
-        rig.head(fetch, 200, http::SSE);
-        (fetch, request)
-    };
-    let (first, request) = call(1, "one");
-    let (second, _) = call(2, "two");
+    let (first, request) = streaming(&mut rig, 1, "one");
+    let (second, _) = streaming(&mut rig, 2, "two");
     for (fetch, stream) in [(second, 2), (first, 1)] {
         rig.chunk(fetch, &std::format!("data: {}\n\n", sampling(json!(stream))));
         assert_eq!(rig.messages(), [(stream, sampling(json!(stream)), false)]);
@@ -424,4 +550,15 @@ fn question_on_a_calls_stream_belongs_to_it_whoever_else_calls() {
         .map(|message| message["id"].clone())
         .collect();
     assert_eq!(told, [json!("more"), json!(2)]);
+}
+
+#[test]
+fn question_on_a_calls_stream_ends_with_it() {
+    let mut rig = http::ready();
+    let (first, request) = streaming(&mut rig, 1, "one");
+    streaming(&mut rig, 2, "one");
+    rig.chunk(first, &std::format!("data: {}\n\n", sampling(json!("q"))));
+    rig.chunk(first, &std::format!("data: {}\n\n", http::result(&request, &json!({}))));
+    let told = http::body(&rig.fetched(&Method::POST).1);
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!("q"), &json!(code::CANCELLED)), "no other call has it");
 }

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::questions::Of;
 use super::{Room, reset};
 use crate::limits;
 use crate::mcp::task;
@@ -118,9 +117,9 @@ impl Room {
 
     /// Takes a call off the books.
     pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Box<Call>> {
+        self.end_questions(key);
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
-        self.questions.retain(|_, question| question.of != Of::Call(key));
         if let Some(session) = &call.session {
             let request = (session.clone(), call.id.clone());
             // One of several calls for a request does not stand for it.

@@ -164,7 +164,7 @@ impl Beside {
     }
 }
 
-fn tell((conn, server): Place<'_>, session: &SessionKey, json: Bytes, cx: &mut Cx<'_>) {
+pub(super) fn tell((conn, server): Place<'_>, session: &SessionKey, json: Bytes, cx: &mut Cx<'_>) {
     let command = Command::ClientNotice { session: session.0.to_string(), server: Some(server.to_string()), json };
     cx.out.push(Action::Tunnel { conn, command });
 }

@@ -5,21 +5,23 @@
 //! sees ids of the relay's making, and the server hears of its own. The same with the progress token of a question.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::Room;
 use super::ask::Caller;
-use super::beside::Beside;
+use super::beside::{self, Beside};
+use crate::id::StreamId;
 use crate::limits;
 use crate::mcp::{Era, code, method};
-use crate::relay::calls::{self, CallKey, Sink};
+use crate::relay::calls::{self, Call, CallKey, Sink};
 use crate::relay::failure::Failure;
 use crate::relay::shard::{Action, Cx};
 use crate::relay::{Endpoint, Note, SessionKey};
 use crate::rpc::object::{self, Object};
 use crate::rpc::{self, Message, RawId, envelope, quoted};
-use crate::tunnel::{Command, Dialect};
+use crate::tunnel::{self, Command, Dialect};
 
 /// A question of a server that its client has not answered.
 #[derive(Debug)]
@@ -38,6 +40,13 @@ pub(super) enum Of {
     Call(CallKey),
     /// To no call.
     Nothing(Beside),
+}
+
+impl Question {
+    /// Whether it was asked under that id in one of these calls.
+    fn is_of(&self, calls: &[CallKey], id: &RawId) -> bool {
+        self.id == *id && matches!(&self.of, Of::Call(key) if calls.contains(key))
+    }
 }
 
 /// What agents say.
@@ -112,6 +121,9 @@ impl Room {
             self.decline(key, id, "too many questions wait for their answers", cx);
             return false;
         }
+        // An id that is used again is that of a new question.
+        let calls = self.alike(key);
+        self.questions.retain(|_, question| !question.is_of(&calls, id));
         let number = cx.numbers.draw();
         let (question, token) = named_anew(&object, params, &cx.numbers.name(number));
         let on_call = self.say(key, question.clone(), credit, cx);
@@ -134,8 +146,9 @@ impl Room {
     /// whether the credit goes back with what was sent.
     fn withdrawn(&mut self, key: CallKey, json: &Bytes, params: &Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
         let Some(id) = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw)) else { return false };
-        let asked = |question: &Question| question.of == Of::Call(key) && question.id == id;
-        let number = self.questions.iter().find(|(_, question)| asked(question)).map(|(number, _)| *number);
+        let calls = self.alike(key);
+        let found = self.questions.iter().find(|(_, question)| question.is_of(&calls, &id));
+        let number = found.map(|(number, _)| *number);
         let Some((number, question)) = number.and_then(|number| self.questions.remove_entry(&number)) else {
             return false;
         };
@@ -190,11 +203,46 @@ impl Room {
         let json = object.replace(&[("id", question.id.as_bytes())]);
         match question.of {
             Of::Call(key) => {
-                answer(key, json, cx);
+                self.answer_in(key, session, json, cx);
                 self.renew(key, cx);
             }
             Of::Nothing(beside) => beside.answered(session, &question.id, json, cx),
         }
+    }
+
+    /// Brings a server what its client answers in a call: by the session, where the agent knows the question by that, since
+    /// on the call's stream it is lost if the call has just ended there. What is too large for that way has no other.
+    fn answer_in(&self, key: CallKey, session: &SessionKey, json: Bytes, cx: &mut Cx<'_>) {
+        let by_session = self.devices.get(&key.0).is_some_and(|device| device.hands_on()) && tunnel::fits_notice(&json);
+        match self.calls.get(&key).filter(|_| by_session) {
+            Some(call) => beside::tell((key.0, &call.place.server), session, json, cx),
+            None => answer(key, json, cx),
+        }
+    }
+
+    /// A call ends. What was asked in it may belong to another one of its client, which has it from now on: a process does
+    /// not say which. If the agent knows that it does not, it drops the answer.
+    pub(super) fn end_questions(&mut self, key: CallKey) {
+        let is_its = |question: &Question| question.of == Of::Call(key);
+        let its = self.questions.iter().filter(|(_, question)| is_its(question)).map(|(number, _)| *number);
+        for number in its.collect::<Vec<_>>() {
+            let count = |of| self.questions.values().filter(|question| question.of == Of::Call(of)).count();
+            let mut others = self.alike(key).into_iter().filter(|other| *other != key);
+            match (others.find(|other| count(*other) < limits::MAX_CALL_QUESTIONS), self.questions.get_mut(&number)) {
+                (Some(other), Some(question)) => question.of = Of::Call(other),
+                _ => drop(self.questions.remove(&number)),
+            }
+        }
+    }
+
+    /// The calls that a question in the course of that one may belong to: it, and if its agent hands questions on, all of
+    /// its client at its server.
+    fn alike(&self, key: CallKey) -> Vec<CallKey> {
+        let hands_on = self.devices.get(&key.0).is_some_and(|device| device.hands_on());
+        let Some(call) = self.calls.get(&key).filter(|_| hands_on) else { return Vec::from([key]) };
+        let of_device = self.calls.range((key.0, StreamId(0))..=(key.0, StreamId(u32::MAX)));
+        let is_alike = |other: &Call| other.session == call.session && other.place.server == call.place.server;
+        of_device.filter(|(_, other)| is_alike(other)).map(|(key, _)| *key).collect()
     }
 
     /// A client says how far its answer is.

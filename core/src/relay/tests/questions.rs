@@ -81,6 +81,93 @@ fn questions_end_with_their_call() {
     assert_eq!(world.post(&with_name(r#"{"jsonrpc":"2.0","id":"NAME","result":{}}"#)), ["reply 2 202 "]);
 }
 
+/// The same, of an agent that hands questions on.
+fn asked_of_one_that_hands_on() -> World {
+    let mut world = World::ready();
+    let features = [tunnel::HANDS_ON.to_string()].into();
+    world.tunnel(1, tunnel::Event::Up(tunnel::Hello { features, ..Default::default() }));
+    world.call(1);
+    world.said(1, QUESTION);
+    world
+}
+
+const ANSWER: &str = r#"{"jsonrpc":"2.0","result":{},"id":"NAME"}"#;
+const BY_SESSION: &str = r#"tunnel 1 notice of s to files {"jsonrpc":"2.0","result":{},"id":7}"#;
+
+#[test]
+fn answer_is_told_by_the_session_as_long_as_it_fits() {
+    let mut world = asked_of_one_that_hands_on();
+    assert_eq!(world.post(&with_name(ANSWER)), [BY_SESSION, "reply 2 202 "]);
+    let mut world = asked_of_one_that_hands_on();
+    let long = ANSWER.replace("{}", &format!(r#""{}""#, "x".repeat(limits::CHUNK)));
+    assert!(world.post(&with_name(&long))[0].starts_with("tunnel 1 message 1 "), "it takes the way of the call");
+}
+
+#[test]
+fn question_of_a_call_that_ends_is_kept_for_another_one_of_its_client() {
+    let mut world = asked_of_one_that_hands_on();
+    world.call(2);
+    world.call(3);
+    aggregate::answered(&mut world, 1, "{}");
+    world.post(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
+    assert_eq!(world.post(&with_name(ANSWER)), [BY_SESSION, "reply 5 202 "]);
+    assert_eq!(world.post(&with_name(ANSWER)), ["reply 6 202 "], "once");
+}
+
+#[test]
+fn question_ends_with_the_last_call_of_its_client_there() {
+    let mut world = asked_of_one_that_hands_on();
+    world.catalog(1, &whole(&[server("files", &["read", "write"]), server("web", &["get"])]));
+    world.post(&call("web__get", 2));
+    world.session = "t";
+    world.call(3);
+    world.session = "s";
+    aggregate::answered(&mut world, 1, "{}");
+    assert_eq!(world.post(&with_name(ANSWER)).len(), 1, "of another server, and of another client");
+}
+
+#[test]
+fn question_ends_with_its_device() {
+    let mut world = asked_of_one_that_hands_on();
+    world.call(2);
+    world.tunnel(1, tunnel::Event::Closed(tunnel::Close::new(tunnel::CloseCode::TimedOut, "")));
+    world.drain();
+    assert_eq!(world.post(&with_name(ANSWER)).len(), 1);
+}
+
+#[test]
+fn question_that_was_kept_is_taken_back_on_the_other_calls_stream() {
+    let mut world = asked_of_one_that_hands_on();
+    world.call(2);
+    aggregate::answered(&mut world, 1, "{}");
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
+    let told = world.said(2, cancel);
+    assert!(told.iter().any(|action| action.contains(FIRST)), "{told:?}");
+    assert_eq!(world.post(&with_name(ANSWER)), ["reply 3 202 "], "nobody waits for it");
+}
+
+#[test]
+fn id_that_is_used_again_is_that_of_a_new_question() {
+    let mut world = asked_of_one_that_hands_on();
+    world.call(2);
+    aggregate::answered(&mut world, 1, "{}");
+    world.said(2, QUESTION);
+    assert_eq!(world.post(&with_name(ANSWER)), ["reply 3 202 "], "the answer to the old one is none to the new one");
+}
+
+#[test]
+fn call_has_a_bounded_number_of_questions_kept_for_it() {
+    let mut world = asked_of_one_that_hands_on();
+    world.call(2);
+    for id in 100..100 + limits::MAX_CALL_QUESTIONS {
+        world.said(1, &QUESTION.replace('7', &id.to_string()));
+    }
+    aggregate::answered(&mut world, 1, "{}");
+    let kept = (1..=limits::MAX_CALL_QUESTIONS + 1)
+        .filter(|number| world.post(&ANSWER.replace("NAME", &format!("wVwCiewt-{number}"))).len() == 2);
+    assert_eq!(kept.count(), limits::MAX_CALL_QUESTIONS);
+}
+
 #[test]
 fn client_without_a_stream_is_asked_on_the_one_it_listens_on_or_not_at_all() {
     let mut world = World::ready();
@@ -102,8 +189,8 @@ fn client_without_a_stream_is_asked_on_the_one_it_listens_on_or_not_at_all() {
 fn open_questions_are_bounded() {
     let mut world = World::ready();
     world.call(1);
-    for _ in 0..limits::MAX_QUESTIONS {
-        assert!(world.said(1, QUESTION).last().unwrap().starts_with("body 1 +9 "));
+    for id in 0..limits::MAX_QUESTIONS {
+        assert!(world.said(1, &QUESTION.replace('7', &id.to_string())).last().unwrap().starts_with("body 1 +9 "));
     }
     assert!(world.said(1, QUESTION)[0].contains("too many questions"));
 }

@@ -27,7 +27,7 @@ use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::Person;
 use tunnel_core::time::{Instant, Now, UnixTime};
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
-use tunnel_core::tunnel::{ASKS_BESIDE, Command, Dialect, Hello, Side};
+use tunnel_core::tunnel::{ASKS_BESIDE, Command, Dialect, HANDS_ON, Hello, Side};
 
 /// A server that writes its tools and its answers in one way.
 pub(crate) struct Server {
@@ -75,7 +75,7 @@ impl Pair {
             os: "linux".to_owned(),
         };
         let now = Now { instant: Instant::from_micros(1_000_000), unix: UnixTime::from_secs(1_800_000_000) };
-        let features = vec![ASKS_BESIDE.to_owned()];
+        let features = vec![ASKS_BESIDE.to_owned(), HANDS_ON.to_owned()];
         let [relay_end, agent_end] = [Side::Relay, Side::Agent].map(|side| {
             let hello =
                 Hello { max_message: 64 << 20, max_streams: 256, features: features.clone(), ..Hello::default() };
