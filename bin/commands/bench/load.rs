@@ -87,13 +87,11 @@ impl Turns {
         if now >= self.end {
             return Turn::Missed;
         }
-        if due <= now {
-            // Nobody was free when it was due: that it had to wait is the endpoint's doing, and counts.
-            return Turn::Due(due);
+        if due > now {
+            sleep_until(due).await;
         }
-        sleep_until(due).await;
-        // A timer that is late by a millisecond is not.
-        Turn::Due(Instant::now())
+        // However late a caller or the timer is: that it had to wait counts.
+        Turn::Due(due)
     }
 }
 
@@ -131,5 +129,28 @@ impl Caller {
         self.question.judge(&fetched, number)?;
         self.tally.went_well(took, fetched.body.len());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host;
+
+    #[test]
+    fn calls_are_due_at_their_times_however_late_the_timer_is() {
+        let outcome = host::run_small(async {
+            // Four of them are late, and four are waited for.
+            let start = Instant::now() - Duration::from_millis(9);
+            let end = start + Duration::from_secs(60);
+            let turns = Turns { start, end, rate: Some(400), taken: AtomicU64::new(0) };
+            for number in 0..8 {
+                let Turn::Due(due) = turns.next().await else { panic!("the time is not over") };
+                assert_eq!(due - start, Duration::from_micros(2_500) * number);
+                assert!(Instant::now() >= due, "it is not asked too early");
+            }
+            Ok(())
+        });
+        assert!(outcome.is_ok());
     }
 }
