@@ -55,6 +55,8 @@ pub(crate) enum Expected {
     Text(Vec<u8>, u64),
     /// At least as many `x`, and this id.
     Blob(usize, u64),
+    /// As many bytes beside this id.
+    Length(usize, u64),
     /// Status 202 and nothing else.
     Nothing,
 }
@@ -75,6 +77,7 @@ impl Expected {
             Self::Blob(bytes, id) => {
                 status == 200 && has_id(id) && body.iter().filter(|byte| **byte == b'x').count() >= *bytes
             }
+            Self::Length(bytes, id) => status == 200 && has_id(id) && body.len() == bytes + id.to_string().len(),
             Self::Nothing => status == 202,
         }
     }
