@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -10,10 +11,17 @@ use crate::contender::{Contender, Setup};
 use crate::load::{Call, Connection, Expected, closed, echo};
 
 const TABLE: &str = "Many tools";
+/// Between what calls are compared.
+const FEW: usize = 10;
+const MANY: usize = 5_000;
+/// How long a turn of calls is: short, for a machine changes more between two turns than tools do.
+const CALLS: Duration = Duration::from_millis(80);
+/// How many of them each side has in a round.
+const TURNS: usize = 8;
 
-/// Measures lists of 10 to 5 000 tools.
+/// Measures lists of 10 to 5 000 tools, and calls beside the fewest and the most of them.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
-    let counts: &[usize] = if bench.quick { &[10, 5_000] } else { &[10, 100, 1_000, 5_000] };
+    let counts: &[usize] = if bench.quick { &[FEW, MANY] } else { &[FEW, 100, 1_000, MANY] };
     for &tools in counts {
         let setup = Setup { tools, ..Setup::default() };
         let mut contenders = vec![Contender::direct(&setup).await?];
@@ -28,15 +36,43 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
                 let list = closed(&contender.target, 1, bench.turn, move |id| list(id, length)).await?;
                 let what = format!("tools/list of {tools}, 1 caller");
                 bench.report.add(TABLE, &what, "lists/s", &contender.name, list.per_second(), list.failed);
-                let prefix = contender.prefix.clone();
-                let mut calls = closed(&contender.target, 1, bench.turn, move |id| echo(id, &prefix)).await?;
-                let what = format!("echo beside {tools} tools, p50");
-                bench.report.add(TABLE, &what, "µs", &contender.name, calls.quantile(0.5), calls.failed);
             }
         }
     }
+    calls(bench).await?;
     bench.show(TABLE);
     Ok(())
+}
+
+/// Calls beside few tools and beside many, turn by turn: what counts is the ratio of two turns next to each other, with
+/// other processes in each round.
+async fn calls(bench: &mut Bench) -> io::Result<()> {
+    for _ in 0..bench.rounds {
+        let few = bench.pair(&Setup { tools: FEW, ..Setup::default() }).await?;
+        let many = bench.pair(&Setup { tools: MANY, ..Setup::default() }).await?;
+        for turn in 0..TURNS {
+            for (few, many) in few.iter().zip(&many) {
+                // Lest it be always the same that goes first.
+                let ratio = if turn % 2 == 0 {
+                    let few = p50(bench, few, FEW).await?;
+                    p50(bench, many, MANY).await? / few
+                } else {
+                    p50(bench, many, MANY).await? / p50(bench, few, FEW).await?
+                };
+                let what = format!("echo beside {MANY} tools against {FEW}, p50");
+                bench.report.add(TABLE, &what, "×", &few.name, ratio, 0);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn p50(bench: &mut Bench, contender: &Contender, tools: usize) -> io::Result<f64> {
+    let prefix = contender.prefix.clone();
+    let mut calls = closed(&contender.target, 1, CALLS, move |id| echo(id, &prefix)).await?;
+    let p50 = calls.quantile(0.5);
+    bench.report.add(TABLE, &format!("echo beside {tools} tools, p50"), "µs", &contender.name, p50, calls.failed);
+    Ok(p50)
 }
 
 /// How long a contender's list is without its id, once it was read whole and each of its tools counted.
