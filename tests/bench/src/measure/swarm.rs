@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
+use tunnel_core::limits;
 
 use super::Bench;
 use crate::contender::Crowd;
@@ -12,14 +13,19 @@ use crate::process::{cpu, resident};
 const TABLE: &str = "Many agents";
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long they are watched while they wait.
-const IDLE: Duration = Duration::from_secs(5);
+/// How long after the last has come what they take is looked at.
+const SETTLED: Duration = Duration::from_secs(2);
+/// How long the most of them are watched while they wait: an interval of pings, in which each has one.
+const IDLE: Duration = limits::PING_INTERVAL;
+/// The same where there is little time, and none of them has a ping.
+const QUICK_IDLE: Duration = Duration::from_secs(4);
 /// So many are there when the relay restarts.
 const RESTARTED: usize = 1_000;
 
 /// Measures 1 000, 5 000 and 10 000 agents.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let counts: &[usize] = if bench.quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
+    let (idle, pings) = if bench.quick { (QUICK_IDLE, "without its pings") } else { (IDLE, "its pings included") };
     for (name, program) in bench.programs.clone() {
         for &agents in counts {
             let mut crowd = Crowd::new(&program, agents).await?;
@@ -28,22 +34,27 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
             until_up(&crowd, agents).await?;
             let used = cpu(crowd.relay()).saturating_sub(before);
             let up = crowd.told("up")?;
-            sleep(Duration::from_secs(1)).await;
-            let before = cpu(crowd.relay());
-            sleep(IDLE).await;
-            let idle = cpu(crowd.relay()).saturating_sub(before);
+            sleep(SETTLED).await;
             let more = resident(crowd.relay()).saturating_sub(fresh);
             let first = up.first().copied().unwrap_or_default();
             let took = Duration::from_micros(up.last().copied().unwrap_or_default().saturating_sub(first));
             #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52")]
             let (each, more) = (agents as f64, more as f64 * 1.024);
-            let mut add = |what: &str, unit, value| {
-                bench.report.add(TABLE, &format!("{agents} agents: {what}"), unit, &name, value, 0);
+            let mut add = |what: &str, unit, value, failed| {
+                bench.report.add(TABLE, &format!("{agents} agents: {what}"), unit, &name, value, failed);
             };
-            add("memory each", "kB", more / each);
-            add("connects", "per s", each / took.as_secs_f64());
-            add("CPU of a connect", "µs", used.as_secs_f64() * 1e6 / each);
-            add("CPU of one that waits", "µs per s", idle.as_secs_f64() * 1e6 / each / IDLE.as_secs_f64());
+            add("memory each", "kB", more / each, 0);
+            add("connects", "per s", each / took.as_secs_f64(), 0);
+            add("CPU of a connect", "µs", used.as_secs_f64() * 1e6 / each, 0);
+            if counts.last() == Some(&agents) {
+                let before = cpu(crowd.relay());
+                sleep(idle).await;
+                let used = cpu(crowd.relay()).saturating_sub(before);
+                let used = used.as_secs_f64() * 1e6 / each / idle.as_secs_f64();
+                // Whoever had to come again was lost.
+                let lost = crowd.told("try")?.len() as u64;
+                add(&format!("CPU of one that waits, {pings}"), "µs per s", used, lost);
+            }
             if agents == RESTARTED {
                 restart(bench, &name, &mut crowd).await?;
             }
