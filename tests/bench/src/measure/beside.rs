@@ -1,18 +1,27 @@
 //! Small calls beside large or long ones: whether these keep those waiting.
 
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::spawn_local;
+use futures_util::future::join;
 use tokio::time::sleep;
 
 use super::Bench;
 use crate::contender::{Contender, Setup};
-use crate::load::{Connection, Expected, Target, blob, call, echo, paced};
+use crate::load::{Call, Expected, blob, call, closed, echo, paced};
 
 const TABLE: &str = "Small calls, 50/s, beside others";
 const RATE: u32 = 50;
+/// How long a turn is.
+const TIME: Duration = Duration::from_secs(2);
+/// How long it is beside a call of 5 s, which it lies within.
+const LONG: Duration = Duration::from_secs(4);
+/// How long the others are under way when the first small call comes.
+const AHEAD: Duration = Duration::from_millis(100);
+/// Where the ids of the others begin: they can be of the same session.
+const OTHERS: u64 = 5_000_000_000;
+/// So many cases are measured when there is little time.
+const QUICK: usize = 3;
 
 /// What goes on beside them.
 #[derive(Clone, Copy)]
@@ -30,11 +39,31 @@ const CASES: [(&str, Beside, bool); 5] = [
     ("a call of 5 s, same server", Beside::Sleep, false),
 ];
 
-/// Measures the small calls' latency.
+impl Beside {
+    fn callers(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Blobs { callers, .. } => callers,
+            Self::Sleep => 1,
+        }
+    }
+
+    fn call(self, id: u64, prefix: &str) -> Call {
+        match self {
+            Self::Blobs { bytes, .. } => blob(id, prefix, bytes),
+            Self::Nothing | Self::Sleep => {
+                call(id, &format!("{prefix}sleep"), r#"{"ms":5000}"#, Expected::Text(b"done".to_vec(), id))
+            }
+        }
+    }
+}
+
+/// Measures the small calls' latency, and how much of the others is answered meanwhile.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let contenders = bench.pair(&Setup { servers: 2, ..Setup::default() }).await?;
-    for (what, beside, elsewhere) in CASES {
-        for _ in 0..if bench.quick { 1 } else { bench.rounds } {
+    for (what, beside, elsewhere) in CASES.into_iter().take(if bench.quick { QUICK } else { CASES.len() }) {
+        let is_long = matches!(beside, Beside::Sleep);
+        for _ in 0..if bench.quick || is_long { 1 } else { bench.rounds } {
             // The floor knows no second server.
             for contender in contenders.iter().filter(|contender| !elsewhere || contender.name != "floor") {
                 turn(bench, contender, what, beside, elsewhere).await?;
@@ -46,51 +75,25 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
 }
 
 async fn turn(bench: &mut Bench, contender: &Contender, what: &str, beside: Beside, elsewhere: bool) -> io::Result<()> {
+    let time = if matches!(beside, Beside::Sleep) { LONG } else { TIME };
     let large = if elsewhere { contender.prefix.replace("bench", "bench2") } else { contender.prefix.clone() };
-    let mut others = Vec::new();
-    match beside {
-        Beside::Nothing => {}
-        Beside::Blobs { callers, bytes } => {
-            for caller in 0..callers {
-                others.push(spawn_local(blobs(Rc::clone(&contender.target), large.clone(), caller, bytes)));
-            }
-        }
-        Beside::Sleep => {
-            let target = Rc::clone(&contender.target);
-            others.push(spawn_local(async move {
-                let done = Expected::Text(b"done".to_vec(), 9_000_000_000);
-                let long = call(9_000_000_000, &format!("{large}sleep"), r#"{"ms":5000}"#, done);
-                Ok(Connection::open(&target).await?.does(&long).await)
-            }));
-        }
+    let others = move |id| beside.call(OTHERS + id, &large);
+    let others = closed(&contender.target, beside.callers(), time + AHEAD, others);
+    let small = async {
+        sleep(AHEAD).await;
+        let prefix = contender.prefix.clone();
+        paced(&contender.target, RATE, time, move |id| echo(id, &prefix)).await
+    };
+    let (others, small) = join(others, small).await;
+    let (others, mut small) = (others?, small?);
+    let mut add = |figure: &str, unit, value, failed| {
+        bench.report.add(TABLE, &format!("{what}: {figure}"), unit, &contender.name, value, failed);
+    };
+    add("p50", "ms", small.quantile(0.5) / 1000.0, small.failed);
+    add("p99", "ms", small.quantile(0.99) / 1000.0, 0);
+    if beside.callers() > 0 {
+        add("the others", "answers/s", others.per_second(), others.failed);
     }
-    sleep(Duration::from_millis(100)).await;
-    let prefix = contender.prefix.clone();
-    let mut outcome =
-        paced(&contender.target, RATE, bench.turn.max(Duration::from_secs(2)), move |id| echo(id, &prefix)).await?;
-    bench.report.add(
-        TABLE,
-        &format!("{what}: p50"),
-        "ms",
-        &contender.name,
-        outcome.quantile(0.5) / 1000.0,
-        outcome.failed,
-    );
-    bench.report.add(TABLE, &format!("{what}: p99"), "ms", &contender.name, outcome.quantile(0.99) / 1000.0, 0);
-    for other in others {
-        other.abort();
-        // Its connection is closed, so that what was under way does not meet the next turn.
-        drop(other.await);
-    }
-    sleep(Duration::from_millis(200)).await;
+    sleep(AHEAD).await;
     Ok(())
-}
-
-async fn blobs(target: Rc<Target>, prefix: String, caller: u64, bytes: usize) -> io::Result<bool> {
-    let mut connection = Connection::open(&target).await?;
-    let mut good = true;
-    for number in 0.. {
-        good &= connection.does(&blob(5_000_000_000 + caller * 1_000_000 + number, &prefix, bytes)).await;
-    }
-    Ok(good)
 }
