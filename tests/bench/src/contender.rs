@@ -13,12 +13,13 @@ use tokio::time::sleep;
 use crate::load::{Connection, Reply, Target};
 use crate::process::{Process, Scratch, free_port};
 use crate::role::IdAt;
-use crate::role::swarm::DEVICES;
 
 /// The hash of the password of the relay's one user, who never shows it: tokens are minted.
 const PASSWORD_HASH: &str = include_str!("../../support/password.phc");
 /// How long anything may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Room for clients' connections, beside those of a crowd.
+const CLIENTS: usize = 200;
 
 /// One implementation, running.
 #[derive(Debug)]
@@ -122,8 +123,7 @@ impl Contender {
         std::fs::write(contender.home.path().join("token"), token)?;
         contender.parts.push(("agent", tunnel.agent(&contender.home, setup)?));
         let bearer = tunnel.mint(&contender.home, "ada", "client")?;
-        contender.target =
-            Rc::new(Target { port, path: "/mcp".into(), headers: format!("Authorization: Bearer {bearer}\r\n") });
+        contender.target = signed_in(port, &bearer);
         contender.ready().await?;
         Ok(contender)
     }
@@ -221,21 +221,10 @@ impl Contender {
     }
 
     async fn begin(&mut self) -> io::Result<()> {
-        let mut connection = Connection::open(&self.target).await?;
         if !self.target.headers.contains("MCP-Protocol-Version") {
-            let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params":
-                {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}});
-            let reply = connection.ask(hello.to_string().as_bytes()).await?;
-            good(&reply)?;
-            let mut target = Target::clone(&self.target);
-            target.headers.push_str("MCP-Protocol-Version: 2025-11-25\r\n");
-            if let Some(session) = reply.session {
-                target.headers.push_str(&format!("Mcp-Session-Id: {session}\r\n"));
-            }
-            self.target = Rc::new(target);
-            connection = Connection::open(&self.target).await?;
-            connection.ask(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await?;
+            self.target = session(&self.target).await?;
         }
+        let mut connection = Connection::open(&self.target).await?;
         let reply = connection.ask(br#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#).await?;
         good(&reply)?;
         let name = format!("\"{}echo\"", self.prefix);
@@ -246,36 +235,77 @@ impl Contender {
     }
 }
 
+/// A target's session, begun.
+async fn session(target: &Rc<Target>) -> io::Result<Rc<Target>> {
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params":
+        {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}});
+    let reply = Connection::open(target).await?.ask(hello.to_string().as_bytes()).await?;
+    good(&reply)?;
+    let mut target = Target::clone(target);
+    target.headers.push_str("MCP-Protocol-Version: 2025-11-25\r\n");
+    if let Some(session) = reply.session {
+        target.headers.push_str(&format!("Mcp-Session-Id: {session}\r\n"));
+    }
+    let target = Rc::new(target);
+    Connection::open(&target).await?.ask(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await?;
+    Ok(target)
+}
+
 /// A relay with many agents, all in one process: [`role::swarm`](crate::role::swarm).
 pub(crate) struct Crowd {
     tunnel: Tunnel,
     home: Scratch,
     relay: Process,
     agents: Option<Process>,
+    /// How many agents each person has.
+    each: usize,
 }
 
 impl Crowd {
-    /// A relay that may have so many agents.
-    pub(crate) async fn new(program: &Path, agents: usize) -> io::Result<Self> {
+    /// A relay that may have so many agents, as many of them each person's.
+    pub(crate) async fn new(program: &Path, agents: usize, each: usize) -> io::Result<Self> {
         let mut tunnel = Tunnel::new(program, free_port()?);
-        tunnel.people = (0..agents.div_ceil(DEVICES)).map(|person| format!("person{person}")).collect();
+        tunnel.people = (0..agents.div_ceil(each)).map(|person| format!("person{person}")).collect();
         // Room for the clients and for those that come back while their last connection is not yet gone.
-        tunnel.limits = json!({"connections": 2 * agents});
+        tunnel.limits = json!({"connections": CLIENTS + 2 * agents});
         let home = Scratch::new(&format!("crowd-{}", tunnel.port))?;
         let relay = tunnel.relay(&home)?;
         listening(tunnel.port).await?;
         let tokens = tunnel.people.iter().map(|person| tunnel.mint(&home, person, "agent"));
         let tokens: Vec<_> = tokens.collect::<io::Result<_>>()?;
         std::fs::write(home.path().join("tokens"), tokens.join("\n"))?;
-        Ok(Self { tunnel, home, relay, agents: None })
+        Ok(Self { tunnel, home, relay, agents: None, each })
     }
 
     /// Starts the agents.
     pub(crate) fn gather(&mut self, agents: usize) -> io::Result<()> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["role", "swarm", "--port", &self.tunnel.port.to_string(), "--agents", &agents.to_string()]);
-        command.arg("--tokens").arg(self.home.path().join("tokens"));
+        command.args(["--each", &self.each.to_string(), "--tokens"]).arg(self.home.path().join("tokens"));
         self.agents = Some(Process::start(&mut command, &self.home.path().join("swarm.log"))?);
+        Ok(())
+    }
+
+    /// Where each person's client calls.
+    pub(crate) async fn clients(&self) -> io::Result<Vec<Rc<Target>>> {
+        let mut clients = Vec::new();
+        for person in &self.tunnel.people {
+            let bearer = self.tunnel.mint(&self.home, person, "client")?;
+            clients.push(session(&signed_in(self.tunnel.port, &bearer)).await?);
+        }
+        Ok(clients)
+    }
+
+    /// Waits until agents were up so often.
+    pub(crate) async fn until_up(&self, count: usize) -> io::Result<()> {
+        let end = Instant::now() + 4 * PATIENCE;
+        while self.told("up")?.len() < count {
+            if Instant::now() > end {
+                let up = self.told("up")?.len();
+                return Err(io::Error::other(format!("only {up} of {count} agents are connected")));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
         Ok(())
     }
 
@@ -298,6 +328,11 @@ impl Crowd {
         let times = whole.lines().filter_map(|line| line.strip_prefix(what)?.trim().parse().ok());
         Ok(times.collect())
     }
+}
+
+/// Where a client with that token calls.
+fn signed_in(port: u16, bearer: &str) -> Rc<Target> {
+    Rc::new(Target { port, path: "/mcp".into(), headers: format!("Authorization: Bearer {bearer}\r\n") })
 }
 
 fn good(reply: &Reply) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -277,14 +278,24 @@ pub(crate) async fn closed(
     time: Duration,
     make: impl Fn(u64) -> Call + Clone + 'static,
 ) -> io::Result<Outcome> {
+    shared(slice::from_ref(target), callers, time, make).await
+}
+
+/// The same, the callers being as many at each of several targets.
+pub(crate) async fn shared(
+    targets: &[Rc<Target>],
+    callers: u64,
+    time: Duration,
+    make: impl Fn(u64) -> Call + Clone + 'static,
+) -> io::Result<Outcome> {
     let mut set = JoinSet::new();
     let mut connections = Vec::new();
-    for _ in 0..callers {
+    for (_, target) in (0..callers).zip(targets.iter().cycle()) {
         connections.push(Connection::open(target).await?);
     }
     let start = Instant::now();
     for (caller, mut connection) in (0..callers).zip(connections) {
-        let (make, target) = (make.clone(), Rc::clone(target));
+        let make = make.clone();
         set.spawn_local(async move {
             let mut own = Outcome::default();
             let mut number = caller * 100_000_000 + 1;
@@ -295,7 +306,7 @@ pub(crate) async fn closed(
                     own.took.push(nanos(asked.elapsed()));
                 } else {
                     own.failed += 1;
-                    let Ok(again) = Connection::open(&target).await else { break };
+                    let Ok(again) = Connection::open(&connection.target).await else { break };
                     connection = again;
                 }
                 number += 1;

@@ -52,6 +52,7 @@ enum What {
     Lists,
     Memory,
     Restarts,
+    Users,
     Swarm,
 }
 
@@ -102,6 +103,8 @@ enum Role {
         #[arg(long)]
         tokens: PathBuf,
         #[arg(long)]
+        each: usize,
+        #[arg(long)]
         agents: usize,
     },
 }
@@ -124,7 +127,7 @@ fn play(role: Role) -> io::Result<()> {
         Role::Hop { port, to } => role::hop::run(port, to),
         Role::FloorRelay { port, tunnel } => role::floor::relay(port, tunnel),
         Role::FloorAgent { tunnel, server } => role::floor::agent(tunnel, &server),
-        Role::Swarm { port, tokens, agents } => role::swarm::run(port, &tokens, agents),
+        Role::Swarm { port, tokens, each, agents } => role::swarm::run(port, &tokens, each, agents),
     }
 }
 
@@ -147,6 +150,7 @@ async fn measure(options: Options) -> io::Result<()> {
             What::Lists => measure::lists::run(&mut bench).await?,
             What::Memory => measure::memory::run(&mut bench).await?,
             What::Restarts => measure::restarts::run(&mut bench).await?,
+            What::Users => measure::users::run(&mut bench).await?,
             What::Swarm => measure::swarm::run(&mut bench).await?,
         }
         tell(&format!("{what:?}: done after {} s", start.elapsed().as_secs()));

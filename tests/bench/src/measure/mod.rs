@@ -7,6 +7,7 @@ pub(crate) mod memory;
 pub(crate) mod payload;
 pub(crate) mod restarts;
 pub(crate) mod swarm;
+pub(crate) mod users;
 
 use std::path::PathBuf;
 use std::time::Duration;

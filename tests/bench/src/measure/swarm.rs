@@ -9,10 +9,9 @@ use tunnel_core::limits;
 use super::Bench;
 use crate::contender::Crowd;
 use crate::process::{cpu, resident};
+use crate::role::swarm::DEVICES;
 
 const TABLE: &str = "Many agents";
-/// Nothing takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// How long after the last has come what they take is looked at.
 const SETTLED: Duration = Duration::from_secs(2);
 /// How long the most of them are watched while they wait: an interval of pings, in which each has one.
@@ -28,10 +27,10 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let (idle, pings) = if bench.quick { (QUICK_IDLE, "without its pings") } else { (IDLE, "its pings included") };
     for (name, program) in bench.programs.clone() {
         for &agents in counts {
-            let mut crowd = Crowd::new(&program, agents).await?;
+            let mut crowd = Crowd::new(&program, agents, DEVICES).await?;
             let (fresh, before) = (resident(crowd.relay()), cpu(crowd.relay()));
             crowd.gather(agents)?;
-            until_up(&crowd, agents).await?;
+            crowd.until_up(agents).await?;
             let used = cpu(crowd.relay()).saturating_sub(before);
             let up = crowd.told("up")?;
             sleep(SETTLED).await;
@@ -68,7 +67,7 @@ async fn restart(bench: &mut Bench, name: &str, crowd: &mut Crowd) -> io::Result
     let known = crowd.told("up")?.len();
     let start = Instant::now();
     crowd.restart().await?;
-    until_up(crowd, known + RESTARTED).await?;
+    crowd.until_up(known + RESTARTED).await?;
     let all = start.elapsed();
     let (back, tries) = (crowd.told("up")?.split_off(known), crowd.told("try")?);
     let begin = tries.first().copied().unwrap_or_default();
@@ -86,17 +85,5 @@ async fn restart(bench: &mut Bench, name: &str, crowd: &mut Crowd) -> io::Result
     add("attempts, each", "", attempts);
     add("a tenth had tried", "ms", share(&tries, 10));
     add("nine tenths had tried", "ms", share(&tries, 90));
-    Ok(())
-}
-
-async fn until_up(crowd: &Crowd, count: usize) -> io::Result<()> {
-    let start = Instant::now();
-    while crowd.told("up")?.len() < count {
-        if start.elapsed() > PATIENCE {
-            let up = crowd.told("up")?.len();
-            return Err(io::Error::other(format!("only {up} of {count} agents are connected")));
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
     Ok(())
 }

@@ -26,7 +26,7 @@ use tunnel_core::entropy::Seeded;
 use tunnel_core::limits;
 use tunnel_core::time::{Instant, Now, UnixTime};
 use tunnel_core::tunnel::connection::{Connection, Settings};
-use tunnel_core::tunnel::{Command, Dialect, Event, Hello, Message, Side};
+use tunnel_core::tunnel::{Command, Dialect, Event, Hello, Message, Outcome, Side};
 
 /// A relay takes no more devices of one person.
 pub(crate) const DEVICES: usize = limits::MAX_DEVICES;
@@ -41,14 +41,16 @@ const READ_BUFFER: usize = 1024;
 struct Swarm {
     relay: SocketAddr,
     tokens: Vec<String>,
+    /// How many agents each token is for.
+    each: usize,
     start: HostInstant,
     catalog: Bytes,
     handshakes: Semaphore,
 }
 
-/// Connects `count` agents with the tokens of a file, one a line and each for [`DEVICES`] of them, and keeps them. Prints
-/// a line for each event: `up` or `try`, with the microseconds since the start.
-pub(crate) fn run(port: u16, tokens: &Path, count: usize) -> io::Result<()> {
+/// Connects `count` agents with the tokens of a file, one a line and for `each` so many of them, and keeps them. Prints a
+/// line for each event: `up` or `try`, with the microseconds since the start. Their one tool says what it was told.
+pub(crate) fn run(port: u16, tokens: &Path, each: usize, count: usize) -> io::Result<()> {
     let tokens: Vec<_> = fs::read_to_string(tokens)?.lines().map(str::to_owned).collect();
     let tool = r#"{"name":"echo","description":"Says it again","inputSchema":{"type":"object"}}"#;
     let catalog = format!(
@@ -59,7 +61,7 @@ pub(crate) fn run(port: u16, tokens: &Path, count: usize) -> io::Result<()> {
         let relay = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let start = HostInstant::now();
         let handshakes = Semaphore::new(AT_ONCE);
-        let swarm = Rc::new(Swarm { relay, tokens, start, catalog: catalog.into(), handshakes });
+        let swarm = Rc::new(Swarm { relay, tokens, each, start, catalog: catalog.into(), handshakes });
         for agent in 0..count {
             spawn_local(Rc::clone(&swarm).live(agent));
         }
@@ -100,7 +102,7 @@ impl Swarm {
     /// Connects, and makes the handshake; with what was read past its end.
     async fn dial(&self, agent: usize) -> io::Result<(TcpStream, Vec<u8>)> {
         let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        let [device, person] = [agent % DEVICES, agent / DEVICES];
+        let [device, person] = [agent % self.each, agent / self.each];
         let token = self.tokens.get(person).ok_or(io::ErrorKind::InvalidInput)?;
         let socket = TcpSocket::new_v4()?;
         let last = u8::try_from(agent / PER_ADDRESS + 2).map_err(io::Error::other)?;
@@ -137,9 +139,9 @@ impl Swarm {
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Client, Some(config)).await;
         let hello = Hello {
             version: "2.0.0".into(),
-            device: format!("device-{}", agent % DEVICES),
+            device: format!("device-{}", agent % self.each),
             max_message: 64 << 20,
-            max_streams: 64,
+            max_streams: 256,
             ..Hello::default()
         };
         let settings = Settings { side: Side::Agent, dialect: Dialect::V2, hello };
@@ -176,6 +178,10 @@ impl End<'_> {
                 Event::Up(_) => {
                     self.connection.handle_command(Command::Catalog(self.swarm.catalog.clone()), now);
                     self.swarm.tell("up");
+                }
+                Event::Call { stream, params, .. } => {
+                    let body = [br#"{"content":[],"structuredContent":"#, &params[..], b"}"].concat().into();
+                    self.connection.handle_command(Command::Answer { stream, outcome: Outcome::Result, body }, now);
                 }
                 Event::Closed(_) => return Poll::Ready(()),
                 _ => {}
