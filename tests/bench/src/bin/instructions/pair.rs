@@ -2,6 +2,7 @@
 //! answers are here too, as small as they can be.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tunnel_core::agent::{Agent, Identity};
 use tunnel_core::config::{self, Config};
 use tunnel_core::entropy::Seeded;
 use tunnel_core::host::Machine;
-use tunnel_core::http::RequestHead;
+use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ClientId, ConnId, DeviceId, DeviceName, ExchangeId, FamilyId, StreamId, UserId};
 use tunnel_core::oauth::scopes::Scopes;
 use tunnel_core::oauth::token::seal_access;
@@ -27,7 +28,7 @@ use tunnel_core::secret::Secret;
 use tunnel_core::signin::machine::Person;
 use tunnel_core::time::{Instant, Now, UnixTime};
 use tunnel_core::tunnel::connection::{Connection, Settings as TunnelSettings};
-use tunnel_core::tunnel::{ASKS_BESIDE, Command, Dialect, HANDS_ON, Hello, Side};
+use tunnel_core::tunnel::{ASKS_BESIDE, Command, Dialect, Event as Said, HANDS_ON, Hello, Outcome, Side};
 
 /// A server that writes its tools and its answers in one way.
 pub(crate) struct Server {
@@ -147,18 +148,46 @@ impl Pair {
 
     /// The whole way of one request: the body of its answer, in pieces.
     pub(crate) fn ask(&mut self, head: RequestHead, body: &Bytes) -> Vec<Bytes> {
+        let post = self.accept(head, body);
+        self.shard.handle_event(post, self.now);
+        self.carry_on();
+        self.now = Now { instant: self.now.instant + PACE, unix: self.now.unix + PACE };
+        std::mem::take(&mut self.answer)
+    }
+
+    /// What the gate makes of a request for the shard.
+    pub(crate) fn accept(&mut self, head: RequestHead, body: &Bytes) -> Event {
         self.exchanges += 1;
         let exchange = ExchangeId(self.exchanges);
         let Admission::Read { route, .. } = self.admit(&head) else { panic!("it is refused") };
         let (body, now) = (body.clone(), self.now);
         let (snapshot, opened, entropy) = (&self.snapshot, &mut self.opened, &mut self.entropy);
         match self.gate.accept(exchange, route, head, body, snapshot, now, opened, entropy) {
-            Step::Shard(_, event) => self.shard.handle_event(event, now),
+            Step::Shard(_, event) => event,
             other => panic!("it is not for the shard: {other:?}"),
         }
-        self.carry_on();
+    }
+
+    /// A call's way through the shard alone: to the command for its tunnel, and from `result` there to the reply.
+    pub(crate) fn route(&mut self, post: Event, result: &Bytes) -> Option<Reply> {
+        self.shard.handle_event(post, self.now);
+        let opened = iter::from_fn(|| self.shard.poll_action()).find_map(|action| match action {
+            Action::Tunnel { command: Command::Open { stream, .. }, .. } => Some(stream),
+            _ => None,
+        });
+        let stream = opened.expect("it is a call");
+        let length = Some(result.len() as u64);
+        for event in [
+            Said::Answer { stream, outcome: Outcome::Result, length },
+            Said::Data { stream, bytes: result.clone(), end: true },
+        ] {
+            self.shard.handle_event(Event::Tunnel { conn: self.conn, event }, self.now);
+        }
         self.now = Now { instant: self.now.instant + PACE, unix: self.now.unix + PACE };
-        std::mem::take(&mut self.answer)
+        iter::from_fn(|| self.shard.poll_action()).fold(None, |reply, action| match action {
+            Action::Reply { reply, .. } => Some(reply),
+            _ => reply,
+        })
     }
 
     /// Carries out what is ordered and carries messages both ways, until nobody has any more to say.
