@@ -1,17 +1,21 @@
 //! The callers: connections that are kept, requests at once or at due times, and a look at every answer.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::slice;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 /// How long an answer may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -330,26 +334,40 @@ pub(crate) async fn paced(
     make: impl Fn(u64) -> Call + Clone + 'static,
 ) -> io::Result<Outcome> {
     /// So many may wait for an answer at once.
-    const CALLERS: u32 = 32;
+    const CALLERS: usize = 32;
+    let mut connections = Vec::new();
+    for _ in 0..CALLERS {
+        connections.push(Connection::open(target).await?);
+    }
+    let (start, gap) = (Instant::now() + Duration::from_millis(20), Duration::from_secs(1) / per_second);
+    let is_over = move |due| due >= start + time;
+    let (turns, turn) = (Arc::new(Semaphore::new(0)), Rc::new(Cell::new(0)));
+    let clock = Arc::clone(&turns);
+    // A thread, for the runtime's timer is exact to a millisecond only.
+    thread::spawn(move || {
+        for due in (0..).map(|turn| start + gap * turn).take_while(|due| !is_over(*due)) {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            clock.add_permits(1);
+        }
+        clock.add_permits(CALLERS);
+    });
     let mut set = JoinSet::new();
-    let start = Instant::now() + Duration::from_millis(20);
-    let gap = Duration::from_secs(1) / per_second;
-    for caller in 0..CALLERS {
-        let mut connection = Connection::open(target).await?;
-        let (make, target) = (make.clone(), Rc::clone(target));
+    for mut connection in connections {
+        let (make, turns, turn) = (make.clone(), Arc::clone(&turns), Rc::clone(&turn));
         set.spawn_local(async move {
             let mut own = Outcome::default();
-            for turn in (caller..).step_by(CALLERS as usize) {
-                let due = start + gap * turn;
-                if due >= start + time {
+            while let Ok(permit) = turns.acquire().await {
+                permit.forget();
+                let number = turn.replace(turn.get() + 1);
+                let due = start + gap * number;
+                if is_over(due) {
                     break;
                 }
-                sleep_until(due.into()).await;
-                if connection.does(&make(u64::from(turn) + 1)).await {
+                if connection.does(&make(u64::from(number) + 1)).await {
                     own.took.push(nanos(due.elapsed()));
                 } else {
                     own.failed += 1;
-                    let Ok(again) = Connection::open(&target).await else { break };
+                    let Ok(again) = Connection::open(&connection.target).await else { break };
                     connection = again;
                 }
             }
