@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::process;
 use std::time::Duration;
 
 use super::Bench;
@@ -51,8 +52,9 @@ async fn turn(
     callers: u64,
     time: Duration,
 ) -> io::Result<(crate::load::Outcome, BTreeMap<&'static str, Duration>)> {
-    let before: Vec<_> =
-        contender.parts.iter().map(|(part, process)| (*part, process.pid(), cpu(process.pid()))).collect();
+    let parts = contender.parts.iter().map(|(part, process)| (*part, process.pid()));
+    // The load's too: where that is a whole core's, it is what is measured.
+    let before: Vec<_> = parts.chain([("load", process::id())]).map(|(part, pid)| (part, pid, cpu(pid))).collect();
     let prefix = contender.prefix.clone();
     let outcome = closed(&contender.target, callers, time, move |id| echo(id, &prefix)).await?;
     let used = before.into_iter().map(|(part, pid, before)| (part, cpu(pid).saturating_sub(before))).collect();
