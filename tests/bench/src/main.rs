@@ -138,7 +138,7 @@ async fn measure(options: Options) -> io::Result<()> {
         several => several.iter().map(named).collect::<io::Result<_>>()?,
     };
     let quick = options.quick;
-    let (rounds, turn) = if quick { (2, Duration::from_millis(300)) } else { (3, Duration::from_millis(600)) };
+    let (rounds, turn) = if quick { (2, Duration::from_millis(250)) } else { (3, Duration::from_millis(600)) };
     let mut bench = Bench { programs, others: installed(), quick, rounds, turn, report: Report::default() };
     let chosen = if options.only.is_empty() { What::value_variants() } else { &options.only };
     let start = Instant::now();

@@ -75,7 +75,11 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
 }
 
 async fn turn(bench: &mut Bench, contender: &Contender, what: &str, beside: Beside, elsewhere: bool) -> io::Result<()> {
-    let time = if matches!(beside, Beside::Sleep) { LONG } else { TIME };
+    let time = match beside {
+        Beside::Sleep => LONG,
+        _ if bench.quick => TIME * 3 / 4,
+        _ => TIME,
+    };
     let large = if elsewhere { contender.prefix.replace("bench", "bench2") } else { contender.prefix.clone() };
     let others = move |id| beside.call(OTHERS + id, &large);
     let others = closed(&contender.target, beside.callers(), time + AHEAD, others);

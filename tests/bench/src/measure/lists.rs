@@ -50,7 +50,7 @@ async fn calls(bench: &mut Bench) -> io::Result<()> {
     for _ in 0..bench.rounds {
         let few = bench.pair(&Setup { tools: FEW, ..Setup::default() }).await?;
         let many = bench.pair(&Setup { tools: MANY, ..Setup::default() }).await?;
-        for turn in 0..TURNS {
+        for turn in 0..if bench.quick { TURNS / 2 } else { TURNS } {
             for (few, many) in few.iter().zip(&many) {
                 // Lest it be always the same that goes first.
                 let ratio = if turn % 2 == 0 {

@@ -62,7 +62,7 @@ async fn turn(bench: &mut Bench, table: &str, contender: &Contender, load: &Load
         forget_peak(process.pid())?;
     }
     let prefix = contender.prefix.clone();
-    let outcome = closed(&contender.target, callers, bench.turn, move |id| make(id, &prefix, bytes)).await?;
+    let outcome = closed(&contender.target, callers, bench.turn * 2 / 3, move |id| make(id, &prefix, bytes)).await?;
     #[allow(clippy::cast_precision_loss, reason = "megabytes")]
     let rate = outcome.per_second() * bytes as f64 / 1e6;
     bench.report.add(table, what, "MB/s", &contender.name, rate, outcome.failed);

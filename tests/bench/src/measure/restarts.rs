@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Measures the program alone: the floor does not come back.
 pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let setup = Setup::default();
+    let away = Duration::from_secs(if bench.quick { 3 } else { 10 });
+    let back = format!("relay back after {} s, tools usable", away.as_secs());
     for _ in 0..if bench.quick { 1 } else { 2 } {
         for (name, program) in bench.programs.clone() {
             let mut contender = Contender::tunnel(&name, &program, &setup).await?;
@@ -29,10 +31,7 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
                     "relay restarted at once, tools usable",
                     relay_restarts(&mut contender, &program, &setup, Duration::ZERO).await?,
                 ),
-                (
-                    "relay back after 10 s, tools usable",
-                    relay_restarts(&mut contender, &program, &setup, Duration::from_secs(10)).await?,
-                ),
+                (&back, relay_restarts(&mut contender, &program, &setup, away).await?),
                 ("server killed, calls work again", server_dies(&contender).await?),
                 ("agent killed, call in flight answered", agent_dies(&mut contender).await?),
             ];

@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// How long the most of them are watched while they wait: an interval of pings, in which each has one.
 const IDLE: Duration = limits::PING_INTERVAL;
 /// The same where there is little time, and none of them has a ping.
-const QUICK_IDLE: Duration = Duration::from_secs(4);
+const QUICK_IDLE: Duration = Duration::from_secs(2);
 /// So many are there when the relay restarts.
 const RESTARTED: usize = 1_000;
 
