@@ -150,6 +150,8 @@ pub(crate) fn agent(tunnel: u16, server: &[String]) -> io::Result<()> {
     let mut child = Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    // As wide as the program's.
+    rustix::pipe::fcntl_setpipe_size(&stdout, BUFFER)?;
     let mut reader = stream.try_clone()?;
     std::thread::spawn(move || up(stdout, stream));
     let (mut space, mut buffer, mut out) = (vec![0; BUFFER], BytesMut::with_capacity(BUFFER), Vec::new());
