@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -33,18 +34,25 @@ pub(crate) fn run(port: u16, id: IdAt, tools: usize) -> io::Result<()> {
     })
 }
 
-async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// A body in pieces, of which nothing is copied.
+type Pieces = Chain<Bytes, Chain<Bytes, Bytes>>;
+
+async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Response<Full<Pieces>>, Infallible> {
     let Ok(body) = request.into_body().collect().await else { return Ok(empty(StatusCode::BAD_REQUEST)) };
-    let mut out = Vec::new();
-    // Nothing is answered later here: who measures waiting measures it elsewhere.
-    let late: Arc<Mutex<dyn io::Write + Send>> = Arc::new(Mutex::new(io::sink()));
-    server.answer(&body.to_bytes(), &mut out, &late);
-    Ok(json(out.into()))
+    let body = body.to_bytes();
+    let [first, second, third] = server.list(&body).unwrap_or_else(|| {
+        let mut out = Vec::new();
+        // Nothing is answered later here: who measures waiting measures it elsewhere.
+        let late: Arc<Mutex<dyn io::Write + Send>> = Arc::new(Mutex::new(io::sink()));
+        server.answer(&body, &mut out, &late);
+        [out.into(), Bytes::new(), Bytes::new()]
+    });
+    Ok(json(first.chain(second.chain(third))))
 }
 
 /// The answer with that body; an empty one is that of a notification.
-pub(crate) fn json(body: Bytes) -> Response<Full<Bytes>> {
-    if body.is_empty() {
+pub(crate) fn json<B: Buf>(body: B) -> Response<Full<B>> {
+    if !body.has_remaining() {
         return empty(StatusCode::ACCEPTED);
     }
     let mut response = Response::new(Full::new(body));
@@ -52,7 +60,7 @@ pub(crate) fn json(body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
-fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+fn empty<B: Buf>(status: StatusCode) -> Response<Full<B>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response

@@ -4,6 +4,8 @@ use std::io::{self, BufRead as _, BufReader, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -52,7 +54,8 @@ struct Arguments<'a> {
 #[derive(Debug)]
 pub(crate) struct Server {
     id: IdAt,
-    tools: String,
+    /// The result of `tools/list`.
+    tools: Bytes,
 }
 
 impl Server {
@@ -61,7 +64,19 @@ impl Server {
         let called = ["echo", "blob", "sleep", "progress"].map(str::to_owned);
         let names = called.into_iter().chain((0..tools.saturating_sub(4)).map(|n| format!("tool_{n}")));
         let tools: Vec<_> = names.map(|name| tool(&name)).collect();
-        Self { id, tools: tools.join(",") }
+        Self { id, tools: format!("{{\"tools\":[{}]}}", tools.join(",")).into() }
+    }
+
+    /// The answer to one line, if that asks for tools: what is before their list, the list without a copy, what is behind.
+    pub(crate) fn list(&self, line: &[u8]) -> Option<[Bytes; 3]> {
+        // A look that is cheap, for whoever asks for anything else.
+        memmem::find(line.get(..64).unwrap_or(line), b"\"tools/list\"")?;
+        let request: Request<'_> = serde_json::from_slice(line).ok()?;
+        let id = request.id.filter(|_| request.method == "tools/list")?;
+        let (mut out, mut before) = (Vec::new(), 0);
+        self.result(&mut out, id.get(), |out| before = out.len());
+        let mut out = Bytes::from(out);
+        Some([out.split_to(before), self.tools.clone(), out])
     }
 
     /// The answer to one line; `None` where there is none, or where a thread gives it later by `late`.
@@ -74,11 +89,7 @@ impl Server {
                     br#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#,
                 );
             }),
-            "tools/list" => self.result(out, id.get(), |out| {
-                out.extend_from_slice(b"{\"tools\":[");
-                out.extend_from_slice(self.tools.as_bytes());
-                out.extend_from_slice(b"]}");
-            }),
+            "tools/list" => self.result(out, id.get(), |out| out.extend_from_slice(&self.tools)),
             "tools/call" => self.call(id.get(), request.params, out, late),
             "ping" => self.result(out, id.get(), |out| out.extend_from_slice(b"{}")),
             _ => {
