@@ -21,7 +21,7 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
     let setup = Setup::default();
     let away = Duration::from_secs(if bench.quick { 3 } else { 10 });
     let back = format!("relay back after {} s, tools usable", away.as_secs());
-    for _ in 0..if bench.quick { 1 } else { 2 } {
+    for _ in 0..if bench.quick { 1 } else { bench.rounds } {
         for (name, program) in bench.programs.clone() {
             let mut contender = Contender::tunnel(&name, &program, &setup).await?;
             let times = [
