@@ -105,10 +105,7 @@ fn one_server_alone_judges_its_own_names() {
         world.endpoint = Endpoint::Server("files".into());
         let actions = world.post(&ask("tools/call", &format!(r#"{{"name":"{name}"}}"#)));
         match expected {
-            None => assert_eq!(
-                actions,
-                [format!("tunnel 1 open 1 files tools/call {{\"name\":\"{name}\"}}")]
-            ),
+            None => assert_eq!(actions, [format!("tunnel 1 open 1 files tools/call {{\"name\":\"{name}\"}}")]),
             Some(_) => assert!(actions[0].starts_with("reply 1 403 ") && actions.len() == 1, "{actions:?}"),
         }
     }
