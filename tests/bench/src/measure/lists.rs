@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::Bench;
 use crate::contender::{Contender, Setup};
 use crate::load::{Call, Connection, Expected, closed, echo};
+use crate::process::Pinned;
 
 const TABLE: &str = "Many tools";
 /// Between what calls are compared.
@@ -45,8 +46,10 @@ pub(crate) async fn run(bench: &mut Bench) -> io::Result<()> {
 }
 
 /// Calls beside few tools and beside many, turn by turn: what counts is the ratio of two turns next to each other, with
-/// other processes in each round.
+/// other processes in each round. On one processor: among several, a process takes half or twice the time by where the
+/// system happens to put it.
 async fn calls(bench: &mut Bench) -> io::Result<()> {
+    let _pinned = Pinned::new()?;
     for _ in 0..bench.rounds {
         let few = bench.pair(&Setup { tools: FEW, ..Setup::default() }).await?;
         let many = bench.pair(&Setup { tools: MANY, ..Setup::default() }).await?;
@@ -59,7 +62,7 @@ async fn calls(bench: &mut Bench) -> io::Result<()> {
                 } else {
                     p50(bench, many, MANY).await? / p50(bench, few, FEW).await?
                 };
-                let what = format!("echo beside {MANY} tools against {FEW}, p50");
+                let what = format!("echo beside {MANY} tools against {FEW}, p50 on one processor");
                 bench.report.add(TABLE, &what, "×", &few.name, ratio, 0);
             }
         }
@@ -71,7 +74,8 @@ async fn p50(bench: &mut Bench, contender: &Contender, tools: usize) -> io::Resu
     let prefix = contender.prefix.clone();
     let mut calls = closed(&contender.target, 1, CALLS, move |id| echo(id, &prefix)).await?;
     let p50 = calls.quantile(0.5);
-    bench.report.add(TABLE, &format!("echo beside {tools} tools, p50"), "µs", &contender.name, p50, calls.failed);
+    let what = format!("echo beside {tools} tools, p50 on one processor");
+    bench.report.add(TABLE, &what, "µs", &contender.name, p50, calls.failed);
     Ok(p50)
 }
 
