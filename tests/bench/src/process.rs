@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -82,9 +83,13 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     told.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, below those that the system gives to whoever connects (from 32768 on): one of these could
+/// have it before it is used.
 pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let ports = (0..12_000).map(|_| 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000);
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 /// A directory that goes with the value.
