@@ -93,8 +93,8 @@ pub const MAX_NOTICE: usize = 256 * KIB;
 pub const MAX_NOTICES: usize = 64;
 /// What is put together from pieces on one tunnel, all calls together: one params of the largest size.
 pub const MAX_ASSEMBLY: usize = MAX_MESSAGE;
-/// Control frames that wait on one tunnel: a reset and a refusal for each stream, with room; more is a peer that
-/// orders and does not read.
+/// Control frames that wait on one tunnel: a reset and a refusal for each stream, with room for what clients say by their
+/// sessions; more is a peer that orders and does not read.
 pub const MAX_CONTROL: usize = 4 * MAX_STREAMS;
 /// How long the closing handshake may wait for the socket.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use core::cmp::Reverse;
 
 use crate::time::Instant;
 
-/// Pending timers: at most one per key, the earliest first. Setting and clearing cost O(log n). Most timers are cleared
-/// long before they are due: what they leave in the queue is thrown away many at a time.
+/// Pending timers: at most one per key, the earliest first. Setting and clearing cost O(log n) on average. Most timers are
+/// cleared long before they are due: what they leave in the queue is thrown away many at a time.
 #[derive(Debug)]
 pub struct Timers<K> {
     by_key: BTreeMap<K, Instant>,
@@ -62,6 +62,7 @@ impl<K: Ord + Clone> Timers<K> {
     fn tidy(&mut self, key: &K) {
         if self.queue.len() > 2 * self.by_key.len() + UNTIDY {
             self.queue.retain(|Reverse((at, key))| self.by_key.get(key) == Some(at));
+            self.queue.shrink_to(2 * self.by_key.len() + UNTIDY);
         } else if self.next().is_some_and(|(_, first)| first == key) {
             self.skip();
         }

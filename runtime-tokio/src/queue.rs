@@ -29,9 +29,10 @@ struct State<T> {
 
 impl<T> State<T> {
     fn push(&mut self, item: T) {
-        match self.first.is_none() && self.others.is_empty() {
-            true => self.first = Some(item),
-            false => self.others.push_back(item),
+        if self.first.is_none() && self.others.is_empty() {
+            self.first = Some(item);
+        } else {
+            self.others.push_back(item);
         }
     }
 
@@ -151,7 +152,7 @@ impl<T> std::fmt::Debug for Line<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state();
         let len = usize::from(state.first.is_some()) + state.others.len();
-        f.debug_struct("Queue").field("len", &len).finish_non_exhaustive()
+        f.debug_struct("Line").field("len", &len).finish_non_exhaustive()
     }
 }
 

@@ -152,6 +152,36 @@ mod tests {
     }
 
     #[test]
+    fn caller_after_another_is_made_as_if_it_came_alone() {
+        let head = OpenHead {
+            client: Some("Cursor 1".into()),
+            actor: "mlt_c_1".into(),
+            session: "s".into(),
+            capabilities: "{}".into(),
+            version: Some("2025-11-25".into()),
+            ..Default::default()
+        };
+        let heads = [
+            head.clone(),
+            OpenHead { length: 7, method: "tools/call".into(), server: "files".into(), ..head.clone() },
+            OpenHead { client: None, ..head.clone() },
+            OpenHead { client: Some("Cursor 2".into()), ..head.clone() },
+            OpenHead { actor: "mlt_c_2".into(), ..head.clone() },
+            OpenHead { session: "t".into(), ..head.clone() },
+            OpenHead { capabilities: "{\"roots\":{}}".into(), ..head.clone() },
+            OpenHead { version: Some("2025-06-18".into()), ..head },
+        ];
+        let mut last = LastCaller::default();
+        for one in &heads {
+            for other in &heads {
+                for (head, is_reachable) in [(one, true), (other, true), (other, false)] {
+                    assert_eq!(last.of(head, is_reachable), Caller::of(head, is_reachable));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn capabilities_that_are_no_object_are_none() {
         for capabilities in ["[]", "{", "{}}", &alloc::format!("{{\"x\":\"{}\"}}", "x".repeat(2_000))] {
             assert!(caller("", capabilities).capabilities.is_empty(), "{capabilities}");

@@ -198,7 +198,8 @@ impl Gate {
                 posted(&head, &body, (&principal, &snapshot.sealer), session, now, entropy).map(|posted| match posted {
                     None => Step::Reply(Reply::empty(StatusCode::ACCEPTED)),
                     Some(Posted { speaker, content, minted }) => {
-                        // They take the memory that the request's fields had, and the next request's take it again.
+                        // They take the memory that the request's fields had. When the reply is sent, unless as a stream, the
+                        // next request's take it again.
                         let mut fields = mem::take(&mut head.headers);
                         fields.clear();
                         fields.extend(mem::take(&mut headers));

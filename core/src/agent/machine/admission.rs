@@ -313,8 +313,13 @@ impl Agent {
     }
 
     fn entry(&self, method: &str, session: Arc<str>, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+        // A name may be as long as all params; what is kept is what a line says.
+        let tool = match subject.tool.len() <= limits::MAX_QUOTE {
+            true => subject.tool.clone(),
+            false => people(&subject.tool, limits::MAX_QUOTE).into(),
+        };
         Entry {
-            subject: subject.clone(),
+            subject: Subject { tool, ..subject.clone() },
             method: method.to_string(),
             session,
             bytes,

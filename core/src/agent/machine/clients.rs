@@ -50,8 +50,16 @@ impl Agent {
     /// A client answers what a server asked it, whether or not the call is over in which that was; or it says how far it
     /// is with what it was asked outside of its calls.
     fn client_answers(&mut self, session: &str, server: Option<&str>, json: &Bytes) {
-        let main = server.and_then(|server| self.names.get(server)).copied();
-        let run = main.and_then(|main| self.run_of(main, session));
+        let Some((name, main)) = server.and_then(|name| Some((name, *self.names.get(name)?))) else { return };
+        // Calls that came while the server was started may be at another run than those of now.
+        let asking = match rpc::parse(json) {
+            Ok(Message::Response { id: Some(id), .. }) => {
+                let asks = |run: &Slot| self.servers.get(run).is_some_and(|server| server.is_asking(session, &id));
+                self.shared_runs(name).into_iter().chain(self.own_run(main, session)).find(asks)
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let run = asking.or_else(|| self.run_of(main, session));
         if let Some(server) = run.and_then(|run| self.servers.get_mut(&run)) {
             server.hear_beside(session, json.clone(), &mut self.cx);
         }

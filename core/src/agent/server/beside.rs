@@ -83,10 +83,14 @@ impl Beside {
         self.roots = Some(Roots { at: now, session: is_only.then(|| session.to_string()) });
     }
 
+    /// Whether the question that waits under that id is one to that session.
+    pub(super) fn is_asking(&self, session: &str, id: &RawId) -> bool {
+        self.open.get(id).is_some_and(|question| question.session == session)
+    }
+
     /// Takes the question out that waits under that id, if it is one to that session.
     fn take(&mut self, session: &str, id: &RawId) -> Option<Question> {
-        self.open.get(id).filter(|question| question.session == session)?;
-        self.open.remove(id)
+        if self.is_asking(session, id) { self.open.remove(id) } else { None }
     }
 }
 

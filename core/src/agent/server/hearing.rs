@@ -187,6 +187,9 @@ impl Server {
         if let Some(call) = self.calls.get_mut(&request).filter(|_| outcome.is_ok()) {
             call.undo = None;
         }
+        if outcome.is_ok() {
+            self.hand_questions_on(request, cx);
+        }
         let Some(call) = self.close_call(request, cx) else {
             return tracing::debug!(server = self.name.as_str(), call = request.0, "late answer dropped");
         };

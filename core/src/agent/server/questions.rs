@@ -274,6 +274,11 @@ impl Server {
         question.map(|question| question.call).or_else(bridged)
     }
 
+    /// Whether a session is asked what has that id.
+    pub(in crate::agent) fn is_asking(&self, session: &str, id: &RawId) -> bool {
+        self.call_asking(session, id).is_some() || self.beside.is_asking(session, id)
+    }
+
     /// The server gives a question up: its client need not answer any more.
     pub(super) fn withdraw(&mut self, params: &Bytes, json: Bytes, cx: &mut Cx) {
         let Some(id) = object::get(params, "requestId").and_then(|raw| RawId::from_raw(&raw)) else { return };
@@ -301,15 +306,19 @@ impl Server {
         calls
     }
 
-    /// A call is over. What was asked in it may belong to another one of its client, which has it from now on; else nobody
-    /// will answer it.
+    /// A call is over, and nobody will answer what was asked in it.
     pub(super) fn end_questions(&mut self, call: RequestId, cx: &mut Cx) {
-        for (id, question) in self.questions.take_all(call) {
-            if let Some(call) = self.other_call(&question, cx) {
-                self.questions.0.insert(id, Question { call, ..question });
-                continue;
-            }
+        for (id, _) in self.questions.take_all(call) {
             self.note(envelope::error(Some(&id), code::CANCELLED, "the call that this belongs to is over", None), cx);
+        }
+    }
+
+    /// The server has answered a call. What it asked in it may belong to another one of its client, which has it from now
+    /// on. Not so when the call ends in another way: its client may never have heard of the question.
+    pub(super) fn hand_questions_on(&mut self, call: RequestId, cx: &Cx) {
+        for (id, question) in self.questions.take_all(call) {
+            let call = self.other_call(&question, cx).unwrap_or(call);
+            self.questions.0.insert(id, Question { call, ..question });
         }
     }
 

@@ -175,6 +175,41 @@ fn input_required_asks_the_legacy_client_and_sends_the_call_again() {
 }
 
 #[test]
+fn input_told_by_its_session_finds_the_run_that_asked_whatever_run_it_has_now() {
+    let mut rig = Rig::new(modern_config(EraChoice::Auto), Some("minted"));
+    rig.event(Event::Start { person: Person::Absent });
+    let child = rig.spawned("a").unwrap();
+    rig.event(Event::Spawned { child, pid: 100 });
+    let discover = asked(&mut rig, child);
+    rig.connect(Dialect::V2);
+    rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);
+    let both = json!({"supportedVersions": ["2026-07-28", "2025-11-25"], "capabilities": {"tools": {}}});
+    rig.answer(child, &discover["id"], both);
+    let mut call = Value::Null;
+    loop {
+        let written = rig.written(child);
+        if written.is_empty() {
+            break;
+        }
+        for asked in written {
+            match asked["method"].as_str() {
+                Some("tools/call") => call = asked,
+                Some("tools/list") => rig.answer(child, &asked["id"], LISTS.parse().unwrap()),
+                _ => {}
+            }
+        }
+    }
+    let requests = json!({"b": {"method": "roots/list"}});
+    rig.answer(child, &call["id"], json!({"resultType": "input_required", "inputRequests": requests}));
+    let roots = json!({"jsonrpc": "2.0", "id": rig.messages()[0].1["id"], "result": {"roots": []}});
+    rig.call_as(2, "t", &able(), "tools/call", r#"{"name":"t"}"#);
+    assert!(rig.spawned("a").is_some(), "legacy clients have a run of their own from now on");
+    let (session, server, json) = ("s".to_string(), Some("a".to_string()), Bytes::from(roots.to_string()));
+    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
+    assert_eq!(asked(&mut rig, child)["params"]["inputResponses"], json!({"b": {"roots": []}}));
+}
+
+#[test]
 fn input_may_be_told_by_the_session_that_is_asked_for_it() {
     let mut rig = modern(&["2026-07-28"], &json!({"tools": {}}));
     rig.call_as(1, "s", &able(), "tools/call", r#"{"name":"t"}"#);

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::questions::Of;
 use super::{Room, reset};
 use crate::limits;
 use crate::mcp::task;
@@ -46,6 +47,9 @@ impl Room {
                     elapsed_ms = cx.now.instant.saturating_since(call.opened).as_millis(), "call answered");
                 if let Some(record) = &call.audit {
                     cx.out.push(Action::Audit(record.answered(Some(&call.place), &call.phase, call.opened, cx.now)));
+                }
+                if matches!(call.phase, Phase::Body { outcome: Outcome::Result, .. }) {
+                    self.hand_questions_on(key);
                 }
                 let sink = self.take(key, cx).map(|call| call.sink);
                 if let (Some(sink), Some(response)) = (sink, response) {
@@ -117,9 +121,9 @@ impl Room {
 
     /// Takes a call off the books.
     pub(super) fn take(&mut self, key: CallKey, cx: &mut Cx<'_>) -> Option<Box<Call>> {
-        self.end_questions(key);
         let call = self.calls.remove(&key)?;
         cx.timers.clear(&Timer::Idle(key.0, key.1));
+        self.questions.retain(|_, question| question.of != Of::Call(key));
         if let Some(session) = &call.session {
             let request = (session.clone(), call.id.clone());
             // One of several calls for a request does not stand for it.

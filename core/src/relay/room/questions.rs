@@ -114,11 +114,11 @@ impl Room {
     fn ask(&mut self, key: CallKey, id: &RawId, params: &Bytes, json: &Bytes, credit: u32, cx: &mut Cx<'_>) -> bool {
         let session = self.calls.get(&key).and_then(|call| call.session.clone());
         let (Some(session), Ok(object)) = (session, Object::parse(json)) else {
-            self.decline(key, id, "this client cannot be asked anything", cx);
+            self.decline(key, None, id, "this client cannot be asked anything", cx);
             return false;
         };
         if self.questions.len() >= limits::MAX_QUESTIONS {
-            self.decline(key, id, "too many questions wait for their answers", cx);
+            self.decline(key, Some(&session), id, "too many questions wait for their answers", cx);
             return false;
         }
         // An id that is used again is that of a new question.
@@ -129,17 +129,20 @@ impl Room {
         let on_call = self.say(key, question.clone(), credit, cx);
         // A client that takes no stream as its answer may listen on another one.
         if !on_call && !self.listeners.say(&session, question, cx) {
-            self.decline(key, id, "this client takes no event stream, on which it could be asked", cx);
+            self.decline(key, Some(&session), id, "this client takes no event stream, on which it could be asked", cx);
             return false;
         }
         self.questions.insert(number, Question { of: Of::Call(key), session, id: id.clone(), token });
         on_call
     }
 
-    fn decline(&self, key: CallKey, id: &RawId, why: &str, cx: &mut Cx<'_>) {
+    fn decline(&self, key: CallKey, session: Option<&SessionKey>, id: &RawId, why: &str, cx: &mut Cx<'_>) {
         tracing::debug!(conn = %key.0, call = %key.1, reason = why, "question of a server declined");
         let json = envelope::error(Some(id), code::METHOD_NOT_FOUND, why, None);
-        answer(key, json, cx);
+        match session {
+            Some(session) => self.answer_in(key, session, json, cx),
+            None => answer(key, json, cx),
+        }
     }
 
     /// A server takes a question back: its notification with the id that the client knows, where it was asked. Returns
@@ -220,17 +223,21 @@ impl Room {
         }
     }
 
-    /// A call ends. What was asked in it may belong to another one of its client, which has it from now on: a process does
-    /// not say which. If the agent knows that it does not, it drops the answer.
-    pub(super) fn end_questions(&mut self, key: CallKey) {
+    /// A call's server has answered it. What was asked in it may belong to another one of its client, which has it from now
+    /// on: a process does not say which. An agent that knows better drops the answer. After an error its process may be
+    /// another one, which numbers its questions anew.
+    pub(super) fn hand_questions_on(&mut self, key: CallKey) {
         let is_its = |question: &Question| question.of == Of::Call(key);
-        let its = self.questions.iter().filter(|(_, question)| is_its(question)).map(|(number, _)| *number);
-        for number in its.collect::<Vec<_>>() {
+        let its: Vec<u64> = self.questions.iter().filter(|(_, it)| is_its(it)).map(|(number, _)| *number).collect();
+        if its.is_empty() {
+            return;
+        }
+        let others: Vec<CallKey> = self.alike(key).into_iter().filter(|other| *other != key).collect();
+        for number in its {
             let count = |of| self.questions.values().filter(|question| question.of == Of::Call(of)).count();
-            let mut others = self.alike(key).into_iter().filter(|other| *other != key);
-            match (others.find(|other| count(*other) < limits::MAX_CALL_QUESTIONS), self.questions.get_mut(&number)) {
-                (Some(other), Some(question)) => question.of = Of::Call(other),
-                _ => drop(self.questions.remove(&number)),
+            let other = others.iter().find(|other| count(**other) < limits::MAX_CALL_QUESTIONS);
+            if let (Some(other), Some(question)) = (other, self.questions.get_mut(&number)) {
+                question.of = Of::Call(*other);
             }
         }
     }

@@ -109,9 +109,44 @@ fn question_of_a_call_that_ends_is_kept_for_another_one_of_its_client() {
     world.call(2);
     world.call(3);
     aggregate::answered(&mut world, 1, "{}");
-    world.post(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
-    assert_eq!(world.post(&with_name(ANSWER)), [BY_SESSION, "reply 5 202 "]);
-    assert_eq!(world.post(&with_name(ANSWER)), ["reply 6 202 "], "once");
+    aggregate::answered(&mut world, 2, "{}");
+    assert_eq!(world.post(&with_name(ANSWER)), [BY_SESSION, "reply 4 202 "]);
+    assert_eq!(world.post(&with_name(ANSWER)), ["reply 5 202 "], "once");
+}
+
+#[test]
+fn question_of_a_call_that_has_no_result_is_kept_for_no_other() {
+    type End = fn(&mut World);
+    let ends: [(&str, End); 3] = [
+        ("cancelled", |world| {
+            world.post(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+        }),
+        ("refused", |world| {
+            let (stream, outcome) = (StreamId(1), tunnel::Outcome::Error { code: -32000 });
+            world.tunnel(1, tunnel::Event::Answer { stream, outcome, length: None });
+            world.data(1, 1, r#"{"code":-32000,"message":"no"}"#, true);
+        }),
+        ("reset", |world| {
+            let (stream, code, reason) = (StreamId(1), tunnel::ResetCode::ServerGone, String::new());
+            world.tunnel(1, tunnel::Event::Reset { stream, code, reason });
+        }),
+    ];
+    for (how, end) in ends {
+        let mut world = asked_of_one_that_hands_on();
+        world.call(2);
+        end(&mut world);
+        world.drain();
+        assert_eq!(world.post(&with_name(ANSWER)).len(), 1, "{how}");
+    }
+}
+
+#[test]
+fn question_that_nobody_can_be_asked_is_declined_by_the_session_too() {
+    let mut world = asked_of_one_that_hands_on();
+    world.accepts = Accepts::Json;
+    world.call(2);
+    let told = world.said(2, QUESTION);
+    assert!(told[0].starts_with("tunnel 1 notice of s to files ") && told[0].contains("-32601"), "{told:?}");
 }
 
 #[test]

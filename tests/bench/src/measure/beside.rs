@@ -82,7 +82,7 @@ async fn turn(bench: &mut Bench, contender: &Contender, what: &str, beside: Besi
     };
     let large = if elsewhere { contender.prefix.replace("bench", "bench2") } else { contender.prefix.clone() };
     let others = move |id| beside.call(OTHERS + id, &large);
-    let others = closed(&contender.target, beside.callers(), time + AHEAD, others);
+    let others = closed(&contender.target, beside.callers(), time + 2 * AHEAD, others);
     let small = async {
         sleep(AHEAD).await;
         let prefix = contender.prefix.clone();
