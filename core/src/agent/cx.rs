@@ -139,7 +139,7 @@ pub(super) struct Cx {
     pub(super) wishes: Wishes,
     /// Whether the relay asks clients what servers ask with no call open.
     pub(super) asks_beside: bool,
-    /// Whether the relay keeps a question whose call ends for another call of the same client.
+    /// Whether the relay keeps a question whose call has its result for another call of the same client.
     pub(super) hands_on: bool,
     /// The program's version, for `clientInfo`.
     pub(super) version: String,

@@ -292,6 +292,12 @@ impl Rig {
         self.event(Event::Tunnel { conn, event });
     }
 
+    /// What a client of a session says to server `a`, on no call's stream.
+    fn session_says(&mut self, session: &str, json: &Value) {
+        let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(json.to_string()));
+        self.tunnel(tunnel::Event::ClientNotice { session, server, json });
+    }
+
     fn closed(&mut self, code: CloseCode) {
         self.tunnel(tunnel::Event::Closed(Close::new(code, "for a reason")));
     }

@@ -126,7 +126,7 @@ pub struct Hello {
 pub const ASKS_BESIDE: &str = "asks-beside-calls";
 
 /// The feature of a side that knows a server's question by its client's session, whichever call it was asked in. When that
-/// call ends, a relay keeps the question for another call of the client at that server, as its agent does; and an agent
+/// call has its result, a relay keeps the question for another call of the client at that server, as its agent does; and an agent
 /// takes the answer as an [`Event::ClientNotice`] too, which may come when the call is over already.
 pub const HANDS_ON: &str = "hands-questions-on";
 

@@ -2,8 +2,8 @@
 //!
 //! A question belongs to a call. Over HTTP the stream tells to which; a process says nothing, so that the question is
 //! passed on only where there is no doubt: a client must never be asked on behalf of another. In which of a client's calls
-//! it is asked matters less: when that call ends, another one of the client has the question, and its answer is told by
-//! the session. What is asked with no call open is for [`beside`](super::beside).
+//! it is asked matters less: when that call has its result, another one of the client has the question, and its answer is
+//! told by the session. What is asked with no call open is for [`beside`](super::beside).
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;

@@ -21,14 +21,8 @@ fn cancelled(id: &Value) -> Value {
     json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
 }
 
-/// Something that a client says outside of its calls.
-fn says(rig: &mut Rig, session: &str, json: &Value) {
-    let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(json.to_string()));
-    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
-}
-
 fn says_changed(rig: &mut Rig, session: &str) {
-    says(rig, session, &json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}));
+    rig.session_says(session, &json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}));
 }
 
 /// A call of a session that is over.
@@ -89,14 +83,14 @@ fn what_was_not_asked_for_or_is_anothers_to_answer_stops_at_the_agent() {
     let mut rig = used_by(&["one", "two"]);
     says_changed(&mut rig, "one");
     assert_eq!(whom(&mut rig, A, &roots(&json!(1))), Ok("one".to_string()));
-    says(&mut rig, "two", &result(&json!(1)));
-    says(&mut rig, "one", &result(&json!("1")));
-    says(&mut rig, "one", &roots(&json!(1)));
-    says(&mut rig, "one", &cancelled(&json!(1)));
+    rig.session_says("two", &result(&json!(1)));
+    rig.session_says("one", &result(&json!("1")));
+    rig.session_says("one", &roots(&json!(1)));
+    rig.session_says("one", &cancelled(&json!(1)));
     let json = Bytes::from(result(&json!(1)).to_string());
     rig.tunnel(tunnel::Event::ClientNotice { session: "one".to_string(), server: None, json });
     assert_eq!(rig.written(A), [] as [Value; 0]);
-    says(&mut rig, "one", &result(&json!(1)));
+    rig.session_says("one", &result(&json!(1)));
     assert_eq!(rig.written(A), [result(&json!(1))]);
 }
 
@@ -185,7 +179,7 @@ fn run_of_a_session_asks_its_client_alone() {
     }
     assert_eq!(whom(&mut rig, runs[0], &roots(&json!(1))), Ok("one".to_string()));
     assert_eq!(whom(&mut rig, runs[1], &roots(&json!(1))), Ok("two".to_string()));
-    says(&mut rig, "two", &result(&json!(1)));
+    rig.session_says("two", &result(&json!(1)));
     assert_eq!((rig.written(runs[0]).len(), rig.written(runs[1])), (0, [result(&json!(1))].into()));
 }
 
@@ -214,7 +208,7 @@ fn questions_end_with_the_session_the_tunnel_and_the_patience() {
         let mut rig = used_by(&["one"]);
         assert!(whom(&mut rig, A, &roots(&json!("q"))).is_ok());
         assert!(whom(&mut rig, A, &roots(&json!("r"))).is_ok());
-        says(&mut rig, "one", &result(&json!("r")));
+        rig.session_says("one", &result(&json!("r")));
         rig.written(A);
         end(&mut rig);
         let errors: Vec<_> = declined(&mut rig, A).into_iter().map(|(id, code, _)| (id, code)).collect();
@@ -223,7 +217,7 @@ fn questions_end_with_the_session_the_tunnel_and_the_patience() {
         assert_eq!(notices.len(), told, "{how}");
         let is_taken_back = |(_, json): &(String, Value)| json["params"]["requestId"] == "q";
         assert!(notices.iter().all(is_taken_back), "{how}: {notices:?}");
-        says(&mut rig, "one", &result(&json!("q")));
+        rig.session_says("one", &result(&json!("q")));
         assert_eq!(rig.written(A), [] as [Value; 0], "{how}: too late");
     }
 }
@@ -245,7 +239,7 @@ fn question_that_its_server_takes_back_or_leaves_is_taken_back_at_the_client() {
     );
     rig.advance(limits::RESTART_MAX);
     let child = rig.bring_up("a", &["tool"]);
-    says(&mut rig, "one", &result(&json!(2)));
+    rig.session_says("one", &result(&json!(2)));
     assert_eq!(rig.written(child), [] as [Value; 0], "the new process asked nothing");
 }
 
@@ -258,12 +252,12 @@ fn progress_of_a_client_renews_the_patience_with_it() {
     rig.advance(limits::BESIDE_PATIENCE / 2);
     let progress = |token: &str| json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}});
     for (session, token) in [("one", "u"), ("two", "t"), ("one", "t")] {
-        says(&mut rig, session, &progress(token));
+        rig.session_says(session, &progress(token));
     }
     assert_eq!(rig.written(A), [progress("t")]);
     rig.advance(limits::BESIDE_PATIENCE / 2);
     assert_eq!(rig.written(A), [] as [Value; 0]);
-    says(&mut rig, "one", &result(&json!(1)));
+    rig.session_says("one", &result(&json!(1)));
     assert_eq!(rig.written(A), [result(&json!(1))]);
 }
 

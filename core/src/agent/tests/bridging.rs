@@ -204,8 +204,7 @@ fn input_told_by_its_session_finds_the_run_that_asked_whatever_run_it_has_now() 
     let roots = json!({"jsonrpc": "2.0", "id": rig.messages()[0].1["id"], "result": {"roots": []}});
     rig.call_as(2, "t", &able(), "tools/call", r#"{"name":"t"}"#);
     assert!(rig.spawned("a").is_some(), "legacy clients have a run of their own from now on");
-    let (session, server, json) = ("s".to_string(), Some("a".to_string()), Bytes::from(roots.to_string()));
-    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
+    rig.session_says("s", &roots);
     assert_eq!(asked(&mut rig, child)["params"]["inputResponses"], json!({"b": {"roots": []}}));
 }
 
@@ -218,8 +217,7 @@ fn input_may_be_told_by_the_session_that_is_asked_for_it() {
     rig.answer(A, &first["id"], json!({"resultType": "input_required", "inputRequests": requests}));
     let roots = json!({"jsonrpc": "2.0", "id": rig.messages()[0].1["id"], "result": {"roots": []}});
     for session in ["t", "s", "s"] {
-        let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(roots.to_string()));
-        rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
+        rig.session_says(session, &roots);
     }
     let sent = rig.written(A);
     assert_eq!(sent.len(), 1, "by that session alone, and once");

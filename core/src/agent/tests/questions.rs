@@ -214,21 +214,15 @@ fn asked_in_two(mut rig: Rig) -> (Rig, [Value; 2]) {
     (rig, ids.try_into().expect("two"))
 }
 
-/// A client's answer, which does not come on a call's stream.
-fn says_beside(rig: &mut Rig, session: &str, json: &Value) {
-    let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(json.to_string()));
-    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
-}
-
 #[test]
 fn question_outlives_the_call_that_it_was_taken_to_be_of() {
     let (mut rig, [first, second]) = asked_in_one_of_two();
     rig.answer(A, &second, json!({}));
     assert_eq!(declined(&mut rig, A), [], "it may be the other call's");
-    says_beside(&mut rig, "two", &result(json!("q")));
+    rig.session_says("two", &result(json!("q")));
     assert!(rig.written(A).is_empty(), "it is not that client's to answer");
-    says_beside(&mut rig, "one", &result(json!("q")));
-    says_beside(&mut rig, "one", &result(json!("q")));
+    rig.session_says("one", &result(json!("q")));
+    rig.session_says("one", &result(json!("q")));
     assert_eq!(rig.written(A), [result(json!("q"))], "once is enough");
     rig.answer(A, &first, json!({}));
     assert!(rig.written(A).is_empty(), "nothing is open");
@@ -248,7 +242,7 @@ fn question_ends_with_a_call_that_has_no_result_for_its_client_may_not_have_hear
         end(&mut rig, &second);
         let told: Vec<Value> = declined(&mut rig, A).into_iter().map(|(id, ..)| id).collect();
         assert_eq!(told, [json!("q")], "{how}");
-        says_beside(&mut rig, "one", &result(json!("q")));
+        rig.session_says("one", &result(json!("q")));
         assert!(rig.written(A).is_empty(), "{how}: too late");
     }
 }
@@ -262,7 +256,7 @@ fn question_ends_with_the_last_call_of_its_client() {
     rig.answer(A, &first, json!({}));
     let (id, code, _) = declined(&mut rig, A).remove(0);
     assert_eq!((id, code), (json!("q"), code::CANCELLED), "another client's call has none of it");
-    says_beside(&mut rig, "one", &result(json!("q")));
+    rig.session_says("one", &result(json!("q")));
     assert!(rig.written(A).is_empty(), "too late");
 }
 
@@ -282,7 +276,7 @@ fn question_that_was_handed_on_is_the_other_calls_in_all() {
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}});
     rig.say(A, &cancel);
     assert_eq!(rig.messages(), [(1, cancel, false)]);
-    says_beside(&mut rig, "one", &result(json!("q")));
+    rig.session_says("one", &result(json!("q")));
     assert!(rig.written(A).is_empty(), "nobody waits for it");
 }
 

@@ -72,11 +72,6 @@ fn in_state(state: &str) -> (Rig, String) {
     (rig, way.join(" | "))
 }
 
-fn says(rig: &mut Rig, session: &str, json: &Value) {
-    let (session, server, json) = (session.to_string(), Some("a".to_string()), Bytes::from(json.to_string()));
-    rig.tunnel(tunnel::Event::ClientNotice { session, server, json });
-}
-
 fn give(rig: &mut Rig, event: &str) -> String {
     let answer = |id: &str| json!({"jsonrpc": "2.0", "id": id, "result": {}});
     let roots = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
@@ -96,17 +91,17 @@ fn give(rig: &mut Rig, event: &str) -> String {
             rig.say(A, &question("r", "roots/list"));
         }
         "ping" => rig.say(A, &json!({"jsonrpc": "2.0", "id": "r", "method": "ping"})),
-        "answer" => says(rig, "one", &answer("q")),
+        "answer" => rig.session_says("one", &answer("q")),
         "refusal" => {
-            says(rig, "one", &json!({"jsonrpc": "2.0", "id": "q", "error": {"code": -1, "message": "no"}}));
+            rig.session_says("one", &json!({"jsonrpc": "2.0", "id": "q", "error": {"code": -1, "message": "no"}}));
         }
-        "answer to another" => says(rig, "one", &answer("r")),
-        "answer of two" => says(rig, "two", &answer("q")),
+        "answer to another" => rig.session_says("one", &answer("r")),
+        "answer of two" => rig.session_says("two", &answer("q")),
         "answer in a call" => rig.client_says(1, &answer("q")),
-        "progress" => says(rig, "one", &progress("t")),
-        "progress of another" => says(rig, "one", &progress("u")),
-        "one tells of its roots" => says(rig, "one", &roots),
-        "two tells of its roots" => says(rig, "two", &roots),
+        "progress" => rig.session_says("one", &progress("t")),
+        "progress of another" => rig.session_says("one", &progress("u")),
+        "one tells of its roots" => rig.session_says("one", &roots),
+        "two tells of its roots" => rig.session_says("two", &roots),
         "taken back" => {
             rig.say(A, &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q"}}));
         }
