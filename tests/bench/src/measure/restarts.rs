@@ -59,7 +59,10 @@ async fn relay_starts(contender: &mut Contender, program: &Path, setup: &Setup) 
     contender.restart("relay", program, setup)?;
     while start.elapsed() < PATIENCE {
         if let Ok(mut connection) = Connection::open(&contender.target).await
-            && connection.ask(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await.is_ok()
+            && connection
+                .ask(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)
+                .await
+                .is_ok_and(|reply| reply.status == 200)
         {
             let took = start.elapsed();
             until_usable(contender).await?;
