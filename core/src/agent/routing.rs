@@ -132,7 +132,7 @@ pub(super) fn own_progress_token(params: &Bytes, request: RequestId) -> Result<(
 /// The request that a progress notification is about, and its params.
 pub(super) fn progress_of(params: &Bytes) -> Option<(RequestId, Object)> {
     let params = Object::parse(params).ok()?;
-    let request = RawId(params.get(TOKEN)?).as_number()?;
+    let request = RawId::number_of(&params.get(TOKEN)?)?;
     Some((RequestId(request), params))
 }
 

@@ -49,15 +49,25 @@ struct Stream {
     is_over: bool,
 }
 
-/// The ids of the requests that an event stream answers, as JSON: one, or those of a batch in an array. Empty for a
-/// stream of notifications.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Asked(Bytes);
+/// The ids of the requests that an event stream answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// That of one request.
+    One(RawId),
+    /// Those of a batch, in a JSON array; empty for a stream of notifications.
+    Several(Bytes),
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self::Several(Bytes::new())
+    }
+}
 
 impl Asked {
     /// One request.
     pub(super) fn one(id: &RawId) -> Self {
-        Self(id.0.clone())
+        Self::One(id.clone())
     }
 
     /// The requests of a batch, as many as there is room for.
@@ -68,27 +78,37 @@ impl Asked {
             length <= limits::MAX_ASKED
         };
         let ids: Vec<&[u8]> = ids.map(RawId::as_bytes).filter(|id| fits(id)).collect();
-        if ids.is_empty() { Self::default() } else { Self(envelope::batch(ids)) }
+        if ids.is_empty() { Self::default() } else { Self::Several(envelope::batch(ids)) }
     }
 
     /// What the event with that id says that is still to come; `None` on a stream of notifications.
     pub(super) fn after(id: &str) -> Option<Self> {
         let (_, asked) = id.split_once(ASKED)?;
-        URL_SAFE_NO_PAD.decode(asked).ok().map(|raw| Self(raw.into()))
+        let raw = URL_SAFE_NO_PAD.decode(asked).ok()?;
+        Some(RawId::from_raw(&raw).map_or_else(|| Self::Several(raw.into()), Self::One))
     }
 
     /// Whether nothing is to come.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_bytes().is_empty()
+    }
+
+    /// The id, or the array.
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::One(id) => id.as_bytes(),
+            Self::Several(ids) => ids,
+        }
     }
 
     /// What tells each of them of a failure; `None` when they cannot be read.
     pub(super) fn failed(&self, failure: &Failure) -> Option<Bytes> {
-        let response = |raw: &Bytes| RawId::from_raw(raw).map(|id| failure.response(&id));
-        if !rpc::is_batch(&self.0) {
-            return response(&self.0);
-        }
-        let responses: Vec<Bytes> = rpc::parse_batch(&self.0).ok()?.iter().filter_map(response).collect();
+        let ids = match self {
+            Self::One(id) => return Some(failure.response(id)),
+            Self::Several(ids) => rpc::parse_batch(ids).ok()?,
+        };
+        let ids = ids.iter().filter_map(|raw| RawId::from_raw(raw));
+        let responses: Vec<Bytes> = ids.map(|id| failure.response(&id)).collect();
         (!responses.is_empty()).then(|| envelope::batch(responses.iter().map(AsRef::as_ref)))
     }
 }
@@ -151,7 +171,7 @@ impl Replay {
         match self.streams.get(&stream) {
             Some(kept) if !kept.asked.is_empty() => {
                 let due = if kept.last == Some(place) { Asked::default() } else { kept.asked.clone() };
-                format!("{id}{ASKED}{}", URL_SAFE_NO_PAD.encode(&due.0))
+                format!("{id}{ASKED}{}", URL_SAFE_NO_PAD.encode(due.as_bytes()))
             }
             Some(_) | None => id,
         }
@@ -400,11 +420,14 @@ mod tests {
         let id = |length: usize| RawId::from_raw(format!("\"{}\"", "x".repeat(length - 2)).as_bytes()).unwrap();
         let mut ids: Vec<RawId> = (0..i32::try_from(limits::MAX_BATCH).unwrap()).map(|_| id(38)).collect();
         let some = Asked::batch(ids.iter());
-        assert!(rpc::parse_batch(&some.0).is_ok_and(|ids| ids.len() == 16), "{some:?}");
+        assert!(
+            matches!(&some, Asked::Several(ids) if rpc::parse_batch(ids).is_ok_and(|ids| ids.len() == 16)),
+            "{some:?}"
+        );
         ids.insert(0, id(limits::MAX_ID));
         for asked in [Asked::one(&ids[0]), Asked::batch(ids.iter())] {
-            assert!(asked.0.len() <= limits::MAX_ASKED);
-            let id = format!("AAAAAAAA-{0}-{0}{ASKED}{1}", u64::MAX, URL_SAFE_NO_PAD.encode(&asked.0));
+            assert!(asked.as_bytes().len() <= limits::MAX_ASKED);
+            let id = format!("AAAAAAAA-{0}-{0}{ASKED}{1}", u64::MAX, URL_SAFE_NO_PAD.encode(asked.as_bytes()));
             assert!(id.len() <= limits::MAX_EVENT_ID, "{}", id.len());
             assert_eq!(Asked::after(&id), Some(asked));
         }
@@ -445,7 +468,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_id_of_an_event_is_read(id in any::<String>(), raw in any::<Vec<u8>>()) {
-            for asked in [Asked::after(&id), Some(Asked(raw.into()))].into_iter().flatten() {
+            for asked in [Asked::after(&id), Some(Asked::Several(raw.into()))].into_iter().flatten() {
                 if let Some(told) = asked.failed(&Failure::Forgotten) {
                     prop_assert!(serde_json::from_slice::<serde_json::Value>(&told).is_ok());
                 }

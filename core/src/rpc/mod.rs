@@ -5,6 +5,7 @@
 //! [`scan`] checks what is put in unread.
 
 pub mod envelope;
+mod id;
 pub mod object;
 pub mod scan;
 #[cfg(test)]
@@ -12,7 +13,7 @@ mod tests;
 mod walk;
 
 use alloc::borrow::Cow;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+pub use self::id::RawId;
 use self::walk::{Broken, Walk};
 use crate::limits;
 
@@ -35,43 +37,6 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 pub const INVALID_PARAMS: i64 = -32602;
 /// A fault on the answering side.
 pub const INTERNAL_ERROR: i64 = -32603;
-
-/// A message id as it stood in the JSON: `1` is not `"1"`. Always a raw JSON number or string.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RawId(pub Bytes);
-
-impl RawId {
-    /// The id `number`.
-    #[must_use]
-    pub fn from_number(number: u64) -> Self {
-        Self(Bytes::from(number.to_string()))
-    }
-
-    /// The id that `raw` is, if it is a JSON number or string of at most [`limits::MAX_ID`] bytes. It is copied: an id
-    /// is kept long, and must not keep the buffer of a whole message alive.
-    #[must_use]
-    pub fn from_raw(raw: &[u8]) -> Option<Self> {
-        Self::of_value(raw.get(walk::whole(raw).ok()?)?)
-    }
-
-    /// The same of what is one JSON value.
-    fn of_value(raw: &[u8]) -> Option<Self> {
-        let scalar = matches!(raw.first()?, b'"' | b'-' | b'0'..=b'9');
-        (scalar && raw.len() <= limits::MAX_ID).then(|| Self(Bytes::copy_from_slice(raw)))
-    }
-
-    /// The raw JSON.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The number, if it is one that [`from_number`](Self::from_number) makes.
-    #[must_use]
-    pub fn as_number(&self) -> Option<u64> {
-        core::str::from_utf8(&self.0).ok().filter(|raw| !raw.starts_with('+'))?.parse().ok()
-    }
-}
 
 /// One JSON-RPC message, cut into its parts. Each part but the id shares the buffer that it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,7 +51,7 @@ impl OpenHead {
             }
         }
         out.extend_from_slice(b",\"length\":");
-        out.extend_from_slice(length.to_string().as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(*length).as_bytes());
         out.push(b'}');
     }
 

@@ -260,15 +260,15 @@ fn missed(request: RequestId, filter: &Filter, news: impl Iterator<Item = &'stat
     let lists = lists.map(|method| envelope::notification(method, b""));
     let updated =
         |uri| envelope::notification(method::RESOURCE_UPDATED, format!("{{\"uri\":{}}}", quoted(uri)).as_bytes());
-    let id = RawId::from_number(request.0).0;
+    let id = RawId::from_number(request.0);
     for json in lists.chain(filter.uris.iter().map(|uri| updated(uri))) {
-        if let Some(json) = filters::on_subscription(&json, &id) {
+        if let Some(json) = filters::on_subscription(&json, id.as_bytes()) {
             cx.report(Report::Message { request, json, droppable: false });
         }
     }
 }
 
 fn end(request: RequestId, cx: &mut Cx) {
-    let body = filters::ended(&RawId::from_number(request.0).0);
+    let body = filters::ended(RawId::from_number(request.0).as_bytes());
     cx.report(Report::Answer { request, outcome: Outcome::Result, body });
 }

@@ -129,7 +129,7 @@ impl Server {
             return false;
         }
         let Some(id) = filters::subscription(params) else { return false };
-        let Some(request) = RawId(id).as_number().map(RequestId) else { return true };
+        let Some(request) = RawId::number_of(&id).map(RequestId) else { return true };
         if self.listening.own.as_ref().is_some_and(|(own, _)| *own == request) {
             match method {
                 method::SUBSCRIPTIONS_ACKNOWLEDGED => {
@@ -159,7 +159,7 @@ impl Server {
         if !self.is_subscription(request) {
             return false;
         }
-        let body = filters::ended(&id.0);
+        let body = filters::ended(id.as_bytes());
         if self.close_call(request, cx).is_some() {
             cx.report(Report::Answer { request, outcome: Outcome::Result, body });
         }
@@ -178,8 +178,7 @@ impl Server {
             return self.refuse(request, code::INVALID_PARAMS, &reason, cx);
         };
         let filter = filter.within(self.about.capabilities.as_deref());
-        let id = RawId::from_number(request.0).0;
-        let json = filters::acknowledged(&id, &filter);
+        let json = filters::acknowledged(RawId::from_number(request.0).as_bytes(), &filter);
         cx.report(Report::Message { request, json, droppable: false });
         for uri in &filter.uris {
             if !self.is_watched(uri, cx) {
@@ -220,7 +219,7 @@ impl Server {
     fn tell_subscribers(&self, method: &str, params: &Bytes, json: &Bytes, cx: &mut Cx) {
         for (request, filter) in &self.listening.subscribers {
             if filter.wants(method, params)
-                && let Some(json) = filters::on_subscription(json, &RawId::from_number(request.0).0)
+                && let Some(json) = filters::on_subscription(json, RawId::from_number(request.0).as_bytes())
             {
                 cx.report(Report::Message { request: *request, json, droppable: false });
             }

@@ -110,7 +110,7 @@ impl Server {
     /// The call that a log message names by its progress token, and the message with the client's own token.
     fn tied(&self, params: &Bytes, json: &Bytes) -> Option<(RequestId, Bytes)> {
         [&["_meta", TOKEN][..], &[TOKEN]].into_iter().find_map(|path| {
-            let request = RequestId(RawId(object::get_path(params, path)?).as_number()?);
+            let request = RequestId(RawId::number_of(&object::get_path(params, path)?)?);
             let token = self.calls.get(&request)?.progress.as_ref()?.token();
             let path = [&["params"], path].concat();
             Some((request, object::set_path(json, &path, token).ok()?))

@@ -395,7 +395,7 @@ fn initialize_begins_a_session_that_outlives_the_relay() {
     let post = restarted.posted(head, PING);
     assert_eq!(post.speaker.version(), Version::V2025_06_18);
     assert!(
-        matches!(&post.content, Content::Request(request) if request.method == "ping" && *request.id.0 == b"\"a\""[..])
+        matches!(&post.content, Content::Request(request) if request.method == "ping" && request.id.as_bytes() == b"\"a\"")
     );
 }
 
