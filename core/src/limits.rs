@@ -22,7 +22,7 @@ pub const SMALL_BODY: usize = MAX_OAUTH_BODY;
 pub const MAX_BODIES: usize = 256 * MIB;
 /// How long a client is told to wait that met no room for its body: most come and go within a second or two.
 pub const BODIES_RETRY: Duration = Duration::from_secs(5);
-/// The header fields of a request: browsers send twenty.
+/// The header fields of a request: browsers send twenty. So many the HTTP library has room for without asking for memory.
 pub const MAX_FIELDS: usize = 100;
 /// All header fields of a request together: what common proxies allow.
 pub const MAX_HEADERS: usize = 32 * KIB;
@@ -30,8 +30,6 @@ pub const MAX_HEADERS: usize = 32 * KIB;
 pub const MAX_HEAD: usize = MAX_HEADERS + MAX_SEALED;
 /// What is read of a head: more than may be, so that whoever sends somewhat more is told the limit.
 pub const MAX_HEAD_READ: usize = MAX_HEAD + 16 * KIB;
-/// Fields that are read of a head, for the same reason.
-pub const MAX_FIELDS_READ: usize = 2 * MAX_FIELDS;
 /// How long a request's head may take, and a TLS handshake: slow ones tie up a connection. Configurable.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's body may take. Configurable.

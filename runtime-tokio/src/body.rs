@@ -82,13 +82,15 @@ struct Held {
 }
 
 impl Held {
-    /// Makes room for `length` bytes of at most `limit`, and counts what it really takes; `false`: there is none.
-    fn make_room(&mut self, length: usize, limit: usize) -> bool {
+    /// Makes room for `length` bytes of at most `limit`, `is_all` or not, and counts what it really takes; `false`: there
+    /// is none.
+    fn make_room(&mut self, length: usize, is_all: bool, limit: usize) -> bool {
         if length <= self.bytes.capacity() {
             return true;
         }
-        // Doubled, so that a body in small pieces is not copied again and again.
-        let capacity = length.next_power_of_two().min(limit);
+        // Doubled, so that a body in small pieces is not copied again and again; and of the size that it has, since
+        // what is left over would have to be kept in mind by a piece of memory more.
+        let capacity = if is_all { length } else { length.next_power_of_two().min(limit) };
         let large = capacity > SMALL_BODY;
         if large && self.share.as_mut().is_some_and(|share| !share.grow(capacity)) {
             return false;
@@ -132,7 +134,7 @@ where
             if length > limit {
                 return Err(BodyError::TooLarge);
             }
-            if !held.make_room(length, limit) {
+            if !held.make_room(length, body.is_end_stream(), limit) {
                 return Err(BodyError::NoRoom);
             }
             held.bytes.extend_from_slice(&piece);

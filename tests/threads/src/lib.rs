@@ -31,7 +31,7 @@ use tunnel_core::config::{AgentConfig, BASE_ENVIRONMENT, Reference};
 use tunnel_core::http::{Reply, RequestHead};
 use tunnel_core::id::{ChildId, ConnId, ExchangeId};
 use tunnel_core::limits::{DIAL_TIMEOUT, HEADER_TIMEOUT};
-use tunnel_core::limits::{MAX_FIELDS_READ, MAX_HEAD_READ, MAX_MESSAGE, MAX_RECEIVE, MAX_STREAMS};
+use tunnel_core::limits::{MAX_FIELDS, MAX_HEAD_READ, MAX_MESSAGE, MAX_RECEIVE, MAX_STREAMS};
 use tunnel_core::oauth::{Snapshot, refusals::RefusedToken};
 use tunnel_core::relay::gate::{Admission, Gate, Step, Upgrade};
 use tunnel_core::relay::{self, Opened, shard, shard::Action, shard::Shard};
@@ -367,7 +367,7 @@ fn read_head(input: &mut Input<'_>) -> io::Result<RequestHead> {
         let read = input.take(MAX_HEAD_READ as u64).read_until(b'\n', &mut text)?;
         Some(read).filter(|read| *read > 0 && text.len() <= MAX_HEAD_READ).ok_or(ErrorKind::InvalidData)?;
     }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS_READ];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Request::new(&mut fields);
     head.parse(&text).map_err(io::Error::other)?;
     let request = Builder::new().method(head.method.unwrap_or_default()).uri(head.path.unwrap_or_default());
