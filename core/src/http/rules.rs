@@ -66,6 +66,36 @@ pub enum Cors {
     Never,
 }
 
+/// Which pages may read an answer, as fields of its head say (Fetch, "HTTP extensions").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// None, whatever page asks.
+    #[default]
+    Nobody,
+    /// All.
+    Any,
+    /// Those of the origin that asked; another one might be told otherwise.
+    Origin(HeaderValue),
+    /// Not those that asked; another origin might be told otherwise.
+    NotThis,
+}
+
+impl Readers {
+    /// Adds the fields.
+    pub fn put(self, headers: &mut HeaderMap) {
+        if let Self::Origin(_) | Self::NotThis = self {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+        let (origin, exposed) = match self {
+            Self::Nobody | Self::NotThis => return,
+            Self::Any => (HeaderValue::from_static("*"), "WWW-Authenticate"),
+            Self::Origin(origin) => (origin, EXPOSED),
+        };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+    }
+}
+
 impl Site {
     /// The site of `public_url`, whose answers pages of `allowed` origins may read as well.
     pub fn new(public_url: &str, allowed: &[String]) -> Result<Self, BadSite> {
@@ -121,21 +151,14 @@ impl Site {
         matches!(self.origin(head), Origin::Absent | Origin::Own(_))
     }
 
-    /// Adds what lets pages read this answer.
-    pub fn cors(&self, policy: Cors, head: &RequestHead, headers: &mut HeaderMap) {
-        match policy {
-            Cors::Open => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("WWW-Authenticate"));
-            }
-            Cors::Allowed => {
-                headers.append(VARY, HeaderValue::from_static("Origin"));
-                if let Origin::Own(origin) | Origin::Allowed(origin) = self.origin(head) {
-                    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-                }
-            }
-            Cors::Never => {}
+    /// What lets pages read this answer.
+    #[must_use]
+    pub fn cors(&self, policy: Cors, head: &RequestHead) -> Readers {
+        match (policy, self.origin(head)) {
+            (Cors::Open, _) => Readers::Any,
+            (Cors::Allowed, Origin::Own(origin) | Origin::Allowed(origin)) => Readers::Origin(origin.clone()),
+            (Cors::Allowed, Origin::Absent | Origin::Foreign) => Readers::NotThis,
+            (Cors::Never, _) => Readers::Nobody,
         }
     }
 
@@ -153,7 +176,7 @@ impl Site {
         if let Ok(fields) = HeaderValue::from_str(&fields) {
             reply = reply.with(ACCESS_CONTROL_ALLOW_HEADERS, fields);
         }
-        self.cors(policy, head, &mut reply.headers);
+        self.cors(policy, head).put(&mut reply.headers);
         reply
     }
 
@@ -416,7 +439,8 @@ mod tests {
 
     fn cors(policy: Cors, origin: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        site(PUBLIC).cors(policy, &request("/mcp", &[("host", "relay.example"), ("origin", origin)]), &mut headers);
+        let head = request("/mcp", &[("host", "relay.example"), ("origin", origin)]);
+        site(PUBLIC).cors(policy, &head).put(&mut headers);
         headers
     }
 

@@ -17,6 +17,7 @@ pub(super) use self::body::Posted;
 use self::body::{posted, session_of};
 use super::{Accepts, Endpoint, Listen, Opened, Post, Settings, shard};
 use crate::entropy::Entropy;
+use crate::http::rules::Readers;
 use crate::http::{Reply, RequestHead, forwarded};
 use crate::id::{DeviceId, DeviceName, ExchangeId, FamilyId, UserId};
 use crate::limits;
@@ -102,16 +103,16 @@ impl Route {
 enum Target {
     /// To the machine of sign-in.
     Grants {
-        /// CORS fields for a reply that the machine does not give.
-        headers: HeaderMap,
+        /// Who may read a reply that the machine does not give.
+        readers: Readers,
     },
     /// To a user's shard, or, at the end of a session, to the machine of sign-in.
     Mcp {
         principal: Arc<Principal>,
         endpoint: Endpoint,
         accepts: Accepts,
-        /// CORS fields for the reply.
-        headers: HeaderMap,
+        /// Who may read the reply.
+        readers: Readers,
     },
 }
 
@@ -177,13 +178,14 @@ impl Gate {
         opened: &mut Opened,
         entropy: &mut dyn Entropy,
     ) -> Step {
-        let Target::Mcp { principal, endpoint, accepts, mut headers } = route.0 else {
+        let Target::Mcp { principal, endpoint, accepts, mut readers } = route.0 else {
             return Step::Grants(oauth::grants::Event::Request { exchange, head, body });
         };
         let mut session = || session_of(&head, &principal, snapshot, now, &mut opened.session);
         let step = match head.method {
             Method::GET => session().map(|session| {
-                let (user, headers) = (principal.user.clone(), mem::take(&mut headers));
+                let (user, mut headers) = (principal.user.clone(), HeaderMap::new());
+                mem::take(&mut readers).put(&mut headers);
                 let last_event = head.header(header::LAST_EVENT_ID).filter(|id| id.len() <= limits::MAX_EVENT_ID);
                 let last_event = last_event.map(Into::into);
                 let principal = principal.clone();
@@ -202,7 +204,7 @@ impl Gate {
                         // next request's take it again.
                         let mut fields = mem::take(&mut head.headers);
                         fields.clear();
-                        fields.extend(mem::take(&mut headers));
+                        mem::take(&mut readers).put(&mut fields);
                         fields.extend(minted);
                         let user = principal.user.clone();
                         let principal = principal.clone();
@@ -216,7 +218,7 @@ impl Gate {
         };
         match step {
             Ok(Step::Reply(mut reply)) | Err(mut reply) => {
-                reply.headers.extend(headers);
+                readers.put(&mut reply.headers);
                 Step::Reply(reply)
             }
             Ok(step) => step,
@@ -272,13 +274,13 @@ fn refusal(status: StatusCode, code: i64, id: Option<&RawId>, text: &str) -> Rep
 
 /// The refusal of a body that was not read, in the words of who would have read it: RFC 6749 section 5.2, or JSON-RPC.
 fn unread(route: &Route, status: StatusCode, code: i64, text: &str) -> Reply {
-    let (mut reply, headers) = match &route.0 {
-        Target::Grants { headers } => {
+    let (mut reply, readers) = match &route.0 {
+        Target::Grants { readers } => {
             let body = format!("{{\"error\":\"invalid_request\",\"error_description\":{}}}", quoted(text));
-            (Reply::json(status, body), headers)
+            (Reply::json(status, body), readers)
         }
-        Target::Mcp { headers, .. } => (refusal(status, code, None, text), headers),
+        Target::Mcp { readers, .. } => (refusal(status, code, None, text), readers),
     };
-    reply.headers.extend(headers.clone());
+    readers.clone().put(&mut reply.headers);
     reply
 }

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use super::{Admission, Gate, Route, Target, Upgrade, refusal};
 use crate::http::fields::{accepts_event_stream, accepts_json, bearer, is_json};
 use crate::http::form::Form;
-use crate::http::rules::Cors;
+use crate::http::rules::{Cors, Readers};
 use crate::http::{Reply, RequestHead};
 use crate::limits;
 use crate::mcp::{Version, code};
@@ -39,7 +39,7 @@ impl Gate {
         check_size(head)?;
         if let Some((endpoint, accepts)) = opened.head.recall(head) {
             let known = (endpoint, Some(accepts));
-            return self.readable(Cors::Allowed, head, |headers| self.mcp(known, head, headers, snapshot, now, opened));
+            return self.readable(Cors::Allowed, head, |readers| self.mcp(known, head, readers, snapshot, now, opened));
         }
         check_coding(head)?;
         let service = Service::of(head.uri.path());
@@ -62,38 +62,37 @@ impl Gate {
             return Err(self.settings.site.preflight(service.cors(), head));
         }
         let cors = service.cors();
-        self.readable(cors, head, |headers| self.serve(service, head, headers, snapshot, now, opened))
+        self.readable(cors, head, |readers| self.serve(service, head, readers, snapshot, now, opened))
     }
 
-    /// What `judge` makes of a request, with the fields that let pages read the answer: it takes them, where somebody
-    /// else gives that.
+    /// What `judge` makes of a request, with who may read the answer: it takes that, where somebody else gives the
+    /// answer.
     fn readable(
         &self,
         cors: Cors,
         head: &RequestHead,
-        judge: impl FnOnce(&mut HeaderMap) -> Result<Admission, Stop>,
+        judge: impl FnOnce(&mut Readers) -> Result<Admission, Stop>,
     ) -> Result<Admission, Reply> {
-        let mut headers = HeaderMap::new();
-        self.settings.site.cors(cors, head, &mut headers);
-        judge(&mut headers).or_else(|stop| match stop {
+        let mut readers = self.settings.site.cors(cors, head);
+        judge(&mut readers).or_else(|stop| match stop {
             Stop::Reply(mut reply) => {
-                reply.headers.extend(headers);
+                readers.put(&mut reply.headers);
                 Err(reply)
             }
             Stop::Refuse(mut refused) => {
                 tracing::debug!(reason = %refused.error, "token refused at the gate");
-                refused.reply.headers.extend(headers);
+                readers.put(&mut refused.reply.headers);
                 Ok(Admission::Refuse(*refused))
             }
         })
     }
 
-    /// `headers`: what the answer must carry, whoever gives it.
+    /// `readers`: who may read the answer, whoever gives it.
     fn serve(
         &self,
         service: Service<'_>,
         head: &RequestHead,
-        headers: &mut HeaderMap,
+        readers: &mut Readers,
         snapshot: &Snapshot,
         now: Now,
         opened: &mut Opened,
@@ -110,11 +109,11 @@ impl Gate {
                 Err(document(oauth::metadata::protected_resource(&self.settings.oauth, &path)).into())
             }
             Service::Page | Service::Form | Service::Open | Service::Closed => {
-                let headers = mem::take(headers);
-                Ok(Admission::Read { route: Route(Target::Grants { headers }), limit: limits::MAX_OAUTH_BODY })
+                let readers = mem::take(readers);
+                Ok(Admission::Read { route: Route(Target::Grants { readers }), limit: limits::MAX_OAUTH_BODY })
             }
             Service::Tunnel => self.tunnel(head, snapshot, now, opened).map(Admission::Upgrade),
-            Service::Mcp(endpoint) => self.mcp((endpoint, None), head, headers, snapshot, now, opened),
+            Service::Mcp(endpoint) => self.mcp((endpoint, None), head, readers, snapshot, now, opened),
             Service::Health | Service::Nothing => Err(service::not_found().into()),
         }
     }
@@ -124,7 +123,7 @@ impl Gate {
         &self,
         (endpoint, known): (Endpoint, Option<Accepts>),
         head: &RequestHead,
-        headers: &mut HeaderMap,
+        readers: &mut Readers,
         snapshot: &Snapshot,
         now: Now,
         opened: &mut Opened,
@@ -140,8 +139,8 @@ impl Gate {
             }
         };
         let limit = if head.method == Method::POST { self.settings.limits.max_body } else { 0 };
-        let headers = mem::take(headers);
-        Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, headers }), limit })
+        let readers = mem::take(readers);
+        Ok(Admission::Read { route: Route(Target::Mcp { principal, endpoint, accepts, readers }), limit })
     }
 
     /// A tunnel's upgrade (RFC 6455 section 4.2.1).
