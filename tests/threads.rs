@@ -64,6 +64,7 @@ impl Place {
         let principal = Principal {
             user: UserId::new("ada"),
             client: ClientId::new("test"),
+            actor: "test".into(),
             role,
             audience: format!("{}{}", self.url(), if role == Role::Agent { "/ws" } else { "/mcp" }),
             scopes: Scopes::all(role),

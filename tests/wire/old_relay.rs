@@ -86,7 +86,7 @@ impl Stage for Core {
             Server::Has(tools) => drop(self.tools.insert(key, tools.clone())),
             Server::Hears(expected) => match self.next_event(device) {
                 Event::Call { stream, head, params } => {
-                    assert_eq!((&*head.server, head.method.as_str()), (server, "tools/call"));
+                    assert_eq!((&*head.server, &*head.method), (server, "tools/call"));
                     assert_eq!(serde_json::from_slice::<Value>(&params).expect("JSON"), *expected);
                     self.heard.insert(key, stream);
                 }

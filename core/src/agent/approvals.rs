@@ -38,7 +38,7 @@ pub(super) struct Waiting {
     pub(super) subject: Subject,
     pub(super) slot: Slot,
     pub(super) caller: Caller,
-    pub(super) method: String,
+    pub(super) method: Arc<str>,
     pub(super) params: Bytes,
     pub(super) since: Instant,
     pub(super) until: Instant,

@@ -4,7 +4,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -27,7 +26,7 @@ pub(super) struct Ledger(BTreeMap<RequestId, Box<Entry>>);
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) subject: Subject,
-    pub(super) method: String,
+    pub(super) method: Arc<str>,
     /// Of the client's session; empty when there is none.
     pub(super) session: Arc<str>,
     /// The params' size.
@@ -81,7 +80,7 @@ impl Entry {
             // Whatever a relay sends, a line stays a line.
             server: Some(&people(&self.subject.server, limits::MAX_QUOTE)),
             method: &people(&self.method, limits::MAX_QUOTE),
-            tool: (self.method == method::TOOLS_CALL).then_some(&people(&self.subject.tool, limits::MAX_QUOTE)),
+            tool: (&*self.method == method::TOOLS_CALL).then_some(&people(&self.subject.tool, limits::MAX_QUOTE)),
             decision: self.decision,
             duration_ms: now.instant.saturating_since(self.began).as_millis(),
             params_bytes: self.bytes,

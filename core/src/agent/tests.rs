@@ -324,7 +324,7 @@ impl Rig {
     fn call_method(&mut self, stream: u32, server: &str, method: &str, params: &str) {
         let head = OpenHead {
             server: server.into(),
-            method: method.to_string(),
+            method: method.into(),
             length: params.len() as u64,
             ..OpenHead::default()
         };
@@ -336,7 +336,7 @@ impl Rig {
     fn modern_call(&mut self, stream: u32, server: &str, method: &str, params: &str) {
         let head = OpenHead {
             server: server.into(),
-            method: method.to_string(),
+            method: method.into(),
             version: Some("2026-07-28".into()),
             actor: "ann".into(),
             length: params.len() as u64,
@@ -350,7 +350,7 @@ impl Rig {
     fn call_as(&mut self, stream: u32, session: &str, capabilities: &Value, method: &str, params: &str) {
         let head = OpenHead {
             server: "a".into(),
-            method: method.to_string(),
+            method: method.into(),
             version: Some("2025-06-18".into()),
             client: Some(std::format!("Client of {session} 1.2").into()),
             session: session.into(),

@@ -17,7 +17,7 @@ use super::rates::{self, Whose};
 use super::scopes::Scopes;
 use super::store::Answer;
 use crate::audit;
-use crate::id::{FamilyId, UserId};
+use crate::id::{ClientId, FamilyId, UserId};
 use crate::time::Now;
 
 /// Who a line is about, as far as that is known.
@@ -186,7 +186,7 @@ impl Grants {
         Note {
             user: Some(self.sealer.pseudonym(&UserId::new(&family.user))),
             grant: Some(id.as_str().to_string()),
-            actor: Some(super::actor(&family.client, id)),
+            actor: Some(super::actor(&ClientId::new(&family.client), id).to_string()),
             client,
             role: Some(family.role),
             ..Note::default()

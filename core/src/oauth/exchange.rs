@@ -17,7 +17,7 @@ use super::grants::Grants;
 use super::scopes::Scopes;
 use super::store::{Answer, Enqueued, Queued, Redeemed, Then, unwritable};
 use super::token::{self, Refresh};
-use super::{Principal, Role, device, rates};
+use super::{Principal, Role, actor, device, rates};
 use crate::entropy;
 use crate::http::form::Form;
 use crate::http::{Reply, RequestHead, fields, redirect};
@@ -309,9 +309,11 @@ pub(super) fn read_form(head: &RequestHead, body: &[u8]) -> Result<Form, Refusal
 
 /// What an access token of `family` that is made now says.
 pub(super) fn principal(id: &FamilyId, family: &Family, (audience, scopes): (String, Scopes), now: Now) -> Principal {
+    let client = ClientId::new(&family.client);
     Principal {
         user: UserId::new(&family.user),
-        client: ClientId::new(&family.client),
+        actor: actor(&client, id),
+        client,
         role: family.role,
         audience,
         scopes,

@@ -64,6 +64,8 @@ pub struct Principal {
     pub user: UserId,
     /// The client that acts for them.
     pub client: ClientId,
+    /// Who acts, told from all others: see [`actor`].
+    pub actor: Arc<str>,
     /// What it may open.
     pub role: Role,
     /// The resource that the token is for.
@@ -78,20 +80,13 @@ pub struct Principal {
     pub family_expires: UnixTime,
 }
 
-impl Principal {
-    /// Who acts, told from all others: the client, or the token that the operator made.
-    #[must_use]
-    pub fn actor(&self) -> Arc<str> {
-        match self.client.as_str() {
-            admin::CLIENT => actor(admin::CLIENT, &self.family).into(),
-            _ => self.client.shared(),
-        }
+/// Who acts with a token of `family`: the client, or the token that the operator made.
+#[must_use]
+pub fn actor(client: &ClientId, family: &FamilyId) -> Arc<str> {
+    match client.as_str() {
+        admin::CLIENT => format!("token {family}").into(),
+        _ => client.shared(),
     }
-}
-
-/// See [`Principal::actor`].
-fn actor(client: &str, family: &FamilyId) -> String {
-    if client == admin::CLIENT { format!("token {family}") } else { client.into() }
 }
 
 /// What the gate needs to know of what is kept: small, immutable, replaced as a whole by

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::scopes::Scopes;
-use super::{Principal, Role, Snapshot};
+use super::{Principal, Role, Snapshot, actor};
 use crate::entropy::Entropy;
 use crate::http::{form, redirect};
 use crate::id::{ClientId, FamilyId, UserId};
@@ -151,13 +151,15 @@ pub(crate) fn family_of(sealer: &Sealer, token: &str) -> Option<FamilyId> {
 pub(super) fn read_access(sealer: &Sealer, token: &str) -> Option<Principal> {
     let plain = sealer.open(Purpose::AccessToken, &[], token.strip_prefix(ACCESS_PREFIX)?).ok()?;
     let access: Access<'_> = serde_json::from_slice(&plain).ok()?;
+    let (client, family) = (ClientId::new(access.client), FamilyId::new(access.family));
     Some(Principal {
         user: UserId::new(access.user),
-        client: ClientId::new(access.client),
+        actor: actor(&client, &family),
+        client,
         role: access.role,
         audience: access.audience.to_string(),
         scopes: Scopes::read(&access.scopes.join(" ")),
-        family: FamilyId::new(access.family),
+        family,
         expires: UnixTime::from_millis(access.expires),
         family_expires: UnixTime::from_millis(access.family_expires),
     })
@@ -261,6 +263,7 @@ mod tests {
         Principal {
             user: "local:ann".into(),
             client: "c".into(),
+            actor: "c".into(),
             role,
             audience: format!("{PUBLIC}{audience}"),
             scopes: Scopes::all(role),
@@ -401,6 +404,7 @@ mod tests {
             let role = if agent { Role::Agent } else { Role::Client };
             let said = Principal {
                 user: user.into(),
+                actor: actor(&ClientId::new(&client), &FamilyId::new(&family)),
                 client: client.into(),
                 role,
                 audience: format!("{PUBLIC}{}{path}", role.path()),

@@ -38,9 +38,7 @@ impl Field {
 /// message none.
 pub(super) fn of(fields: &HeaderMap, message: &Message) -> Option<Era> {
     let (method, params) = match message {
-        Message::Request { method, params, .. } | Message::Notification { method, params } => {
-            (method.as_str(), Some(params))
-        }
+        Message::Request { method, params, .. } | Message::Notification { method, params } => (&**method, Some(params)),
         Message::Response { .. } => ("", None),
     };
     let told = params.filter(|params| may_hold_meta(params));

@@ -253,7 +253,7 @@ pub enum Note {
     /// Another notification.
     Notification {
         /// The method.
-        method: String,
+        method: Arc<str>,
         /// The raw params; empty when absent.
         params: Bytes,
         /// The raw notification.
@@ -267,7 +267,7 @@ pub struct Request {
     /// The client's id.
     pub id: RawId,
     /// The method.
-    pub method: String,
+    pub method: Arc<str>,
     /// The raw params; empty when absent.
     pub params: Bytes,
 }

@@ -149,6 +149,7 @@ mod tests {
         Arc::new(Principal {
             user: UserId::new(user),
             client: ClientId::new(client),
+            actor: client.into(),
             role: Role::Client,
             audience: "https://relay.example/mcp".into(),
             scopes: Scopes::default(),

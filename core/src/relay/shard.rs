@@ -28,7 +28,6 @@ use crate::timers::Timers;
 use crate::tunnel::{self, Close, CloseCode, Dialect};
 
 /// What happened, as far as a shard is concerned.
-#[expect(clippy::large_enum_variant, reason = "the largest is what most events are, and is moved, not stored")]
 #[derive(Debug)]
 pub enum Event {
     /// A client's message on `/mcp`, read and checked by the gate.

@@ -14,6 +14,7 @@ mod walk;
 
 use alloc::borrow::Cow;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -46,14 +47,14 @@ pub enum Message {
         /// The raw id.
         id: RawId,
         /// The method, decoded.
-        method: String,
+        method: Arc<str>,
         /// The raw params; empty when absent.
         params: Bytes,
     },
     /// Expects none.
     Notification {
         /// The method, decoded.
-        method: String,
+        method: Arc<str>,
         /// The raw params; empty when absent.
         params: Bytes,
     },
@@ -246,7 +247,7 @@ impl<'a> Parts<'a> {
         };
         match (self.method, result, error) {
             (Some(method), None, None) => {
-                let method = string(method).ok_or("the method must be a string")?.into_owned();
+                let method = Arc::from(&*string(method).ok_or("the method must be a string")?);
                 let params = self.params.map(cut).unwrap_or_default();
                 if !matches!(params.first(), None | Some(b'{' | b'[' | b'n')) {
                     return Err("params must be an object or an array");

@@ -438,8 +438,8 @@ mod tests {
             piece().prop_map(Frame::Catalog),
             (stream.clone(), "\\PC{0,9}", proptest::option::of("\\PC{0,9}"), "\\PC{0,9}", any::<u64>()).prop_map(
                 |(stream, server, client, actor, length)| {
-                    let method = "tools/call".to_string();
                     let (server, client, actor) = (server.into(), client.map(Into::into), actor.into());
+                    let method = "tools/call".into();
                     let head = OpenHead { server, method, client, actor, length, ..OpenHead::default() };
                     Frame::Open { stream, head: Box::new(head) }
                 }

@@ -2,7 +2,6 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -15,7 +14,7 @@ pub struct OpenHead {
     /// The local server's name, as its catalog has it.
     pub server: Arc<str>,
     /// The MCP method, `tools/call` for one.
-    pub method: String,
+    pub method: Arc<str>,
     /// The protocol version that the client speaks.
     pub version: Option<Cow<'static, str>>,
     /// What the client calls itself, for people.
@@ -82,7 +81,7 @@ impl OpenHead {
         };
         let head = Self {
             server: text(Some(server?))?,
-            method: rpc::string(method?)?.into_owned(),
+            method: text(Some(method?))?,
             version: match version {
                 None | Some(b"null") => None,
                 Some(raw) => Some(known(rpc::string(raw)?)),
@@ -159,6 +158,8 @@ fn named(name: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::{String, ToString};
+
     use proptest::prelude::*;
     use serde::{Deserialize, Serialize};
 
@@ -186,7 +187,7 @@ mod tests {
         fn from(head: OpenHead) -> Self {
             Self {
                 server: head.server.to_string(),
-                method: head.method,
+                method: head.method.to_string(),
                 version: head.version.map(|text| text.to_string()),
                 client: head.client.map(|text| text.to_string()),
                 actor: head.actor.to_string(),
@@ -202,7 +203,7 @@ mod tests {
         (any::<[String; 5]>(), version, any::<Option<String>>(), any::<u64>()).prop_map(
             |([server, method, actor, session, capabilities], version, client, length)| OpenHead {
                 server: server.into(),
-                method,
+                method: method.into(),
                 version: version.map(Cow::Owned),
                 client: client.map(Into::into),
                 actor: actor.into(),

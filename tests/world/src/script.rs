@@ -343,8 +343,8 @@ impl Script {
         let Ok(Message::Request { id, method, params }) = rpc::parse(&Bytes::copy_from_slice(line)) else {
             return None;
         };
-        let is_call = method == "tools/call" && !self.raw.is_empty();
-        if method != "raw/echo" && !is_call {
+        let is_call = &*method == "tools/call" && !self.raw.is_empty();
+        if &*method != "raw/echo" && !is_call {
             return None;
         }
         let Raw { note, answer } = self.raw.pop_front().expect("a test says what a script answers");

@@ -154,7 +154,7 @@ impl Agent {
             return Err(Refusal::limited("too many calls at once"));
         }
         // The handshake with a server is the agent's own.
-        if head.method == method::INITIALIZE || method::is_notification(&head.method) {
+        if &*head.method == method::INITIALIZE || method::is_notification(&head.method) {
             return Err(Refusal::invalid(code::METHOD_NOT_FOUND, "this method cannot be called"));
         }
         // Never two eras in one process: what only the modern one knows comes to no run that speaks the other.
@@ -300,7 +300,8 @@ impl Agent {
         let nobody = Caller::default();
         let refusal = slot.and_then(|slot| self.allowed((slot, &nobody), method::TOOLS_CALL, &subject).err());
         let decision = refusal.map_or(Decision::Invalid, |refusal| refusal.decision);
-        let entry = Entry { decision, ..self.entry(method::TOOLS_CALL, Arc::default(), &subject, bytes, Vec::new()) };
+        let entry =
+            Entry { decision, ..self.entry(&method::TOOLS_CALL.into(), Arc::default(), &subject, bytes, Vec::new()) };
         self.audit(&entry, End::Error(code::INVALID_PARAMS));
     }
 
@@ -312,7 +313,14 @@ impl Agent {
         }
     }
 
-    fn entry(&self, method: &str, session: Arc<str>, subject: &Subject, bytes: usize, scopes: Vec<Scope>) -> Entry {
+    fn entry(
+        &self,
+        method: &Arc<str>,
+        session: Arc<str>,
+        subject: &Subject,
+        bytes: usize,
+        scopes: Vec<Scope>,
+    ) -> Entry {
         // A name may be as long as all params; what is kept is what a line says.
         let tool = match subject.tool.len() <= limits::MAX_QUOTE {
             true => subject.tool.clone(),
@@ -320,7 +328,7 @@ impl Agent {
         };
         Entry {
             subject: Subject { tool, ..subject.clone() },
-            method: method.to_string(),
+            method: method.clone(),
             session,
             bytes,
             began: self.cx.now.instant,

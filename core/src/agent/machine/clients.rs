@@ -25,7 +25,7 @@ impl Agent {
     /// its answer to what that server asked it.
     pub(super) fn client_notice(&mut self, session: &str, server: Option<String>, json: &Bytes) {
         let method = match rpc::parse(json) {
-            Ok(Message::Notification { method, .. }) if method != method::PROGRESS => method,
+            Ok(Message::Notification { method, .. }) if &*method != method::PROGRESS => method,
             Ok(Message::Notification { .. } | Message::Response { .. }) => {
                 return self.client_answers(session, server.as_deref(), json);
             }
@@ -37,7 +37,7 @@ impl Agent {
         }
         let servers = server.map_or_else(|| self.cx.wishes.servers_of(session), |server| Vec::from([server]));
         for server in servers {
-            if method != method::ROOTS_CHANGED && !self.cx.guard.rules.allows_method(&server, &method) {
+            if &*method != method::ROOTS_CHANGED && !self.cx.guard.rules.allows_method(&server, &method) {
                 continue;
             }
             let run = self.names.get(&server).copied().and_then(|main| self.run_of(main, session));

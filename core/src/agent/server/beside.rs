@@ -177,7 +177,7 @@ impl Server {
                 let question = self.beside.take(session, &id);
                 question.map(|question| cx.disarm(self.slot, Timer::Beside(question.number)))
             }
-            Ok(Message::Notification { method, params }) if method == method::PROGRESS => {
+            Ok(Message::Notification { method, params }) if &*method == method::PROGRESS => {
                 let token = object::get(&params, "progressToken").filter(|token| **token != *b"null");
                 let is_its = |it: &&Question| it.session == session && token.is_some() && it.token == token;
                 let question = self.beside.open.values().find(is_its);

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 
@@ -41,7 +42,7 @@ pub(super) enum Bridge {
 /// A legacy client's call of a modern server.
 #[derive(Debug)]
 pub(super) struct Up {
-    method: String,
+    method: Arc<str>,
     /// As they were sent, but for the progress token; `None`: they were too large to be kept.
     params: Option<Bytes>,
     /// The client's own.
@@ -173,7 +174,7 @@ impl Server {
             (Era::Legacy, Era::Legacy) => Some(Crossing { held, bridge: Bridge::Straight, level: None }),
             (Era::Modern, Era::Modern) => {
                 let level = meta::log_level(&held.params);
-                let bridge = match held.method == method::SUBSCRIPTIONS_LISTEN {
+                let bridge = match &*held.method == method::SUBSCRIPTIONS_LISTEN {
                     true => Bridge::Subscription(Subscription::new(&held.params, self.room_for_params())),
                     false => Bridge::Straight,
                 };
@@ -208,7 +209,7 @@ impl Server {
                     self.refuse(request, code::INVALID_PARAMS, "uri must be a text", cx);
                     return None;
                 };
-                if held.method == method::RESOURCES_UNSUBSCRIBE {
+                if &*held.method == method::RESOURCES_UNSUBSCRIBE {
                     cx.wishes.unsubscribe(&session, &self.name, &uri);
                 } else if cx.wishes.subscribe(&session, &self.name, &uri).is_err() {
                     self.refuse(request, code::OVERLOADED, "this session watches too many resources already", cx);
@@ -239,7 +240,7 @@ impl Server {
         Some(Bridge::Up(Box::new(Up {
             method: held.method.clone(),
             params: keeps.then(|| held.params.clone()),
-            asked_with: if held.method == method::RESOURCES_READ { asked_with } else { Bytes::new() },
+            asked_with: if &*held.method == method::RESOURCES_READ { asked_with } else { Bytes::new() },
             rounds: 0,
             asking: None,
         })))

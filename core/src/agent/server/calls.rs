@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -53,7 +54,7 @@ impl Server {
         &mut self,
         request: RequestId,
         mut caller: Caller,
-        method: String,
+        method: Arc<str>,
         params: Bytes,
         cx: &mut Cx,
     ) {
@@ -144,7 +145,7 @@ impl Server {
                 let link = self.link.as_mut();
                 match link.map(|link| link.ask(request, &method, &params, schema.as_ref(), cx)) {
                     Some(Ok(())) => {
-                        let lists_tools = method == method::TOOLS_LIST;
+                        let lists_tools = &*method == method::TOOLS_LIST;
                         let call =
                             Call { caller, asked: false, bridge, level, lists_tools, undo, progress, refused: None };
                         self.calls.insert(request, Box::new(call));

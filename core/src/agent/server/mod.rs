@@ -58,6 +58,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -290,7 +291,7 @@ struct Call {
 pub(super) struct Held {
     pub(super) request: RequestId,
     pub(super) caller: Caller,
-    pub(super) method: String,
+    pub(super) method: Arc<str>,
     pub(super) params: Bytes,
 }
 

@@ -5,7 +5,8 @@
 //! does not fit a call that waits is an error.
 
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use crate::tunnel::Outcome;
 /// A modern client's call of a legacy server.
 #[derive(Debug)]
 pub(super) struct Down {
-    method: String,
+    method: Arc<str>,
     binding: Binding,
     /// What the server wants to know, by its own ids.
     open: Vec<(RawId, Question)>,

@@ -252,7 +252,7 @@ impl Server {
             Ok(Message::Response { id: Some(id), .. }) => {
                 self.questions.take(&id, |question| question.is_heard_in(call, &session))
             }
-            Ok(Message::Notification { method, params }) if method == method::PROGRESS => {
+            Ok(Message::Notification { method, params }) if &*method == method::PROGRESS => {
                 let token = object::get(&params, "progressToken");
                 let is_meant = |it: &&Question| token.is_some() && it.token == token && it.is_heard_in(call, &session);
                 self.questions.0.values().find(is_meant).map(|question| question.call)

@@ -55,7 +55,7 @@ impl Server {
         };
         if session.is_empty() {
             // What it has after that is not known here: whoever has a session sets it anew.
-            if held.method == method::SET_LEVEL {
+            if &*held.method == method::SET_LEVEL {
                 self.told.level = None;
             }
             return as_it_is;

@@ -187,13 +187,7 @@ fn any_two_inputs_leave_a_call_with_exactly_one_answer_or_under_way() {
                 let mut bench = Bench::new();
                 way.iter().for_each(|step| bench.input(step));
                 bench.cx.reports.clear();
-                bench.server.call(
-                    RequestId(500),
-                    Caller::default(),
-                    "tools/call".to_string(),
-                    Bytes::new(),
-                    &mut bench.cx,
-                );
+                bench.server.call(RequestId(500), Caller::default(), "tools/call".into(), Bytes::new(), &mut bench.cx);
                 bench.input(first);
                 bench.input(second);
                 let answers = bench.cx.reports.iter().filter(|report| matches!(report, Report::Answer { .. })).count();

@@ -296,7 +296,7 @@ fn question_of_an_http_server_outside_of_calls_is_asked_of_the_only_session() {
     let mut rig = http::ready();
     let head = OpenHead {
         server: "web".into(),
-        method: "tools/call".to_string(),
+        method: "tools/call".into(),
         session: "one".into(),
         capabilities: r#"{"roots":{}}"#.into(),
         length: 2,

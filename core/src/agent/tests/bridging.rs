@@ -612,7 +612,7 @@ fn state_is_good_for_nobody_else_and_nothing_else() {
     }
     let head = OpenHead {
         server: "a".into(),
-        method: "tools/call".to_string(),
+        method: "tools/call".into(),
         version: Some("2026-07-28".into()),
         actor: "bob".into(),
         ..OpenHead::default()
@@ -713,7 +713,7 @@ fn question_that_the_client_cannot_answer_ends_its_call() {
 fn call_of(rig: &mut Rig, stream: u32, actor: &str, method: &str, params: &str) -> Value {
     let head = OpenHead {
         server: "a".into(),
-        method: method.to_string(),
+        method: method.into(),
         version: Some("2026-07-28".into()),
         actor: actor.into(),
         ..OpenHead::default()

@@ -331,7 +331,7 @@ fn question_of_an_ended_session_is_lost_with_its_call() {
         let mut rig = ready();
         let head = OpenHead {
             server: "web".into(),
-            method: "tools/call".to_string(),
+            method: "tools/call".into(),
             version: Some(if is_modern { "2026-07-28" } else { "2025-11-25" }.into()),
             actor: "ann".into(),
             session: if is_modern { "" } else { "s" }.into(),

@@ -522,7 +522,7 @@ fn session_that_ends_takes_its_own_run_with_it_at_once() {
 fn streaming(rig: &mut Rig, stream: u32, session: &str) -> (FetchId, Fetch) {
     let head = OpenHead {
         server: "web".into(),
-        method: "tools/call".to_string(),
+        method: "tools/call".into(),
         session: session.into(),
         capabilities: r#"{"sampling":{}}"#.into(),
         length: 2,

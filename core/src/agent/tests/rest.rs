@@ -58,7 +58,7 @@ fn asleep(life: Life) -> Rig {
 fn call_in(rig: &mut Rig, stream: u32, session: &str) {
     let head = OpenHead {
         server: "a".into(),
-        method: "tools/call".to_string(),
+        method: "tools/call".into(),
         session: session.into(),
         length: 2,
         ..OpenHead::default()

@@ -11,7 +11,7 @@ use crate::mcp::code;
 fn call(rig: &mut Rig, stream: u32, session: &str) {
     let head = OpenHead {
         server: "web".into(),
-        method: "tools/call".to_string(),
+        method: "tools/call".into(),
         version: Some("2025-06-18".into()),
         session: session.into(),
         length: 2,

@@ -224,7 +224,7 @@ fn new_session_with_an_http_server_is_told_what_the_old_one_knew() {
     let mut rig = http::ready();
     let head = OpenHead {
         server: "web".into(),
-        method: "resources/subscribe".to_string(),
+        method: "resources/subscribe".into(),
         session: "one".into(),
         length: 16,
         ..OpenHead::default()

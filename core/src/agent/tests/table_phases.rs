@@ -116,7 +116,7 @@ impl Bench {
             "Tunnel, up" | "Tunnel, up of nobody" => Event::Tunnel { conn, event: tunnel::Event::Up(Hello::default()) },
             "Tunnel, call" | "Tunnel, call of nobody" => {
                 let head =
-                    OpenHead { server: "a".into(), method: "tools/call".to_string(), length: 2, ..OpenHead::default() };
+                    OpenHead { server: "a".into(), method: "tools/call".into(), length: 2, ..OpenHead::default() };
                 let params = Bytes::from_static(b"{}");
                 Event::Tunnel { conn, event: tunnel::Event::Call { stream: StreamId(2), head, params } }
             }

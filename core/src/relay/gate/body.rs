@@ -66,7 +66,7 @@ pub(super) fn posted(
         None => return Err(modern::unknown(head, &message)),
     }
     match message {
-        Message::Request { id, method, params } if method == method::INITIALIZE => {
+        Message::Request { id, method, params } if &*method == method::INITIALIZE => {
             let session = session::begin(&params, now, entropy);
             let sealed = session::seal(sealer, &session, principal, entropy);
             let value = HeaderValue::from_str(&sealed).expect("a sealed value is base64url");
@@ -92,8 +92,8 @@ pub(super) fn posted(
 /// belongs to no question.
 fn note(message: Message, json: &Bytes) -> Option<Note> {
     match message {
-        Message::Notification { method, params } if method == method::CANCELLED => Some(Note::Cancelled { params }),
-        Message::Notification { method, .. } if method == method::INITIALIZED => None,
+        Message::Notification { method, params } if &*method == method::CANCELLED => Some(Note::Cancelled { params }),
+        Message::Notification { method, .. } if &*method == method::INITIALIZED => None,
         Message::Notification { method, params } => Some(Note::Notification { method, params, json: json.clone() }),
         Message::Response { id, .. } => id.map(|id| Note::Answer { id, json: json.clone() }),
         Message::Request { .. } => None,
@@ -112,7 +112,7 @@ fn batch(body: &Bytes, session: Arc<Session>) -> Result<Option<Posted>, Reply> {
     let mut items = Vec::new();
     for message in rpc::parse_batch(body).map_err(|error| unreadable(&error))? {
         match rpc::parse(&message) {
-            Ok(Message::Request { id, method, .. }) if method == method::INITIALIZE => {
+            Ok(Message::Request { id, method, .. }) if &*method == method::INITIALIZE => {
                 let text = "initialize must not be part of a batch";
                 items.push(Item::Unreadable(envelope::error(Some(&id), code::INVALID_REQUEST, text, None)));
             }

@@ -28,7 +28,7 @@ use crate::rpc::{self, quoted};
 impl Room {
     /// A request of any method but those of the handshake and of tools.
     pub(super) fn ask_all(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        match request.method.as_str() {
+        match &*request.method {
             method::PROMPTS_LIST | method::RESOURCES_LIST | method::RESOURCE_TEMPLATES_LIST => {
                 let result = self.list_all(caller.speaker.era(), &request, cx);
                 self.respond_own(sink, caller, &request.id, (Keep::Lists, result), cx);
@@ -64,7 +64,7 @@ impl Room {
     fn list_all(&mut self, era: Era, request: &Request, cx: &Cx<'_>) -> Result<Bytes, Failure> {
         one_page(&request.params)?;
         let lists = &self.listing(era, cx).lists;
-        let (kind, list) = match request.method.as_str() {
+        let (kind, list) = match &*request.method {
             method::PROMPTS_LIST => (Kind::Prompt, lists.prompts.as_ref()),
             method::RESOURCES_LIST => (Kind::Resource, lists.resources.as_ref().map(|both| &both.resources)),
             _ => (Kind::Template, lists.resources.as_ref().map(|both| &both.templates)),
@@ -77,7 +77,7 @@ impl Room {
         let params =
             Object::parse_or_empty(&request.params).map_err(|_| Failure::BadParams("params must be an object"))?;
         let text = |key| params.get(key).and_then(|raw| rpc::string(&raw).map(|text| text.into_owned()));
-        let (conn, server, params) = match request.method.as_str() {
+        let (conn, server, params) = match &*request.method {
             method::PROMPTS_GET => {
                 let name = text("name").ok_or(Failure::BadParams("params.name must be the prompt's name"))?;
                 let (conn, server, own) = self.prompt(caller, &name, cx)?;

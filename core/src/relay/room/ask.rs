@@ -2,7 +2,6 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -58,7 +57,7 @@ impl Room {
         if let Speaker::Modern { .. } = caller.speaker {
             return self.modern(sink, caller, request, cx);
         }
-        match (request.method.as_str(), &caller.endpoint) {
+        match (&*request.method, &caller.endpoint) {
             (method::PING, _) => self.respond(sink, &request.id, Ok(Bytes::from_static(b"{}")), cx),
             (method::INITIALIZE, _) => {
                 let result = self.initialize(caller, cx);
@@ -152,7 +151,7 @@ impl Room {
 
     /// Any request on an endpoint of one server: passed on as it is.
     pub(super) fn forward(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        let is_call = request.method == method::TOOLS_CALL;
+        let is_call = &*request.method == method::TOOLS_CALL;
         let tool = is_call.then(|| rpc::object::get(&request.params, "name")).flatten();
         let tool: Option<Arc<str>> = tool.and_then(|raw| rpc::string(&raw).map(|name| Arc::from(name.as_ref())));
         let place = self.locate(&caller.endpoint, cx).map(|(conn, name, _)| (conn, name.clone()));
@@ -257,7 +256,7 @@ impl Room {
                     method: errand.method,
                     version: Some(Cow::Borrowed(caller.speaker.version().as_str())),
                     client: Some(caller.speaker.client().clone()),
-                    actor: caller.principal.actor(),
+                    actor: caller.principal.actor.clone(),
                     session: session.map(|session| session.key.0.clone()).unwrap_or_default(),
                     capabilities: session.map(|session| session.capabilities.clone()).unwrap_or_default(),
                     length: u64::try_from(errand.params.len()).unwrap_or_default(),
@@ -319,7 +318,7 @@ impl Room {
         if !server.takes_calls() {
             return Err(Failure::NotReady { place, state: meta::state(server.state), reason: server.reason.clone() });
         }
-        if device.dialect == Dialect::V1 && errand.method != method::TOOLS_CALL {
+        if device.dialect == Dialect::V1 && &*errand.method != method::TOOLS_CALL {
             return Err(Failure::NoSuchMethod(printable(&errand.method, limits::MAX_LISTED_NAME)));
         }
         let most = device.max_streams();
@@ -352,7 +351,7 @@ impl Caller {
     pub(super) fn record(&self, method: &str, tool: Option<&str>, params_bytes: usize) -> Option<Box<Record>> {
         let (session, client) = (self.speaker.session(), self.speaker.client());
         self.audit.as_ref().map(|user| {
-            let who = Who { user, grant: &self.principal.family, session, actor: &self.principal.actor(), client };
+            let who = Who { user, grant: &self.principal.family, session, actor: &self.principal.actor, client };
             Record::new(&who, method, tool, params_bytes)
         })
     }
@@ -376,7 +375,7 @@ impl Caller {
             Content::Batch(items) => items.iter().filter_map(Item::request).collect(),
             Content::Note(_) => Vec::new(),
         };
-        let calls = requests.into_iter().filter(|request| request.method == method::TOOLS_CALL);
+        let calls = requests.into_iter().filter(|request| &*request.method == method::TOOLS_CALL);
         let record = |request: &Request| {
             let name = rpc::object::get(&request.params, "name").unwrap_or_default();
             self.record(&request.method, rpc::string(&name).as_deref(), request.params.len())
@@ -398,7 +397,7 @@ fn asked(content: &Content) -> Asked {
 pub(super) struct Errand {
     pub(super) conn: ConnId,
     pub(super) server: Arc<str>,
-    pub(super) method: String,
+    pub(super) method: Arc<str>,
     pub(super) params: Bytes,
     /// The tool's own name, for V1.
     pub(super) tool: Option<Arc<str>>,

@@ -171,7 +171,7 @@ impl Room {
         for (index, server) in asked {
             let Some(feed) = feeds.feeds.get_mut(index) else { continue };
             feed.state = server.as_ref().map_or(State::Away, |(conn, _)| State::Asked(*conn));
-            let (params, method) = (feed.params(&feeds.meta), method::SUBSCRIPTIONS_LISTEN.to_string());
+            let (params, method) = (feed.params(&feeds.meta), method::SUBSCRIPTIONS_LISTEN.into());
             errands.extend(server.map(|(conn, server)| (index, Errand { conn, server, method, params, tool: None })));
         }
         for (index, errand) in errands {

@@ -273,7 +273,7 @@ impl Room {
             return self.refuse(sink, caller, &request, unknown_task(&id), cx);
         };
         self.tasks.learn(&id, (conn, server.clone()));
-        if request.method == method::TASKS_GET {
+        if &*request.method == method::TASKS_GET {
             return self.respond(sink, &request.id, Ok(result), cx);
         }
         if !self.serves(conn, &server) {

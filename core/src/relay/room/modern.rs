@@ -27,13 +27,13 @@ use crate::tunnel::{Dialect, ResetCode};
 impl Room {
     /// A modern client's request. On an endpoint of one server all of them are its agent's to answer.
     pub(super) fn modern(&mut self, sink: Sink, caller: &Caller, request: Request, cx: &mut Cx<'_>) {
-        if request.method == method::SUBSCRIPTIONS_LISTEN
+        if &*request.method == method::SUBSCRIPTIONS_LISTEN
             && let Some(refusal) = self.no_stream(&sink, &caller.principal.family, cx)
         {
             let (status, code, text) = refusal;
             return self.deliver(sink, status, envelope::error(Some(&request.id), code, text, None), cx);
         }
-        match (request.method.as_str(), &caller.endpoint) {
+        match (&*request.method, &caller.endpoint) {
             (method::TOOLS_CALL, Endpoint::All) => self.call_by_name(sink, caller, request, cx),
             (method::TOOLS_LIST, Endpoint::All) => {
                 let list = self.list(caller, &request.params, cx);
@@ -46,7 +46,7 @@ impl Room {
             (method::SUBSCRIPTIONS_LISTEN, Endpoint::All) => self.subscribe(sink, caller, &request, cx),
             (_, Endpoint::All) => self.ask_all(sink, caller, request, cx),
             (method::TOOLS_LIST | method::DISCOVER, single) if self.answers_for(single, Era::Modern, cx) => {
-                let result = match request.method.as_str() {
+                let result = match &*request.method {
                     method::DISCOVER => {
                         let place = self.locate(single, cx);
                         place.map(|(_, _, server)| discover::transparent(server.offer(Era::Modern)))

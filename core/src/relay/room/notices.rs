@@ -3,6 +3,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub(super) struct Notice {
     at: Now,
     conn: ConnId,
     server: String,
-    method: String,
+    method: Arc<str>,
     /// For whom; empty: for everyone.
     sessions: Vec<String>,
     json: Bytes,
@@ -34,7 +35,7 @@ impl Room {
     /// A notification of a server that belongs to no call, or a question that does not.
     pub(super) fn notice(&mut self, conn: ConnId, server: String, sessions: Vec<String>, json: Bytes, cx: &mut Cx<'_>) {
         let method = match rpc::parse(&json) {
-            Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
+            Ok(Message::Notification { method, params }) if &*method == method::CANCELLED => {
                 return self.withdrawn_beside((conn, &server), &params, &json, cx);
             }
             Ok(Message::Notification { method, .. }) => method,

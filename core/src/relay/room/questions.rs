@@ -62,15 +62,15 @@ impl Room {
                 return calls::consume(key, credit, cx);
             }
             Ok(Message::Notification { method, params })
-                if method == method::SUBSCRIPTIONS_ACKNOWLEDGED && self.is_acknowledged_again(key) =>
+                if &*method == method::SUBSCRIPTIONS_ACKNOWLEDGED && self.is_acknowledged_again(key) =>
             {
                 self.tell_missed(key, &params, cx);
                 return calls::consume(key, credit, cx);
             }
-            Ok(Message::Notification { method, params }) if method == method::CANCELLED => {
+            Ok(Message::Notification { method, params }) if &*method == method::CANCELLED => {
                 self.withdrawn(key, &json, &params, credit, cx)
             }
-            Ok(Message::Notification { method, .. }) if method == method::RESOURCE_UPDATED => {
+            Ok(Message::Notification { method, .. }) if &*method == method::RESOURCE_UPDATED => {
                 let json = self.updated(key, json, cx);
                 self.say(key, json, credit, cx)
             }
@@ -173,7 +173,7 @@ impl Room {
         match note {
             Note::Cancelled { params } => self.cancelled(&session, &params, cx),
             Note::Answer { id, json } => self.answered(&session, &id, &json, cx),
-            Note::Notification { method, params, json } if method == method::PROGRESS => {
+            Note::Notification { method, params, json } if &*method == method::PROGRESS => {
                 self.progressed(&session, &params, &json, cx);
             }
             Note::Notification { method, json, .. } => self.notified(&session, &caller.endpoint, &method, &json, cx),

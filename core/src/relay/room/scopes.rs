@@ -52,7 +52,7 @@ impl Room {
     }
 
     fn need(&mut self, endpoint: &Endpoint, era: Era, request: &Request, cx: &Cx<'_>) -> Need {
-        if request.method != method::TOOLS_CALL {
+        if &*request.method != method::TOOLS_CALL {
             return permission::of_method(&request.method);
         }
         let raw = rpc::object::get(&request.params, "name").unwrap_or_default();

@@ -395,7 +395,7 @@ fn initialize_begins_a_session_that_outlives_the_relay() {
     let post = restarted.posted(head, PING);
     assert_eq!(post.speaker.version(), Version::V2025_06_18);
     assert!(
-        matches!(&post.content, Content::Request(request) if request.method == "ping" && request.id.as_bytes() == b"\"a\"")
+        matches!(&post.content, Content::Request(request) if &*request.method == "ping" && request.id.as_bytes() == b"\"a\"")
     );
 }
 
@@ -453,7 +453,7 @@ fn batches_belong_to_one_version() {
     let [ping, Item::Unreadable(_), Item::Note(note), Item::Unreadable(_)] = items.as_slice() else {
         panic!("not in its order: {items:?}")
     };
-    assert_eq!(ping.request().map(|request| request.method.as_str()), Some("ping"));
+    assert_eq!(ping.request().map(|request| &*request.method), Some("ping"));
     assert_eq!(*note, Note::Cancelled { params: Bytes::from_static(b"{}") });
     for version in ["2024-11-05", "2025-06-18", "2025-11-25"] {
         let reply = door.replied(door.in_session(version), batch);

@@ -76,6 +76,7 @@ pub(super) fn principal(user: &str, role: Role) -> Principal {
     Principal {
         user: UserId::new(user),
         client: ClientId::new("client"),
+        actor: "client".into(),
         role,
         audience: format!("https://relay.example{}", role.path()),
         scopes: Scopes::all(role),
@@ -201,7 +202,7 @@ impl World {
         let body = Bytes::copy_from_slice(json.as_bytes());
         let content = match rpc::parse(&body).unwrap() {
             Message::Request { id, method, params } => Content::Request(Request { id, method, params }),
-            Message::Notification { method, params } if method == method::CANCELLED => {
+            Message::Notification { method, params } if &*method == method::CANCELLED => {
                 Content::Note(Note::Cancelled { params })
             }
             Message::Notification { method, params } => {

@@ -154,7 +154,7 @@ fn run(ops: &[Op]) {
                 ][(id % 3) as usize];
                 let (id, params) = (rpc::RawId::from_number(id.into()), Bytes::from(params));
                 world.version = Version::V2026_07_28;
-                expect(&mut world, &mut ledger, Content::Request(Request { id, method, params }));
+                expect(&mut world, &mut ledger, Content::Request(Request { id, method: method.into(), params }));
                 world.version = Version::V2025_11_25;
             }
             Op::Several { method, id, accepts, batch } => {

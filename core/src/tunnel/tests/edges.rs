@@ -326,7 +326,7 @@ fn head_with_any_member_too_long_is_refused_before_it_is_sent() {
     let long = || "\u{1}".repeat(MAX_HEAD / 5);
     let heads = [
         OpenHead { server: long().into(), ..head(2) },
-        OpenHead { method: long(), ..head(2) },
+        OpenHead { method: long().into(), ..head(2) },
         OpenHead { version: Some(long().into()), ..head(2) },
         OpenHead { client: Some(long().into()), ..head(2) },
         OpenHead { actor: long().into(), ..head(2) },

@@ -437,7 +437,7 @@ fn bodies_over_the_peers_limit_reset_only_their_call() {
 #[test]
 fn strange_head_is_refused_before_it_is_sent() {
     let mut pair = Pair::up();
-    let head = OpenHead { method: "m".repeat(CHUNK), ..head(2) };
+    let head = OpenHead { method: "m".repeat(CHUNK).into(), ..head(2) };
     pair.relay(Command::Open { stream: StreamId(1), head, params: Bytes::from_static(b"{}"), v1_tool: None });
     assert_eq!(pair.relay_events().iter().find_map(reset), Some((1, ResetCode::TooLarge)));
 }

@@ -97,7 +97,7 @@ impl V1Relay {
     }
 
     fn open(&mut self, stream: StreamId, head: &OpenHead, params: &Bytes, tool: Option<String>, cx: &mut Cx<'_>) {
-        let Some(tool) = tool.filter(|_| head.method == method::TOOLS_CALL) else {
+        let Some(tool) = tool.filter(|_| &*head.method == method::TOOLS_CALL) else {
             let code = METHOD_NOT_FOUND;
             let body = envelope::error_object(code, "the device runs an old agent, which only calls tools", None);
             return answer(stream, Outcome::Error { code }, body, cx);

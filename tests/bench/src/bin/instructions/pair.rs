@@ -112,6 +112,7 @@ impl Pair {
         let principal = Principal {
             user: UserId::new("ada"),
             client: ClientId::new(name),
+            actor: name.into(),
             role: Role::Client,
             audience: format!("{PUBLIC_URL}{}", Role::Client.path()),
             scopes: Scopes::all(Role::Client),
