@@ -3,13 +3,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{RawId, quoted};
+use super::{RawId, escaped, quoted};
 
 /// A request; empty `params` are left out.
 #[must_use]
 pub fn request(id: &RawId, method: &str, params: &[u8]) -> Bytes {
-    let method = quoted(method);
-    let parts = [HEAD, ID, id.as_bytes(), METHOD, method.as_bytes(), label(PARAMS, params), params, END];
+    let method = escaped(method);
+    let parts = [HEAD, ID, id.as_bytes(), METHOD, method.as_bytes(), QUOTE, label(PARAMS, params), params, END];
     // A process is sent it as a line, whose end has room so.
     join_with_room(&parts, 1)
 }
@@ -17,8 +17,8 @@ pub fn request(id: &RawId, method: &str, params: &[u8]) -> Bytes {
 /// A notification; empty `params` are left out.
 #[must_use]
 pub fn notification(method: &str, params: &[u8]) -> Bytes {
-    let method = quoted(method);
-    join(&[HEAD, METHOD, method.as_bytes(), label(PARAMS, params), params, END])
+    let method = escaped(method);
+    join(&[HEAD, METHOD, method.as_bytes(), QUOTE, label(PARAMS, params), params, END])
 }
 
 /// A response with a raw `result`.
@@ -77,7 +77,8 @@ pub fn batch<'a>(messages: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
 
 const HEAD: &[u8] = b"{\"jsonrpc\":\"2.0\"";
 const ID: &[u8] = b",\"id\":";
-const METHOD: &[u8] = b",\"method\":";
+const METHOD: &[u8] = b",\"method\":\"";
+const QUOTE: &[u8] = b"\"";
 const PARAMS: &[u8] = b",\"params\":";
 const RESULT: &[u8] = b",\"result\":";
 const ERROR: &[u8] = b",\"error\":";

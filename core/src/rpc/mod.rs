@@ -151,24 +151,30 @@ pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
 /// `text` as a JSON string, quotes included.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    if !is_plain(text.as_bytes()) {
-        return serde_json::to_string(text).expect("a string can always be written as JSON");
-    }
+    let text = escaped(text);
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
-    out.push_str(text);
+    out.push_str(&text);
     out.push('"');
     out
 }
 
 /// Writes `text` as a JSON string, quotes included.
 pub(crate) fn put_quoted(out: &mut Vec<u8>, text: &str) {
-    if !is_plain(text.as_bytes()) {
-        return out.extend_from_slice(quoted(text).as_bytes());
+    out.push(b'"');
+    out.extend_from_slice(escaped(text).as_bytes());
+    out.push(b'"');
+}
+
+/// What stands between the quotes of `text` as a JSON string.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if is_plain(text.as_bytes()) {
+        return Cow::Borrowed(text);
     }
-    out.push(b'"');
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'"');
+    let mut quoted = serde_json::to_string(text).expect("a string can always be written as JSON");
+    quoted.pop();
+    quoted.remove(0);
+    Cow::Owned(quoted)
 }
 
 /// Whether that is ASCII which means itself in a JSON string.
