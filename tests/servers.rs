@@ -313,7 +313,9 @@ fn subscription_and_log_level_of_a_session_outlive_a_killed_agent() {
     }
     let kept = agent.home.path().join(".config/mcp-local-tunnel/sessions");
     let kept = eventually("both are kept", Duration::from_secs(20), || {
-        let file = fs::read_dir(&kept).ok().and_then(|files| files.flatten().next()).map(|file| file.path());
+        // Not one that is still being written, which the agent's end would leave as it is.
+        let mut files = fs::read_dir(&kept).into_iter().flatten().flatten().map(|file| file.path());
+        let file = files.find(|file| file.extension().is_some_and(|extension| extension == "json"));
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         let is_kept = text.contains("test://x") && text.contains("alert");
         file.filter(|_| is_kept).ok_or(text)
@@ -332,8 +334,9 @@ fn subscription_and_log_level_of_a_session_outlive_a_killed_agent() {
 /// Reads a stream until somebody who is not of `old` both told of the resource and logged; returns whoever did either.
 fn tellers(stream: &mut impl BufRead, old: &BTreeSet<String>) -> BTreeSet<String> {
     let mut tellers: [BTreeSet<String>; 2] = Default::default();
-    let mut text = String::new();
+    let (mut text, end) = (String::new(), Instant::now() + Duration::from_secs(60));
     while tellers.iter().any(BTreeSet::is_empty) {
+        assert!(Instant::now() < end, "one of both is not heard of: {tellers:?}");
         let chunk = read_chunk(stream).expect("the stream goes on").expect("and does not end");
         text.push_str(&String::from_utf8_lossy(&chunk));
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
