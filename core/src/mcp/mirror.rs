@@ -57,12 +57,17 @@ pub fn encode(text: &str) -> HeaderValue {
 #[must_use]
 pub fn params(schema: &Bytes, arguments: &Bytes) -> Vec<(HeaderName, Option<Bytes>)> {
     let mut found = Vec::new();
-    // Most tools have none, and nothing of their calls need be read.
-    if schema.windows(ANNOTATION.len()).any(|at| at == ANNOTATION.as_bytes()) {
+    if is_asked(schema) {
         let (mut left, arguments) = (limits::MAX_MIRRORED, Object::parse(arguments).ok());
         walk(schema, arguments.as_ref(), limits::MAX_MIRROR_DEPTH, &mut left, &mut found);
     }
     found
+}
+
+/// Whether a schema may ask for fields. Most do not, and nothing of their tools' calls need be read.
+#[must_use]
+pub fn is_asked(schema: &Bytes) -> bool {
+    schema.windows(ANNOTATION.len()).any(|at| at == ANNOTATION.as_bytes())
 }
 
 /// Whether a decoded field says the same as a raw value of the body. Numbers are compared as numbers (Server Validation).

@@ -15,6 +15,7 @@ use super::items::{self, Item, Kind, Left};
 use super::lists::{self, Lists};
 use crate::limits;
 use crate::mcp::catalog::{self, Announced};
+use crate::mcp::mirror;
 use crate::rpc;
 use crate::rpc::object::{self, Object};
 use crate::sse::one_line;
@@ -28,6 +29,8 @@ pub(super) struct Offer {
     pub(super) capabilities: Option<Bytes>,
     /// In the server's own order.
     pub(super) tools: Vec<Tool>,
+    /// Where they stand, in the order of their names.
+    by_name: Box<[u32]>,
     pub(super) prompts: Vec<Item>,
     pub(super) resources: Vec<Item>,
     pub(super) templates: Vec<Item>,
@@ -43,6 +46,8 @@ pub(super) struct Tool {
     pub(super) json: Bytes,
     /// Whether it says of itself that it only reads.
     pub(super) read_only: bool,
+    /// Whether header fields of its calls are to repeat arguments.
+    pub(super) is_mirrored: bool,
 }
 
 /// What a device may still list, or what something takes of it.
@@ -102,11 +107,13 @@ pub(super) struct Said {
 impl Offer {
     /// As much of it as passes and as there is room for.
     pub(super) fn checked(said: Said, left: &mut Room, dropped: &mut Vec<Dropped>) -> Self {
+        let tools = left.tools(said.tools, dropped);
         let mut checked = Self {
             info: said.info.and_then(check_info),
             capabilities: said.capabilities.and_then(check_object),
             instructions: said.instructions.filter(|text| fits(text)),
-            tools: left.tools(said.tools, dropped),
+            by_name: by_name(&tools),
+            tools,
             prompts: left.items(Kind::Prompt, said.prompts, dropped),
             resources: left.items(Kind::Resource, said.resources, dropped),
             templates: left.items(Kind::Template, said.templates, dropped),
@@ -130,6 +137,7 @@ impl Offer {
         let prompts = items(Kind::Prompt, other.prompts, &self.prompts);
         let resources = items(Kind::Resource, other.resources, &self.resources);
         let templates = items(Kind::Template, other.templates, &self.templates);
+        let tools = other.tools.map_or_else(|| self.tools.clone(), |raw| left.tools(raw, dropped));
         let mut checked = Self {
             info: other.info.and_then(check_info).or_else(|| self.info.clone()),
             capabilities: other.capabilities.and_then(check_object).or_else(|| self.capabilities.clone()),
@@ -137,7 +145,8 @@ impl Offer {
                 None => self.instructions.clone(),
                 Some(text) => Some(text).filter(|text| !text.is_empty() && fits(text)),
             },
-            tools: other.tools.map_or_else(|| self.tools.clone(), |raw| left.tools(raw, dropped)),
+            by_name: by_name(&tools),
+            tools,
             prompts,
             resources,
             templates,
@@ -178,10 +187,24 @@ impl Offer {
         self.declares(&["resources"]) || !(self.resources.is_empty() && self.templates.is_empty())
     }
 
+    /// The tool of that name.
+    pub(super) fn tool(&self, name: &str) -> Option<&Tool> {
+        let listed = |at: u32| self.tools.get(usize::try_from(at).ok()?);
+        let at = self.by_name.binary_search_by(|at| listed(*at).map(|tool| &*tool.name).cmp(&Some(name))).ok()?;
+        self.by_name.get(at).and_then(|at| listed(*at))
+    }
+
     /// Whether the tool of that name says that it only reads; one that is not listed says nothing.
     pub(super) fn is_read_only(&self, tool: &str) -> bool {
-        self.tools.iter().any(|listed| &*listed.name == tool && listed.read_only)
+        self.tool(tool).is_some_and(|tool| tool.read_only)
     }
+}
+
+/// Where tools stand, in the order of their names.
+fn by_name(tools: &[Tool]) -> Box<[u32]> {
+    let mut named: Vec<(&str, u32)> = tools.iter().map(|tool| &*tool.name).zip(0..).collect();
+    named.sort_unstable();
+    named.into_iter().map(|(_, at)| at).collect()
 }
 
 /// Whether instructions are of a reasonable size.
@@ -234,7 +257,8 @@ fn check_tool(raw: Box<RawValue>) -> Result<Tool, (Option<String>, &'static str)
     match object.get("inputSchema") {
         Some(schema) if schema.starts_with(b"{") => {
             let read_only = object.get("annotations").is_some_and(|raw| catalog::is_read_only(&raw));
-            Ok(Tool { name: Arc::from(name), json, read_only })
+            let is_mirrored = mirror::is_asked(&schema);
+            Ok(Tool { name: Arc::from(name), json, read_only, is_mirrored })
         }
         Some(_) | None => Err((Some(name), "its inputSchema is missing or not an object")),
     }
@@ -255,4 +279,37 @@ fn check_object(raw: Box<RawValue>) -> Option<Bytes> {
     let text: Box<str> = raw.into();
     let text = one_line(Bytes::from(String::from(text)));
     object::each(&text, |_, _| {}).is_ok().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tools_are_found_by_their_names_however_they_stand(
+            names in prop::collection::vec("[a-c]{1,3}", 0..12), other in "[a-c]{1,3}",
+        ) {
+            let raw = |name: &String| {
+                let read_only = name.starts_with('a');
+                let text = format!(
+                    r#"{{"name":"{name}","inputSchema":{{}},"annotations":{{"readOnlyHint":{read_only}}}}}"#
+                );
+                RawValue::from_string(text).expect("JSON")
+            };
+            let mut left = Room { tools: 20, prompts: 0, resources: 0, templates: 0, bytes: 1 << 20 };
+            let said = Said { tools: names.iter().map(raw).collect(), ..Said::default() };
+            let offer = Offer::checked(said, &mut left, &mut Vec::new());
+            let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            for name in names.iter().chain([&other]) {
+                let is_listed = listed.contains(name.as_str());
+                prop_assert_eq!(offer.tool(name).map(|tool| &*tool.name), is_listed.then_some(name.as_str()));
+                prop_assert_eq!(offer.is_read_only(name), is_listed && name.starts_with('a'));
+            }
+        }
+    }
 }

@@ -91,8 +91,7 @@ impl Room {
     ) -> Result<(), Failure> {
         let Speaker::Modern { mirrored, .. } = speaker else { return Ok(()) };
         let server = self.devices.get(&conn).and_then(|device| device.catalog.server(server));
-        let tools = server.map(|(_, server)| server.offer(Era::Modern).tools.as_slice()).unwrap_or_default();
-        let tool = tools.iter().find(|listed| *listed.name == *tool);
+        let tool = server.and_then(|(_, server)| server.offer(Era::Modern).tool(tool)).filter(|tool| tool.is_mirrored);
         let Some(schema) = tool.and_then(|tool| object::get(&tool.json, "inputSchema")) else { return Ok(()) };
         let arguments = object::get(params, "arguments").unwrap_or_default();
         mirror::params(&schema, &arguments).iter().try_for_each(|(field, raw)| agrees(mirrored, field, raw.as_ref()))
