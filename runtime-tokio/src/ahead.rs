@@ -14,49 +14,61 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 #[derive(Debug)]
 pub struct Ahead<S> {
     stream: S,
-    /// What was read and not asked for yet begins at `taken`.
+    /// What was read and not asked for yet is from `taken` to `end`.
     read: Vec<u8>,
     taken: usize,
-    /// The last read was filled to the brim.
-    full: bool,
+    end: usize,
+    /// How much is read at once: as much as is asked for, if that is no less.
+    size: usize,
 }
 
 impl<S> Ahead<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, read: Vec::new(), taken: 0, full: false }
+        Self { stream, read: Vec::new(), taken: 0, end: 0, size: 0 }
     }
 
     /// Gives out what was read before.
     fn take(&mut self, into: &mut [u8]) -> usize {
-        let waiting = &self.read[self.taken..];
+        let waiting = &self.read[self.taken..self.end];
         let count = waiting.len().min(into.len());
         into[..count].copy_from_slice(&waiting[..count]);
         self.taken += count;
         count
+    }
+
+    /// How much is read the next time, after so much was. Peers that say much go on saying much.
+    fn next_size(&self, count: usize) -> usize {
+        match self.size {
+            size if count == size => (4 * size).min(MOST),
+            size if count > size / 8 => size,
+            size if size > LEAST => size / 2,
+            _ => 0,
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.taken < this.read.len() {
+        if this.taken < this.end {
             return Poll::Ready(Ok(this.take(into)));
         }
-        if !this.full || into.len() >= AHEAD {
-            (this.read, this.taken) = (Vec::new(), 0);
+        if this.size <= into.len() {
+            this.read = Vec::new();
             let count = ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
-            this.full = count == into.len();
+            this.size = if count == into.len() { (4 * count).clamp(LEAST, MOST) } else { 0 };
             return Poll::Ready(Ok(count));
         }
-        this.read.resize(AHEAD, 0);
-        this.taken = 0;
+        if this.read.len() != this.size {
+            this.read = vec![0; this.size];
+        }
         let read = Pin::new(&mut this.stream).poll_read(cx, &mut this.read);
-        let Poll::Ready(Ok(count)) = read else {
-            (this.read, this.full) = (Vec::new(), false);
+        let Poll::Ready(Ok(count @ 1..)) = read else {
+            this.read = Vec::new();
             return read;
         };
-        this.read.truncate(count);
-        this.full = count > into.len();
+        this.size = this.next_size(count);
+        (this.taken, this.end) = (0, count);
         Poll::Ready(Ok(this.take(into)))
     }
 }
@@ -83,8 +95,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Ahead<S> {
     }
 }
 
-/// What is read at once: a few frames of a large answer.
-const AHEAD: usize = 64 * 1024;
+/// What is read at once to begin with: the frames of a few small calls.
+const LEAST: usize = 4 * 1024;
+/// The same at most: a few frames of a large answer.
+const MOST: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -142,6 +156,8 @@ mod tests {
     async fn much_is_read_in_few_reads_and_little_without_a_buffer() {
         let much = read(1 << 20, 1 << 20, 1_024).await.stream.reads;
         assert!(much < 25, "{much} reads of a megabyte");
+        let batches = read(200_000, 2_000, 512).await.stream.reads;
+        assert!(batches < 106, "{batches} reads of a hundred batches");
         assert!(read(1 << 20, 1 << 20, 1 << 17).await.stream.reads < 12, "a larger buffer is read into directly");
     }
 }
