@@ -27,6 +27,11 @@ impl Rotation {
         self.0.pop_front()
     }
 
+    /// How many streams wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no stream waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -78,7 +83,7 @@ mod tests {
                         prop_assert_eq!(rotation.next(), first);
                     }
                 }
-                prop_assert_eq!(rotation.is_empty(), queue.is_empty());
+                prop_assert_eq!((rotation.len(), rotation.is_empty()), (queue.len(), queue.is_empty()));
             }
             prop_assert_eq!(core::iter::from_fn(|| rotation.next()).collect::<Vec<_>>(), queue);
         }

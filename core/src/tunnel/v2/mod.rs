@@ -121,7 +121,8 @@ impl V2 {
         self.write_control(&mut out, cx);
         if calls && !self.rotation.is_empty() {
             // At once, rather than with each frame.
-            out.reserve(if self.buffered < CHUNK { self.buffered + ROOM_FOR_HEADS } else { MAX_TRANSMIT });
+            let few = self.buffered + ROOM_FOR_HEADS * self.rotation.len();
+            out.reserve(if self.buffered < CHUNK { few.min(MAX_TRANSMIT) } else { MAX_TRANSMIT });
             self.write_streams(&mut out, cx.now);
         }
         (!out.is_empty()).then(|| out.into())
@@ -392,7 +393,7 @@ impl V2 {
 const CONNECTION: u32 = 0;
 /// Less room than this is not worth a piece: it waits for the next turn or message.
 const LEAST_ROOM: usize = 1024;
-/// What the heads of a few small calls take.
-const ROOM_FOR_HEADS: usize = 512;
+/// What the heads of a small call's frames take.
+const ROOM_FOR_HEADS: usize = 256;
 /// A frame's header and a piece's flag.
 const PIECE_HEADER: usize = HEADER + 1;
