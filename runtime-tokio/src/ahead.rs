@@ -36,12 +36,11 @@ impl<S> Ahead<S> {
         count
     }
 
-    /// How much is read the next time, after so much was. Peers that say much go on saying much.
+    /// How much is read the next time, after so much was: a peer that said much has more to say.
     fn next_size(&self, count: usize) -> usize {
-        match self.size {
-            size if count == size => (4 * size).min(MOST),
-            size if count > size / 8 => size,
-            size if size > LEAST => size / 2,
+        match count {
+            _ if count == self.size => MOST,
+            _ if count > LEAST / 8 => LEAST,
             _ => 0,
         }
     }
@@ -56,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
         if this.size <= into.len() {
             this.read = Vec::new();
             let count = ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
-            this.size = if count == into.len() { (4 * count).clamp(LEAST, MOST) } else { 0 };
+            this.size = if count == into.len() { LEAST } else { 0 };
             return Poll::Ready(Ok(count));
         }
         if this.read.len() != this.size {
@@ -64,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
         }
         let read = Pin::new(&mut this.stream).poll_read(cx, &mut this.read);
         let Poll::Ready(Ok(count @ 1..)) = read else {
-            this.read = Vec::new();
+            (this.read, this.size) = (Vec::new(), LEAST);
             return read;
         };
         this.size = this.next_size(count);
