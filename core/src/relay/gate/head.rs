@@ -233,7 +233,7 @@ impl From<Reply> for Stop {
     }
 }
 
-/// A head within its limits. The adapter reads more than them, so that whoever is over one is told which.
+/// A head within its limits. An adapter may read more than them, so that whoever is over one is told which.
 fn check_size(head: &RequestHead) -> Result<(), Reply> {
     let count = head.headers.len();
     let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
