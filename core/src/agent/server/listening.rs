@@ -99,8 +99,9 @@ impl Server {
             self.listening.own = Some((request, wanted));
             self.ask(request, method::SUBSCRIPTIONS_LISTEN, params.as_bytes(), cx);
         }
-        // Only then, so that nothing is missed in between.
         if let Some((old, _)) = old {
+            // What is said on the old one until the server hears of the new one is on its way where nobody reads.
+            self.listening.is_behind = true;
             self.tell_cancelled(old, "what is listened for changed", cx);
         }
     }
