@@ -11,6 +11,7 @@ mod http;
 mod isolation;
 mod kit;
 mod lasting;
+mod listening;
 mod lists;
 mod lives;
 mod notices;
