@@ -276,6 +276,7 @@ async fn talk(
                 connection.send(&Bytes::from(serde_json::json!({"ok": false, "error": refusal}).to_string())).await?;
                 continue;
             }
+            let is_of_session = matches!(request, Ok(Request::Daemon(_)));
             match request {
                 Ok(Request::Daemon(command)) => {
                     attached |= matches!(command, Command::Attach { .. });
@@ -284,7 +285,12 @@ async fn talk(
                 Ok(Request::Agent(command)) => bring(Input::Ordered(command, answer)),
                 Err(_) => drop(answer.send(Bytes::from_static(NOT_A_COMMAND))),
             }
-            connection.send(&answered.await.unwrap_or(Bytes::from_static(STOPPING))).await?;
+            match answered.await {
+                Ok(answer) => connection.send(&answer).await?,
+                // The agent has ended. A refusal would be taken for one of this session; as it is, it looks for another agent.
+                Err(_) if is_of_session => return Ok(()),
+                Err(_) => connection.send(STOPPING).await?,
+            }
         }
     };
     let outcome: io::Result<()> = talked.await;
@@ -399,6 +405,19 @@ mod tests {
             assert_eq!(Claim::owner(&path), Some(std::process::id()));
             drop(claim);
         }
+    }
+
+    #[crate::rt::test]
+    async fn agent_that_has_ended_refuses_no_session() {
+        let dir = TempDir::new();
+        let path = dir.path().join("test.sock");
+        let task = rt::spawn(serve(Server::bind(&path).expect("binds"), drop));
+        let mut session = Connection::open(&path).await.expect("connects");
+        session.send(br#"{"command":"attach","version":"2"}"#).await.expect("sends");
+        assert_eq!(session.receive().await.expect("closes"), None);
+        let mut person = Connection::open(&path).await.expect("connects");
+        assert_eq!(person.ask(br#"{"command":"status"}"#).await.expect("answers"), STOPPING);
+        task.abort();
     }
 
     #[crate::rt::test]
