@@ -15,6 +15,7 @@ mod listening;
 mod lists;
 mod lives;
 mod notices;
+mod parking;
 mod questions;
 mod rest;
 mod sharing;
