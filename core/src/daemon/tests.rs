@@ -184,6 +184,24 @@ fn every_event_in_every_state() {
 }
 
 #[test]
+fn time_in_every_state() {
+    let looks = &["read owner"][..];
+    for (state, expected) in [
+        ("new", &[][..]),
+        ("waiting", &["read owner", "bye unused", "stop agent"]),
+        ("serving", looks),
+        ("kept", looks),
+        ("ending", &[]),
+        ("ended", &[]),
+    ] {
+        let ordered = Rig::state(Kind::Daemon, state).pass(limits::DAEMON_FIRST_SESSION + 2 * limits::OWNER_INTERVAL);
+        let mut ordered = words(&ordered);
+        ordered.dedup();
+        assert_eq!(ordered, expected, "{state}");
+    }
+}
+
+#[test]
 fn foreground_agent_is_ended_by_nobody_but_its_starter_and_its_successor() {
     for state in ["waiting", "serving"] {
         for (event, expected) in [

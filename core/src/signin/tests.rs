@@ -594,6 +594,22 @@ fn every_event_in_every_state_does_what_the_table_says() {
 }
 
 #[test]
+fn time_in_every_state() {
+    for state in STATES {
+        let mut rig = Rig::in_state(state);
+        let due = rig.signin.poll_timeout().map(|timer| timer.at.saturating_since(rig.now.instant));
+        rig.pass(due.unwrap_or(Duration::from_secs(HOUR)));
+        let (is_due, expected) = match state {
+            "ready" => (true, "load, → renewing"),
+            "waiting" => (true, "stop, failed refused, → idle"),
+            "pending" => (true, "/token, → polling"),
+            _ => (false, &*format!("→ {state}")),
+        };
+        assert_eq!((due.is_some(), rig.give(Step::Timeout).as_str()), (is_due, expected), "{state}");
+    }
+}
+
+#[test]
 fn person_signs_in_with_the_browser() {
     let mut rig = Rig::in_state("waiting");
     for (name, value) in [

@@ -230,6 +230,28 @@ fn every_event_in_every_state() {
 }
 
 #[test]
+fn time_in_every_state() {
+    for (state, expected) in [
+        ("new", None),
+        ("looking", None),
+        ("silent", Some(&["kill"][..])),
+        ("starting", Some(&["attach"])),
+        ("attached", None),
+        ("signing in", Some(&["attach"])),
+        ("resting", Some(&["attach"])),
+        ("troubled", Some(&["attach"])),
+    ] {
+        let mut rig = Rig::state(state);
+        let due = rig.link.poll_timeout().map(|timer| timer.at);
+        rig.link.handle_timeout(rig.now);
+        assert!(rig.drain().is_empty(), "{state}: not before it is time");
+        rig.now.instant = due.unwrap_or(rig.now.instant + limits::RECONNECT_MAX);
+        rig.link.handle_timeout(rig.now);
+        assert_eq!((due.is_some(), &rig.drain()[..]), (expected.is_some(), expected.unwrap_or_default()), "{state}");
+    }
+}
+
+#[test]
 fn last_words_say_what_comes_next() {
     let reason = || "x".into();
     for (farewell, ordered, standing, pause) in [
