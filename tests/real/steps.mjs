@@ -34,12 +34,24 @@ export const until = async (what, seconds, test) => {
   }
 };
 
-export const freePort = () => new Promise((resolve) => {
-  const server = net.createServer().listen(0, '127.0.0.1', () => {
-    const {port} = server.address();
-    server.close(() => resolve(port));
-  });
+let port = 20_000 + process.pid * 64 % 12_000;
+
+/** Whether nobody listens there. */
+const isFree = (port) => new Promise((resolve) => {
+  const server = net.createServer().once('error', () => resolve(false));
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
 });
+
+/**
+ * A port that nobody listens on, below those that the system gives to whoever connects (from 32768 on): one of these could
+ * have it before it is used.
+ */
+export const freePort = async () => {
+  do {
+    port = port < 31_999 ? port + 1 : 20_000;
+  } while (!await isFree(port));
+  return port;
+};
 
 /** Runs the whole, says how it ended, and leaves nothing behind. */
 export const run = async (main) => {
