@@ -302,11 +302,13 @@ impl Stage {
             _ => call,
         };
         let (id, marker) = (one.id, one.marker.clone());
+        // In a session of its own that id is nobody's: where the old one could not be ended, the call goes on there.
+        let kind = if call.changes == self.people[person].changes { Kind::Cancels(marker) } else { Kind::Note };
         self.oracle.gives_up(exchange);
         let verdict = self.verdict(person);
         let note = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
         let taken = self.people[person].client.post(&mut self.world, &note);
-        self.note(taken, Kind::Cancels(marker), person, 0, verdict, false);
+        self.note(taken, kind, person, 0, verdict, false);
     }
 
     pub(super) fn hang_up(&mut self, exchange: ExchangeId) {
