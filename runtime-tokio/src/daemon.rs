@@ -276,10 +276,10 @@ async fn talk(
                 connection.send(&Bytes::from(serde_json::json!({"ok": false, "error": refusal}).to_string())).await?;
                 continue;
             }
-            let is_of_session = matches!(request, Ok(Request::Daemon(_)));
+            let is_attach = matches!(request, Ok(Request::Daemon(Command::Attach { .. })));
             match request {
                 Ok(Request::Daemon(command)) => {
-                    attached |= matches!(command, Command::Attach { .. });
+                    attached |= is_attach;
                     bring(Input::Asked(session, command, answer));
                 }
                 Ok(Request::Agent(command)) => bring(Input::Ordered(command, answer)),
@@ -287,8 +287,8 @@ async fn talk(
             }
             match answered.await {
                 Ok(answer) => connection.send(&answer).await?,
-                // The agent has ended. A refusal would be taken for one of this session; as it is, it looks for another agent.
-                Err(_) if is_of_session => return Ok(()),
+                // The agent has ended. A refusal would be taken for one of this session; as it is, it looks for another.
+                Err(_) if is_attach => return Ok(()),
                 Err(_) => connection.send(STOPPING).await?,
             }
         }

@@ -92,7 +92,7 @@ impl Server {
                 Heard::Message { message, json, on } => self.hear(message, json, on, cx),
                 Heard::Unanswered { request, code, reason } => self.unanswered(request, code, &reason, cx),
                 Heard::SessionEnded { refused, is_new } => self.session_ended(refused, is_new, cx),
-                Heard::Listens => self.catch_up(cx),
+                Heard::Listens => self.lists_missed(cx),
                 Heard::Lost(reason) => self.fail_http(&reason, cx),
                 Heard::Denied(reason) if self.state == State::Probing => self.fail(Fault::NeedsHelp, reason, cx),
                 Heard::Denied(_) => {}

@@ -27,11 +27,9 @@ use crate::tunnel::Outcome;
 pub(super) struct Listening {
     /// Our own at a modern server, and what it was asked for.
     own: Option<(RequestId, Filter)>,
-    /// The one before it, which is listened to until our own is acknowledged.
-    old: Option<RequestId>,
     /// The server has no such thing.
     is_useless: bool,
-    /// None is acknowledged, yet or again: what the server says of its lists is heard by nobody.
+    /// Our own is not acknowledged, yet or again: what the server says of its lists is heard by nobody.
     is_behind: bool,
     backoff: Backoff,
     /// What is made up for modern clients at a legacy server, and what they want to hear.
@@ -48,7 +46,6 @@ impl Default for Listening {
     fn default() -> Self {
         Self {
             own: None,
-            old: None,
             is_useless: false,
             is_behind: true,
             backoff: Backoff::new(FIRST, limits::RECONNECT_MAX, limits::RECONNECT_STABLE),
@@ -63,7 +60,7 @@ impl Default for Listening {
 impl Listening {
     /// Drops what belongs to one run, except for who listens to it.
     pub(super) fn forget(&mut self) {
-        (self.own, self.old, self.is_useless, self.is_behind) = (None, None, false, true);
+        (self.own, self.is_useless, self.is_behind) = (None, false, true);
     }
 
     /// Whether a client listens of whom no call tells.
@@ -94,45 +91,27 @@ impl Server {
         if self.listening.own.as_ref().is_some_and(|(_, filter)| *filter == wanted) {
             return;
         }
+        let old = self.listening.own.take();
         cx.disarm(self.slot, Timer::Listen);
-        let is_heard = !self.listening.is_behind && self.listening.old.is_none();
-        match self.listening.own.take() {
-            Some((own, _)) if is_heard => self.listening.old = Some(own),
-            Some((own, _)) => self.leave(own, cx),
-            None => {}
+        if !wanted.is_empty() {
+            let request = cx.request_id();
+            let params = alloc::format!("{{\"notifications\":{}}}", wanted.to_json());
+            self.listening.own = Some((request, wanted));
+            self.ask(request, method::SUBSCRIPTIONS_LISTEN, params.as_bytes(), cx);
         }
-        if wanted.is_empty() {
-            return self.leave_old(cx);
-        }
-        let request = cx.request_id();
-        let params = alloc::format!("{{\"notifications\":{}}}", wanted.to_json());
-        self.listening.own = Some((request, wanted));
-        self.ask(request, method::SUBSCRIPTIONS_LISTEN, params.as_bytes(), cx);
-    }
-
-    /// Nobody listens to the stream before our own any more.
-    fn leave_old(&mut self, cx: &mut Cx) {
-        if let Some(old) = self.listening.old.take() {
+        if let Some((old, _)) = old {
+            // What is said on the old one until the server hears of the new one is on its way where nobody reads.
             self.listening.is_behind = true;
-            self.leave(old, cx);
+            self.tell_cancelled(old, "what is listened for changed", cx);
         }
     }
 
-    fn leave(&mut self, request: RequestId, cx: &mut Cx) {
-        self.tell_cancelled(request, "what is listened for changed", cx);
-    }
-
-    /// Our own stream ended, or the one before it. Returns whether that request was it.
+    /// Our own stream ended. Returns whether that request was it.
     pub(super) fn heard_listen(&mut self, request: RequestId, code: Option<i64>, cx: &mut Cx) -> bool {
-        if self.listening.old == Some(request) {
-            (self.listening.old, self.listening.is_behind) = (None, true);
-            return true;
-        }
-        if !self.is_own(request) {
+        if self.listening.own.as_ref().is_none_or(|(own, _)| *own != request) {
             return false;
         }
         self.listening.own = None;
-        self.leave_old(cx);
         if code == Some(code::METHOD_NOT_FOUND) {
             self.listening.is_useless = true;
             return true;
@@ -152,9 +131,14 @@ impl Server {
         }
         let Some(id) = filters::subscription(params) else { return false };
         let Some(request) = RawId::number_of(&id).map(RequestId) else { return true };
-        if self.is_own(request) || self.listening.old == Some(request) {
+        if self.listening.own.as_ref().is_some_and(|(own, _)| *own == request) {
             match method {
-                method::SUBSCRIPTIONS_ACKNOWLEDGED => self.heard(request, cx),
+                method::SUBSCRIPTIONS_ACKNOWLEDGED => {
+                    self.listening.backoff.connected(cx.now.instant);
+                    if core::mem::take(&mut self.listening.is_behind) {
+                        self.lists_missed(cx);
+                    }
+                }
                 // The subscription is the agent's own: no session has heard of it, nor its era of any.
                 method::RESOURCE_UPDATED => self.hear_update(params, filters::untagged(json), None, cx),
                 _ => self.lists_changed(List::changed_by(method), cx),
@@ -165,30 +149,6 @@ impl Server {
             cx.report(Report::Message { request, json: json.clone(), droppable: false });
         }
         true
-    }
-
-    /// The server listens to what we want to hear: to our own, if that is the one.
-    fn heard(&mut self, request: RequestId, cx: &mut Cx) {
-        if !self.is_own(request) {
-            return;
-        }
-        self.listening.backoff.connected(cx.now.instant);
-        if let Some(old) = self.listening.old.take() {
-            self.leave(old, cx);
-        }
-        if core::mem::take(&mut self.listening.is_behind) {
-            self.catch_up(cx);
-        }
-    }
-
-    /// What the server says of its lists and resources is heard, for the first time or again.
-    pub(super) fn catch_up(&mut self, cx: &mut Cx) {
-        self.lists_missed(cx);
-        self.updates_missed(cx);
-    }
-
-    fn is_own(&self, request: RequestId) -> bool {
-        self.listening.own.as_ref().is_some_and(|(own, _)| *own == request)
     }
 
     /// The server ends a subscription by a cancellation (2026-07-28, Cancellation). Returns whether it was one.

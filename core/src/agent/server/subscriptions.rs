@@ -11,13 +11,13 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Held, Link, Server, State};
+use super::{Held, Server, State};
 use crate::agent::cx::{Cx, RequestId};
 use crate::agent::wishes::Level;
 use crate::config::Isolation;
 use crate::limits;
 use crate::mcp::{code, method};
-use crate::rpc::{self, envelope, object};
+use crate::rpc::{self, object};
 
 /// What a run was told.
 #[derive(Debug, Default)]
@@ -145,17 +145,6 @@ impl Server {
         }
         for uri in self.watched_here(cx) {
             self.tell_watch(method::RESOURCES_SUBSCRIBE, &uri, cx);
-        }
-        if let Some(Link::Stdio(_)) = self.link {
-            self.updates_missed(cx);
-        }
-    }
-
-    /// Whoever watches a resource hears that it may be another, since for a while nobody heard what the server says.
-    pub(super) fn updates_missed(&mut self, cx: &mut Cx) {
-        for uri in self.watched_here(cx) {
-            let params = Bytes::from(format!("{{\"uri\":{}}}", rpc::quoted(&uri)));
-            self.hear_update(&params, envelope::notification(method::RESOURCE_UPDATED, &params), None, cx);
         }
     }
 
