@@ -166,6 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn subjects_that_may_pass_are_bounded() {
+        let mut approvals = Approvals::default();
+        let subject = |number: usize| waiting(&alloc::format!("{number:06}"), 0).subject;
+        for number in 0..limits::MAX_LET_PASS {
+            approvals.let_pass(subject(number));
+        }
+        assert!(approvals.passes(&subject(0)));
+        approvals.let_pass(subject(limits::MAX_LET_PASS));
+        let passes = [0, 1, limits::MAX_LET_PASS].map(|number| approvals.passes(&subject(number)));
+        assert_eq!(passes, [false, true, true]);
+    }
+
+    #[test]
     fn calls_of_one_subject_go_together() {
         let mut approvals = Approvals::default();
         for (number, tool) in [(1, "a"), (2, "b"), (3, "a")] {

@@ -392,6 +392,50 @@ mod tests {
     }
 
     #[test]
+    fn server_is_open_while_no_rule_is_about_it() {
+        let asks = r#"{"tools":{"slow":{"approve":"first"}}}"#;
+        let never = r#"{"tools":{"slow":{"approve":"never"}}}"#;
+        for (device, files, open) in [
+            ("{}", "{}", true),
+            ("{}", r#"{"deny":["x"]}"#, false),
+            ("{}", r#"{"allow":["*"]}"#, false),
+            ("{}", r#"{"readOnly":true}"#, false),
+            ("{}", r#"{"approve":"always"}"#, false),
+            ("{}", asks, false),
+            ("{}", never, true),
+            ("{}", r#"{"concurrency":1}"#, true),
+            (r#"{"deny":["web/*"]}"#, "{}", true),
+            (r#"{"deny":["files/x"]}"#, "{}", false),
+            (r#"{"tools":{"web/*":{"approve":"first"}}}"#, "{}", true),
+            (r#"{"tools":{"files/slow":{"approve":"first"}}}"#, "{}", false),
+        ] {
+            assert_eq!(rules(device, files).is_open("files"), open, "{device} {files}");
+        }
+    }
+
+    #[test]
+    fn refusal_says_when_the_next_call_fits() {
+        let rules = rules("{}", r#"{"callsPerMinute":1}"#);
+        let limits = rules.limits("files", "any");
+        let at = |secs: u64| Instant::from_micros(secs * 1_000_000);
+        let mut limiter = Limiter::default();
+        limiter.take(&limits, at(0));
+        let refused = limiter.check(&limits, at(10));
+        assert!(refused.is_err_and(|why| why.ends_with("allows 1 calls a minute: try again in 51 s")));
+        assert_eq!(limiter.check(&limits, at(60)), Ok(()));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_calls_that_are_only_bounded_at_once() {
+        let rules = rules("{}", r#"{"concurrency":2}"#);
+        let limits = rules.limits("files", "any");
+        let mut limiter = Limiter::default();
+        limiter.take(&limits, Instant::from_micros(0));
+        limiter.release(&[limits[0].0.clone()]);
+        assert!(limiter.0.is_empty());
+    }
+
+    #[test]
     fn call_that_ends_frees_its_own_place_alone() {
         let rules = rules("{}", r#"{"concurrency":2}"#);
         let limits = rules.limits("files", "any");

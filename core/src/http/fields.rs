@@ -165,6 +165,7 @@ mod tests {
             (&["Bearer "], Err(BadCredentials)),
             (&["Bearer =="], Err(BadCredentials)),
             (&["Bearer a b"], Err(BadCredentials)),
+            (&["Bearer a b c"], Err(BadCredentials)),
             (&["Bearer a,b"], Err(BadCredentials)),
             (&["Bearer a=b"], Err(BadCredentials)),
             (&["Bearer \u{e9}"], Err(BadCredentials)),
@@ -199,6 +200,8 @@ mod tests {
             ("Basic realm=\"hotel\"", false),
             ("Basic realm=\"say, Bearer please\"", false),
             ("Basic realm=\"a\\\", Bearer\"", false),
+            ("Basic realm=\"a\\\\\", Bearer", true),
+            ("Basic realm=\"a\\\\\\\", Bearer\"", false),
             ("Bearers x=1", false),
             ("Digest Bearer=1", false),
         ] {
@@ -240,6 +243,7 @@ mod tests {
             (&["text/*;q=0, text/event-stream"], false, true),
             (&["text/html"], false, false),
             (&["application/json ; version=1 ; Q = 0.0"], false, false),
+            (&["application/json;version=0", "text/event-stream;x=0.0"], true, true),
             (&["*"], false, false),
             (&[";;,/,q=0"], false, false),
         ] {

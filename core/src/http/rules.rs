@@ -340,6 +340,7 @@ mod tests {
                     "localhost.evil.example",
                     "localhost:65536",
                     "localhost:+1",
+                    "[::1]x",
                 ],
             ),
             ("http://relay.lan:8080", vec!["relay.lan:8080"], vec!["relay.lan", "localhost:8080", "127.0.0.1:8080"]),

@@ -108,4 +108,20 @@ mod tests {
             assert!(items.iter().all(|item| within.contains(&item.as_ptr())), "and have no memory of their own");
         }
     }
+
+    #[test]
+    fn list_that_was_announced_more_often_is_news_and_one_that_was_less_is_not() {
+        let announced = |announced| Lists { tools: Bytes::new(), prompts: None, resources: None, announced };
+        let counted = |tools, prompts, resources| announced(Announced { tools, prompts, resources });
+        let seen = counted(5, 5, 5);
+        assert_eq!(counted(4, 4, 4).news(&seen), [""; 0]);
+        assert_eq!(counted(5, 5, 5).news(&seen), [""; 0]);
+        for (lists, news) in [
+            (counted(6, 5, 4), method::TOOLS_CHANGED),
+            (counted(4, 6, 5), method::PROMPTS_CHANGED),
+            (counted(5, 4, 6), method::RESOURCES_CHANGED),
+        ] {
+            assert_eq!(lists.news(&seen), [news]);
+        }
+    }
 }

@@ -79,6 +79,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn name_in_a_path_is_taken_up_to_its_bound() {
+        for (length, fits) in [(4 * limits::MAX_DEVICE_NAME, true), (4 * limits::MAX_DEVICE_NAME + 1, false)] {
+            assert_eq!(endpoint(&format!("/mcp/{}", "n".repeat(length))).is_some(), fits, "{length}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_path_is_read_or_refused(path in any::<String>()) {

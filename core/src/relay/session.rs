@@ -214,6 +214,8 @@ mod tests {
             let params = Bytes::from(format!(r#"{{"capabilities":{capabilities}}}"#));
             begin(&params, at(10), &mut Seeded::new(2)).capabilities
         };
+        let most = format!(r#"{{"x":"{}"}}"#, "x".repeat(limits::MAX_CAPABILITIES - r#"{"x":""}"#.len()));
+        assert_eq!(&*of(&most), most, "as much as may be stays as it is");
         let long = "x".repeat(limits::MAX_CAPABILITIES);
         let all = format!(r#"{{"experimental":"{long}","sampling":{{}},"roots":{{"listChanged":true}}}}"#);
         assert_eq!(&*of(&all), r#"{"roots":{"listChanged":true},"sampling":{}}"#);

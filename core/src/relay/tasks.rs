@@ -128,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn id_is_known_that_is_as_long_as_may_be() {
+        let mut tasks = Tasks::default();
+        let ids = [limits::MAX_ID, limits::MAX_ID + 1, limits::MAX_ID + 2].map(|length| "x".repeat(length));
+        ids.iter().for_each(|id| tasks.learn(id, owner(1, "x")));
+        assert_eq!(ids.each_ref().map(|id| tasks.owner(id).is_some()), [true, false, false]);
+    }
+
+    #[test]
     fn entries_of_a_page_stay_as_they_are() {
         let result = Bytes::from(r#"{"tasks":[ {"taskId":"a", "ttl":1.50},{"status":1},7],"nextCursor":"n\u0041"}"#);
         let Page { entries, cursor } = page(&result).unwrap();

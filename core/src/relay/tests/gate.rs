@@ -15,7 +15,7 @@ use crate::relay::Opened;
 use crate::seal::Sealer;
 
 pub(super) struct Door {
-    gate: Gate,
+    pub(super) gate: Gate,
     sealer: Sealer,
     snapshot: Snapshot,
     now: Now,

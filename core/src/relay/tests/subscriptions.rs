@@ -209,7 +209,7 @@ fn one_servers_subscription_may_be_silent_and_ends_with_its_grant() {
 }
 
 /// A subscription on `/mcp` to these resources of `a` and `b`, on exchange 1.
-fn watching(world: &mut World, uris: &[&str]) -> Vec<String> {
+pub(super) fn watching(world: &mut World, uris: &[&str]) -> Vec<String> {
     world.version = Version::V2026_07_28;
     world.advance(limits::ANNOUNCE_LATE);
     let filter = serde_json::json!({ "resourceSubscriptions": uris });
@@ -224,7 +224,7 @@ fn asked(conn: u32, stream: u32, server: &str, uris: &str) -> String {
 }
 
 /// What a server says it honours.
-fn honour(world: &mut World, conn: u64, stream: u32, uris: &str) -> Vec<String> {
+pub(super) fn honour(world: &mut World, conn: u64, stream: u32, uris: &str) -> Vec<String> {
     let json = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":[{uris}]}}}}}}"#
     );
@@ -232,14 +232,14 @@ fn honour(world: &mut World, conn: u64, stream: u32, uris: &str) -> Vec<String> 
     world.drain()
 }
 
-fn update(world: &mut World, conn: u64, stream: u32, uri: &str) -> Vec<String> {
+pub(super) fn update(world: &mut World, conn: u64, stream: u32, uri: &str) -> Vec<String> {
     let json =
         format!(r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{uri}","x":1.0}}}}"#);
     world.tunnel(conn, tunnel::Event::Message { stream: StreamId(stream), json: Bytes::from(json), credit: 9 });
     world.drain()
 }
 
-fn honoured(uris: &str) -> String {
+pub(super) fn honoured(uris: &str) -> String {
     let uris = uris.replace('"', "\\\"");
     let member = if uris.is_empty() { String::new() } else { format!(r#"\"resourceSubscriptions\":[{uris}]"#) };
     event(&format!(
@@ -460,17 +460,17 @@ fn server_that_cannot_be_asked_at_once_is_asked_later() {
 }
 
 /// A subscription on `/mcp` to `test://a/a` and these tasks, of a client that knows tasks, on exchange 2.
-fn watching_tasks(world: &mut World, tasks: &str, capabilities: &str) -> Vec<String> {
+pub(super) fn watching_tasks(world: &mut World, tasks: &str, capabilities: &str) -> Vec<String> {
     let notifications = format!(r#"{{"resourceSubscriptions":["test://a/a"],"taskIds":{tasks}}}"#);
     let meta = format!(r#"{{"io.modelcontextprotocol/clientCapabilities":{capabilities}}}"#);
     let params = format!(r#"{{"_meta":{meta},"notifications":{notifications}}}"#);
     world.post(&format!(r#"{{"jsonrpc":"2.0","id":"s1","method":"subscriptions/listen","params":{params}}}"#))
 }
 
-const KNOWS_TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+pub(super) const KNOWS_TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
 
 /// Server `b` has made the task `t-1` for a call on exchange 1.
-fn with_task() -> World {
+pub(super) fn with_task() -> World {
     let mut world = World::new();
     world.version = Version::V2026_07_28;
     world.up(1, "laptop", Some("id-1"));

@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::*;
 use crate::limits::{
-    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_BUFFERED, MAX_CALL_MESSAGE, MAX_CATALOG, MAX_CONTROL, MAX_RECEIVE, MAX_TRANSMIT,
-    MAX_V1_MESSAGE, PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT, V1_CALL_TIMEOUT,
+    DIAL_TIMEOUT, MAX_ASSEMBLY, MAX_BUFFERED, MAX_CALL_MESSAGE, MAX_CALL_QUEUE, MAX_CATALOG, MAX_CONTROL, MAX_RECEIVE,
+    MAX_STREAMS, MAX_TRANSMIT, MAX_UNREAD, MAX_V1_MESSAGE, PING_INTERVAL, PROBE_TIMEOUT, STALL_TIMEOUT, STREAM_CREDIT,
+    V1_CALL_TIMEOUT,
 };
 use crate::tunnel::frame::{AnswerHead, Frame, HEADER, MAX_HEAD, Piece};
 use crate::tunnel::head::LastHead;
@@ -394,4 +395,202 @@ fn largest_list_of_an_old_agent_is_taken_and_a_larger_one_closes() {
         pair.relay.handle_message(Message::Text(tools.into()), at(pair.now));
         assert_eq!(closed(&pair.relay_events()), expected);
     }
+}
+
+#[test]
+fn agent_itself_refuses_the_call_beyond_its_streams() {
+    let mut pair = Pair::up();
+    let most = u32::try_from(MAX_STREAMS).unwrap();
+    for stream in 1..=most + 1 {
+        pair.agent.handle_message(binary(&Frame::Open { stream, head: head(2).into() }), at(pair.now));
+    }
+    let Some(Message::Binary(mut said)) = pair.agent.poll_transmit(at(pair.now)) else { panic!("a frame") };
+    let refusal = Frame::take(&mut said, &mut LastHead::default());
+    let Ok(Some(Frame::Reset { stream, code, .. })) = refusal else { panic!("{refusal:?}") };
+    assert_eq!((stream, code, said.len()), (most + 1, ResetCode::Overloaded, 0));
+}
+
+#[test]
+fn call_beyond_the_streams_of_an_old_agent_is_not_sent() {
+    let mut pair = Pair::new(Dialect::V1);
+    let most = u32::try_from(MAX_STREAMS).unwrap();
+    for stream in 1..=most + 1 {
+        let (head, params) = (head(2), Bytes::from_static(b"{}"));
+        pair.relay(Command::Open { stream: StreamId(stream), head, params, v1_tool: Some("a__b".into()) });
+    }
+    assert_eq!(resets(&pair.relay_events()), [(most + 1, ResetCode::Overloaded)]);
+}
+
+#[test]
+fn call_of_an_old_relay_beyond_the_streams_is_refused() {
+    let mut pair = Pair::new(Dialect::V1);
+    pair.agent(Command::Catalog(
+        r#"{"whole":true,"servers":[{"name":"a","state":"ready","tools":[{"name":"b"}]}]}"#.into(),
+    ));
+    for _ in 0..=MAX_STREAMS {
+        let request = Bytes::from_static(br#"{"type":"request","id":"1","method":"a__b","params":{}}"#);
+        pair.agent.handle_message(Message::Text(request), at(pair.now));
+    }
+    let calls = pair.agent_events().iter().filter(|event| matches!(event, Event::Call { .. })).count();
+    assert_eq!(calls, MAX_STREAMS);
+}
+
+#[test]
+fn full_queue_of_a_call_drops_what_may_be_dropped_and_ends_the_call_otherwise() {
+    for (droppable, expected) in [(true, &[][..]), (false, &[(1, ResetCode::Overloaded)])] {
+        let mut pair = Pair::up();
+        pair.call(1, b"{}");
+        pair.agent_events();
+        for _ in 0..MAX_CALL_QUEUE {
+            pair.agent(message(1, "1", false));
+        }
+        pair.agent(message(1, "2", droppable));
+        assert_eq!(resets(&pair.agent_events()), expected);
+        pair.run();
+        let heard = pair.relay_events().iter().filter(|event| matches!(event, Event::Message { .. })).count();
+        assert_eq!(heard, if droppable { MAX_CALL_QUEUE } else { 0 });
+    }
+}
+
+#[test]
+fn message_that_may_be_dropped_is_whole_once_it_was_begun() {
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    let long = "x".repeat(STREAM_CREDIT as usize + 1);
+    pair.agent(message(1, &long, true));
+    while pair.carry_to_relay().is_some() {}
+    for _ in 0..=MAX_UNREAD {
+        pair.agent(message(1, "1", true));
+    }
+    pair.run();
+    let heard = pair.relay_events();
+    assert!(matches!(&heard[0], Event::Message { json, .. } if json.len() == long.len()), "{}", heard.len());
+}
+
+#[test]
+fn message_too_large_for_its_call_is_dropped_if_it_may_be_and_ends_the_call_otherwise() {
+    for (droppable, expected) in [(true, &[][..]), (false, &[(1, ResetCode::TooLarge)])] {
+        let mut pair = Pair::up();
+        pair.call(1, b"{}");
+        pair.agent_events();
+        pair.agent(message(1, "x".repeat(MAX_CALL_MESSAGE + 1), droppable));
+        assert_eq!(resets(&pair.agent_events()), expected);
+    }
+}
+
+#[test]
+fn long_reason_is_cut_by_who_says_it_and_by_who_hears_it() {
+    const MOST: usize = 512;
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    let code = ResetCode::Internal;
+    pair.agent(Command::Reset { stream: StreamId(1), code, reason: "x".repeat(MOST + 1) });
+    let Some(Message::Binary(said)) = pair.agent.poll_transmit(at(pair.now)) else { panic!("a frame") };
+    assert_eq!(said.len(), HEADER + 1 + MOST);
+    let mut longer = vec![8, 0, 0, 0, 1, 0, 0, 4, 1, 5];
+    longer.resize(HEADER + 1 + 1_024, b'x');
+    pair.relay.handle_message(Message::Binary(longer.into()), at(pair.now));
+    let events = pair.relay_events();
+    assert!(matches!(&events[..], [Event::Reset { reason, .. }] if reason.len() == MOST), "{events:?}");
+}
+
+#[test]
+fn unfinished_requests_may_fill_their_bound_to_the_last_byte() {
+    let mut pair = Pair::up();
+    let piece = Bytes::from(vec![b' '; MAX_RECEIVE / 2]);
+    for stream in 1..=2 {
+        let open = Frame::Open { stream, head: head(MAX_ASSEMBLY / 2 + 1).into() };
+        pair.agent.handle_message(binary(&open), at(pair.now));
+        for _ in 0..MAX_ASSEMBLY / 2 / piece.len() {
+            pair.agent.handle_message(binary(&Frame::Data { stream, bytes: piece.clone() }), at(pair.now));
+        }
+    }
+    assert_eq!(pair.agent.poll_transmit(at(pair.now)), None, "nothing is refused");
+}
+
+#[test]
+fn orders_that_nobody_reads_close_the_tunnel() {
+    let mut pair = Pair::up();
+    for _ in 0..MAX_CONTROL {
+        pair.agent(Command::GoAway);
+    }
+    assert_eq!(closed(&pair.agent_events()), None);
+    pair.agent(Command::GoAway);
+    assert!(closed(&pair.agent_events()).is_some());
+}
+
+#[test]
+fn stalled_call_closes_the_tunnel_where_nobody_reads_that_it_is() {
+    let mut pair = Pair::up();
+    pair.call(1, b"{}");
+    pair.agent(answer(1, vec![b'x'; STREAM_CREDIT as usize + 1]));
+    pair.run();
+    pair.agent_events();
+    for _ in 0..MAX_CONTROL {
+        pair.agent(Command::GoAway);
+    }
+    // Signs of life come, and nothing is read.
+    let end = pair.now + STALL_TIMEOUT;
+    while pair.now < end {
+        pair.now = pair.now + Duration::from_secs(1);
+        pair.agent.handle_message(binary(&Frame::Ping(1)), at(pair.now));
+        pair.agent.handle_timeout(at(pair.now));
+    }
+    assert!(closed(&pair.agent_events()).is_some());
+}
+
+#[test]
+fn nothing_is_sent_where_the_socket_is_gone() {
+    let mut pair = Pair::up();
+    pair.agent(Command::GoAway);
+    pair.agent.handle_gone("broken", at(pair.now));
+    assert_eq!(pair.agent.poll_transmit(at(pair.now)), None);
+}
+
+#[test]
+fn ping_that_could_not_be_written_is_written_at_the_next_sign_of_life() {
+    let mut pair = Pair::up();
+    pair.pass(PING_INTERVAL - INSTANT, true);
+    pair.relay(Command::Probe);
+    pair.pass(INSTANT, false);
+    assert!(pair.relay.poll_transmit(at(pair.now)).is_some());
+}
+
+#[test]
+fn tunnel_is_idle_when_its_calls_are_over_and_not_before() {
+    for dialect in [Dialect::V1, Dialect::V2] {
+        let mut pair = Pair::new(dialect);
+        pair.agent(Command::Catalog(
+            r#"{"whole":true,"servers":[{"name":"a","state":"ready","tools":[{"name":"b"}]}]}"#.into(),
+        ));
+        pair.run();
+        assert!(pair.relay.is_idle() && pair.agent.is_idle(), "{dialect:?}");
+        let params = Bytes::from_static(b"{}");
+        pair.relay(Command::Open { stream: StreamId(1), head: head(2), params, v1_tool: Some("a__b".into()) });
+        pair.run();
+        assert!(!pair.relay.is_idle() && !pair.agent.is_idle(), "{dialect:?}");
+        let open = |end: &Connection| end.load().map(|load| load.streams.len());
+        let expected = (dialect == Dialect::V2).then_some(1);
+        assert_eq!((open(&pair.relay), open(&pair.agent)), (expected, expected));
+        pair.agent(answer(1, "{}"));
+        pair.run();
+        assert!(pair.relay.is_idle() && pair.agent.is_idle(), "{dialect:?}");
+    }
+}
+
+#[test]
+fn call_that_is_cut_short_leaves_nothing_behind() {
+    let mut pair = Pair::up();
+    pair.relay(open(1, b"{}"));
+    let reset = |stream| Command::Reset { stream: StreamId(stream), code: ResetCode::Cancelled, reason: String::new() };
+    pair.relay(reset(1));
+    assert!(pair.relay.is_idle(), "it was not sent yet");
+    pair.call(2, b"{}");
+    pair.agent(answer(2, vec![b'x'; STREAM_CREDIT as usize + 1]));
+    while pair.carry_to_relay().is_some() {}
+    pair.relay(consumed(2, 1));
+    pair.agent(reset(2));
+    while pair.carry_to_relay().is_some() {}
+    assert!(pair.relay.is_idle(), "credit of a call that is over is not given back");
+    assert!(pair.agent.is_idle(), "and not waited for");
 }

@@ -349,3 +349,58 @@ fn message_that_is_too_large_to_be_read_closes_the_tunnel_with_the_limit() {
     pair.relay.handle_too_big(at(pair.now));
     assert!(pair.relay_events().is_empty(), "once");
 }
+
+/// An agent's catalog or a change of it, with servers of one tool each.
+fn listing(whole: bool, servers: &[&str]) -> Command {
+    let server = |name: &&str| format!(r#"{{"name":"{name}","state":"ready","tools":[{{"name":"t"}}]}}"#);
+    let servers: Vec<_> = servers.iter().map(server).collect();
+    Command::Catalog(format!(r#"{{"whole":{whole},"servers":[{}]}}"#, servers.join(",")).into())
+}
+
+#[test]
+fn old_relay_is_told_the_newest_list_alone() {
+    let mut pair = v1();
+    pair.agent(listing(true, &["a"]));
+    pair.agent(listing(false, &["b"]));
+    let [list] = &said(&mut pair.agent, pair.now)[..] else { panic!("one list") };
+    assert!(list.contains("a__t") && list.contains("b__t"), "a change adds: {list}");
+    pair.agent(listing(true, &["c"]));
+    let [list] = &said(&mut pair.agent, pair.now)[..] else { panic!("one list") };
+    assert!(!list.contains("a__t") && list.contains("c__t"), "a whole list replaces: {list}");
+}
+
+#[test]
+fn old_relay_hears_why_a_call_was_ended() {
+    for (reason, expected) in [("", "the call was ended: ServerGone"), ("it crashed", "it crashed")] {
+        let mut pair = v1();
+        pair.agent(listing(true, &["a"]));
+        said(&mut pair.agent, pair.now);
+        let request = text(r#"{"type":"request","id":"1","method":"a__t","params":{}}"#);
+        pair.agent.handle_message(request, at(pair.now));
+        let (stream, code) = (StreamId(1), ResetCode::ServerGone);
+        pair.agent(Command::Reset { stream, code, reason: reason.into() });
+        let error = format!(r#"{{"type":"error","id":"1","message":"{expected}"}}"#);
+        assert_eq!(said(&mut pair.agent, pair.now), [error]);
+    }
+}
+
+#[test]
+fn long_name_of_an_unknown_tool_is_not_said_back_whole() {
+    let mut pair = v1();
+    let request = format!(r#"{{"type":"request","id":"1","method":"{}","params":{{}}}}"#, "x".repeat(200));
+    pair.agent.handle_message(text(&request), at(pair.now));
+    let error = format!(r#"{{"type":"error","id":"1","message":"unknown tool: {}"}}"#, "x".repeat(128));
+    assert_eq!(said(&mut pair.agent, pair.now), [error]);
+}
+
+#[test]
+fn tool_that_was_listed_without_a_server_is_forgotten_with_its_list() {
+    let mut pair = v1();
+    for (list, expected) in [("read", "read"), ("tools__read", "tools__read")] {
+        let tools = format!(r#"{{"type":"tools","tools":[{{"name":"{list}"}}]}}"#);
+        pair.relay.handle_message(text(&tools), at(pair.now));
+        pair.relay(open_tool(1, "tools__read", "{}"));
+        let [request] = &said(&mut pair.relay, pair.now)[..] else { panic!("a request") };
+        assert!(request.contains(&format!(r#""method":"{expected}""#)), "{request}");
+    }
+}
