@@ -200,6 +200,7 @@ mod tests {
             ("Basic realm=\"hotel\"", false),
             ("Basic realm=\"say, Bearer please\"", false),
             ("Basic realm=\"a\\\", Bearer\"", false),
+            ("Basic realm=\"a\\\", Bearer b\"", false),
             ("Basic realm=\"a\\\\\", Bearer", true),
             ("Basic realm=\"a\\\\\\\", Bearer\"", false),
             ("Bearers x=1", false),

@@ -358,6 +358,46 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_bounded() {
+        let mut replay = Replay::default();
+        for stream in 1..=limits::MAX_REPLAYS as u64 + 1 {
+            replay.begin(stream, key("s"), seven());
+        }
+        assert_eq!((replay.len(), replay.has(1), replay.has(2)), (limits::MAX_REPLAYS, false, true));
+    }
+
+    #[test]
+    fn message_in_pieces_is_kept_up_to_its_bound() {
+        for (more, kept) in [(0, true), (1, false)] {
+            let mut replay = begun();
+            replay.begin_message(1);
+            replay.piece(1, b"x");
+            replay.piece(1, &alloc::vec![b'x'; limits::MAX_REPLAY - 1 + more]);
+            let found = replay.find(1, &key("s"), 0);
+            assert_eq!(found, if kept { Found::Kept { is_over: false } } else { Found::Lost(seven()) });
+        }
+    }
+
+    #[test]
+    fn message_that_is_dropped_was_not_begun() {
+        let mut replay = begun();
+        replay.begin_message(1);
+        replay.piece(1, b"half");
+        replay.drop_message(1);
+        assert_eq!(replay.take_up(1, 0), (Vec::new(), None));
+    }
+
+    #[test]
+    fn requests_of_a_batch_are_remembered_as_far_as_they_fit() {
+        let one = RawId::from_number(1);
+        for (count, remembered) in [(1, 1), (319, 319), (320, 319)] {
+            let asked = Asked::batch(core::iter::repeat_n(&one, count));
+            assert_eq!(asked.as_bytes().iter().filter(|byte| **byte == b'1').count(), remembered);
+        }
+        assert!(Asked::batch(core::iter::empty()).is_empty());
+    }
+
+    #[test]
     fn events_after_a_place_are_there() {
         let mut replay = begun();
         for text in ["a", "b", "c"] {

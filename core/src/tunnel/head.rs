@@ -158,6 +158,7 @@ fn named(name: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
     use alloc::string::{String, ToString};
 
     use proptest::prelude::*;
@@ -212,6 +213,18 @@ mod tests {
                 length,
             },
         )
+    }
+
+    #[test]
+    fn head_is_read_alike_whatever_was_read_before() {
+        let mut last = LastHead::default();
+        for end in [r#""length":5}"#, r#""length":7}"#, r#""length":05}"#, r#""length":0}"#, r#""length":5,"x":1}"#] {
+            let json = format!(r#"{{"server":"a","method":"b",{end}"#);
+            let other = json.replace('1', "2");
+            for json in [&json, &other, &json] {
+                assert_eq!(last.read(json.as_bytes()), OpenHead::read(json.as_bytes()), "{json}");
+            }
+        }
     }
 
     proptest! {

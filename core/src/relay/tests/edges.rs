@@ -190,11 +190,11 @@ fn description_names_the_device_where_the_name_does() {
 fn unknown_name_is_compared_letter_by_letter_and_three_are_told_the_nearest_first() {
     let mut world = World::new();
     world.up(1, "laptop", Some("id-1"));
-    world.catalog(1, &whole(&[server("s", &["abcdefgh", "abcdefgx", "abcdefxx", "abcdxxxx"])]));
+    world.catalog(1, &whole(&[server("s", &["abcdefgh", "abcdefgx", "abcdefxx", "abcdexxx", "abcdxxxx"])]));
     world.drain();
     for (asked, near) in [
         ("s__abcdefghi", "did you mean s__abcdefgh, s__abcdefgx, s__abcdefxx?"),
-        ("s__abcdxxxxy", "did you mean s__abcdxxxx, s__abcdefxx, s__abcdefgx?"),
+        ("s__abcdxxxxy", "did you mean s__abcdxxxx, s__abcdexxx, s__abcdefxx?"),
         ("xxxstatus", "did you mean status?"),
         ("xxxxstatus", "tools/list has the names"),
         ("xxxxxxxxs_abcdefgh", "tools/list has the names"),

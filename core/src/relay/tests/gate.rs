@@ -54,7 +54,7 @@ impl Door {
         }
     }
 
-    fn accept(&self, head: RequestHead, body: &[u8]) -> Step {
+    pub(super) fn accept(&self, head: RequestHead, body: &[u8]) -> Step {
         let Admission::Read { route, .. } = self.admit(&head) else { panic!("not admitted: {:?}", self.admit(&head)) };
         let body = Bytes::copy_from_slice(body);
         let opened = &mut self.opened.borrow_mut();

@@ -1,6 +1,6 @@
 //! A gate at the edges: what is said beside an answer, and what a hair more is refused for.
 
-use super::super::gate::Admission;
+use super::super::gate::{Admission, Step};
 use super::gate::{Door, request, with};
 use super::*;
 use crate::limits;
@@ -50,6 +50,15 @@ fn page_that_is_allowed_may_read_what_its_request_begins() {
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let post = door.posted(with(door.in_session("2025-06-18"), "origin", "https://app.example"), ping);
     assert_eq!(post.headers["access-control-allow-origin"], "https://app.example");
+}
+
+#[test]
+fn page_that_is_allowed_may_read_the_stream_that_it_listens_on() {
+    let door = Door::new();
+    let mut head = with(door.in_session("2025-06-18"), "origin", "https://app.example");
+    head.method = http::Method::GET;
+    let Step::Shard(_, Event::Listen(listen)) = door.accept(head, b"") else { panic!("no stream") };
+    assert_eq!(listen.headers["access-control-allow-origin"], "https://app.example");
 }
 
 #[test]

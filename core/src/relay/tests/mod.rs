@@ -33,6 +33,7 @@ mod table_questions;
 mod table_resumption;
 mod table_standing;
 mod used;
+mod words;
 
 use alloc::boxed::Box;
 use alloc::format;

@@ -3,6 +3,7 @@
 mod edges;
 mod honest;
 mod keeping;
+mod orders;
 mod streaming;
 mod table;
 mod table_v1;
