@@ -62,6 +62,8 @@ pub struct Agent {
     pub kept: BTreeMap<String, Bytes>,
     /// What it keeps of clients' sessions on disk.
     pub wishes: Option<Bytes>,
+    /// What it wanted to keep of these last could not be written: it is on the disk with the next change.
+    pub lacks_wishes: bool,
     /// When it dialed, in microseconds.
     pub dials: Vec<u64>,
     /// Why it ended, if it did.
@@ -143,6 +145,7 @@ impl Agent {
             spawned: BTreeMap::new(),
             kept: BTreeMap::new(),
             wishes: None,
+            lacks_wishes: false,
             dials: Vec::new(),
             exit: None,
             identity,
@@ -186,6 +189,7 @@ impl Agent {
             spawned,
             kept: if lose { BTreeMap::new() } else { kept },
             wishes: wishes.filter(|_| !lose),
+            lacks_wishes: false,
             dials: Vec::new(),
             exit: None,
             identity,

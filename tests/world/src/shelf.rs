@@ -50,8 +50,13 @@ impl World {
         }
         match kept {
             Kept::Catalog { server, catalog } if takes => drop(agent.kept.insert(server, catalog)),
-            Kept::Wishes(json) if takes => agent.wishes = Some(json),
-            Kept::Catalog { .. } | Kept::Wishes(_) => {}
+            Kept::Catalog { .. } => {}
+            Kept::Wishes(json) => {
+                agent.lacks_wishes = !takes;
+                if takes {
+                    agent.wishes = Some(json);
+                }
+            }
             Kept::Pins { key: pins, base, content } => {
                 let before = agent.pins.get(&pins);
                 let result = if !takes {

@@ -254,8 +254,6 @@ impl Stage {
         }
         self.wait(Duration::from_secs(300));
         assert!(self.oracle.calls.is_empty(), "{:?}", self.oracle.calls);
-        let left = self.world.relay_timeout();
-        assert!(left.is_none_or(|left| left.reason == "a grant runs out"), "the relay still waits for {left:?}");
         // A call whose client went away without a cancel may wait for it for long, with a question for instance.
         let last = self.world.micros() + crate::link::micros(limits::CALL_IDLE + Duration::from_secs(60));
         while self.world.micros() < last && (0..self.laptops.len()).any(|laptop| self.status(laptop)["calls"] != 0) {
@@ -267,6 +265,8 @@ impl Stage {
         }
         // What the last of them was answered is kept for its client for a while.
         self.wait(limits::REPLAY_KEPT + Duration::from_secs(10));
+        let left = self.world.relay_timeout();
+        assert!(left.is_none_or(|left| left.reason == "a grant runs out"), "the relay still waits for {left:?}");
         self.books_are_empty();
         let before = self.world.steps;
         self.wait(Duration::from_secs(600));

@@ -66,7 +66,10 @@ impl Stage {
         let Kind::Watch { laptop, server, on, disturbances, heard } = call.kind else { return };
         let is_done = reply.answer().is_some_and(|answer| answer.get("result").is_some());
         let key = self.laptops[laptop].key;
-        let is_kept = key.is_some_and(|key| self.world.look(key).disk == Health::Good);
+        let is_kept = key.is_some_and(|key| {
+            let agent = self.world.look(key);
+            agent.disk == Health::Good && !agent.lacks_wishes
+        });
         // Where something went wrong meanwhile it may be forgotten already.
         let is_same =
             call.changes == self.people[call.person].changes && disturbances == self.laptops[laptop].disturbances;
