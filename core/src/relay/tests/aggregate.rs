@@ -404,6 +404,52 @@ fn update_in_a_call_carries_the_clients_uri_too() {
     assert_eq!(said[1], format!("body 1 +9 {expected:?}"));
 }
 
+/// A server's notification of that method about a resource.
+fn about(method: &str, uri: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"uri":"{uri}"}}}}"#)
+}
+
+/// The same, as the client of the first call hears it.
+fn told_in_call(json: &str) -> String {
+    format!("body 1 +9 {:?}", format!("event: message\ndata: {json}\n\n"))
+}
+
+const UPDATED: &str = "notifications/resources/updated";
+
+#[test]
+fn update_in_a_call_is_spelled_as_the_lists_are_by_then() {
+    let mut world = two_servers();
+    world.post(&request(1, "prompts/get", r#"{"name":"a__greet"}"#));
+    world.catalog(1, &whole(&[rich("a", "")]));
+    let update = about(UPDATED, "test://shared");
+    assert_eq!(world.said(1, &update)[1], told_in_call(&update), "it is of one server alone now");
+}
+
+#[test]
+fn notification_that_is_no_update_keeps_its_uri() {
+    let mut world = two_servers();
+    world.post(&request(1, "prompts/get", r#"{"name":"a__greet"}"#));
+    let other = about("notifications/vendor", "test://shared");
+    assert_eq!(world.said(1, &other)[1], told_in_call(&other));
+}
+
+#[test]
+fn update_in_a_call_is_spelled_as_its_client_is_listed_it() {
+    let parts = r#""tools":[{"name":"t","inputSchema":{}}],"resources":[{"uri":"x:shared","name":"s"}]"#;
+    let a = format!(r#"{{"name":"a","state":"ready",{parts},"legacy":{{{parts}}}}}"#);
+    let b = format!(r#"{{"name":"b","state":"ready","tools":[],"legacy":{{{parts}}}}}"#);
+    for (version, uri) in [(Version::V2025_06_18, "mcp-tunnel:laptop/a/x:shared"), (Version::V2026_07_28, "x:shared")] {
+        let mut world = World::new();
+        world.up(1, "laptop", Some("id-1"));
+        world.catalog(1, &whole(&[a.clone(), b.clone()]));
+        world.version = version;
+        world.drain();
+        world.post(&call("a__t", 1));
+        let told = world.said(1, &about(UPDATED, "x:shared"));
+        assert_eq!(told[1], told_in_call(&about(UPDATED, uri)), "{version:?}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_catalog_leaves_every_list_whole(

@@ -145,3 +145,40 @@ fn nothing_is_said_of_users_who_are_not_audited() {
     world.event(Event::Stop);
     assert_eq!(lines(&world.drain()), Vec::<Value>::new());
 }
+
+#[test]
+fn request_that_goes_to_no_server_has_a_line() {
+    let mut world = audited();
+    world.drain();
+    let told = world.post(&aggregate::request(1, "prompts/get", r#"{"name":"none"}"#));
+    let line = lines(&told).pop().expect("a line");
+    let words = ["method", "decision", "reason"].map(|key| line[key].as_str());
+    assert_eq!(words, [Some("prompts/get"), Some("invalid"), Some("no-such-prompt")]);
+}
+
+#[test]
+fn device_that_is_not_let_in_has_a_line() {
+    let bounds = RelayLimits { devices_per_user: 1, ..RelayLimits::default() };
+    let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
+    world.audit = Some("pseudonym".into());
+    world.up(1, "laptop", Some("id-1"));
+    world.drain();
+    let (another, old) = (("desktop", Some("id-2")), ("laptop", None));
+    for (conn, (device, id), reason) in [(2, another, "too-many-devices"), (3, old, "waits-for-its-name")] {
+        world.up(conn, device, id);
+        let told = lines(&world.drain());
+        let words: Vec<_> = told.iter().map(|line| (line["event"].as_str(), line["reason"].as_str())).collect();
+        assert_eq!(words, [(Some("tunnel-refused"), Some(reason))]);
+    }
+}
+
+#[test]
+fn subscription_whose_tunnel_breaks_has_a_line() {
+    let mut world = audited();
+    (world.version, world.endpoint) = (Version::V2026_07_28, Endpoint::Server("files".into()));
+    world.post(subscriptions::LISTEN);
+    let told = lines(&kit::lose(&mut world));
+    let words: Vec<_> = told.iter().map(|line| (line["event"].as_str(), line["reason"].as_str())).collect();
+    assert_eq!(words[0], (Some("call"), Some("device-disconnected")));
+    assert_eq!((words.len(), told[0]["method"].as_str()), (2, Some("subscriptions/listen")));
+}

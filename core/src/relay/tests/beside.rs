@@ -245,3 +245,27 @@ fn question_is_not_put_to_who_listens_to_another_server_of_the_device() {
     world.listen();
     assert_eq!(declined(&says(&mut world, 1, "s", PLAIN)), crate::mcp::code::METHOD_NOT_FOUND);
 }
+
+#[test]
+fn questions_to_one_session_leave_others_theirs() {
+    let mut world = listening(files_alone());
+    world.session = "t";
+    world.listen();
+    for id in 0..limits::MAX_BESIDE_OF_SESSION {
+        says(&mut world, 1, "s", &PLAIN.replace("\"id\":7", &format!("\"id\":{}", 100 + id)));
+    }
+    let told = says(&mut world, 1, "t", PLAIN);
+    assert!(told[0].starts_with("body 2 "), "{told:?}");
+}
+
+#[test]
+fn questions_in_calls_count_among_the_open_ones() {
+    let mut world = listening(files_alone());
+    world.post(&call("read", 1));
+    for id in 1..limits::MAX_QUESTIONS {
+        world.said(1, &PLAIN.replace("\"id\":7", &format!("\"id\":{}", 100 + id)));
+    }
+    asked(&mut world, PLAIN);
+    let told = says(&mut world, 1, "s", &PLAIN.replace("\"id\":7", "\"id\":8"));
+    assert!(told[0].contains("too many questions"), "{told:?}");
+}

@@ -309,3 +309,24 @@ fn connection_comes_up_once_and_stays_its_users() {
     world.answer(1, 1, None);
     assert_eq!(world.data(1, 1, "{}", true), [r#"reply 2 200 {"jsonrpc":"2.0","id":1,"result":{}}"#]);
 }
+
+#[test]
+fn agent_that_was_called_back_is_waited_for_no_more() {
+    let mut world = two(None, None);
+    world.tunnel(2, tunnel::Event::Closed(Close::new(CloseCode::Normal, "")));
+    assert_eq!(world.drain(), ["tunnel 1 close GoingAway"]);
+    world.event(Event::Stop);
+    assert_eq!(world.drain(), [""; 0], "once");
+}
+
+#[test]
+fn nothing_is_left_of_an_agent_that_waited_for_longest() {
+    let bounds = RelayLimits { devices_per_user: 1, ..RelayLimits::default() };
+    let mut world = World::with(&RelayConfig { limits: bounds, ..config() });
+    for conn in 1..=3 {
+        world.up(conn, "laptop", None);
+    }
+    assert_eq!(world.drain(), ["tunnel 1 close Refused"]);
+    world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Refused, "")));
+    assert!(world.shard.leftovers().is_empty(), "{:?}", world.shard.leftovers());
+}

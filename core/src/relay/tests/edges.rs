@@ -310,3 +310,42 @@ fn task_that_is_not_found_on_servers_that_sleep_is_not_waited_for() {
     let told = world.post(&request(1, "tasks/get", r#"{"taskId":"t-1"}"#));
     assert_eq!((told.len(), failure(&told[0])), (1, (code::INVALID_PARAMS, "no-such-task".into())));
 }
+
+#[test]
+fn list_is_whole_up_to_a_size_and_begun_beyond() {
+    let list = request(1, "tools/list", "{}");
+    let tool = |length: usize| format!(r#"{{"name":"t","description":"{}","inputSchema":{{}}}}"#, "x".repeat(length));
+    let with_tool = |length: usize| whole(&[with("files", &format!(r#""tools":[{}]"#, tool(length)))]);
+    for version in [Version::V2025_06_18, Version::V2026_07_28] {
+        let mut world = World::ready();
+        world.catalog(1, &with_tool(0));
+        let short = world.post(&list).remove(0);
+        let bare = short.len() - r#"reply 1 200 {"jsonrpc":"2.0","id":1,"result":}"#.len();
+        world.version = version;
+        for (more, fits) in [(1, false), (0, true)] {
+            world.catalog(1, &with_tool(limits::WHOLE_ANSWER - bare + more));
+            let told = world.post(&list);
+            assert_eq!(told[0].starts_with("reply "), fits, "{version:?}: {}", told.len());
+        }
+    }
+}
+
+#[test]
+fn device_whose_calls_are_all_taken_takes_nobodys() {
+    let mut world = World::ready();
+    world.tunnel(1, tunnel::Event::Up(tunnel::Hello { max_streams: 1, ..Default::default() }));
+    world.call(1);
+    (world.session, world.family) = ("t", "t");
+    let told = world.call(1);
+    assert!(told[0].contains("too many calls on this device at once"), "{told:?}");
+}
+
+#[test]
+fn session_has_its_share_of_a_devices_calls_whoever_signed_in_for_it() {
+    let mut world = World::ready();
+    world.tunnel(1, tunnel::Event::Up(tunnel::Hello { max_streams: 4, ..Default::default() }));
+    for (id, family, opened) in [(1, "before", true), (2, "before", true), (3, "after", false)] {
+        world.family = family;
+        assert_eq!(world.call(id)[0].contains(" open "), opened, "{id}");
+    }
+}

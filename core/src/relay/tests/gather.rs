@@ -235,3 +235,47 @@ fn client_that_left_hears_of_nothing_and_one_that_comes_back_of_all() {
     let done = answered(&mut world, 2, "{}");
     assert!(done[0].starts_with("body 2") && done[0].contains("result") && done[1] == "finish 2", "{done:?}");
 }
+
+#[test]
+fn each_gathering_becomes_the_stream_of_its_own_client() {
+    let mut world = two_servers();
+    for id in [1, 2] {
+        world.post(&request(id, "logging/setLevel", r#"{"level":"error"}"#));
+    }
+    assert_eq!(world.advance(limits::STREAM_AFTER), ["begin 1 events", "begin 2 events"]);
+}
+
+#[test]
+fn task_of_an_error_or_of_an_endpoint_of_one_server_is_not_remembered() {
+    let slow = rich("b", "").replace("\"tools\":[]", r#""tools":[{"name":"slow","inputSchema":{}}]"#);
+    let made = r#"{"code":-5,"message":"m","task":{"taskId":"t-1"}}"#;
+    for (endpoint, tool, code) in [(Endpoint::Server("b".into()), "slow", None), (Endpoint::All, "b__slow", Some(-5))] {
+        let mut world = two_servers();
+        world.catalog(1, &whole(&[rich("a", ""), slow.clone()]));
+        world.endpoint = endpoint;
+        world.post(&call(tool, 1));
+        let done = match code {
+            None => answered(&mut world, 1, made),
+            Some(code) => world.error(1, 1, code, made),
+        };
+        assert!(done[0].contains(made), "{done:?}");
+        world.endpoint = Endpoint::All;
+        assert_eq!(world.post(&request(2, "tasks/get", r#"{"taskId":"t-1"}"#)).len(), 2, "both are asked");
+    }
+}
+
+#[test]
+fn task_that_is_found_on_a_device_that_came_back_is_known_again() {
+    let mut world = two_servers();
+    let get = request(1, "tasks/get", r#"{"taskId":"t-1"}"#);
+    for conn in [1, 2] {
+        world.up(conn, "laptop", Some("id-1"));
+        world.catalog(conn, &whole(&[rich("a", ""), rich("b", "")]));
+        world.drain();
+        assert_eq!(world.post(&get).len(), 2, "both are asked");
+        world.error(conn, 1, -32_602, r#"{"code":-32602,"message":"no"}"#);
+        world.answer(conn, 2, None);
+        world.data(conn, 2, r#"{"taskId":"t-1"}"#, true);
+    }
+    assert_eq!(world.post(&get), [r#"tunnel 2 open 3 b tasks/get {"taskId":"t-1"}"#]);
+}

@@ -48,6 +48,7 @@ fn call_of_a_tool_that_is_not_listed_goes_to_the_sessions_own_run() {
     }
     assert_eq!(failure(&world.post(&call("other__toggled", 8))[0]).1, "no-such-tool");
     assert_eq!(failure(&world.post(&call("files__", 8))[0]).1, "no-such-tool");
+    assert_eq!(failure(&world.post(&call("files__tog.gled", 8))[0]).1, "no-such-tool", "no tool is listed so");
     world.version = Version::V2026_07_28;
     assert_eq!(failure(&world.post(&call("files__toggled", 9))[0]).1, "no-such-tool");
 }

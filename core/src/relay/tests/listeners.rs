@@ -33,6 +33,15 @@ fn changes_of_a_moment_are_told_once() {
 }
 
 #[test]
+fn moment_of_a_device_that_comes_begins_with_its_tunnel() {
+    let mut world = listening();
+    world.up(2, "desktop", Some("id-2"));
+    world.advance(limits::ANNOUNCE_DELAY / 2);
+    world.catalog(2, &whole(&[server("git", &["log"])]));
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY / 2), [CHANGED]);
+}
+
+#[test]
 fn list_that_is_the_same_again_is_no_news() {
     let mut world = listening();
     world.tunnel(1, tunnel::Event::Closed(Close::new(CloseCode::Other(1006), "")));
@@ -193,7 +202,9 @@ fn heard(world: &mut World, server: &str) -> usize {
 
 #[test]
 fn notice_of_a_moment_ago_is_for_the_sessions_that_there_were() {
-    for (began, sessions, expected) in [(900, &[][..], 1), (1_100, &[], 0), (1_100, &["s"], 1), (900, &["other"], 0)] {
+    for (began, sessions, expected) in
+        [(900, &[][..], 1), (1_000, &[], 1), (1_100, &[], 0), (1_100, &["s"], 1), (900, &["other"], 0)]
+    {
         let mut world = World::ready();
         notice(&mut world, "files", sessions);
         world.began = began;

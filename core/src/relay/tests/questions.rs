@@ -323,3 +323,26 @@ fn server_takes_back_no_question_but_the_one_that_it_names_in_its_call() {
     let restored = r#"tunnel 1 message 1 {"jsonrpc":"2.0","result":{},"id":7}"#;
     assert_eq!(world.post(&answer), [restored, "reply 3 202 "], "it is open still");
 }
+
+#[test]
+fn whatever_is_heard_of_a_call_keeps_it() {
+    type Say = fn(&mut World);
+    let says: [(&str, Say); 3] = [
+        ("pause", |world| world.tunnel(1, tunnel::Event::Pause { stream: StreamId(1), millis: 5 })),
+        ("answer", |world| drop(world.post(&with_name(ANSWER)))),
+        ("progress", |world| {
+            let params = with_name(r#"{"progressToken":"NAME"}"#);
+            world.post(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#));
+        }),
+    ];
+    let (idle, second) = (config().limits.call_idle, Duration::from_secs(1));
+    for (what, say) in says {
+        let mut world = asked();
+        world.advance(idle - second);
+        say(&mut world);
+        world.advance(idle - second);
+        assert_eq!(world.shard.leftovers().get("calls"), Some(&1), "{what}");
+        world.advance(second);
+        assert_eq!(world.shard.leftovers().get("calls"), None, "{what}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Subscriptions to one server outlive the tunnel that they were opened on.
 
+use alloc::collections::BTreeMap;
+
 use super::subscriptions::{LISTEN, at_server, changed, ended, missed};
 use super::*;
 use crate::limits;
@@ -165,4 +167,33 @@ fn calls_fail_with_their_tunnel_as_ever() {
     world.endpoint = Endpoint::Server("files".into());
     world.post(&call("read", 1));
     assert!(lose(&mut world, 1)[0].contains("device-disconnected"));
+}
+
+#[test]
+fn subscription_waits_for_a_device_that_can_be_asked() {
+    let mut world = standing();
+    lose(&mut world, 1);
+    world.up(2, "old", None);
+    world.catalog(2, &files());
+    assert_eq!(world.drain(), [""; 0], "an old agent knows of no subscriptions");
+    lose(&mut world, 2);
+    world.up(3, "laptop", Some("id-1"));
+    world.tunnel(3, tunnel::Event::GoAway);
+    world.catalog(3, &files());
+    assert_eq!(world.drain(), [""; 0], "it is about to leave");
+    lose(&mut world, 3);
+    assert_eq!(back(&mut world, 4, &[server("files", &["read", "write"])]), [asked(4)]);
+}
+
+#[test]
+fn nothing_is_left_of_a_subscription_that_is_refused_or_ended() {
+    let mut world = World::ready();
+    (world.version, world.endpoint) = (Version::V2026_07_28, Endpoint::Server("nowhere".into()));
+    assert!(world.post(LISTEN)[0].contains("no-such-server"));
+    assert_eq!(world.shard.leftovers(), BTreeMap::new());
+
+    let mut world = standing();
+    lose(&mut world, 1);
+    assert_eq!(back(&mut world, 2, &[]), ended());
+    assert_eq!(world.shard.leftovers(), BTreeMap::new());
 }

@@ -404,3 +404,15 @@ fn tool_that_was_listed_without_a_server_is_forgotten_with_its_list() {
         assert!(request.contains(&format!(r#""method":"{expected}""#)), "{request}");
     }
 }
+
+#[test]
+fn list_that_one_too_large_took_the_place_of_is_sent_when_it_comes_again() {
+    let mut pair = v1();
+    let tool = format!(r#"{{"name":"t","description":"{}"}}"#, "x".repeat(MAX_V1_MESSAGE));
+    let large = format!(r#"{{"whole":true,"servers":[{{"name":"a","state":"ready","tools":[{tool}]}}]}}"#);
+    pair.agent(listing(true, &["a"]));
+    pair.agent(Command::Catalog(large.into()));
+    assert_eq!(said(&mut pair.agent, pair.now), Vec::<String>::new());
+    pair.agent(listing(true, &["a"]));
+    assert_eq!(said(&mut pair.agent, pair.now).len(), 1);
+}
