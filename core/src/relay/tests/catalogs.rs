@@ -2,6 +2,7 @@ use super::super::catalog::Catalog;
 use super::*;
 use crate::limits;
 use crate::mcp::{Era, code};
+use crate::relay::listing::{Listing, Source};
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 
@@ -398,4 +399,62 @@ proptest::proptest! {
         proptest::prop_assert!(names.contains(&"files__read".to_string()));
         proptest::prop_assert!(names.iter().all(|name| name.len() <= 64));
     }
+}
+
+/// What these devices list together, in their order.
+fn together(devices: &[(&str, String)], naming: Naming) -> Listing {
+    let names: Vec<_> = devices.iter().map(|(name, _)| DeviceName::new(name)).collect();
+    let catalog = |(_, update): &(&str, String)| {
+        let mut catalog = Catalog::default();
+        catalog.apply(&update.clone().into(), &RelayLimits::default(), Now::default());
+        catalog
+    };
+    let catalogs: Vec<_> = devices.iter().map(catalog).collect();
+    let source = |(at, catalog)| Source { conn: ConnId(at as u64), device: &names[at], catalog };
+    let sources: Vec<_> = catalogs.iter().enumerate().map(source).collect();
+    Listing::new(&sources, Era::Modern, naming)
+}
+
+/// As many of the largest entries as all devices may list together, half of them on each of two, and 40 small ones more.
+fn too_much(list: &str, entry: fn(usize, &str) -> String) -> Listing {
+    let large = "x".repeat(limits::MAX_TOOL - entry(0, "").len());
+    let entries = |numbers: core::ops::Range<usize>| {
+        let entry = |n| if n < MOST { entry(n, &large) } else { entry(n, "") };
+        let entries: Vec<_> = numbers.map(entry).collect();
+        whole(&[format!(r#"{{"name":"s","state":"ready","{list}":[{}]}}"#, entries.join(","))])
+    };
+    together(&[("a", entries(0..MOST / 2)), ("b", entries(MOST / 2..MOST + 40))], Naming::Auto)
+}
+
+const MOST: usize = limits::MAX_CATALOG / limits::MAX_TOOL;
+
+fn whys(listing: &Listing) -> Vec<&str> {
+    listing.dropped().map(|dropped| dropped.why).collect()
+}
+
+#[test]
+fn tools_of_all_devices_are_bounded_and_some_of_the_rest_are_named() {
+    let listing = too_much("tools", |n, fill| format!(r#"{{"name":"t{n:04}","inputSchema":{{}},"x":"{fill}"}}"#));
+    assert_eq!(listing.names_by_server().values().map(Vec::len).sum::<usize>(), MOST);
+    assert_eq!(whys(&listing), ["all devices together list too much"; 32]);
+}
+
+#[test]
+fn resources_of_all_devices_are_bounded_and_some_of_the_rest_are_named() {
+    let listing = too_much("resources", |n, fill| format!(r#"{{"name":"r","uri":"a:{n:04}","x":"{fill}"}}"#));
+    let listed = core::str::from_utf8(&listing.resources.bodies.resources).unwrap();
+    assert_eq!(listed.matches("\"uri\":").count(), MOST);
+    assert_eq!(whys(&listing), ["all devices together list too much"; 32]);
+}
+
+#[test]
+fn tool_that_has_neither_of_its_names_for_itself_is_left_out_and_named() {
+    let device = |name: &'static str, server_of: &str, tool: &str| (name, whole(&[server(server_of, &[tool])]));
+    let devices =
+        [device("d1", "d4", "b__c"), device("d2", "d3", "b__c"), device("d3", "b", "c"), device("d4", "b", "c")];
+    let listing = together(&devices, Naming::Never);
+    let listed: Vec<_> = listing.names_by_server().into_values().flatten().collect();
+    assert_eq!(listed, ["d4__b__c", "d3__b__c", "b__c"]);
+    let dropped: Vec<_> = listing.dropped().map(|dropped| (dropped.name.as_str(), dropped.why)).collect();
+    assert_eq!(dropped, [("b__c", "another one has its name")]);
 }

@@ -33,12 +33,10 @@ fn changes_of_a_moment_are_told_once() {
 }
 
 #[test]
-fn moment_of_a_device_that_comes_begins_with_its_tunnel() {
+fn device_that_comes_changes_the_names_of_the_others_before_it_says_what_it_has() {
     let mut world = listening();
     world.up(2, "desktop", Some("id-2"));
-    world.advance(limits::ANNOUNCE_DELAY / 2);
-    world.catalog(2, &whole(&[server("git", &["log"])]));
-    assert_eq!(world.advance(limits::ANNOUNCE_DELAY / 2), [CHANGED]);
+    assert_eq!(world.advance(limits::ANNOUNCE_DELAY), [CHANGED]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod questions;
 mod random;
 mod replay;
 mod scopes;
+mod shards;
 mod standing;
 mod subscriptions;
 mod table;

@@ -198,7 +198,7 @@ fn call_has_a_bounded_number_of_questions_kept_for_it() {
         world.said(1, &QUESTION.replace('7', &id.to_string()));
     }
     aggregate::answered(&mut world, 1, "{}");
-    let kept = (1..=limits::MAX_CALL_QUESTIONS + 1)
+    let kept = (1..=2 * limits::MAX_CALL_QUESTIONS)
         .filter(|number| world.post(&ANSWER.replace("NAME", &format!("wVwCiewt-{number}"))).len() == 2);
     assert_eq!(kept.count(), limits::MAX_CALL_QUESTIONS);
 }
