@@ -148,16 +148,19 @@ impl Server {
         if self.config.life.isolation == Isolation::Session {
             return Err(NOBODY);
         }
-        let meant = self.owner_of(method, params).or_else(|| self.beside.teller(method, cx.now.instant));
-        if let Some(session) = meant {
-            return cx.wishes.client(session, &self.name).ok_or(NOBODY);
+        let client = |session| cx.wishes.client(session, &self.name).ok_or(NOBODY);
+        if let Some(owner) = self.owner_of(method, params) {
+            return client(owner);
         }
         let since = |at| is_within(at, limits::SESSION_IN_USE, cx.now.instant);
-        match (cx.wishes.in_use(&self.name, cx.now.unix).as_slice(), self.beside.strangers.is_some_and(since)) {
+        let only = || match (&cx.wishes.in_use(&self.name, cx.now.unix)[..], self.beside.strangers.is_some_and(since)) {
             ([], _) => Err(NOBODY),
-            ([session], false) => cx.wishes.client(session, &self.name).ok_or(NOBODY),
+            ([session], false) => Ok(*session),
             _ => Err(SEVERAL),
-        }
+        };
+        let likely = client(self.beside.teller(method, cx.now.instant).map_or_else(only, Ok)?)?;
+        // Also where the others' sessions are over.
+        if self.cancelled.leave_doubt(&likely) { Err(SEVERAL) } else { Ok(likely) }
     }
 
     /// The session whose task a question is about.

@@ -66,7 +66,7 @@ impl Cancelled {
     }
 
     /// Whether a question may be another client's than `caller`.
-    fn leave_doubt(&self, caller: &Caller) -> bool {
+    pub(super) fn leave_doubt(&self, caller: &Caller) -> bool {
         self.0.iter().any(|doubt| !doubt.caller.is_same_client(caller))
     }
 }

@@ -116,6 +116,23 @@ fn of_several_sessions_the_one_is_asked_whose_roots_changed_and_no_other() {
 }
 
 #[test]
+fn question_that_a_cancelled_call_may_have_caused_is_asked_of_no_other_session() {
+    let mut rig = used_by(&["one"]);
+    rig.call_in(1, "two");
+    rig.tunnel(tunnel::Event::SessionEnded { session: "two".to_string() });
+    rig.reset(1);
+    says_changed(&mut rig, "one");
+    for id in 1..3 {
+        assert_eq!(whom(&mut rig, A, &roots(&json!(id))), Err(code::AMBIGUOUS));
+    }
+    rig.advance(limits::CANCEL_HEARD);
+    assert_eq!(whom(&mut rig, A, &roots(&json!(3))), Ok("one".to_string()));
+    rig.call_in(2, "one");
+    rig.reset(2);
+    assert_eq!(whom(&mut rig, A, &roots(&json!(4))), Ok("one".to_string()), "its own leaves no doubt");
+}
+
+#[test]
 fn question_while_a_call_is_open_is_that_calls_whoever_said_what_before() {
     let mut rig = used_by(&["one"]);
     rig.call_in(1, "two");
