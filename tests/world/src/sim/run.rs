@@ -342,7 +342,7 @@ impl Stage {
     }
 
     /// What became of a call is not known only if the relay has forgotten it: it was restarted, or the client stayed away
-    /// for longer than a minute.
+    /// for longer than a minute, or did not read what it was sent.
     pub(super) fn may_be_forgotten(&mut self, call: &Call, error: &Value) {
         if error["data"]["reason"] != "outcome-unknown" {
             return;
@@ -351,7 +351,8 @@ impl Stage {
         let Some(rest) = &call.rest else { panic!("an answer is forgotten, and nobody was away: {call:?}") };
         let was_restarted = self.oracle.relay_ends.range(rest.asked_at..).next().is_some();
         let was_long = call.sent_at - rest.left_at > 55_000_000;
-        assert!(was_restarted || was_long || self.was_crowded, "an answer was forgotten too soon: {call:?}");
+        let was_away = was_long || call.has_stopped_reading;
+        assert!(was_restarted || was_away || self.was_crowded, "an answer was forgotten too soon: {call:?}");
     }
 
     /// Exactly one final answer, or an end with a cause.
