@@ -208,7 +208,11 @@ const reference = {
   },
   'progress: of an answer': async () => {
     if (modernServer) return LATER;
-    sample = async ({params}, extra) => { await extra.sendNotification({method: 'notifications/progress', params: {progressToken: params._meta.progressToken, progress: 1}}); };
+    sample = async ({params}, extra) => {
+      await extra.sendNotification({method: 'notifications/progress', params: {progressToken: params._meta.progressToken, progress: 1}});
+      // The answer goes before what waits, and after it nobody wants to know.
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    };
     await grows('notifications/progress', () => said('test_sampling', {prompt: 'slow'}));
     sample = () => {};
   },
