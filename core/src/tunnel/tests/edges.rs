@@ -23,7 +23,7 @@ fn closed(events: &[Event]) -> Option<CloseCode> {
     events.iter().find_map(|event| if let Event::Closed(close) = event { Some(close.code) } else { None })
 }
 
-fn resets(events: &[Event]) -> Vec<(u32, ResetCode)> {
+pub(super) fn resets(events: &[Event]) -> Vec<(u32, ResetCode)> {
     let reset = |event: &Event| match event {
         Event::Reset { stream, code, .. } => Some((stream.0, *code)),
         _ => None,
@@ -31,7 +31,7 @@ fn resets(events: &[Event]) -> Vec<(u32, ResetCode)> {
     events.iter().filter_map(reset).collect()
 }
 
-fn binary(frame: &Frame) -> Message {
+pub(super) fn binary(frame: &Frame) -> Message {
     let mut out = Vec::new();
     frame.encode(&mut out);
     Message::Binary(out.into())

@@ -6,21 +6,12 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::edges::{binary, resets};
 use super::*;
 use crate::limits::{CHUNK, MAX_MESSAGE, MAX_TRANSMIT, STALL_TIMEOUT, STREAM_CREDIT};
 use crate::tunnel::ResetCode;
 use crate::tunnel::frame::{AnswerHead, Frame, HEADER, MAX_HEAD};
 use crate::tunnel::head::LastHead;
-
-fn binary(frame: &Frame) -> Message {
-    let mut out = Vec::new();
-    frame.encode(&mut out);
-    Message::Binary(out.into())
-}
-
-fn resets(events: &[Event]) -> Vec<ResetCode> {
-    events.iter().filter_map(|event| if let Event::Reset { code, .. } = event { Some(*code) } else { None }).collect()
-}
 
 #[test]
 fn length_of_a_request_is_that_of_its_params_whatever_was_said() {
@@ -51,7 +42,7 @@ fn words_of_a_cancellation_are_sent_up_to_their_bound() {
 
 #[test]
 fn answer_that_announces_too_much_is_given_up_at_once() {
-    for (more, expected) in [(0, &[][..]), (1, &[ResetCode::TooLarge])] {
+    for (more, expected) in [(0, &[][..]), (1, &[(1, ResetCode::TooLarge)])] {
         let mut pair = Pair::up();
         pair.call(1, b"{}");
         let head = AnswerHead { error: None, length: Some(MAX_MESSAGE as u64 + more) };
@@ -79,7 +70,7 @@ fn stalled_call_is_not_kept_by_what_is_said_on_it() {
             pair.agent(message(1, "more", false));
         }
     }
-    assert_eq!(resets(&pair.agent_events()), [ResetCode::Stalled]);
+    assert_eq!(resets(&pair.agent_events()), [(1, ResetCode::Stalled)]);
 }
 
 #[test]
